@@ -1,0 +1,1 @@
+//! The language-model engine: compile a model, page its cache, batch, sample and stream.

@@ -1,0 +1,1 @@
+//! Model files, tokenizers, chat templates, families as graph builders, and where models come from.

@@ -1,0 +1,1 @@
+//! Graph passes: precision, fusion, constant packing and memory planning.

@@ -1,0 +1,1 @@
+//! Devices, arenas, kernel build and cache, the thread pool, and measuring the machine.

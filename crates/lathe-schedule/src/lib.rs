@@ -1,0 +1,1 @@
+//! The schedule primitives, one file each, and the trace that replays them.

@@ -1,0 +1,1 @@
+//! Symbolic integers: expressions over named dimensions, their ranges and simplification.

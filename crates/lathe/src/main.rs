@@ -1,0 +1,2 @@
+//! The command line of Lathe, one thin file a verb.
+fn main() {}
