@@ -1,0 +1,51 @@
+//! The interpreter of graphs: each operator's reference, in order.
+
+use super::{Graph, OpTable, Source, Type};
+use crate::{DType, Int, IrError, Name, Tensor};
+use std::collections::HashMap;
+
+/// Runs a graph on named values (inputs, state and constants) with its dimensions bound; returns the results.
+pub fn interpret(
+    g: &Graph,
+    table: &OpTable,
+    dims: &HashMap<Name, i64>,
+    named: &HashMap<Name, Tensor>,
+) -> Result<Vec<Tensor>, IrError> {
+    let mut env: HashMap<u32, Tensor> = HashMap::new();
+    for (i, v) in g.values.iter().enumerate() {
+        let key = match &v.source {
+            Source::Node => continue,
+            Source::Const(n) => n,
+            Source::Input | Source::State => &v.name,
+        };
+        let place = format!("{}/{}", g.name, v.name);
+        let t = named.get(key).ok_or_else(|| IrError::run(&place, "no value was passed"))?;
+        let want = concrete(&v.ty, dims).ok_or_else(|| IrError::run(&place, "an unbound dimension"))?;
+        let got: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
+        if want.shape != got || want.dtype != t.dtype {
+            return Err(IrError::run(place, format!("has shape {:?}, not {:?}", t.shape, want.shape)));
+        }
+        env.insert(i as u32, t.clone());
+    }
+    for n in &g.nodes {
+        let row = table.get(&n.op).ok_or_else(|| IrError::run(&*n.op, "there is no such operator"))?;
+        let missing = || IrError::run(&*n.op, "an argument or dimension is missing");
+        let args: Vec<Tensor> =
+            n.inputs.iter().map(|v| env.get(&v.0).cloned()).collect::<Option<_>>().ok_or_else(missing)?;
+        let types: Vec<Type> =
+            n.outputs.iter().map(|v| concrete(g.ty(*v), dims)).collect::<Option<_>>().ok_or_else(missing)?;
+        for (v, t) in n.outputs.iter().zip((row.reference)(&args, &n.attrs, &types)) {
+            env.insert(v.0, t);
+        }
+    }
+    g.outputs
+        .iter()
+        .map(|v| env.get(&v.0).cloned().ok_or_else(|| IrError::run(&*g.name, "a result is never made")))
+        .collect()
+}
+
+fn concrete(t: &Type, dims: &HashMap<Name, i64>) -> Option<Type> {
+    let get = |n: &str| dims.get(n).copied();
+    let shape = t.shape.iter().map(|d| d.eval(&get).map(Int::from)).collect::<Option<_>>()?;
+    Some(Type { shape, dtype: if t.encoding.is_some() { DType::F32 } else { t.dtype }, ..t.clone() })
+}

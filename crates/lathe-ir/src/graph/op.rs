@@ -1,0 +1,167 @@
+//! The shape of an operator's row, and what its lowering is given.
+
+use super::{Attrs, Type};
+use crate::encoding::{Decode, Encoding};
+use crate::tensor::{Buffer, Expr, HOST, Stmt};
+use crate::{DType, Name, Tensor};
+
+/// How an operator's iterations are made; schedules by rule start from it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// Each element of the result from the same element of the arguments (broadcast along leading axes).
+    Elementwise,
+    /// Each row of the result from the same row of the arguments.
+    Row,
+    /// Sums of products.
+    Contraction,
+    /// Softmax-weighted sums over a page table.
+    Attention,
+    /// A change of layout.
+    Copy,
+}
+
+/// A row of the operator table: everything the rooms need to know of one operator.
+pub struct OpRow {
+    /// Its name.
+    pub name: &'static str,
+    /// One sentence, with shapes.
+    pub doc: &'static str,
+    /// Iteration form.
+    pub form: Form,
+    /// `(argument, result)` pairs where a linear argument is updated in place.
+    pub donates: &'static [(usize, usize)],
+    /// Types of the results; an error message when the arguments do not fit.
+    pub infer: fn(&[Type], &Attrs) -> Result<Vec<Type>, String>,
+    /// The meaning: slow, obvious, in f64 where rounding matters.
+    pub reference: fn(&[Tensor], &Attrs, &[Type]) -> Vec<Tensor>,
+    /// The naive loops.
+    pub lower: fn(&Lowering) -> Vec<Stmt>,
+    /// Arguments for a test, from a seed.
+    pub sample: fn(u64) -> (Vec<Tensor>, Attrs),
+}
+
+/// The operators, by name.
+pub struct OpTable {
+    rows: Vec<&'static OpRow>,
+}
+
+impl OpTable {
+    /// A table of these rows.
+    pub fn new(rows: Vec<&'static OpRow>) -> OpTable {
+        OpTable { rows }
+    }
+
+    /// The row of a name.
+    pub fn get(&self, name: &str) -> Option<&'static OpRow> {
+        self.rows.iter().find(|r| r.name == name).copied()
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> &[&'static OpRow] {
+        &self.rows
+    }
+}
+
+/// A tensor as a lowering sees it: named storage with a type.
+#[derive(Clone, Debug)]
+pub struct Operand {
+    /// Name of the parameter or temporary.
+    pub name: Name,
+    /// Its type.
+    pub ty: Type,
+}
+
+impl Operand {
+    /// The storage's views: one with the operand's name, or one a field.
+    pub fn views(&self) -> Vec<Buffer> {
+        match self.ty.storage() {
+            None => vec![Buffer::dense(&self.name, self.ty.dtype, &self.ty.shape, HOST)],
+            Some(e) => e
+                .fields
+                .iter()
+                .map(|f| Buffer {
+                    name: self.field(&f.name),
+                    dtype: f.dtype,
+                    shape: Encoding::field_shape(f, &self.ty.shape),
+                    layout: f.layout.clone(),
+                    memory: HOST.into(),
+                    facts: vec![],
+                })
+                .collect(),
+        }
+    }
+
+    /// The name of the view of a field.
+    pub fn field(&self, field: &str) -> Name {
+        format!("{}_{field}", self.name).into()
+    }
+
+    /// An element of a field; `index` is the tensor's.
+    pub fn read_field(&self, field: &str, index: &[Expr]) -> Expr {
+        let e = self.ty.storage().expect("an encoded operand");
+        let group = e.field(field).expect("a field of the encoding").group;
+        let mut index = index.to_vec();
+        if let Some(last) = index.last_mut()
+            && group > 1
+        {
+            *last = last.clone() / group;
+        }
+        Expr::load(&self.field(field), &index)
+    }
+
+    /// The value of an element, decoded to the logical type.
+    pub fn read(&self, index: &[Expr]) -> Expr {
+        let Some(e) = self.ty.storage() else { return Expr::load(&self.name, index) };
+        let t = self.ty.dtype;
+        let get = |f: &str| {
+            let v = self.read_field(f, index);
+            let stored = e.field(f).expect("a field of the encoding").dtype;
+            if stored == t { v } else { v.cast(t) }
+        };
+        match e.decode {
+            Decode::Plain => get("q"),
+            Decode::Scaled { zero: 0 } => get("d") * get("q"),
+            Decode::Scaled { zero } => {
+                let q = self.read_field("q", index).cast(DType::I32);
+                get("d") * (q - Expr::int(zero, DType::I32)).cast(t)
+            }
+            Decode::Affine => get("d") * get("q") + get("m"),
+        }
+    }
+
+    /// A block that stores a value of the logical type to an element (of a dense or plainly encoded tensor).
+    pub fn write(&self, block: &str, index: &[Expr], value: Expr) -> Stmt {
+        match self.ty.storage() {
+            None => Stmt::store(block, &self.name, index, value),
+            Some(e) => {
+                let stored = e.field("q").expect("a plain encoding").dtype;
+                let value = if stored == self.ty.dtype { value } else { value.cast(stored) };
+                Stmt::store(block, &self.field("q"), index, value)
+            }
+        }
+    }
+}
+
+/// What a lowering is given: its operands and a prefix that keeps its names apart from its neighbours'.
+pub struct Lowering {
+    /// Arguments.
+    pub ins: Vec<Operand>,
+    /// Results; a donated result has its argument's name.
+    pub outs: Vec<Operand>,
+    /// Attributes.
+    pub attrs: Attrs,
+    /// Prefix of every loop, block and buffer it makes.
+    pub prefix: String,
+}
+
+impl Lowering {
+    /// A name with the prefix.
+    pub fn name(&self, n: &str) -> String {
+        format!("{}_{n}", self.prefix)
+    }
+
+    /// A loop variable with the prefix.
+    pub fn var(&self, n: &str) -> Expr {
+        Expr::var(&self.name(n))
+    }
+}

@@ -1,0 +1,167 @@
+//! Concrete tensors for the interpreters and for constants: bytes with a shape, a type and perhaps an encoding.
+
+use crate::encoding::Decode;
+use crate::{DType, Encoding};
+use std::sync::Arc;
+
+/// Reads `bits` (1 to 64) at a bit address, little endian.
+pub fn read_bits(bytes: &[u8], address: i64, bits: i64) -> Option<u64> {
+    let (start, shift) = (usize::try_from(address >> 3).ok()?, (address & 7) as u32);
+    let n = (bits as usize + shift as usize).div_ceil(8);
+    let mut v: u128 = 0;
+    for (i, b) in bytes.get(start..start.checked_add(n)?)?.iter().enumerate() {
+        v |= u128::from(*b) << (8 * i);
+    }
+    Some((v >> shift) as u64 & (u64::MAX >> (64 - bits)))
+}
+
+/// Writes the low `bits` of `v` at a bit address, little endian; `None` when it is outside.
+pub fn write_bits(bytes: &mut [u8], address: i64, bits: i64, v: u64) -> Option<()> {
+    let (start, shift) = (usize::try_from(address >> 3).ok()?, (address & 7) as u32);
+    let n = (bits as usize + shift as usize).div_ceil(8);
+    let mask = u128::from(u64::MAX >> (64 - bits)) << shift;
+    let v = (u128::from(v) << shift) & mask;
+    for (i, b) in bytes.get_mut(start..start.checked_add(n)?)?.iter_mut().enumerate() {
+        *b = (*b & !((mask >> (8 * i)) as u8)) | (v >> (8 * i)) as u8;
+    }
+    Some(())
+}
+
+/// A tensor with its bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tensor {
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+    /// The (logical) element type.
+    pub dtype: DType,
+    /// Storage other than dense row-major.
+    pub encoding: Option<Arc<Encoding>>,
+    /// The storage, little endian.
+    pub bytes: Vec<u8>,
+}
+
+impl Tensor {
+    /// A dense f32 tensor.
+    pub fn f32(shape: &[usize], data: &[f32]) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "shape and data differ");
+        let bytes = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Tensor { shape: shape.to_vec(), dtype: DType::F32, encoding: None, bytes }
+    }
+
+    /// A dense i32 tensor.
+    pub fn i32(shape: &[usize], data: &[i32]) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "shape and data differ");
+        let bytes = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Tensor { shape: shape.to_vec(), dtype: DType::I32, encoding: None, bytes }
+    }
+
+    /// Number of logical elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Size of the last axis (1 for a scalar).
+    pub fn row(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+
+    /// The logical values, decoded, as f64.
+    pub fn values(&self) -> Vec<f64> {
+        let Some(e) = &self.encoding else {
+            let bits = self.dtype.bits();
+            return (0..self.len())
+                .map(|i| decode_bits(self.dtype, read_bits(&self.bytes, i as i64 * bits, bits).unwrap_or(0)))
+                .collect();
+        };
+        let mut index = vec![0i64; self.shape.len()];
+        let fields: Vec<_> =
+            e.fields.iter().map(|f| (f, f.layout.resolve(&|_| None).expect("constant layout"))).collect();
+        (0..self.len())
+            .map(|mut i| {
+                for d in (0..self.shape.len()).rev() {
+                    index[d] = (i % self.shape[d]) as i64;
+                    i /= self.shape[d];
+                }
+                let get = |name: &str| {
+                    let (f, l) = fields.iter().find(|(f, _)| &*f.name == name).expect("field of the decode");
+                    let mut idx = index.clone();
+                    if let Some(last) = idx.last_mut() {
+                        *last /= f.group;
+                    }
+                    decode_bits(f.dtype, read_bits(&self.bytes, l.address(&idx), f.dtype.bits()).unwrap_or(0))
+                };
+                let v = match e.decode {
+                    Decode::Plain => get("q"),
+                    Decode::Scaled { zero } => f64::from(get("d") as f32 * (get("q") - zero as f64) as f32),
+                    Decode::Affine => f64::from(get("d") as f32 * get("q") as f32 + get("m") as f32),
+                };
+                self.dtype.round(v)
+            })
+            .collect()
+    }
+
+    /// The logical values as f32.
+    pub fn to_f32(&self) -> Vec<f32> {
+        self.values().into_iter().map(|v| v as f32).collect()
+    }
+
+    /// The logical values as integers.
+    pub fn to_i64(&self) -> Vec<i64> {
+        self.values().into_iter().map(|v| v as i64).collect()
+    }
+}
+
+/// The value of stored bits as f64.
+pub(crate) fn decode_bits(t: DType, bits: u64) -> f64 {
+    match t {
+        DType::F32 => f64::from(f32::from_bits(bits as u32)),
+        DType::F64 => f64::from_bits(bits),
+        DType::F16 => half::f16::from_bits(bits as u16).to_f64(),
+        DType::BF16 => half::bf16::from_bits(bits as u16).to_f64(),
+        DType::Fixed { fraction, .. } => {
+            DType::int(t.bits() as u8).wrap(bits as i64) as f64 / f64::from(fraction).exp2()
+        }
+        DType::Float { exponent, mantissa } => {
+            let m = bits & ((1 << mantissa) - 1);
+            let e = (bits >> mantissa) & ((1 << exponent) - 1);
+            let sign = if bits >> (exponent + mantissa) & 1 == 1 { -1.0 } else { 1.0 };
+            let bias = (1 << (exponent - 1)) - 1;
+            let frac = m as f64 / (1u64 << mantissa) as f64;
+            let v = if e == 0 {
+                frac * f64::from(1 - bias).exp2()
+            } else {
+                (1.0 + frac) * f64::from(e as i32 - bias).exp2()
+            };
+            sign * v
+        }
+        DType::Int { .. } => t.wrap(bits as i64) as f64,
+    }
+}
+
+/// The stored bits of a value.
+pub(crate) fn encode_bits(t: DType, v: f64) -> u64 {
+    match t {
+        DType::F32 => u64::from((v as f32).to_bits()),
+        DType::F64 => v.to_bits(),
+        DType::F16 => u64::from(half::f16::from_f64(v).to_bits()),
+        DType::BF16 => u64::from(half::bf16::from_f64(v).to_bits()),
+        DType::Fixed { fraction, .. } => (v * f64::from(fraction).exp2()).floor() as i64 as u64,
+        DType::Float { .. } => nearest_code(t, v),
+        DType::Int { .. } => t.wrap(v as i64) as u64,
+    }
+}
+
+/// The code of the float of a small type nearest to `v` (the larger magnitude among equals), saturating.
+fn nearest_code(t: DType, v: f64) -> u64 {
+    let magnitudes = 1u64 << (t.bits() - 1).min(20);
+    let finite = |c: &u64| decode_bits(t, *c) <= v.abs();
+    let below = (0..magnitudes).take_while(finite).last().unwrap_or(0);
+    let above = (below + 1).min(magnitudes - 1);
+    let code = if decode_bits(t, above) - v.abs() <= v.abs() - decode_bits(t, below) { above } else { below };
+    if v.is_sign_negative() { code | magnitudes } else { code }
+}
