@@ -1,1 +1,44 @@
 //! The operators, one file a family, one row an operator.
+//!
+//! A row says all that the other rooms need: types of the results, reference meaning, naive loops, and arguments for
+//! tests. To add one, write its row in the file of its family (or a new one) and name the row in that file's `ROWS`.
+//!
+//! ```
+//! let table = lathe_ops::table();
+//! assert_eq!(table.get("silu").unwrap().doc, "x / (1 + exp(-x))");
+//! ```
+
+mod attention;
+mod elementwise;
+mod encode;
+mod gather;
+mod group;
+mod matmul;
+mod moe;
+mod norm;
+mod rope;
+mod sample;
+
+pub use group::{GroupKernel, lower_group};
+
+use lathe_ir::graph::{OpRow, OpTable};
+
+/// The table of all operators.
+pub fn table() -> OpTable {
+    let families: [&'static [OpRow]; 8] = [
+        elementwise::ROWS,
+        norm::ROWS,
+        matmul::ROWS,
+        rope::ROWS,
+        gather::ROWS,
+        attention::ROWS,
+        encode::ROWS,
+        moe::ROWS,
+    ];
+    OpTable::new(families.into_iter().flatten().collect())
+}
+
+/// `Err` with a message when a condition on the arguments does not hold.
+pub(crate) fn require(ok: bool, message: &str) -> Result<(), String> {
+    if ok { Ok(()) } else { Err(message.to_string()) }
+}

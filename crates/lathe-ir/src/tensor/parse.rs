@@ -87,7 +87,7 @@ fn buffer(c: &mut Cursor, memory: &str) -> Result<Buffer, IrError> {
             b.layout.terms.push(Term { dim, div, modulo: (m != 0).then_some(m), stride });
         }
     }
-    if c.eat_word("in") {
+    if c.eat_word("on") {
         b.memory = c.ident()?.into();
     }
     loop {

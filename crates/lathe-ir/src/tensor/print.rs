@@ -68,7 +68,7 @@ pub(super) fn buffer(f: &mut dyn Write, b: &Buffer, memory: &str) -> fmt::Result
         write!(f, " {}", b.layout)?;
     }
     if &*b.memory != memory {
-        write!(f, " in {}", b.memory)?;
+        write!(f, " on {}", b.memory)?;
     }
     for fact in &b.facts {
         match fact {

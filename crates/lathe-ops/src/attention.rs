@@ -1,0 +1,166 @@
+//! Causal attention of a ragged batch over paged keys and values (Kwon et al. 2023; grouped heads: Ainslie et al.
+//! 2023).
+//!
+//! The naive loops are three reductions over the keys, one after the other: maximum, sum of exponentials, weighted sum
+//! of values. One pass over the keys is a schedule's work, not this row's.
+
+use crate::gather::{empty_cache, filled};
+use crate::norm::{array, scalar};
+use crate::require;
+use crate::sample::{Rng, attrs, result};
+use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type, float_attr, int_attr};
+use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
+use lathe_ir::{DType, Tensor};
+
+/// Positions in a page.
+const PAGE: i64 = 16;
+
+struct Shape {
+    heads: i64,
+    groups: i64,
+    dim: i64,
+}
+
+fn shape(t: &[Type], a: &Attrs) -> Option<Shape> {
+    let (groups, dim) = (t[1].shape[1].as_const()?, t[1].shape[2].as_const()?);
+    Some(Shape { heads: int_attr(a, "heads")?, groups, dim })
+}
+
+fn infer(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 6, "expects queries, keys, values, pages, sequences and positions")?;
+    require(t[1].shape.len() == 3 && t[1].shape == t[2].shape, "keys and values differ in shape")?;
+    let s = shape(t, a).ok_or("the number of heads or a cache's extent is not constant")?;
+    require(s.heads % s.groups == 0, "heads are not a multiple of the key heads")?;
+    require(t[0].shape[1].as_const() == Some(s.heads * s.dim), "queries are not heads times components wide")?;
+    require(t[3..].iter().all(|t| t.dtype == DType::I32), "pages, sequences and positions are not i32")?;
+    Ok(vec![Type::dense(DType::F32, &t[0].shape)])
+}
+
+fn scale(a: &Attrs, dim: i64) -> f32 {
+    float_attr(a, "scale").map_or(1.0 / (dim as f32).sqrt(), |v| v as f32)
+}
+
+fn reference(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (q, k, v) = (a[0].values(), a[1].values(), a[2].values());
+    let (pages, seq, pos) = (a[3].to_i64(), a[4].to_i64(), a[5].to_i64());
+    let (g, d) = (a[1].shape[1], a[1].shape[2]);
+    let heads = int_attr(at, "heads").unwrap_or(1) as usize;
+    let scale = f64::from(scale(at, d as i64));
+    let mut y = vec![];
+    for (i, p) in pos.iter().enumerate() {
+        for h in 0..heads {
+            let query = &q[(i * heads + h) * d..][..d];
+            let place = |j: i64| {
+                let page = pages[seq[i] as usize * a[3].row() + (j / PAGE) as usize];
+                ((page * PAGE + j % PAGE) as usize * g + h / (heads / g)) * d
+            };
+            let s: Vec<f64> = (0..=*p)
+                .map(|j| scale * query.iter().zip(&k[place(j)..]).map(|(a, b)| a * b).sum::<f64>())
+                .collect();
+            let m = s.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            let e: Vec<f64> = s.iter().map(|v| (v - m).exp()).collect();
+            let l: f64 = e.iter().sum();
+            y.extend((0..d).map(|c| (0..=*p).map(|j| e[j as usize] / l * v[place(j) + c]).sum::<f64>()));
+        }
+    }
+    vec![result(&t[0], &y)]
+}
+
+fn lower(l: &Lowering) -> Vec<Stmt> {
+    let [q, k, v, pages, seq, pos] = &l.ins[..] else { return vec![] };
+    let types: Vec<Type> = l.ins.iter().map(|o| o.ty.clone()).collect();
+    let s = shape(&types, &l.attrs).expect("inferred before");
+    let per = s.heads / s.groups;
+    let (t, g, r) = (l.var("0"), l.var("g"), l.var("r"));
+    let one = std::slice::from_ref;
+    let keys = pos.read(one(&t)).cast(DType::INDEX) + 1;
+    let place = |j: &Expr| {
+        let page = pages.read(&[seq.read(one(&t)).cast(DType::INDEX), j.clone() / PAGE]);
+        page.cast(DType::INDEX) * PAGE + j.clone() % PAGE
+    };
+    let head = |c: &Expr| [t.clone(), (g.clone() * per + r.clone()) * s.dim + c.clone()];
+    let [dot, sc, m, p, sum, o] = ["dot", "s", "m", "p", "l", "o"].map(|n| l.name(n));
+    let at = |b: &str, i: &[Expr]| Expr::load(b, i);
+    let loop_ = |v: &str, n: Expr, it, body| Stmt::for_(&l.name(v), n, it, body);
+    let (js, jm, jp, jl, jo) = (l.var("js"), l.var("jm"), l.var("jp"), l.var("jl"), l.var("jo"));
+    let (d, c, z, y) = (l.var("d"), l.var("c"), l.var("z"), l.var("y"));
+    let context = pages.ty.shape[1].clone() * PAGE;
+    let dim: Expr = s.dim.into();
+
+    let score = vec![
+        scalar(&dot, DType::F32),
+        Stmt::store(&l.name("zd"), &dot, &[], Expr::f32(0.0)),
+        loop_(
+            "d",
+            dim.clone(),
+            Iter::Reduce,
+            vec![Stmt::reduce(
+                &l.name("bd"),
+                &dot,
+                &[],
+                "sum",
+                &q.read(&head(&d)) * &k.read(&[place(&js), g.clone(), d.clone()]),
+            )],
+        ),
+        Stmt::store(&l.name("bs"), &sc, one(&js), &at(&dot, &[]) * &Expr::f32(scale(&l.attrs, s.dim))),
+    ];
+    let weight = (&at(&sc, one(&jp)) - &at(&m, &[])).un(Unary::Exp);
+    let weighted = &at(&p, one(&jo)) * &v.read(&[place(&jo), g.clone(), c.clone()]);
+    let head_body = vec![
+        array(&sc, std::slice::from_ref(&context)),
+        loop_("js", keys.clone(), Iter::Spatial, score),
+        scalar(&m, DType::F32),
+        Stmt::store(&l.name("zm"), &m, &[], Expr::f32(f32::MIN)),
+        loop_("jm", keys.clone(), Iter::Reduce, vec![Stmt::reduce(&l.name("bm"), &m, &[], "max", at(&sc, one(&jm)))]),
+        array(&p, std::slice::from_ref(&context)),
+        loop_("jp", keys.clone(), Iter::Spatial, vec![Stmt::store(&l.name("bp"), &p, one(&jp), weight)]),
+        scalar(&sum, DType::F32),
+        Stmt::store(&l.name("zl"), &sum, &[], Expr::f32(0.0)),
+        loop_("jl", keys.clone(), Iter::Reduce, vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", at(&p, one(&jl)))]),
+        array(&o, &[s.dim.into()]),
+        loop_("z", dim.clone(), Iter::Spatial, vec![Stmt::store(&l.name("zo"), &o, one(&z), Expr::f32(0.0))]),
+        loop_(
+            "jo",
+            keys,
+            Iter::Reduce,
+            vec![loop_(
+                "c",
+                dim.clone(),
+                Iter::Spatial,
+                vec![Stmt::reduce(&l.name("bo"), &o, one(&c), "sum", weighted)],
+            )],
+        ),
+        loop_(
+            "y",
+            dim,
+            Iter::Spatial,
+            vec![l.outs[0].write(&l.name("by"), &head(&y), &at(&o, one(&y)) / &at(&sum, &[]))],
+        ),
+    ];
+    let heads = loop_("r", per.into(), Iter::Spatial, head_body);
+    let groups = loop_("g", s.groups.into(), Iter::Spatial, vec![heads]);
+    vec![Stmt::for_(&l.name("0"), (&q.ty.shape[0]).into(), Iter::Spatial, vec![groups])]
+}
+
+pub(crate) const ROWS: &[OpRow] = &[OpRow {
+    name: "attention",
+    doc: "softmax(scale * q[t, h, :] . k[j, h/r, :]) v[j, h/r, :] over keys j <= position[t] of sequence[t]'s pages",
+    form: Form::Attention,
+    donates: &[],
+    infer,
+    reference,
+    lower,
+    sample: |seed| {
+        let mut r = Rng(seed);
+        let (g, d, per) = (2, 16, 1 + r.below(3) as usize);
+        let all: Vec<i32> = (0..96).collect();
+        let rows = |r: &mut Rng| r.dense(&[96, g * d]);
+        let places = Tensor::i32(&[96], &all);
+        let k = filled(&empty_cache("keys16", &[96, g, d]), &rows(&mut r), &places);
+        let v = filled(&empty_cache("values16", &[96, g, d]), &rows(&mut r), &places);
+        let pages = Tensor::i32(&[2, 3], &[4, 0, 2, 1, 5, 3]);
+        let (seq, pos) = (Tensor::i32(&[4], &[0, 1, 1, 0]), Tensor::i32(&[4], &[0, 21, 47, 16]));
+        let heads = Attr::Int((g * per) as i64);
+        (vec![r.dense(&[4, g * per * d]), k, v, pages, seq, pos], attrs(&[("heads", heads)]))
+    },
+}];

@@ -1,0 +1,250 @@
+//! Changes of storage: quantizing activations (`encode`) and packing weights (`pack`).
+
+use crate::norm::scalar;
+use crate::require;
+use crate::sample::{Rng, attrs};
+use lathe_ir::encodings::{GROUP, encoding};
+use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type};
+use lathe_ir::tensor::{Binary, Buffer, Expr, HOST, Iter, Stmt, Unary};
+use lathe_ir::{Bounds, DType, Encoding, Int, Layout, Tensor, Term, read_bits, write_bits};
+use std::sync::Arc;
+
+fn infer_encode(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 1 && t[0].shape.len() == 2 && t[0].encoding.is_none(), "expects a dense matrix")?;
+    let k = t[0].shape[1].as_const().unwrap_or(1);
+    require(k % GROUP == 0, "rows are not a multiple of 32 long")?;
+    Ok(vec![Type::encoded("a8", &t[0].shape)])
+}
+
+/// The reference of `encode`: 8-bit codes with the scale `max |x| / 127` for every 32 columns.
+pub(crate) fn encode_a8(x: &Tensor) -> Tensor {
+    let dims: Vec<Int> = x.shape.iter().map(|d| Int::from(*d as i64)).collect();
+    let e = encoding("a8", &dims).expect("rows of a multiple of 32");
+    let mut bytes = vec![0u8; e.bits.as_const().expect("constant size") as usize / 8];
+    let at = |f: &str| e.field(f).expect("a field").layout.resolve(&|_| None).expect("constant layout");
+    let (q, d, s) = (at("q"), at("d"), at("s"));
+    for (i, block) in x.to_f32().chunks(GROUP as usize).enumerate() {
+        let blocks = x.row() / GROUP as usize;
+        let (row, b) = ((i / blocks) as i64, (i % blocks) as i64);
+        let amax = block.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let scale = amax * (1.0 / 127.0);
+        let inverse = if amax == 0.0 { 0.0 } else { 127.0 / amax };
+        let mut sum = 0;
+        for (j, v) in block.iter().enumerate() {
+            let code = (v * inverse).round_ties_even() as i32;
+            sum += code;
+            write_bits(&mut bytes, q.address(&[row, b * GROUP + j as i64]), 8, code as u64).expect("inside");
+        }
+        write_bits(&mut bytes, d.address(&[row, b]), 32, scale.to_bits().into()).expect("inside");
+        let sum = scale * sum as f32;
+        write_bits(&mut bytes, s.address(&[row, b]), 32, sum.to_bits().into()).expect("inside");
+    }
+    Tensor { shape: x.shape.clone(), dtype: DType::F32, encoding: Some(Arc::new(e)), bytes }
+}
+
+fn lower_encode(l: &Lowering) -> Vec<Stmt> {
+    let (x, y) = (&l.ins[0], &l.outs[0]);
+    let (t, b, amax, sum) = (l.var("0"), l.var("b"), l.name("amax"), l.name("sum"));
+    let at = |v: &str| [t.clone(), b.clone() * GROUP + l.var(v)];
+    let max = Expr::load(&amax, &[]);
+    let scale = &max * &Expr::f32(1.0 / 127.0);
+    let zero = Expr::f32(0.0);
+    let inverse = Expr::select(&max.bin(Binary::Eq, &zero), &zero, &(&Expr::f32(127.0) / &max));
+    let code = (&x.read(&at("j")) * &inverse).un(Unary::Round).cast(DType::I32);
+    let total = &scale * &Expr::load(&sum, &[]).cast(DType::F32);
+    let field = |f: &str| y.field(f);
+    let block = vec![
+        scalar(&amax, DType::F32),
+        Stmt::store(&l.name("za"), &amax, &[], zero),
+        Stmt::for_(
+            &l.name("k"),
+            GROUP.into(),
+            Iter::Reduce,
+            vec![Stmt::reduce(&l.name("ra"), &amax, &[], "max", x.read(&at("k")).un(Unary::Abs))],
+        ),
+        Stmt::store(&l.name("yd"), &field("d"), &[t.clone(), b.clone()], scale.clone()),
+        Stmt::for_(
+            &l.name("j"),
+            GROUP.into(),
+            Iter::Spatial,
+            vec![Stmt::store(&l.name("yq"), &field("q"), &at("j"), code.cast(DType::I8))],
+        ),
+        scalar(&sum, DType::I32),
+        Stmt::store(&l.name("zs"), &sum, &[], Expr::int(0, DType::I32)),
+        Stmt::for_(
+            &l.name("i"),
+            GROUP.into(),
+            Iter::Reduce,
+            vec![Stmt::reduce(&l.name("rs"), &sum, &[], "sum", y.read_field("q", &at("i")).cast(DType::I32))],
+        ),
+        Stmt::store(&l.name("ys"), &field("s"), &[t.clone(), b.clone()], total),
+    ];
+    let blocks = x.ty.shape[1].div(GROUP, &Bounds::new());
+    let inner = Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Spatial, block);
+    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
+}
+
+fn target(t: &Type, a: &Attrs) -> Result<Type, String> {
+    let Some(Attr::Str(name)) = a.get("to") else { return Err("the attribute 'to' is missing".into()) };
+    let out = Type::encoded(name, &t.shape);
+    require(out.storage().is_some(), "the encoding does not suit the shape")?;
+    Ok(out)
+}
+
+fn infer_pack(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 1 && t[0].shape.len() >= 2, "expects matrices")?;
+    require(t[0].shape.iter().all(|d| d.as_const().is_some()), "expects a constant shape")?;
+    Ok(vec![target(&t[0], a)?])
+}
+
+/// The codes of two 8-bit fields differ by 128 when one is signed and the other not.
+fn flips(from: DType, to: DType) -> bool {
+    from != to && from.bits() == to.bits() && from.is_int()
+}
+
+fn storage(t: &Type) -> Encoding {
+    t.storage().unwrap_or_else(|| encoding(&t.dtype.to_string(), &t.shape).expect("a dense encoding"))
+}
+
+fn pack(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let dims: Vec<Int> = a[0].shape.iter().map(|d| Int::from(*d as i64)).collect();
+    let from = match &a[0].encoding {
+        Some(e) => (**e).clone(),
+        None => encoding(&a[0].dtype.to_string(), &dims).expect("a dense encoding"),
+    };
+    let to = storage(&t[0]);
+    let mut bytes = vec![0u8; to.bits.as_const().expect("constant size") as usize / 8];
+    for (f, g) in from.fields.iter().zip(&to.fields) {
+        let shape: Vec<i64> =
+            Encoding::field_shape(g, &dims).iter().map(|d| d.as_const().expect("constant")).collect();
+        let resolve = |l: &Layout| l.resolve(&|_| None).expect("constant layout");
+        let (lf, lg) = (resolve(&f.layout), resolve(&g.layout));
+        let mut index = vec![0; shape.len()];
+        for i in 0..shape.iter().product::<i64>() {
+            let mut rest = i;
+            for d in (0..shape.len()).rev() {
+                index[d] = rest % shape[d];
+                rest /= shape[d];
+            }
+            let mut v = read_bits(&a[0].bytes, lf.address(&index), f.dtype.bits()).expect("inside");
+            if flips(f.dtype, g.dtype) {
+                v ^= 0x80;
+            }
+            write_bits(&mut bytes, lg.address(&index), g.dtype.bits(), v).expect("inside");
+        }
+    }
+    vec![Tensor { shape: a[0].shape.clone(), dtype: DType::F32, encoding: Some(Arc::new(to)), bytes }]
+}
+
+/// A digit of an index: `(index[dim] / div) % size`, with its stride in two layouts.
+struct Digit {
+    size: i64,
+    from: i64,
+    to: i64,
+}
+
+/// Splits the index space of a field at every boundary of either layout.
+fn digits(shape: &[i64], from: &Layout, to: &Layout) -> Vec<Digit> {
+    let mut out = vec![];
+    for (d, extent) in shape.iter().enumerate() {
+        let of = |l: &Layout| l.terms.iter().filter(|t| t.dim == d).cloned().collect::<Vec<Term>>();
+        let (tf, tt) = (of(from), of(to));
+        let mut cuts = vec![1, *extent];
+        for t in tf.iter().chain(&tt) {
+            cuts.push(t.div);
+            cuts.extend(t.modulo.map(|m| t.div * m));
+        }
+        cuts.retain(|c| c <= extent);
+        cuts.sort_unstable();
+        cuts.dedup();
+        for w in cuts.windows(2) {
+            let stride = |terms: &[Term]| {
+                terms
+                    .iter()
+                    .filter(|t| t.div <= w[0] && t.modulo.is_none_or(|m| w[0] < t.div * m))
+                    .map(|t| w[0] / t.div * t.stride.as_const().expect("constant stride"))
+                    .sum()
+            };
+            out.push(Digit { size: w[1] / w[0], from: stride(&tf), to: stride(&tt) });
+        }
+    }
+    out
+}
+
+/// Copies each field in the widest units that both layouts keep together (two codes of a byte, four bytes of a lane).
+fn lower_pack(l: &Lowering) -> Vec<Stmt> {
+    let (from, to) = (storage(&l.ins[0].ty), storage(&l.outs[0].ty));
+    let mut out = vec![];
+    for (f, g) in from.fields.iter().zip(&to.fields) {
+        let shape: Vec<i64> = Encoding::field_shape(g, &l.outs[0].ty.shape)
+            .iter()
+            .map(|d| d.as_const().expect("constant"))
+            .collect();
+        let mut loops = digits(&shape, &f.layout, &g.layout);
+        let mut unit = g.dtype.bits();
+        while unit < 64
+            && let Some(i) = loops.iter().position(|d| d.from == unit && d.to == unit && unit * d.size <= 64)
+        {
+            unit *= loops[i].size;
+            loops.remove(i);
+        }
+        // Outer to inner by the packed stride, so that writes stream.
+        loops.sort_by_key(|d| std::cmp::Reverse(d.to));
+        let view = |name: &str, base: &Layout, stride: &dyn Fn(&Digit) -> i64| {
+            let rows: Vec<_> = loops.iter().enumerate().map(|(i, d)| (i, 1, 0, stride(d))).collect();
+            let layout = Layout::rows(base.offset.as_const().expect("constant offset"), &rows);
+            Buffer {
+                name: name.into(),
+                dtype: DType::uint(unit as u8),
+                shape: loops.iter().map(|d| d.size.into()).collect(),
+                layout,
+                memory: HOST.into(),
+                facts: vec![],
+            }
+        };
+        let (src, dst) = (l.name(&format!("from_{}", f.name)), l.name(&format!("to_{}", f.name)));
+        let views = (view(&src, &f.layout, &|d| d.from), view(&dst, &g.layout, &|d| d.to));
+        let index: Vec<Expr> = (0..loops.len()).map(|i| l.var(&format!("{}{i}", f.name))).collect();
+        let mut value = Expr::load(&src, &index);
+        if flips(f.dtype, g.dtype) {
+            let mask = (0..unit).step_by(8).fold(0u64, |m, b| m | 0x80 << b);
+            value = value.bin(Binary::Xor, &Expr::int(mask as i64, DType::uint(unit as u8)));
+        }
+        let mut body = vec![Stmt::store(&l.name(&format!("y{}", f.name)), &dst, &index, value)];
+        for (i, d) in loops.iter().enumerate().rev() {
+            body = vec![Stmt::for_(&l.name(&format!("{}{i}", f.name)), d.size.into(), Iter::Spatial, body)];
+        }
+        out.push(Stmt::Alloc(Arc::new(Buffer { memory: l.ins[0].name.clone(), ..views.0 })));
+        out.push(Stmt::Alloc(Arc::new(Buffer { memory: l.outs[0].name.clone(), ..views.1 })));
+        out.extend(body);
+    }
+    out
+}
+
+pub(crate) const ROWS: &[OpRow] = &[
+    OpRow {
+        name: "encode",
+        doc: "x[t, n] as 8-bit codes with a scale and a sum for every 32 columns; approximates",
+        form: Form::Row,
+        donates: &[],
+        infer: infer_encode,
+        reference: |a, _, _| vec![encode_a8(&a[0])],
+        lower: lower_encode,
+        sample: |seed| (vec![Rng(seed).dense(&[3, 64])], Attrs::new()),
+    },
+    OpRow {
+        name: "pack",
+        doc: "the same values in the encoding named by 'to'",
+        form: Form::Copy,
+        donates: &[],
+        infer: infer_pack,
+        reference: pack,
+        lower: lower_pack,
+        sample: |seed| {
+            let names = ["q4_1", "q4_0", "q8_0", "f16", "f32"];
+            let name = names[seed as usize % names.len()];
+            let to = Attr::Str(format!("{name}.tile16").into());
+            (vec![Rng(seed).encoded(name, &[32, 64])], attrs(&[("to", to)]))
+        },
+    },
+];

@@ -1,0 +1,110 @@
+//! Matrix products with the weights' rows as columns of the result: `y[m, n] = sum_k x[m, k] * w[n, k]`.
+//!
+//! When both sides are stored as integer codes with a scale for every 32 columns, the scales leave the inner sum:
+//! `sum_b dx[m, b] * dw[n, b] * (sum_k qx * qw) + mw[n, b] * sx[m, b]`, and the inner sum is exact in 32-bit integers.
+
+use crate::norm::scalar;
+use crate::require;
+use crate::sample::{Rng, result};
+use lathe_ir::encodings::GROUP;
+use lathe_ir::graph::{Attrs, Form, Lowering, OpRow, Operand, Type};
+use lathe_ir::tensor::{Expr, Iter, Stmt};
+use lathe_ir::{Bounds, DType, Decode, Tensor};
+
+fn infer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects two matrices")?;
+    require(t[0].shape[1] == t[1].shape[1], "the rows differ in length")?;
+    Ok(vec![Type::dense(DType::F32, &[t[0].shape[0].clone(), t[1].shape[0].clone()])])
+}
+
+fn reference(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (x, w, k) = (a[0].values(), a[1].values(), a[0].row());
+    let mut y = vec![];
+    for xr in x.chunks(k) {
+        y.extend(w.chunks(k).map(|wr| xr.iter().zip(wr).map(|(a, b)| a * b).sum::<f64>()));
+    }
+    vec![result(&t[0], &y)]
+}
+
+/// Whether the product can run on integer codes.
+fn integer(x: &Operand, w: &Operand) -> bool {
+    x.ty.encoding.as_deref() == Some("a8") && w.ty.storage().is_some_and(|e| e.decode != Decode::Plain)
+}
+
+/// The statements that compute one element into the scalar `acc`; `xi` and `wi` are all indices but the last.
+pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Expr], acc: &str) -> Vec<Stmt> {
+    let k_extent = x.ty.shape.last().expect("a matrix");
+    let at = |i: &[Expr], last: &Expr| [i, std::slice::from_ref(last)].concat();
+    let mut body = vec![scalar(acc, DType::F32), Stmt::store(&l.name("z"), acc, &[], Expr::f32(0.0))];
+    if !integer(x, w) {
+        let k = l.var("k");
+        let product = &x.read(&at(xi, &k)) * &w.read(&at(wi, &k));
+        let sum = vec![Stmt::reduce(&l.name("s"), acc, &[], "sum", product)];
+        body.push(Stmt::for_(&l.name("k"), k_extent.into(), Iter::Reduce, sum));
+        return body;
+    }
+    let (b, k, inner) = (l.var("b"), l.var("k"), l.name("i"));
+    let column = b.clone() * GROUP + k;
+    let first = b * GROUP;
+    let code = |o: &Operand, i: &[Expr]| o.read_field("q", &at(i, &column)).cast(DType::I32);
+    let field = |o: &Operand, f: &str, i: &[Expr]| o.read_field(f, &at(i, &first));
+    let wide = |e: Expr| e.cast(DType::F32);
+    let (dx, sx) = (field(x, "d", xi), field(x, "s", xi));
+    let dw = wide(field(w, "d", wi));
+    let scaled = &dx * &wide(Expr::load(&inner, &[]));
+    let value = match w.ty.storage().expect("encoded weights").decode {
+        Decode::Affine => &(&dw * &scaled) + &(&wide(field(w, "m", wi)) * &sx),
+        Decode::Scaled { zero: 0 } | Decode::Plain => &dw * &scaled,
+        Decode::Scaled { zero } => &dw * &(&scaled - &(&Expr::f32(zero as f32) * &sx)),
+    };
+    let sum = vec![
+        scalar(&inner, DType::I32),
+        Stmt::store(&l.name("iz"), &inner, &[], Expr::int(0, DType::I32)),
+        Stmt::for_(
+            &l.name("k"),
+            GROUP.into(),
+            Iter::Reduce,
+            vec![Stmt::reduce(&l.name("is"), &inner, &[], "sum", &code(w, wi) * &code(x, xi))],
+        ),
+        Stmt::reduce(&l.name("s"), acc, &[], "sum", value),
+    ];
+    let blocks = k_extent.div(GROUP, &Bounds::new());
+    body.push(Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Reduce, sum));
+    body
+}
+
+fn lower(l: &Lowering) -> Vec<Stmt> {
+    let (x, w, y) = (&l.ins[0], &l.ins[1], &l.outs[0]);
+    let (m, n, acc) = (l.var("m"), l.var("n"), l.name("acc"));
+    let mut body = dot(l, x, w, std::slice::from_ref(&m), std::slice::from_ref(&n), &acc);
+    body.push(y.write(&l.name("y"), &[m, n], Expr::load(&acc, &[])));
+    let inner = Stmt::for_(&l.name("n"), (&w.ty.shape[0]).into(), Iter::Spatial, body);
+    vec![Stmt::for_(&l.name("m"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
+}
+
+pub(crate) const ROWS: &[OpRow] = &[OpRow {
+    name: "matmul",
+    doc: "y[m, n] = sum over k of x[m, k] * w[n, k]",
+    form: Form::Contraction,
+    donates: &[],
+    infer,
+    reference,
+    lower,
+    sample: |seed| {
+        let mut r = Rng(seed);
+        let weights = [
+            "f32", "f16", "bf16", "q4_0", "q4_1", "q8_0", "f32.tile16", "q4_0.tile16", "q4_1.tile16", "q8_0.tile16",
+        ];
+        let (m, n, k) = (1 + r.below(14) as usize, 32, 64);
+        let w = r.encoded(weights[seed as usize % weights.len()], &[n, k]);
+        let x = if (seed / 10).is_multiple_of(2) { r.encoded("a8", &[m, k]) } else { r.dense(&[m, k]) };
+        let x = if x.encoding.is_some() { consistent_sums(x) } else { x };
+        (vec![x, w], Attrs::new())
+    },
+}];
+
+/// Makes the sums of a random `a8` tensor those of its codes.
+pub(crate) fn consistent_sums(x: Tensor) -> Tensor {
+    let shape = x.shape.clone();
+    crate::encode::encode_a8(&Tensor::f32(&shape, &x.to_f32()))
+}

@@ -1,0 +1,144 @@
+//! Normalisations over rows.
+
+use crate::require;
+use crate::sample::{Rng, attrs, result};
+use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type, float_attr};
+use lathe_ir::tensor::{Buffer, Expr, Iter, REGISTER, Stmt, Unary, WORKSPACE};
+use lathe_ir::{DType, Int, Tensor};
+use std::sync::Arc;
+
+/// A scalar accumulator.
+pub(crate) fn scalar(name: &str, dtype: DType) -> Stmt {
+    Stmt::Alloc(Arc::new(Buffer::dense(name, dtype, &[], REGISTER)))
+}
+
+/// A temporary array.
+pub(crate) fn array(name: &str, shape: &[Int]) -> Stmt {
+    Stmt::Alloc(Arc::new(Buffer::dense(name, DType::F32, shape, WORKSPACE)))
+}
+
+fn eps(a: &Attrs) -> f32 {
+    float_attr(a, "eps").unwrap_or(1e-5) as f32
+}
+
+fn infer_rms(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 2 && t[0].shape.len() == 2, "expects a matrix and a row of weights")?;
+    require(t[1].shape == t[0].shape[1..], "the weights are not as long as a row")?;
+    Ok(vec![Type::dense(DType::F32, &t[0].shape)])
+}
+
+fn rms(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (x, w, n) = (a[0].values(), a[1].values(), a[0].row());
+    let mut y = vec![];
+    for row in x.chunks(n) {
+        let r = 1.0 / (row.iter().map(|v| v * v).sum::<f64>() / n as f64 + f64::from(eps(at))).sqrt();
+        y.extend(row.iter().zip(&w).map(|(v, w)| v * r * w));
+    }
+    vec![result(&t[0], &y)]
+}
+
+fn lower_rms(l: &Lowering) -> Vec<Stmt> {
+    let (x, w, y) = (&l.ins[0], &l.ins[1], &l.outs[0]);
+    let n: Expr = (&x.ty.shape[1]).into();
+    let (t, k, j, acc) = (l.var("0"), l.var("k"), l.var("1"), l.name("ss"));
+    let at = |i: &Expr| x.read(&[t.clone(), i.clone()]);
+    let mean = &Expr::load(&acc, &[]) / &n.cast(DType::F32);
+    let scale = &Expr::f32(1.0) / &(&mean + &Expr::f32(eps(&l.attrs))).un(Unary::Sqrt);
+    let value = &(&at(&j) * &scale) * &w.read(std::slice::from_ref(&j));
+    vec![Stmt::for_(
+        &l.name("0"),
+        (&x.ty.shape[0]).into(),
+        Iter::Spatial,
+        vec![
+            scalar(&acc, DType::F32),
+            Stmt::store(&l.name("z"), &acc, &[], Expr::f32(0.0)),
+            Stmt::for_(
+                &l.name("k"),
+                n.clone(),
+                Iter::Reduce,
+                vec![Stmt::reduce(&l.name("s"), &acc, &[], "sum", &at(&k) * &at(&k))],
+            ),
+            Stmt::for_(&l.name("1"), n, Iter::Spatial, vec![y.write(&l.name("y"), &[t.clone(), j.clone()], value)]),
+        ],
+    )]
+}
+
+fn infer_softmax(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 1 && t[0].shape.len() == 2, "expects a matrix")?;
+    Ok(vec![Type::dense(DType::F32, &t[0].shape)])
+}
+
+fn softmax(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let mut y = vec![];
+    for row in a[0].values().chunks(a[0].row()) {
+        let m = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let e: Vec<f64> = row.iter().map(|v| (v - m).exp()).collect();
+        let s: f64 = e.iter().sum();
+        y.extend(e.iter().map(|v| v / s));
+    }
+    vec![result(&t[0], &y)]
+}
+
+fn lower_softmax(l: &Lowering) -> Vec<Stmt> {
+    let (x, y) = (&l.ins[0], &l.outs[0]);
+    let n: Expr = (&x.ty.shape[1]).into();
+    let (t, m, s) = (l.var("0"), l.name("m"), l.name("l"));
+    let at = |v: &str| x.read(&[t.clone(), l.var(v)]);
+    let (max, sum) = (Expr::load(&m, &[]), Expr::load(&s, &[]));
+    let e = |v: &str| (&at(v) - &max).un(Unary::Exp);
+    vec![Stmt::for_(
+        &l.name("0"),
+        (&x.ty.shape[0]).into(),
+        Iter::Spatial,
+        vec![
+            scalar(&m, DType::F32),
+            Stmt::store(&l.name("zm"), &m, &[], Expr::float(f64::NEG_INFINITY, DType::F32)),
+            Stmt::for_(
+                &l.name("k"),
+                n.clone(),
+                Iter::Reduce,
+                vec![Stmt::reduce(&l.name("rm"), &m, &[], "max", at("k"))],
+            ),
+            scalar(&s, DType::F32),
+            Stmt::store(&l.name("zl"), &s, &[], Expr::f32(0.0)),
+            Stmt::for_(
+                &l.name("j"),
+                n.clone(),
+                Iter::Reduce,
+                vec![Stmt::reduce(&l.name("rl"), &s, &[], "sum", e("j"))],
+            ),
+            Stmt::for_(
+                &l.name("1"),
+                n,
+                Iter::Spatial,
+                vec![y.write(&l.name("y"), &[t.clone(), l.var("1")], &e("1") / &sum)],
+            ),
+        ],
+    )]
+}
+
+pub(crate) const ROWS: &[OpRow] = &[
+    OpRow {
+        name: "rms_norm",
+        doc: "x[t, n] / sqrt(mean(x[t, :]^2) + eps) * w[n] (Zhang and Sennrich 2019)",
+        form: Form::Row,
+        donates: &[],
+        infer: infer_rms,
+        reference: rms,
+        lower: lower_rms,
+        sample: |seed| {
+            let mut r = Rng(seed);
+            (vec![r.dense(&[3, 64]), r.dense(&[64])], attrs(&[("eps", Attr::Float(1e-5))]))
+        },
+    },
+    OpRow {
+        name: "softmax",
+        doc: "exp(x[t, n]) / sum(exp(x[t, :]))",
+        form: Form::Row,
+        donates: &[],
+        infer: infer_softmax,
+        reference: softmax,
+        lower: lower_softmax,
+        sample: |seed| (vec![Rng(seed).dense(&[3, 40])], Attrs::new()),
+    },
+];

@@ -1,0 +1,116 @@
+//! Rotary position embedding (Su et al. 2021), in the interleaved convention of GGUF's Llama family.
+
+use crate::require;
+use crate::sample::{Rng, attrs, result};
+use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type, int_attr};
+use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
+use lathe_ir::{Bounds, DType, Tensor};
+
+fn infer_table(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 2 && t[0].dtype == DType::I32, "expects positions and frequencies")?;
+    require(t[0].shape.len() == 1 && t[1].shape.len() == 1, "expects two vectors")?;
+    Ok(vec![Type::dense(DType::F32, &[t[0].shape[0].clone(), t[1].shape[0].clone() * 2])])
+}
+
+fn table(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (pos, freq) = (a[0].to_i64(), a[1].to_f32());
+    let mut y = vec![];
+    for p in pos {
+        let angles: Vec<f64> = freq.iter().map(|f| f64::from(p as f32 * f)).collect();
+        y.extend(angles.iter().map(|v| v.cos()));
+        y.extend(angles.iter().map(|v| v.sin()));
+    }
+    vec![result(&t[0], &y)]
+}
+
+fn lower_table(l: &Lowering) -> Vec<Stmt> {
+    let (pos, freq, y) = (&l.ins[0], &l.ins[1], &l.outs[0]);
+    let half: Expr = (&freq.ty.shape[0]).into();
+    let (t, i) = (l.var("0"), l.var("i"));
+    let p = pos.read(std::slice::from_ref(&t)).cast(DType::F32);
+    let angle = &p * &freq.read(std::slice::from_ref(&i));
+    let body = vec![
+        y.write(&l.name("yc"), &[t.clone(), i.clone()], angle.un(Unary::Cos)),
+        y.write(&l.name("ys"), &[t, i + half.clone()], angle.un(Unary::Sin)),
+    ];
+    let inner = Stmt::for_(&l.name("i"), half, Iter::Spatial, body);
+    vec![Stmt::for_(&l.name("0"), (&pos.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
+}
+
+fn infer_rope(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects two matrices")?;
+    let d = int_attr(a, "head_dim").unwrap_or(0);
+    require(d >= 2 && d % 2 == 0, "head_dim is not an even number")?;
+    let table = t[1].shape[1].as_const().unwrap_or(0);
+    require(table <= d && table % 2 == 0, "the table is wider than a head")?;
+    require(t[0].shape[1].as_const().is_some_and(|n| n % d == 0), "rows are not made of whole heads")?;
+    Ok(vec![Type::dense(DType::F32, &t[0].shape)])
+}
+
+fn rope(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (mut x, tab) = (a[0].values(), a[1].values());
+    let (n, w) = (a[0].row(), a[1].row());
+    let d = int_attr(at, "head_dim").unwrap_or(2) as usize;
+    for (row, tab) in x.chunks_mut(n).zip(tab.chunks(w)) {
+        for head in row.chunks_mut(d) {
+            for i in 0..w / 2 {
+                let (u, v, c, s) = (head[2 * i], head[2 * i + 1], tab[i], tab[w / 2 + i]);
+                (head[2 * i], head[2 * i + 1]) = (u * c - v * s, u * s + v * c);
+            }
+        }
+    }
+    vec![result(&t[0], &x)]
+}
+
+fn lower_rope(l: &Lowering) -> Vec<Stmt> {
+    let (x, tab, y) = (&l.ins[0], &l.ins[1], &l.outs[0]);
+    let d = int_attr(&l.attrs, "head_dim").unwrap_or(2);
+    let width = tab.ty.shape[1].as_const().unwrap_or(2);
+    let heads = x.ty.shape[1].div(d, &Bounds::new());
+    let (t, h, i) = (l.var("0"), l.var("h"), l.var("i"));
+    let at = |k: i64| [t.clone(), h.clone() * d + i.clone() * 2 + k];
+    let (u, v) = (x.read(&at(0)), x.read(&at(1)));
+    let (c, s) = (tab.read(&[t.clone(), i.clone()]), tab.read(&[t.clone(), i.clone() + width / 2]));
+    let pair = vec![
+        y.write(&l.name("ye"), &at(0), &(&u * &c) - &(&v * &s)),
+        y.write(&l.name("yo"), &at(1), &(&u * &s) + &(&v * &c)),
+    ];
+    let mut body = vec![Stmt::for_(&l.name("i"), (width / 2).into(), Iter::Spatial, pair)];
+    if width < d {
+        let j = h.clone() * d + l.var("j") + width;
+        let copy = y.write(&l.name("yj"), &[t.clone(), j.clone()], x.read(&[t.clone(), j]));
+        body.push(Stmt::for_(&l.name("j"), (d - width).into(), Iter::Spatial, vec![copy]));
+    }
+    let inner = Stmt::for_(&l.name("h"), (&heads).into(), Iter::Spatial, body);
+    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
+}
+
+pub(crate) const ROWS: &[OpRow] = &[
+    OpRow {
+        name: "rope_table",
+        doc: "cosines, then sines, of position[t] * frequency[i]",
+        form: Form::Row,
+        donates: &[],
+        infer: infer_table,
+        reference: table,
+        lower: lower_table,
+        sample: |seed| {
+            let mut r = Rng(seed);
+            (vec![r.ints(&[3], 50), r.dense(&[8])], Attrs::new())
+        },
+    },
+    OpRow {
+        name: "rope",
+        doc: "rotates the pairs (2i, 2i+1) of each head of x[t, :] by the angles of table[t, :]",
+        form: Form::Row,
+        donates: &[],
+        infer: infer_rope,
+        reference: rope,
+        lower: lower_rope,
+        sample: |seed| {
+            let mut r = Rng(seed);
+            let d = attrs(&[("head_dim", Attr::Int(16))]);
+            (vec![r.dense(&[3, 32]), r.dense(&[3, if seed.is_multiple_of(2) { 16 } else { 8 }])], d)
+        },
+    },
+];

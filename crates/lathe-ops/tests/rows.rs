@@ -1,0 +1,67 @@
+//! Every row: the naive loops, run by the tensor interpreter, compute what the reference computes.
+
+use lathe_ir::graph::{Graph, Source, Type, check};
+use lathe_ir::tensor::{Memory, interpret};
+use lathe_ir::{DType, Int, Tensor};
+use lathe_ops::{lower_group, table};
+use std::collections::HashMap;
+
+fn type_of(t: &Tensor) -> Type {
+    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
+    let encoding = t.encoding.as_ref().map(|e| e.name.clone());
+    Type { shape, dtype: t.dtype, encoding }
+}
+
+#[test]
+fn naive_loops_compute_the_reference() {
+    let table = table();
+    for row in table.rows() {
+        for seed in 0..20 {
+            let (args, attrs) = (row.sample)(seed);
+            let mut g = Graph::new(row.name, &[]);
+            let ins: Vec<_> =
+                args.iter().enumerate().map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input)).collect();
+            let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
+            g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
+            check(&g, &table).unwrap();
+            assert_eq!(lathe_ir::graph::parse(&g.to_string()).unwrap(), g, "graph text of {}", row.name);
+            let types: Vec<Type> = g.outputs.iter().map(|v| g.ty(*v).clone()).collect();
+            let want = (row.reference)(&args, &g.nodes[0].attrs, &types);
+
+            let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
+            lathe_ir::tensor::check(&k.kernel).unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
+            let again = lathe_ir::tensor::parse(&k.kernel.to_string()).unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
+            assert_eq!(again.to_string(), k.kernel.to_string());
+            let mut m = Memory::new(&[]);
+            for (p, v) in k.kernel.params.iter().zip(&k.args) {
+                let bytes = match ins.iter().position(|i| i == v) {
+                    Some(i) => args[i].bytes.clone(),
+                    None => vec![0x5a; g.ty(*v).bits().as_const().unwrap() as usize / 8],
+                };
+                m.set(&p.name, &bytes);
+            }
+            interpret(&k.kernel, &mut m).unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
+            for (v, want) in g.outputs.iter().zip(&want) {
+                let param = k.args.iter().position(|a| a == v).or_else(|| {
+                    let (a, _) = row.donates.first().expect("a donated argument");
+                    k.args.iter().position(|p| *p == ins[*a])
+                });
+                let bytes = m.params[&k.kernel.params[param.unwrap()].name].clone();
+                let got = Tensor { bytes, ..want.clone() };
+                close(row.name, seed, &got, want);
+            }
+        }
+    }
+}
+
+fn close(name: &str, seed: u64, got: &Tensor, want: &Tensor) {
+    let (a, b) = (got.values(), want.values());
+    let scale = b.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+    let loose = if got.encoding.as_ref().is_some_and(|e| &*e.name == "a8") { 0.01 } else { 1e-5 };
+    for (i, (x, y)) in a.iter().zip(&b).enumerate() {
+        assert!((x - y).abs() <= loose * scale, "{name} seed {seed}: element {i} is {x}, not {y}");
+    }
+    if got.dtype == DType::I32 {
+        assert_eq!(a, b, "{name} seed {seed}");
+    }
+}
