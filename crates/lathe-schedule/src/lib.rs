@@ -1,1 +1,181 @@
 //! The schedule primitives, one file each, and the trace that replays them.
+//!
+//! A schedule is a list of steps; a step names a primitive, a loop or buffer, and numbers. Applying one gives a new
+//! program and keeps the one before, so that each step can be checked on its own. Loops made by copying another one are
+//! called `name.c1`, `name.c2`, ...; a step on `name` means the whole family.
+//!
+//! ```
+//! use lathe_ir::tensor::parse;
+//! use lathe_schedule::Schedule;
+//! let k = parse("kernel f() {
+//!   in x: f32[64]
+//!   out y: f32[64]
+//!   for i in 64 spatial serial {
+//!     S: y[i] = x[i] + 1f32
+//!   }
+//! }").unwrap();
+//! let mut s = Schedule::new(k);
+//! s.step("split i 16").unwrap();
+//! s.step("vectorize i.i").unwrap();
+//! assert!(s.kernel().to_string().contains("for i.i in 16 spatial lane"));
+//! let again = Schedule::replay(s.original().clone(), &s.trace()).unwrap();
+//! assert_eq!(again.kernel(), s.kernel());
+//! ```
+
+mod annotate;
+mod contract;
+mod fuse;
+mod interchange;
+mod intrinsics;
+mod join;
+mod lanes;
+mod online;
+mod pad;
+mod rfactor;
+mod rules;
+mod sink;
+mod split;
+mod tensorize;
+mod util;
+
+pub use intrinsics::{INTRINSICS, IntrinsicRow};
+pub use lanes::{Lane, lane};
+pub use rules::schedule;
+
+use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
+use lathe_ir::tensor::Kernel;
+
+/// How a step's result may differ from the program before, in rounding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Tag {
+    /// The same operations in the same order for every element.
+    Bitwise,
+    /// A reduction in another order.
+    Reassociates,
+    /// Other operations within a bound.
+    Approximates,
+}
+
+/// Why a step was refused.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{step}: {message}")]
+pub struct ScheduleError {
+    /// The step's text.
+    pub step: String,
+    /// What it requires that does not hold.
+    pub message: String,
+}
+
+impl Diagnose for ScheduleError {
+    fn diagnostic(&self) -> Diagnostic {
+        Diagnostic::new("schedule", Fault::Bug, self.message.clone()).at(self.step.clone())
+    }
+}
+
+/// A primitive's row.
+pub struct Primitive {
+    /// Its name in a trace.
+    pub name: &'static str,
+    /// What it does and requires.
+    pub doc: &'static str,
+    /// How results may differ.
+    pub tag: Tag,
+    apply: fn(&Kernel, &[&str]) -> Result<Kernel, String>,
+}
+
+/// All primitives.
+pub static PRIMITIVES: &[&Primitive] = &[
+    &split::SPLIT,
+    &fuse::FUSE,
+    &join::JOIN,
+    &contract::CONTRACT,
+    &sink::SINK,
+    &interchange::INTERCHANGE,
+    &rfactor::RFACTOR,
+    &online::ONLINE,
+    &pad::PAD,
+    &tensorize::TENSORIZE,
+    &annotate::VECTORIZE,
+    &annotate::UNROLL,
+    &annotate::PARALLEL,
+    &annotate::SET_MEMORY,
+];
+
+/// A step that was applied.
+#[derive(Clone, Debug)]
+pub struct Applied {
+    /// Its text: the primitive's name and arguments.
+    pub step: String,
+    /// How results may differ from the program before.
+    pub tag: Tag,
+    /// The program before it.
+    pub before: Kernel,
+    /// The program after it.
+    pub after: Kernel,
+}
+
+/// A program on its way from naive to fast, with all its steps.
+#[derive(Clone, Debug)]
+pub struct Schedule {
+    original: Kernel,
+    steps: Vec<Applied>,
+}
+
+impl Schedule {
+    /// Nothing done yet.
+    pub fn new(kernel: Kernel) -> Schedule {
+        Schedule { original: kernel, steps: vec![] }
+    }
+
+    /// The naive program.
+    pub fn original(&self) -> &Kernel {
+        &self.original
+    }
+
+    /// The program as it is now.
+    pub fn kernel(&self) -> &Kernel {
+        self.steps.last().map_or(&self.original, |s| &s.after)
+    }
+
+    /// The steps so far.
+    pub fn steps(&self) -> &[Applied] {
+        &self.steps
+    }
+
+    /// The trace's text form, a step a line.
+    pub fn trace(&self) -> String {
+        self.steps.iter().map(|s| format!("{}\n", s.step)).collect()
+    }
+
+    /// The loosest tag of all steps.
+    pub fn tag(&self) -> Tag {
+        self.steps.iter().map(|s| s.tag).max().unwrap_or(Tag::Bitwise)
+    }
+
+    /// Applies one step, given as text.
+    pub fn step(&mut self, text: &str) -> Result<(), ScheduleError> {
+        let fail = |message: String| ScheduleError { step: text.to_string(), message };
+        let words: Vec<&str> = text.split_whitespace().collect();
+        let Some((name, args)) = words.split_first() else { return Err(fail("an empty step".into())) };
+        let p = PRIMITIVES
+            .iter()
+            .find(|p| p.name == *name)
+            .ok_or_else(|| fail("there is no such primitive".into()))?;
+        let before = self.kernel().clone();
+        let after = (p.apply)(&before, args).map_err(fail)?;
+        if cfg!(debug_assertions) {
+            lathe_ir::tensor::check(&after).map_err(|e| fail(format!("broke the program: {e}")))?;
+        }
+        self.steps.push(Applied { step: text.to_string(), tag: p.tag, before, after });
+        Ok(())
+    }
+
+    /// Applies a trace to a program.
+    pub fn replay(kernel: Kernel, trace: &str) -> Result<Schedule, ScheduleError> {
+        let mut s = Schedule::new(kernel);
+        for line in trace.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
+            s.step(line)?;
+        }
+        Ok(s)
+    }
+}

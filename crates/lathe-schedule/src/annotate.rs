@@ -1,0 +1,71 @@
+//! Steps that only say who runs a loop (`vectorize`, `unroll`, `parallel`) or where a temporary lies (`set_memory`).
+
+use crate::util::{arg, in_family};
+use crate::{Primitive, Tag};
+use lathe_ir::Name;
+use lathe_ir::tensor::{Buffer, CORE, For, Iter, Kernel, LANE, Stmt, UNROLLED, map_stmts};
+use std::sync::Arc;
+
+pub(crate) static VECTORIZE: Primitive = Primitive {
+    name: "vectorize",
+    doc: "vectorize L: iterations of the family L run in the lanes of a vector; a reduction's order changes",
+    tag: Tag::Reassociates,
+    apply: |k, a| level(k, arg(a, 0)?, LANE, &[Iter::Spatial, Iter::Reduce]),
+};
+
+pub(crate) static UNROLL: Primitive = Primitive {
+    name: "unroll",
+    doc: "unroll L: iterations of the family L are written out",
+    tag: Tag::Bitwise,
+    apply: |k, a| level(k, arg(a, 0)?, UNROLLED, &[Iter::Spatial, Iter::Reduce, Iter::Scan, Iter::Sequential]),
+};
+
+pub(crate) static PARALLEL: Primitive = Primitive {
+    name: "parallel",
+    doc: "parallel L: iterations of L go to the cores; it must be the kernel's one outermost loop",
+    tag: Tag::Bitwise,
+    apply: |k, a| {
+        let var = arg(a, 0)?;
+        match k.body.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).collect::<Vec<_>>().as_slice() {
+            [Stmt::For(l)] if &*l.var == var => level(k, var, CORE, &[Iter::Spatial]),
+            _ => Err(format!("'{var}' is not the one outermost loop")),
+        }
+    },
+};
+
+pub(crate) static SET_MEMORY: Primitive = Primitive {
+    name: "set_memory",
+    doc: "set_memory T M: the temporary T lies in the memory M",
+    tag: Tag::Bitwise,
+    apply: |k, a| {
+        let (name, memory): (&str, Name) = (arg(a, 0)?, arg(a, 1)?.into());
+        let mut hit = false;
+        let body = map_stmts(&k.body, &mut |s| match &s {
+            Stmt::Alloc(b) if &*b.name == name => {
+                hit = true;
+                vec![Stmt::Alloc(Arc::new(Buffer { memory: memory.clone(), ..(**b).clone() }))]
+            }
+            _ => vec![s],
+        });
+        if hit { Ok(Kernel { body, ..k.clone() }) } else { Err(format!("there is no temporary '{name}'")) }
+    },
+};
+
+fn level(k: &Kernel, family: &str, level: &str, kinds: &[Iter]) -> Result<Kernel, String> {
+    let (mut hit, mut wrong) = (false, None);
+    let body = map_stmts(&k.body, &mut |s| match &s {
+        Stmt::For(l) if in_family(&l.var, family) => {
+            hit = true;
+            if !kinds.contains(&l.iter) || (level == UNROLLED && l.extent.as_int().is_none()) {
+                wrong = Some(l.var.clone());
+            }
+            vec![Stmt::For(Arc::new(For { level: level.into(), ..(**l).clone() }))]
+        }
+        _ => vec![s],
+    });
+    match (hit, wrong) {
+        (false, _) => Err(format!("there is no loop '{family}'")),
+        (_, Some(w)) => Err(format!("the kind or extent of loop '{w}' does not allow it")),
+        _ => Ok(Kernel { body, ..k.clone() }),
+    }
+}

@@ -1,0 +1,36 @@
+//! `fuse A B`: the loop `A` and the loop `B` that is all its body, as one loop `A.f`. `B`'s extent must not depend on `A`.
+
+use crate::util::{arg, need_loop};
+use crate::{Primitive, Tag};
+use lathe_ir::tensor::{Expr, For, Kernel, Stmt, rename_vars, replace_loop};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) static FUSE: Primitive = Primitive {
+    name: "fuse",
+    doc: "fuse A B: one loop A.f over the iterations of A and of B, all its body",
+    tag: Tag::Bitwise,
+    apply,
+};
+
+fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
+    let (a, b) = (arg(args, 0)?, arg(args, 1)?);
+    let (la, lb) = (need_loop(k, a)?, need_loop(k, b)?);
+    if !matches!(la.body.as_slice(), [Stmt::For(l)] if l.var == lb.var) {
+        return Err(format!("'{b}' is not the whole body of '{a}'"));
+    }
+    if la.iter != lb.iter {
+        return Err("the loops differ in kind".into());
+    }
+    if lb.extent.mentions(a) {
+        return Err(format!("the extent of '{b}' depends on '{a}'"));
+    }
+    let var = format!("{a}.f");
+    let v = Expr::var(&var);
+    let map = HashMap::from([(a, v.clone() / lb.extent.clone()), (b, v % lb.extent.clone())]);
+    let body = rename_vars(&lb.body, &map);
+    let extent = la.extent.clone() * lb.extent.clone();
+    let fused = Stmt::For(Arc::new(For { var: var.as_str().into(), extent, body, ..(*la).clone() }));
+    let body = replace_loop(&k.body, a, &mut |_| vec![fused.clone()]);
+    Ok(Kernel { body: body.expect("found above"), ..k.clone() })
+}

@@ -1,0 +1,31 @@
+//! `interchange A`: swaps `A` with the loop that is its whole body. One of the two must be spatial, or both reduce.
+
+use crate::util::{arg, need_loop};
+use crate::{Primitive, Tag};
+use lathe_ir::tensor::{For, Iter, Kernel, Stmt, replace_loop};
+use std::sync::Arc;
+
+pub(crate) static INTERCHANGE: Primitive = Primitive {
+    name: "interchange",
+    doc: "interchange A: A inside the loop that was its whole body",
+    tag: Tag::Bitwise,
+    apply,
+};
+
+fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
+    let a = arg(args, 0)?;
+    let la = need_loop(k, a)?;
+    let [Stmt::For(lb)] = la.body.as_slice() else {
+        return Err(format!("the body of '{a}' is not one loop"));
+    };
+    if lb.extent.mentions(a) {
+        return Err(format!("the extent of '{}' depends on '{a}'", lb.var));
+    }
+    if la.iter != Iter::Spatial && lb.iter != Iter::Spatial {
+        return Err("neither loop is spatial".into());
+    }
+    let inner = Stmt::For(Arc::new(For { body: lb.body.clone(), ..(*la).clone() }));
+    let outer = Stmt::For(Arc::new(For { body: vec![inner], ..(**lb).clone() }));
+    let body = replace_loop(&k.body, a, &mut |_| vec![outer.clone()]);
+    Ok(Kernel { body: body.expect("found above"), ..k.clone() })
+}

@@ -1,0 +1,74 @@
+//! `join A B`: the bodies of two loops with equal extents one after the other in one loop `A`. Only allocations and
+//! unrelated statements may stand between them. What one loop writes and the other touches must be picked by the loop
+//! variable itself, so that an iteration only meets its own.
+
+use crate::util::{accesses, arg, edit_list, is_loop, need_loop, touched};
+use crate::{Primitive, Tag};
+use lathe_ir::tensor::{Expr, For, Iter, Kernel, Stmt, rename_vars};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) static JOIN: Primitive = Primitive {
+    name: "join",
+    doc: "join A B: the bodies of the later loop B and of A in one loop A",
+    tag: Tag::Bitwise,
+    apply,
+};
+
+/// Whether all accesses have `var` itself as the index of one common dimension.
+fn picked(accesses: &[(Vec<Expr>, bool)], var: &str) -> bool {
+    let v = Expr::var(var);
+    let rank = accesses.first().map_or(0, |(i, _)| i.len());
+    (0..rank).any(|d| accesses.iter().all(|(i, _)| i[d] == v))
+}
+
+fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
+    let (a, b) = (arg(args, 0)?, arg(args, 1)?);
+    let (la, lb) = (need_loop(k, a)?, need_loop(k, b)?);
+    if la.extent != lb.extent {
+        return Err(format!("extents differ: {} and {}", la.extent, lb.extent));
+    }
+    if la.iter != Iter::Spatial || lb.iter != Iter::Spatial {
+        return Err("both loops must be spatial".into());
+    }
+    let second = rename_vars(&lb.body, &HashMap::from([(b, Expr::var(a))]));
+    let written: Vec<_> = touched(&la.body, true).into_iter().chain(touched(&second, true)).collect();
+    for n in written {
+        let (x, y) = (accesses(&la.body, &n), accesses(&second, &n));
+        if x.is_empty() || y.is_empty() || k.buffer(&n).is_some_and(|_| is_local(&la.body, &n) || is_local(&second, &n)) {
+            continue;
+        }
+        let all: Vec<_> = x.into_iter().chain(y).collect();
+        if !picked(&all, a) {
+            return Err(format!("an iteration of one loop touches elements of '{n}' of another's"));
+        }
+    }
+    let body = edit_list(&k.body, &|s| is_loop(s, a), &mut |list, i| {
+        let j = list.iter().position(|s| is_loop(s, b)).filter(|j| *j > i);
+        let Some(j) = j else { return Err(format!("'{b}' does not follow '{a}' in one list")) };
+        let between = &list[i + 1..j];
+        let moved = touched(&lb.body, false);
+        for s in between {
+            if !matches!(s, Stmt::Alloc(_))
+                && touched(std::slice::from_ref(s), true).iter().any(|n| moved.contains(n))
+            {
+                return Err(format!("a statement between '{a}' and '{b}' is in the way"));
+            }
+        }
+        let mut out = list[..i].to_vec();
+        out.extend(between.iter().filter(|s| matches!(s, Stmt::Alloc(_))).cloned());
+        let body = [la.body.as_slice(), &second].concat();
+        out.push(Stmt::For(Arc::new(For { body, ..(*la).clone() })));
+        out.extend(between.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).cloned());
+        out.extend_from_slice(&list[j + 1..]);
+        Ok(out)
+    })?;
+    Ok(Kernel { body: body.ok_or("the loop is not in a plain list")?, ..k.clone() })
+}
+
+/// Whether the buffer is allocated inside these statements.
+fn is_local(body: &[Stmt], name: &str) -> bool {
+    let mut local = false;
+    lathe_ir::tensor::for_each(body, &mut |s| local |= matches!(s, Stmt::Alloc(b) if &*b.name == name));
+    local
+}

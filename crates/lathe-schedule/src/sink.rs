@@ -1,0 +1,128 @@
+//! `sink L [stop...]`: moves a loop inwards until it stands right around each block (or around the loops of the families
+//! named `stop`). A spatial loop may be distributed over statements and exchanged with any loop, as its iterations are
+//! independent; temporaries it passes get a dimension. A reduce loop only passes loops that are the whole body.
+
+use crate::util::{arg, copy_name, in_family, need_loop};
+use crate::{Primitive, Tag};
+use lathe_ir::Name;
+use lathe_ir::tensor::{
+    Buffer, Expr, For, Iter, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, map_stmts, rename_vars, replace_loop,
+};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) static SINK: Primitive = Primitive {
+    name: "sink",
+    doc: "sink L [stop...]: the loop L around each block inside it (or around loops of the families named)",
+    tag: Tag::Bitwise,
+    apply,
+};
+
+struct Sink<'a> {
+    kernel: &'a Kernel,
+    l: &'a For,
+    stop: &'a [&'a str],
+    /// Largest extent, for the dimension that temporaries get.
+    extent: i64,
+    widened: Vec<Name>,
+    taken: Vec<Name>,
+    first: bool,
+}
+
+fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
+    let var = arg(args, 0)?;
+    let l = need_loop(k, var)?;
+    let bounds = loop_bounds(k);
+    let extent = Opaque::default().int(&l.extent, &bounds).and_then(|e| bounds.range(&e).hi);
+    let mut s = Sink {
+        kernel: k,
+        l: &l,
+        stop: &args[1..],
+        extent: extent.unwrap_or(0),
+        widened: vec![],
+        taken: vec![],
+        first: true,
+    };
+    let moved = match l.iter {
+        Iter::Spatial => s.spatial(&l.body)?,
+        Iter::Reduce => s.chain(&l.body)?,
+        _ => return Err("only spatial and reduce loops move".into()),
+    };
+    let body = replace_loop(&k.body, var, &mut |_| moved.clone());
+    Ok(Kernel { body: body.expect("found above"), ..k.clone() })
+}
+
+impl Sink<'_> {
+    fn wrap(&mut self, s: Stmt) -> Stmt {
+        let var = if self.first { self.l.var.clone() } else { copy_name(self.kernel, &self.l.var, &mut self.taken) };
+        self.first = false;
+        let body = rename_vars(&[s], &HashMap::from([(&*self.l.var, Expr::var(&var))]));
+        let body = self.widen(body, &var);
+        Stmt::For(Arc::new(For { var, body, ..self.l.clone() }))
+    }
+
+    /// Adds the loop's variable as the first index of every widened temporary.
+    fn widen(&self, body: Vec<Stmt>, var: &str) -> Vec<Stmt> {
+        let v = Expr::var(var);
+        let add = |i: &[Expr]| [std::slice::from_ref(&v), i].concat();
+        let body = map_exprs(&body, &|e| {
+            e.rewrite(&|n| match &**n {
+                Node::Load(b, i) if self.widened.contains(b) => Some(Node::Load(b.clone(), add(i)).into()),
+                _ => None,
+            })
+        });
+        map_stmts(&body, &mut |s| match &s {
+            Stmt::Store(b) if b.targets.iter().any(|(n, _)| self.widened.contains(n)) => {
+                let mut b = (**b).clone();
+                for (n, i) in &mut b.targets {
+                    if self.widened.contains(n) {
+                        *i = add(i);
+                    }
+                }
+                vec![Stmt::Store(Arc::new(b))]
+            }
+            _ => vec![s],
+        })
+    }
+
+    fn spatial(&mut self, body: &[Stmt]) -> Result<Vec<Stmt>, String> {
+        let mut out = vec![];
+        for s in body {
+            match s {
+                Stmt::Alloc(b) => {
+                    if self.extent == 0 {
+                        return Err(format!("'{}' would need an unbounded dimension", b.name));
+                    }
+                    let shape = [&[self.extent.into()], b.shape.as_slice()].concat();
+                    self.widened.push(b.name.clone());
+                    out.push(Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &shape, &b.memory))));
+                }
+                Stmt::For(f) if !self.stop.iter().any(|w| in_family(&f.var, w)) => {
+                    if f.extent.mentions(&self.l.var) {
+                        return Err(format!("the extent of '{}' depends on '{}'", f.var, self.l.var));
+                    }
+                    let body = self.spatial(&f.body)?;
+                    out.push(Stmt::For(Arc::new(For { body, ..(**f).clone() })));
+                }
+                _ => {
+                    let w = self.wrap(s.clone());
+                    out.push(w);
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    fn chain(&mut self, body: &[Stmt]) -> Result<Vec<Stmt>, String> {
+        match body {
+            [Stmt::For(f)]
+                if !self.stop.iter().any(|w| in_family(&f.var, w)) && !f.extent.mentions(&self.l.var) =>
+            {
+                let body = self.chain(&f.body)?;
+                Ok(vec![Stmt::For(Arc::new(For { body, ..(**f).clone() }))])
+            }
+            [s] => Ok(vec![self.wrap(s.clone())]),
+            _ => Err("a reduce loop only passes loops that are the whole body".into()),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! `split L f`: the loop `L` as two, `L.o` over blocks and `L.i` of `f` iterations inside a block (fewer in the last one
+//! when `f` does not divide the extent). Order is kept.
+
+use crate::util::{arg, need_loop, number};
+use crate::{Primitive, Tag};
+use lathe_ir::tensor::{Expr, For, Kernel, Opaque, Stmt, loop_bounds, rename_vars, replace_loop};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+pub(crate) static SPLIT: Primitive = Primitive {
+    name: "split",
+    doc: "split L f: two loops, L.o over blocks of f iterations and L.i inside one",
+    tag: Tag::Bitwise,
+    apply,
+};
+
+fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
+    let (var, f) = (arg(args, 0)?, number(arg(args, 1)?)?);
+    let l = need_loop(k, var)?;
+    let bounds = loop_bounds(k);
+    let mut opaque = Opaque::default();
+    let n = opaque.int(&l.extent, &bounds).ok_or("the extent is not integer arithmetic")?;
+    let (o, i) = (format!("{var}.o"), format!("{var}.i"));
+    let outer = opaque.restore(&n.ceil_div(f, &bounds));
+    let inner = match n.rem(f, &bounds).as_const() {
+        Some(0) => Expr::from(f),
+        _ => (l.extent.clone() - Expr::var(&o) * f).min_with(&f.into()),
+    };
+    let index = Expr::var(&o) * f + Expr::var(&i);
+    let body = replace_loop(&k.body, var, &mut |l| {
+        let body = rename_vars(&l.body, &HashMap::from([(var, index.clone())]));
+        let inner = For { var: i.as_str().into(), extent: inner.clone(), body, ..l.clone() };
+        let body = vec![Stmt::For(Arc::new(inner))];
+        vec![Stmt::For(Arc::new(For { var: o.as_str().into(), extent: outer.clone(), body, ..l.clone() }))]
+    });
+    Ok(Kernel { body: body.expect("found above"), ..k.clone() })
+}

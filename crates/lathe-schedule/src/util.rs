@@ -1,0 +1,125 @@
+//! What several primitives need: finding loops and lists, families of names, accesses.
+
+use lathe_ir::tensor::{Expr, For, Kernel, Node, Stmt, find_loop, for_each};
+use lathe_ir::Name;
+use std::sync::Arc;
+
+/// Whether a loop belongs to the family of a name: itself or one of its copies.
+pub(crate) fn in_family(var: &str, family: &str) -> bool {
+    var.strip_prefix(family).is_some_and(|rest| rest.is_empty() || rest.starts_with(".c"))
+}
+
+/// The loop of a name, or why not.
+pub(crate) fn need_loop(k: &Kernel, var: &str) -> Result<Arc<For>, String> {
+    find_loop(&k.body, var).ok_or_else(|| format!("there is no loop '{var}'"))
+}
+
+/// The argument at a position.
+pub(crate) fn arg<'a>(args: &[&'a str], i: usize) -> Result<&'a str, String> {
+    args.get(i).copied().ok_or_else(|| format!("argument {} is missing", i + 1))
+}
+
+/// A positive number.
+pub(crate) fn number(s: &str) -> Result<i64, String> {
+    s.parse().ok().filter(|n| *n > 0).ok_or_else(|| format!("'{s}' is not a positive number"))
+}
+
+/// Rebuilds the one list of statements that directly holds a statement for which `is` holds.
+pub(crate) fn edit_list(
+    body: &[Stmt],
+    is: &dyn Fn(&Stmt) -> bool,
+    f: &mut dyn FnMut(&[Stmt], usize) -> Result<Vec<Stmt>, String>,
+) -> Result<Option<Vec<Stmt>>, String> {
+    if let Some(i) = body.iter().position(is) {
+        return f(body, i).map(Some);
+    }
+    for (i, s) in body.iter().enumerate() {
+        let inner = match s {
+            Stmt::For(l) => edit_list(&l.body, is, f)?
+                .map(|body| Stmt::For(Arc::new(For { body, ..(**l).clone() }))),
+            Stmt::If(c, b) => edit_list(b, is, f)?.map(|b| Stmt::If(c.clone(), Arc::new(b))),
+            _ => None,
+        };
+        if let Some(s) = inner {
+            let mut out = body.to_vec();
+            out[i] = s;
+            return Ok(Some(out));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a statement is the loop of a variable.
+pub(crate) fn is_loop(s: &Stmt, var: &str) -> bool {
+    matches!(s, Stmt::For(l) if &*l.var == var)
+}
+
+/// Every access to a buffer in some statements: index and whether it writes.
+pub(crate) fn accesses(body: &[Stmt], buffer: &str) -> Vec<(Vec<Expr>, bool)> {
+    let mut out = vec![];
+    let reads = |e: &Expr, out: &mut Vec<(Vec<Expr>, bool)>| {
+        e.visit(&mut |e| {
+            if let Node::Load(n, i) = &**e
+                && &**n == buffer
+            {
+                out.push((i.clone(), false));
+            }
+        });
+    };
+    for_each(body, &mut |s| match s {
+        Stmt::For(l) => reads(&l.extent, &mut out),
+        Stmt::If(c, _) => reads(c, &mut out),
+        Stmt::Store(b) => {
+            for v in b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)) {
+                reads(v, &mut out);
+            }
+            for (n, i) in &b.targets {
+                if &**n == buffer {
+                    out.push((i.clone(), true));
+                }
+            }
+        }
+        _ => {}
+    });
+    out
+}
+
+/// Names of buffers written (`writes`) or touched at all.
+pub(crate) fn touched(body: &[Stmt], writes: bool) -> Vec<Name> {
+    let mut out: Vec<Name> = vec![];
+    let mut add = |n: &Name| {
+        if !out.contains(n) {
+            out.push(n.clone());
+        }
+    };
+    for_each(body, &mut |s| {
+        if let Stmt::Store(b) = s {
+            for (n, _) in &b.targets {
+                add(n);
+            }
+            if !writes {
+                for e in b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)) {
+                    e.visit(&mut |e| {
+                        if let Node::Load(n, _) = &**e {
+                            add(n);
+                        }
+                    });
+                }
+            }
+        }
+    });
+    out
+}
+
+/// A name not used by any loop or block of the kernel, made from `base`.
+pub(crate) fn copy_name(k: &Kernel, base: &str, taken: &mut Vec<Name>) -> Name {
+    let mut used = taken.clone();
+    for_each(&k.body, &mut |s| match s {
+        Stmt::For(l) => used.push(l.var.clone()),
+        Stmt::Store(b) => used.push(b.name.clone()),
+        _ => {}
+    });
+    let name: Name = (1..).map(|i| format!("{base}.c{i}")).find(|n| !used.iter().any(|u| **u == **n)).expect("endless").into();
+    taken.push(name.clone());
+    name
+}
