@@ -119,7 +119,11 @@ fn an_error_ends_the_run_on_every_thread() {
         Ok(())
     });
     assert_eq!((result, after.load(Relaxed)), (Err("no"), 0));
-    assert_eq!(pool.try_run::<()>(&|_, barrier| Ok(barrier.wait())), Ok(()));
+    let result: Result<(), ()> = pool.try_run(&|_, barrier| {
+        barrier.wait();
+        Ok(())
+    });
+    assert_eq!(result, Ok(()));
 }
 
 #[test]
