@@ -200,8 +200,7 @@ fn refused_source_is_a_bug_and_is_kept() {
 fn a_broken_compiler_is_not_a_bug_of_ours() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("cc");
-    fs::write(&script, "#!/bin/sh\ncase $1 in --version) echo cc 1;; *) echo no cc1 >&2; exit 1;; esac\n")
-        .unwrap();
+    program(&script, "#!/bin/sh\ncase $1 in --version) echo cc 1;; *) echo no cc1 >&2; exit 1;; esac\n");
     let compiler = Some(script.display().to_string());
     let error = load(dir.path(), &BuildRequest { compiler, ..request(vec![unit("f", 0)]) }).unwrap_err();
     assert_eq!((error.diagnostic().code, error.diagnostic().fault), ("compiler-broken", Fault::Environment));
