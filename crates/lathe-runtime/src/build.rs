@@ -4,6 +4,7 @@ use crate::RuntimeError;
 use crate::compiler::{Compiler, first_lines};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
 
@@ -14,7 +15,7 @@ pub(crate) struct Build<'a> {
     pub flags: &'a [String],
     /// An empty folder for everything the build writes.
     pub folder: &'a Path,
-    /// Where a source that was refused is kept.
+    /// A folder where a source that was refused is kept.
     pub failed: &'a Path,
     /// Compilers that may run at once.
     pub jobs: usize,
@@ -62,7 +63,7 @@ impl Build<'_> {
         let output = self.compiler.run(self.folder, flags.chain(["-c", &source, "-o", &object]))?;
         match output.status.success() {
             true => Ok(()),
-            false => Err(self.refusal(&path, &String::from_utf8_lossy(&output.stderr))),
+            false => Err(self.refusal(&path, &output)),
         }
     }
 
@@ -73,24 +74,25 @@ impl Build<'_> {
         match output.status.success() {
             true => Ok(self.folder.join("kernels.so")),
             // Two units that define one symbol, and nothing else that a unit can do, end up here.
-            false => Err(self.refusal(&self.folder.join("0.c"), &String::from_utf8_lossy(&output.stderr))),
+            false => Err(self.refusal(&self.folder.join("0.c"), &output)),
         }
     }
 
     /// Why the compiler failed: a full disk, a compiler that cannot compile anything, or a source that is wrong.
-    fn refusal(&self, source: &Path, message: &str) -> RuntimeError {
+    fn refusal(&self, source: &Path, output: &Output) -> RuntimeError {
+        let message = &String::from_utf8_lossy(&output.stderr);
         if message.contains("No space left on device") {
             let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return RuntimeError::io("write", self.folder, &full);
+        }
+        if output.status.code().is_none() || message.contains("Killed signal") {
+            return self.compiler.broken(&format!("it was killed (out of memory?): {message}"));
         }
         if let Err(error) = self.try_empty_program() {
             return error;
         }
         let name = source.file_name().unwrap_or_default().to_string_lossy();
-        let kept = self.failed.with_file_name(format!(
-            "{}-{name}",
-            self.failed.file_name().unwrap_or_default().to_string_lossy()
-        ));
+        let kept = self.failed.join(&*name);
         let copy = fs::read(source).and_then(|text| crate::files::write_whole(&kept, &text));
         let source_path = if copy.is_ok() { kept } else { source.to_path_buf() };
         RuntimeError::CompileFailed { message: first_lines(message, 8), source_path }

@@ -13,11 +13,14 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tempfile::TempDir;
 
 /// Ends every cached file, after the checksum.
 const SEAL: &[u8; 8] = b"LATHEso1";
 const SEAL_LEN: usize = 32 + SEAL.len();
+/// How the names of the folders that builds run in begin.
+const BUILD_PREFIX: &str = "build-";
 
 /// What to compile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,12 +67,15 @@ pub struct KernelCache {
 impl KernelCache {
     /// The cache in the folder `dir`, which is made when first needed.
     pub fn new(dir: impl Into<PathBuf>) -> KernelCache {
-        KernelCache { dir: dir.into(), private: Mutex::new(None) }
+        let dir = dir.into();
+        // Compilers run in a folder of their own, so a path relative to ours would mislead them.
+        let dir = std::path::absolute(&dir).unwrap_or(dir);
+        KernelCache { dir, private: Mutex::new(None) }
     }
 
     /// Loads the kernels of `request`, building them first when they are not in the cache, with up to `jobs` compilers at
-    /// once and a call of `progress(done, total)` after each step. When the cache folder cannot be written, the kernels
-    /// are built in a private temporary folder and the library carries a [`Library::warning`].
+    /// once and a call of `progress(done, total)` after each step. When the cache folder cannot be written, or nothing
+    /// can be loaded from it, the kernels are built in a private temporary folder and the library carries a [`Library::warning`].
     pub fn load(
         &self,
         request: &BuildRequest,
@@ -79,7 +85,7 @@ impl KernelCache {
         let compiler = Compiler::find(request.compiler.as_deref(), &self.dir.join("compilers"))?;
         let key = request.key(&compiler);
         match self.load_in(&self.dir, &key, request, &compiler, jobs, progress, None) {
-            Err(error @ RuntimeError::Io { .. }) => {
+            Err(error @ (RuntimeError::Io { .. } | RuntimeError::Load { .. })) => {
                 let private = self.private_folder()?;
                 let warning = unwritable(&self.dir, &error);
                 self.load_in(&private, &key, request, &compiler, jobs, progress, Some(warning))
@@ -120,7 +126,8 @@ impl KernelCache {
         if is_sound(&file) {
             return Library::open(&file, true, warning); // another process built it while this one waited
         }
-        let folder = tempfile::Builder::new().prefix("build-").tempdir_in(&kernels);
+        remove_abandoned(&kernels);
+        let folder = tempfile::Builder::new().prefix(BUILD_PREFIX).tempdir_in(&kernels);
         let folder = folder.map_err(|error| RuntimeError::io("make a folder in", &kernels, &error))?;
         let build = Build {
             compiler,
@@ -143,6 +150,18 @@ fn unwritable(dir: &Path, error: &RuntimeError) -> Diagnostic {
     Diagnostic::new("cache-unwritable", Fault::Environment, what)
         .at(error.diagnostic().place.unwrap_or_else(|| dir.display().to_string()))
         .fix("make it writable, or name another one")
+}
+
+/// Removes build folders whose process was killed: those that are older than any build takes.
+fn remove_abandoned(kernels: &Path) {
+    let old = |entry: &fs::DirEntry| {
+        let age = entry.metadata().and_then(|metadata| metadata.modified()).map(|time| time.elapsed());
+        entry.file_name().to_string_lossy().starts_with(BUILD_PREFIX)
+            && age.is_ok_and(|age| age.is_ok_and(|age| age > Duration::from_secs(3600)))
+    };
+    for entry in fs::read_dir(kernels).into_iter().flatten().flatten().filter(old) {
+        let _ = fs::remove_dir_all(entry.path()); // only housekeeping
+    }
 }
 
 /// Appends the checksum.

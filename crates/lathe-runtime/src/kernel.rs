@@ -136,15 +136,7 @@ impl Kernel {
             }
             other => return Err(self.bad_workspace(other.as_ref().map_or(0, View::len))),
         };
-        if let (Some(view), true) = (&workspace, stride > 0) {
-            let scratch = Parts { ptr: view.ptr(), len: view.len(), writable: true };
-            for (index, arg) in args.iter().enumerate() {
-                if overlap(scratch.range(scratch.len), arg.arg().parts().range(required_bytes[index])) {
-                    let name = &self.signature.params[index].name;
-                    return Err(self.bad(format!("buffer '{name}' overlaps the workspace")));
-                }
-            }
-        }
+        self.check_workspace(workspace.as_ref(), &args, required_bytes)?;
         let pointers = args.iter().map(View::ptr).collect();
         Ok(Prepared { kernel: self.clone(), args, pointers, dims: dims.to_vec(), workspace, stride, threads })
     }
@@ -183,6 +175,26 @@ impl Kernel {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a workspace that shares bytes with a buffer.
+    fn check_workspace(
+        &self,
+        workspace: Option<&View>,
+        args: &[View],
+        required: &[usize],
+    ) -> Result<(), RuntimeError> {
+        let Some(view) = workspace.filter(|_| self.signature.workspace_bytes > 0) else { return Ok(()) };
+        let scratch = view.arg().parts().range(view.len());
+        let shares =
+            |(arg, bytes): (&View, &usize)| overlap(scratch.clone(), arg.arg().parts().range(*bytes));
+        match args.iter().zip(required).position(shares) {
+            None => Ok(()),
+            Some(index) => {
+                Err(self
+                    .bad(format!("buffer '{}' overlaps the workspace", self.signature.params[index].name)))
+            }
+        }
     }
 
     #[inline]
@@ -279,6 +291,7 @@ impl Prepared {
     pub fn set_dims(&mut self, dims: &[i64], required_bytes: &[usize]) -> Result<(), RuntimeError> {
         let args = &self.args;
         self.kernel.check(args.len(), |index| args[index].arg().parts(), required_bytes, dims)?;
+        self.kernel.check_workspace(self.workspace.as_ref(), args, required_bytes)?;
         self.dims.copy_from_slice(dims);
         Ok(())
     }

@@ -197,6 +197,19 @@ fn refused_source_is_a_bug_and_is_kept() {
 }
 
 #[test]
+fn a_folder_of_a_killed_build_is_removed_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("kernels/build-old"), dir.path().join("kernels/build-new"));
+    for folder in [&old, &new] {
+        fs::create_dir_all(folder).unwrap();
+    }
+    let yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(86_400);
+    fs::File::open(&old).unwrap().set_modified(yesterday).unwrap();
+    load(dir.path(), &request(vec![unit("f", 0)])).unwrap();
+    assert_eq!((old.exists(), new.exists()), (false, true));
+}
+
+#[test]
 fn a_broken_compiler_is_not_a_bug_of_ours() {
     let dir = tempfile::tempdir().unwrap();
     let script = dir.path().join("cc");
