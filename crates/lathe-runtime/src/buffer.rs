@@ -1,0 +1,232 @@
+//! Pieces of memory that kernels work on.
+//!
+//! A [`Buffer`] has one owner, who may look at it as a slice. Turned into a [`View`] it becomes device memory: shared by
+//! everyone who holds it, cut into parts by the memory planner, written by kernels, and reached from Rust by copying only, so
+//! that no reference ever exists to bytes that a kernel may change.
+
+use crate::RuntimeError;
+use crate::arena::Block;
+use crate::kernel::Parts;
+use bytemuck::{AnyBitPattern, NoUninit};
+use std::any::Any;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+/// Memory with one owner, from an [`Arena`](crate::Arena).
+#[derive(Debug)]
+pub struct Buffer {
+    block: Block,
+    len: usize,
+}
+
+impl Buffer {
+    pub(crate) fn new(block: Block, len: usize) -> Buffer {
+        Buffer { block, len }
+    }
+
+    /// Length, bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the length is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// First byte.
+    pub fn ptr(&self) -> *mut u8 {
+        self.block.start().as_ptr()
+    }
+
+    /// The content as values of `T`; the length must be a whole number of them.
+    pub fn slice<T: AnyBitPattern>(&self) -> Result<&[T], RuntimeError> {
+        // SAFETY: the block has at least `len` bytes, initialised (zeroed at first), and only this value's owner reaches them:
+        // they are borrowed as long as the slice lives.
+        let bytes = unsafe { std::slice::from_raw_parts(self.ptr(), self.len) };
+        bytemuck::try_cast_slice(bytes).map_err(|error| bad::<T>(self.len, error))
+    }
+
+    /// The content as values of `T`, to be changed; the length must be a whole number of them.
+    pub fn slice_mut<T: AnyBitPattern + NoUninit>(&mut self) -> Result<&mut [T], RuntimeError> {
+        // SAFETY: as in `slice`; the borrow is exclusive.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(self.ptr(), self.len) };
+        let len = bytes.len();
+        bytemuck::try_cast_slice_mut(bytes).map_err(|error| bad::<T>(len, error))
+    }
+
+    /// Gives the memory over to kernels.
+    pub fn into_view(self) -> View {
+        let (ptr, len) = (self.ptr(), self.len);
+        View { ptr, len, writable: true, _owner: Arc::new(self.block) }
+    }
+}
+
+fn bad<T>(len: usize, reason: impl fmt::Display) -> RuntimeError {
+    RuntimeError::BadBuffer {
+        len,
+        reason: format!("not a slice of {}: {reason}", std::any::type_name::<T>()),
+    }
+}
+
+/// A part of some memory that kernels share; cheap to clone, and keeps the memory alive.
+///
+/// Who writes what and when is the plan's business, as with any device: two threads that touch the same bytes at once,
+/// through kernels or copies, get unspecified values.
+#[derive(Clone)]
+pub struct View {
+    ptr: *mut u8,
+    len: usize,
+    writable: bool,
+    _owner: Arc<dyn Any + Send + Sync>,
+}
+
+// SAFETY: a view is an address of memory that `_owner` keeps alive; the memory belongs to no thread, holds plain bytes of which
+// every pattern is valid, and no Rust reference to it is ever made.
+unsafe impl Send for View {}
+// SAFETY: as above.
+unsafe impl Sync for View {}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "View({:p}, {} bytes{})",
+            self.ptr,
+            self.len,
+            if self.writable { "" } else { ", read-only" }
+        )
+    }
+}
+
+impl View {
+    /// A memory-mapped file, read-only.
+    pub fn mapped(file: Arc<memmap2::Mmap>) -> View {
+        View { ptr: file.as_ptr().cast_mut(), len: file.len(), writable: false, _owner: file }
+    }
+
+    /// The `len` bytes from `offset` on.
+    pub fn part(&self, offset: usize, len: usize) -> Result<View, RuntimeError> {
+        self.range(offset, len)?;
+        Ok(View { ptr: self.ptr.wrapping_add(offset), len, ..self.clone() })
+    }
+
+    /// The same bytes, which no kernel may then write through this view (packed weights).
+    pub fn read_only(&self) -> View {
+        View { writable: false, ..self.clone() }
+    }
+
+    /// Length, bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether the length is 0.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether kernels and copies may write it.
+    pub fn is_writable(&self) -> bool {
+        self.writable
+    }
+
+    /// First byte.
+    pub fn ptr(&self) -> *mut u8 {
+        self.ptr
+    }
+
+    /// Copies from `offset` (bytes) on into `target`.
+    pub fn read<T: AnyBitPattern + NoUninit>(
+        &self,
+        offset: usize,
+        target: &mut [T],
+    ) -> Result<(), RuntimeError> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(target);
+        let from = self.range(offset, bytes.len())?;
+        // SAFETY: the range is inside the view, whose memory `_owner` keeps alive; `bytes` is a Rust slice of that length and so
+        // lies elsewhere (no reference to a view's memory exists).
+        unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies `source` to `offset` (bytes).
+    pub fn write<T: NoUninit>(&self, offset: usize, source: &[T]) -> Result<(), RuntimeError> {
+        let bytes: &[u8] = bytemuck::cast_slice(source);
+        let to = self.writable_range(offset, bytes.len())?;
+        // SAFETY: as in `read`; the memory is writable.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        Ok(())
+    }
+
+    /// Copies all of `source` to `offset` (bytes); the two may overlap.
+    pub fn copy(&self, offset: usize, source: &View) -> Result<(), RuntimeError> {
+        let to = self.writable_range(offset, source.len)?;
+        // SAFETY: both ranges are inside views whose memory is kept alive; `copy` allows overlap; the target is writable.
+        unsafe { std::ptr::copy(source.ptr, to, source.len) };
+        Ok(())
+    }
+
+    /// Sets every byte to 0.
+    pub fn zero(&self) -> Result<(), RuntimeError> {
+        let start = self.writable_range(0, self.len)?;
+        // SAFETY: the range is the view itself, alive and writable.
+        unsafe { std::ptr::write_bytes(start, 0, self.len) };
+        Ok(())
+    }
+
+    /// The view as an argument of one call.
+    #[inline]
+    pub fn arg(&self) -> BufferArg<'_> {
+        BufferArg {
+            parts: Parts { ptr: self.ptr, len: self.len, writable: self.writable },
+            life: PhantomData,
+        }
+    }
+
+    fn range(&self, offset: usize, len: usize) -> Result<*mut u8, RuntimeError> {
+        match offset.checked_add(len) {
+            Some(end) if end <= self.len => Ok(self.ptr.wrapping_add(offset)),
+            _ => Err(RuntimeError::BadBuffer {
+                len: self.len,
+                reason: format!("{len} bytes from {offset} on are not inside"),
+            }),
+        }
+    }
+
+    fn writable_range(&self, offset: usize, len: usize) -> Result<*mut u8, RuntimeError> {
+        match self.writable {
+            true => self.range(offset, len),
+            false => Err(RuntimeError::BadBuffer { len: self.len, reason: "the memory is read-only".into() }),
+        }
+    }
+}
+
+/// A buffer for one call of a kernel: memory that stays valid for `'a`.
+#[derive(Clone, Copy)]
+pub struct BufferArg<'a> {
+    parts: Parts,
+    life: PhantomData<&'a ()>,
+}
+
+impl<'a> BufferArg<'a> {
+    /// A slice that the kernel only reads.
+    pub fn read<T: NoUninit>(slice: &'a [T]) -> BufferArg<'a> {
+        let bytes: &[u8] = bytemuck::cast_slice(slice);
+        let parts = Parts { ptr: bytes.as_ptr().cast_mut(), len: bytes.len(), writable: false };
+        BufferArg { parts, life: PhantomData }
+    }
+
+    /// A slice that the kernel may write.
+    pub fn write<T: AnyBitPattern + NoUninit>(slice: &'a mut [T]) -> BufferArg<'a> {
+        let bytes: &mut [u8] = bytemuck::cast_slice_mut(slice);
+        let parts = Parts { ptr: bytes.as_mut_ptr(), len: bytes.len(), writable: true };
+        BufferArg { parts, life: PhantomData }
+    }
+
+    #[inline]
+    pub(crate) fn parts(&self) -> Parts {
+        self.parts
+    }
+}
