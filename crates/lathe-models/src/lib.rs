@@ -1,1 +1,8 @@
 //! Model files, tokenizers, chat templates, families as graph builders, and where models come from.
+
+mod gguf;
+
+pub use gguf::{
+    FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufFile, GgufWriter, StrArray, TensorInfo, ValueKind,
+    dequantize,
+};
