@@ -130,7 +130,7 @@ fn each_fault_has_its_own_line() {
     assert!(
         fails(good[..good.len() - PADDING - 1].to_vec()).contains("the file ends inside tensor 't.Q8_0'")
     );
-    assert!(fails(good[..100].to_vec()).starts_with("error[gguf-truncated]: the file ends inside"));
+    assert!(fails(good[..400].to_vec()).starts_with("error[gguf-truncated]: the file ends inside"));
     // A tensor entry: name, rank (4 bytes), dimensions (8 each), type (4), offset (8).
     let entry = find(b"t.Q4_0") + 6;
     assert!(patched(entry, &9u32.to_le_bytes()).contains("'t.Q4_0' has 9 dimensions"));
