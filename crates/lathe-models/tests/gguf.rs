@@ -136,7 +136,7 @@ fn each_fault_has_its_own_line() {
     assert!(patched(entry, &9u32.to_le_bytes()).contains("'t.Q4_0' has 9 dimensions"));
     assert!(patched(entry + 4, &33u64.to_le_bytes()).contains("has rows of 33, not a multiple of 32"));
     assert!(patched(entry + 4, &0u64.to_le_bytes()).contains("has an empty dimension"));
-    assert!(patched(entry + 4, &(1u64 << 62).to_le_bytes()).contains("'t.Q4_0' is too large"));
+    assert!(patched(entry + 4, &(1u64 << 63).to_le_bytes()).contains("'t.Q4_0' is too large"));
     let q6 = patched(entry + 20, &14u32.to_le_bytes());
     assert!(q6.contains("tensor 't.Q4_0' is in Q6_K, which is not supported yet"), "{q6}");
     assert!(patched(entry + 20, &999u32.to_le_bytes()).contains("has the unknown type 999"));
