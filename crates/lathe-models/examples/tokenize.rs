@@ -18,6 +18,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let ids = tokenizer.encode(&text, true);
     let encoded = start.elapsed() - opened - made;
     println!("{ids:?}");
-    eprintln!("open {opened:.1?}, tokenizer of {} tokens {made:.1?}, encode {encoded:.1?}", tokenizer.vocab_size());
+    eprintln!(
+        "open {opened:.1?}, tokenizer of {} tokens {made:.1?}, encode {encoded:.1?}",
+        tokenizer.vocab_size()
+    );
     Ok(())
 }

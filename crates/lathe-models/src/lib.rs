@@ -1,8 +1,10 @@
 //! Model files, tokenizers, chat templates, families as graph builders, and where models come from.
 
+mod chat;
 mod gguf;
 mod tokenizer;
 
+pub use chat::{ChatError, ChatTemplate, Message};
 pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufFile, GgufWriter, StrArray, TensorInfo, ValueKind,
     dequantize,
