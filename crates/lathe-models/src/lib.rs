@@ -2,11 +2,15 @@
 
 mod chat;
 mod gguf;
+mod source;
 mod tokenizer;
 
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufFile, GgufWriter, StrArray, TensorInfo, ValueKind,
     dequantize,
+};
+pub use source::{
+    ModelEntry, Progress, Silent, SourceError, TerminalProgress, cache_dir, list, pull, resolve,
 };
 pub use tokenizer::{StreamDecoder, Tokenizer, TokenizerError, TokenizerErrorKind};
