@@ -111,6 +111,32 @@ fn mapped_file_survives_dropping_its_pages() -> Result<(), Box<dyn std::error::E
     Ok(())
 }
 
+/// What the process holds of mapped files, in KiB.
+#[cfg(target_os = "linux")]
+fn resident_file_kib() -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux has it");
+    let line = status.lines().find(|l| l.starts_with("RssFile:")).expect("it has this line");
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).expect("a number")
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn dropped_pages_leave_memory() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("m.gguf");
+    let mut w = GgufWriter::new();
+    w.tensor("t", &[1 << 23], GgmlType::F32, vec![1; 1 << 25]);
+    w.write(&path)?;
+    let file = GgufFile::open(&path)?;
+    let t = file.tensor("t").expect("it was written");
+    assert_eq!(file.data(t).iter().map(|&b| u64::from(b)).sum::<u64>(), 1 << 25);
+    let full = resident_file_kib();
+    file.drop_pages(t);
+    let freed = full - resident_file_kib();
+    assert!(freed > 30_000, "of 32768 KiB {freed} were freed");
+    Ok(())
+}
+
 #[test]
 fn each_fault_has_its_own_line() {
     let good = sample();

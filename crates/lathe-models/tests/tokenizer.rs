@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lathe_diagnostic::Diagnose;
-use lathe_models::{GgufFile, GgufWriter, StrArray, StreamDecoder, Tokenizer};
+use lathe_models::{ChatTemplate, GgufFile, GgufWriter, Message, StrArray, StreamDecoder, Tokenizer};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizer").join(name)
@@ -110,6 +110,35 @@ fn long_words_take_no_quadratic_time() {
         let text = unit.repeat(200_000 / unit.len());
         assert_eq!(tokenizer.decode(&tokenizer.encode(&text, true)), text);
     }
+}
+
+#[test]
+fn damaged_files_never_panic() {
+    let good = std::fs::read(data("../tiny/llama-q4_0.gguf")).expect("it is committed");
+    let header = 4000;
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as usize
+    };
+    let mut made = 0;
+    for _ in 0..10_000 {
+        let mut bytes = good.clone();
+        for _ in 0..=next() % 4 {
+            bytes[next() % header] = next() as u8;
+        }
+        let Ok(file) = GgufFile::from_bytes(bytes) else { continue };
+        let _ =
+            ChatTemplate::from_gguf(&file).map(|t| t.render(&[Message::new("user", "the")], true, "", ""));
+        if let Ok(tokenizer) = Tokenizer::from_gguf(&file) {
+            made += 1;
+            let ids = tokenizer.encode("<|im_start|>the band\n<|im_end|> été", true);
+            tokenizer.decode(&ids);
+        }
+    }
+    assert!(made > 100, "some damage should leave a tokenizer: {made}");
 }
 
 #[test]
