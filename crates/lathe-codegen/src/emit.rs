@@ -71,6 +71,10 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
             );
             n /= 2;
         }
+        if dialect.lanes > 1 {
+            let (ty, all) = (format!("{name}x{}", dialect.lanes), vec!["x"; dialect.lanes as usize].join(", "));
+            let _ = writeln!(out, "#define splat_{ty}(x) ({ty}){{{all}}}");
+        }
     }
     out
 }

@@ -29,9 +29,7 @@ impl Emitter<'_> {
 
     /// A scalar in every lane.
     fn broadcast(&mut self, t: DType, scalar: &str) -> String {
-        let ty = self.vector_type(t);
-        let items = vec![scalar.to_string(); self.dialect.lanes as usize];
-        format!("({ty}){{{}}}", self.list(&items))
+        format!("splat_{}({scalar})", self.vector_type(t))
     }
 
     /// C text of the expression's value in each lane.
@@ -225,7 +223,9 @@ impl Emitter<'_> {
     pub fn repeated_word(&mut self, e: &Expr) -> Result<String, CodegenError> {
         let Node::Load(n, i) = &**e else { return self.fail("an operand that is no load") };
         let (p, ..) = self.pointer(n, i)?;
-        Ok(self.broadcast(DType::I32, &format!("*(const m_i32 *){p}")))
+        let name = self.temp();
+        self.line(&format!("const i32 {name} = *(const m_i32 *){p};"));
+        Ok(self.broadcast(DType::I32, &name))
     }
 
     /// A vector whose lanes past the loop's extent hold the neutral element.
