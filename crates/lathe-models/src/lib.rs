@@ -1,1 +1,44 @@
 //! Model files, tokenizers, chat templates, families as graph builders, and where models come from.
+//!
+//! - [`resolve`], [`pull`], [`list`]: from a name to a file, through the cache in [`cache_dir`], telling a [`Progress`].
+//! - [`GgufFile`]: the file, memory-mapped; metadata by [`get`](GgufFile::get), tensors as [`TensorInfo`] of a [`GgmlType`];
+//!   [`dequantize`] is what each block format means, [`GgufWriter`] writes one.
+//! - [`Tokenizer`] and [`StreamDecoder`]: text to token ids and back, whole or as it comes.
+//! - [`ChatTemplate`]: a conversation of [`Message`]s to a prompt.
+//!
+//! Whatever is in a file or comes over a wire is checked; nothing here panics on it. Each error has a
+//! [`Diagnostic`](lathe_diagnostic::Diagnostic).
+//!
+//! ```
+//! use lathe_models::{ChatTemplate, GgufFile, Message, StreamDecoder, Tokenizer};
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/llama-q4_1.gguf");
+//! let file = GgufFile::open(path)?;
+//! let embedding = file.tensor("token_embd.weight").ok_or("no embedding")?;
+//! assert_eq!((embedding.shape(), embedding.ty().name()), (vec![128, 64], "Q8_0"));
+//! assert_eq!(file.data(embedding).len(), 128 * 64 / 32 * 34);
+//!
+//! let tokenizer = Tokenizer::from_gguf(&file)?;
+//! let prompt = ChatTemplate::from_gguf(&file)?.render(&[Message::new("user", "the band")], true, "", "")?;
+//! let ids = tokenizer.encode(&prompt, true);
+//! assert_eq!(tokenizer.decode(&ids), "<|im_start|>user\nthe band<|im_end|>\n<|im_start|>assistant\n");
+//!
+//! let mut stream = StreamDecoder::new();
+//! let pieces: Vec<String> = ids.iter().map(|&id| stream.push(&tokenizer, id)).collect();
+//! assert_eq!(pieces.concat(), prompt);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod chat;
+mod gguf;
+mod source;
+mod tokenizer;
+
+pub use chat::{ChatError, ChatTemplate, Message};
+pub use gguf::{
+    FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufFile, GgufWriter, StrArray, TensorInfo, ValueKind,
+    dequantize,
+};
+pub use source::{
+    ModelEntry, Progress, Silent, SourceError, TerminalProgress, cache_dir, list, pull, resolve,
+};
+pub use tokenizer::{StreamDecoder, Tokenizer, TokenizerError, TokenizerErrorKind};

