@@ -1,1 +1,72 @@
 //! The language-model engine: compile a model, page its cache, batch, sample and stream.
+//!
+//! - [`Runner`] compiles and loads a model; whatever runs one is a [`Forward`], which computes a [`Batch`] a step.
+//! - [`Engine`] runs [`Request`]s over it: [`step`](Engine::step) by step for many at once, or one with
+//!   [`generate`](Engine::generate); [`score`](Engine::score) says how well a model foresees a text.
+//! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
+//!   cache, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
+//! - [`EngineError`].
+//!
+//! ```
+//! use lathe_engine::*;
+//!
+//! /// Every token is followed by the next one.
+//! struct Counting;
+//!
+//! impl Forward for Counting {
+//!     fn vocabulary(&self) -> usize { 10 }
+//!     fn context(&self) -> usize { 64 }
+//!     fn pages(&self) -> usize { 8 }
+//!     fn max_tokens(&self) -> usize { 4 }
+//!     fn max_sequences(&self) -> usize { 2 }
+//!     fn copy_page(&mut self, _from: u32, _to: u32) -> Result<(), EngineError> { Ok(()) }
+//!     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+//!         logits.clear();
+//!         for &row in &batch.rows {
+//!             let next = (batch.tokens[row as usize] + 1) % 10;
+//!             logits.extend((0..10).map(|id| if id == next { 1.0 } else { 0.0 }));
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let mut engine = Engine::new(Counting);
+//! let first = engine.add(Request { prompt: vec![1, 2, 3], max_tokens: 3, ..Request::default() })?;
+//! let second = engine.add(Request { prompt: vec![7], max_tokens: 9, ends: vec![9], ..Request::default() })?;
+//! let mut answers = [vec![], vec![]];
+//! while !engine.is_idle() {
+//!     for event in engine.step()? {
+//!         if let Event::Token { sequence, token, .. } = event {
+//!             answers[usize::from(sequence == second)].push(token);
+//!         }
+//!     }
+//! }
+//! assert_eq!(answers, [vec![4, 5, 6], vec![8, 9]]);
+//! # assert!(first < second);
+//! # Ok::<(), EngineError>(())
+//! ```
+
+mod engine;
+mod error;
+mod forward;
+mod generate;
+mod pages;
+mod random;
+mod report;
+mod runner;
+mod sampling;
+mod scheduler;
+mod score;
+mod stop;
+
+pub use engine::{Engine, Event, FinishReason, Request};
+pub use error::EngineError;
+pub use forward::{Batch, Forward, PAGE};
+pub use generate::Generation;
+pub use pages::{PageCopy, PageTable, Pages};
+pub use report::{Costs, Footprint, LoadTiming, Show, Stage};
+pub use runner::{Precision, Runner, RunnerOptions};
+pub use sampling::{Sampler, Sampling};
+pub use scheduler::{Limits, Plan, Scheduler, SequenceId};
+pub use score::Score;
+pub use stop::TextStream;

@@ -1,0 +1,267 @@
+//! The engine over a model whose logits depend on every token it has in its paged cache: a page mixed up, lost or not
+//! copied changes the answer.
+
+use std::ops::ControlFlow;
+
+use lathe_models::{GgufFile, Tokenizer};
+use proptest::prelude::*;
+
+use super::*;
+use crate::forward::PAGE;
+
+const VOCABULARY: usize = 40;
+
+/// Logits are a hash of the sequence so far, as it reads from the cache.
+struct Hashing {
+    cache: Vec<u32>,
+    context: usize,
+    max_tokens: usize,
+    max_sequences: usize,
+    /// Fails every so many steps.
+    fails: Option<usize>,
+    steps: usize,
+    nan_after: Option<u32>,
+}
+
+impl Hashing {
+    fn new(pages: usize) -> Hashing {
+        let cache = vec![u32::MAX; pages * PAGE];
+        Hashing {
+            cache,
+            context: 200,
+            max_tokens: 16,
+            max_sequences: 4,
+            fails: None,
+            steps: 0,
+            nan_after: None,
+        }
+    }
+
+    fn logits(history: &[u32]) -> Vec<f32> {
+        let hash = |h: u64, &t: &u32| (h ^ u64::from(t)).wrapping_mul(0x100_0000_01b3).rotate_left(23);
+        let seed = history.iter().fold(0xcbf2_9ce4_8422_2325, hash);
+        let logit = |id: u64| ((seed.wrapping_mul(id * 2 + 1) >> 40) % 1000) as f32 / 100.0;
+        (0..VOCABULARY as u64).map(logit).collect()
+    }
+}
+
+impl Forward for Hashing {
+    fn vocabulary(&self) -> usize {
+        VOCABULARY
+    }
+
+    fn context(&self) -> usize {
+        self.context
+    }
+
+    fn pages(&self) -> usize {
+        self.cache.len() / PAGE
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    fn max_sequences(&self) -> usize {
+        self.max_sequences
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
+        let from = from as usize * PAGE;
+        self.cache.copy_within(from..from + PAGE, to as usize * PAGE);
+        Ok(())
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.steps += 1;
+        if self.fails.is_some_and(|n| self.steps.is_multiple_of(n)) {
+            self.cache.fill(u32::MAX);
+            return Err(EngineError::Interrupted);
+        }
+        for (&slot, &token) in batch.slot.iter().zip(&batch.tokens) {
+            self.cache[slot as usize] = token;
+        }
+        logits.clear();
+        for &row in &batch.rows {
+            let pages = &batch.pages[batch.sequence[row as usize] as usize];
+            let slot = |p: usize| pages[p / PAGE] as usize * PAGE + p % PAGE;
+            let history: Vec<u32> =
+                (0..=batch.position[row as usize] as usize).map(|p| self.cache[slot(p)]).collect();
+            let mut values = Hashing::logits(&history);
+            if self.nan_after.is_some() && self.nan_after == history.last().copied() {
+                values[3] = f32::NAN;
+            }
+            logits.extend(values);
+        }
+        Ok(())
+    }
+}
+
+/// What a request must give, computed without cache, batch or scheduler.
+fn alone(request: &Request, sequence: u64, longest: usize) -> Vec<u32> {
+    let mut known = request.prompt.clone();
+    let end = longest.min(known.len() + request.max_tokens);
+    loop {
+        let logits = Hashing::logits(&known);
+        let token = Sampler::default().sample(&logits, &known, &request.sampling, sequence).unwrap();
+        known.push(token);
+        if request.ends.contains(&token) || known.len() >= end {
+            return known[request.prompt.len()..].to_vec();
+        }
+    }
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let sampling =
+        (0.0f32..2.0, any::<u64>(), 1.0f32..1.5).prop_map(|(t, seed, repetition_penalty)| Sampling {
+            temperature: if t < 0.7 { 0.0 } else { t },
+            seed,
+            repetition_penalty,
+            top_p: 0.9,
+            ..Sampling::default()
+        });
+    let prompt = prop::collection::vec(0..VOCABULARY as u32, 1..40);
+    (prompt, 1usize..40, sampling, prop::collection::vec(0..VOCABULARY as u32, 0..2))
+        .prop_map(|(prompt, max_tokens, sampling, ends)| Request { prompt, max_tokens, sampling, ends })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    /// Whatever runs beside it, however few pages there are, and though steps fail: each answer is what it is alone.
+    #[test]
+    fn answers_do_not_depend_on_the_batch(
+        requests in prop::collection::vec((request(), 0usize..6), 1..9),
+        pages in 4usize..14,
+        (max_tokens, max_sequences) in (1usize..30, 1usize..6),
+        fails in prop::option::of(2usize..7),
+    ) {
+        let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, ..Hashing::new(pages) });
+        let mut answers = Vec::new();
+        let mut requests = requests.into_iter();
+        let mut expected = Vec::new();
+        let mut wait = 0;
+        loop {
+            while wait == 0 && let Some((request, pause)) = requests.next() {
+                let id = engine.add(request.clone()).unwrap();
+                expected.push(alone(&request, id.0, pages * PAGE));
+                answers.push(vec![]);
+                wait = pause;
+            }
+            wait = wait.saturating_sub(1);
+            for event in engine.step().unwrap_or_default() {
+                let Event::Token { sequence, token, .. } = event else { panic!("{event:?}") };
+                answers[sequence.0 as usize].push(token);
+            }
+            // A preempted sequence is computed again from its start; with failing steps a long one may never get there.
+            prop_assume!(engine.model().steps < 5000);
+            if engine.is_idle() && requests.len() == 0 {
+                break;
+            }
+        }
+        prop_assert_eq!(answers, expected);
+    }
+
+    /// A fork goes on from the same past, whoever of the two writes first.
+    #[test]
+    fn forks_go_on_from_the_same_past(prompt in prop::collection::vec(0..VOCABULARY as u32, 1..40), at in 0usize..20) {
+        let mut engine = Engine::new(Hashing::new(12));
+        let request = Request { prompt, max_tokens: 24, ..Request::default() };
+        let id = engine.add(request.clone()).unwrap();
+        (0..at).for_each(|_| drop(engine.step().unwrap()));
+        let before = engine.tokens(id).unwrap()[request.prompt.len()..].to_vec();
+        let twin = engine.fork(id).unwrap();
+        let mut answers = [before.clone(), before];
+        while !engine.is_idle() {
+            for event in engine.step().unwrap() {
+                let Event::Token { sequence, token, .. } = event else { panic!("{event:?}") };
+                answers[usize::from(sequence == twin)].push(token);
+            }
+        }
+        let expected = alone(&request, 0, 192);
+        prop_assert_eq!(answers, [expected.clone(), expected]);
+    }
+}
+
+#[test]
+fn requests_that_cannot_be_served_are_refused() {
+    let mut engine = Engine::new(Hashing::new(4));
+    let mut refused = |request: Request| engine.add(request).unwrap_err();
+    let prompt = |tokens| Request { prompt: vec![1; tokens], ..Request::default() };
+    assert_eq!(refused(prompt(0)), EngineError::EmptyPrompt);
+    assert_eq!(refused(prompt(200)), EngineError::PromptTooLong { tokens: 200, context: 200 });
+    assert_eq!(refused(prompt(64)), EngineError::OutOfPages { needed: 5, pages: 4 });
+    let unknown = Request { prompt: vec![40], ..Request::default() };
+    assert_eq!(refused(unknown), EngineError::UnknownToken { token: 40, vocabulary: 40 });
+    let sampling = Sampling { temperature: f32::NAN, ..Sampling::default() };
+    assert!(matches!(refused(Request { sampling, ..prompt(1) }), EngineError::Sampling { .. }));
+}
+
+#[test]
+fn a_row_that_is_no_number_ends_its_sequence_only() {
+    let mut engine = Engine::new(Hashing { nan_after: Some(39), ..Hashing::new(8) });
+    let bad = engine.add(Request { prompt: vec![1, 39], max_tokens: 2, ..Request::default() }).unwrap();
+    let good = engine.add(Request { prompt: vec![1, 2], max_tokens: 1, ..Request::default() }).unwrap();
+    let error = EngineError::NanLogits { position: 1 };
+    let events = engine.step().unwrap();
+    assert_eq!(events[0], Event::Failed { sequence: bad, error });
+    assert!(
+        matches!(events[1], Event::Token { sequence, finish: Some(FinishReason::Length), .. } if sequence == good)
+    );
+    assert!(engine.is_idle());
+}
+
+#[test]
+fn a_score_is_the_log_softmax_of_each_next_token() {
+    let ids: Vec<u32> = (0..150).map(|i| i * 7 % 40).collect();
+    let mut engine = Engine::new(Hashing { max_tokens: 500, ..Hashing::new(12) });
+    let score = engine.score(&ids, &|| true).unwrap();
+    let naive: f64 = (1..ids.len())
+        .map(|i| {
+            let logits = Hashing::logits(&ids[..i]);
+            let sum: f64 = logits.iter().map(|&l| f64::from(l).exp()).sum();
+            f64::from(logits[ids[i] as usize]) - sum.ln()
+        })
+        .sum();
+    assert_eq!(score.tokens, 149);
+    assert!((score.log_likelihood - naive).abs() < 1e-9, "{score:?} {naive}");
+    assert!((score.perplexity() - (-naive / 149.0).exp()).abs() < 1e-9);
+    assert_eq!(engine.score(&ids[..1], &|| true), Err(EngineError::TooShortToScore { tokens: 1 }));
+    assert_eq!(engine.score(&ids, &|| false), Err(EngineError::Interrupted));
+    assert!(matches!(engine.score(&[1, 40], &|| true), Err(EngineError::UnknownToken { .. })));
+    assert!(matches!(engine.score(&[1; 201], &|| true), Err(EngineError::PromptTooLong { .. })));
+    assert_eq!(engine.scheduler.pages().free(), 12, "pages come back after errors too");
+}
+
+#[test]
+fn generate_streams_the_text_and_can_be_stopped() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lathe-models/tests/data/tiny/llama-q4_1.gguf");
+    let tokenizer = Tokenizer::from_gguf(&GgufFile::open(path).unwrap()).unwrap();
+    let mut engine = Engine::new(Hashing::new(8));
+    let request = Request { prompt: vec![5, 6, 7], max_tokens: 20, ..Request::default() };
+    let mut pieces = String::new();
+    let all = engine
+        .generate(&tokenizer, request.clone(), &[], &mut |piece| {
+            pieces += piece;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert_eq!((&all.text, all.tokens.len(), all.finish), (&pieces, 20, FinishReason::Length));
+    let shown: Vec<u32> = all.tokens.iter().copied().filter(|&id| !tokenizer.is_control(id)).collect();
+    assert_eq!((all.text.clone(), all.prompt_tokens), (tokenizer.decode(&shown), 3));
+
+    let stop: String = all.text.chars().skip(4).take(2).collect();
+    let until = all.text.find(&stop).unwrap();
+    let answer =
+        engine.generate(&tokenizer, request.clone(), &[stop], &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((answer.text.as_str(), answer.finish), (&all.text[..until], FinishReason::Stop));
+
+    let mut steps = 0;
+    let mut three = |_: &str| {
+        steps += 1;
+        if steps < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    let answer = engine.generate(&tokenizer, request, &[], &mut three).unwrap();
+    assert_eq!((answer.tokens.as_slice(), answer.finish), (&all.tokens[..3], FinishReason::Cancelled));
+    assert!(engine.is_idle());
+}

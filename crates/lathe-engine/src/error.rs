@@ -1,0 +1,128 @@
+//! What can go wrong in the engine: requests it cannot serve, and whatever the model below it reports.
+
+use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
+use lathe_models::{GgufError, TokenizerError};
+use lathe_runtime::RuntimeError;
+use thiserror::Error;
+
+/// An error of the engine.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum EngineError {
+    /// A request without a single token.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+    /// A prompt with no room in the context, not even for one token of an answer.
+    #[error("the prompt has {tokens} tokens, the context holds {context}")]
+    PromptTooLong {
+        /// The prompt's tokens.
+        tokens: usize,
+        /// Tokens that fit.
+        context: usize,
+    },
+    /// The cache is too small for what was asked.
+    #[error("the cache has too few pages: {needed} are needed, {pages} can be had")]
+    OutOfPages {
+        /// Pages that are needed.
+        needed: usize,
+        /// Pages that can be had.
+        pages: usize,
+    },
+    /// A token id that the model does not have.
+    #[error("there is no token {token}, the vocabulary has {vocabulary}")]
+    UnknownToken {
+        /// The id.
+        token: u32,
+        /// How many ids there are.
+        vocabulary: usize,
+    },
+    /// A sampling parameter outside of its range.
+    #[error("{name} is {value}, it must be {range}")]
+    Sampling {
+        /// The parameter.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What it may be.
+        range: &'static str,
+    },
+    /// The model computed no usable numbers.
+    #[error("the model's logits at position {position} are not numbers")]
+    NanLogits {
+        /// The position of the token whose successor was wanted.
+        position: usize,
+    },
+    /// The model gave another number of logits than it was asked for.
+    #[error("the model gave {got} logits where {wanted} were asked for")]
+    WrongLogits {
+        /// How many it gave.
+        got: usize,
+        /// How many were asked for.
+        wanted: usize,
+    },
+    /// A text too short to score.
+    #[error("a text of {tokens} tokens has nothing to score, at least 2 are needed")]
+    TooShortToScore {
+        /// The text's tokens.
+        tokens: usize,
+    },
+    /// Work was given up because the user asked for it.
+    #[error("interrupted")]
+    Interrupted,
+    /// What the compiled model, or a room below it, reports.
+    #[error("{}", .0.what)]
+    Below(Box<Diagnostic>),
+}
+
+impl EngineError {
+    /// The error of a room below, as this room's.
+    pub fn below(error: &impl Diagnose) -> EngineError {
+        EngineError::Below(Box::new(error.diagnostic()))
+    }
+}
+
+impl From<RuntimeError> for EngineError {
+    fn from(error: RuntimeError) -> Self {
+        EngineError::below(&error)
+    }
+}
+
+impl From<GgufError> for EngineError {
+    fn from(error: GgufError) -> Self {
+        EngineError::below(&error)
+    }
+}
+
+impl From<TokenizerError> for EngineError {
+    fn from(error: TokenizerError) -> Self {
+        EngineError::below(&error)
+    }
+}
+
+impl Diagnose for EngineError {
+    fn diagnostic(&self) -> Diagnostic {
+        use EngineError as E;
+        let (code, fault, fix) = match self {
+            E::EmptyPrompt => ("prompt-empty", Fault::User, "write at least one word"),
+            E::PromptTooLong { .. } => (
+                "prompt-too-long",
+                Fault::User,
+                "shorten the prompt, or raise --context up to what the model allows",
+            ),
+            E::OutOfPages { .. } => {
+                ("pages-exhausted", Fault::User, "give the cache more pages, or ask for less at once")
+            }
+            E::UnknownToken { .. } => ("token-unknown", Fault::User, "use ids of this model's tokenizer"),
+            E::Sampling { .. } => ("sampling-invalid", Fault::User, "change the value"),
+            E::NanLogits { .. } => (
+                "logits-nan",
+                Fault::File,
+                "the model file may be damaged; fetch it again, or try --precision exact",
+            ),
+            E::TooShortToScore { .. } => ("score-too-short", Fault::User, "give a longer text"),
+            E::Interrupted => ("interrupted", Fault::User, "run the command again"),
+            E::WrongLogits { .. } => return Diagnostic::new("logits-count", Fault::Bug, self.to_string()),
+            E::Below(diagnostic) => return (**diagnostic).clone(),
+        };
+        Diagnostic::new(code, fault, self.to_string()).fix(fix)
+    }
+}

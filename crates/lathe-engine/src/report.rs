@@ -1,0 +1,115 @@
+//! What a compiled model says about itself: how long its making took, what it holds, and what a step must do at least.
+
+/// A stage of loading a model, for whoever waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Kernels are written and built.
+    Compile,
+    /// Weights are brought into the kernels' layout.
+    Pack,
+}
+
+impl Stage {
+    /// What is being done, for a person.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Stage::Compile => "compiling kernels",
+            Stage::Pack => "packing weights",
+        }
+    }
+}
+
+/// How long loading took.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct LoadTiming {
+    /// Seconds to read and pack the weights.
+    pub load_s: f64,
+    /// Seconds to make the kernels, or to find them in the cache.
+    pub compile_s: f64,
+}
+
+/// The memory of a loaded model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Packed weights, bytes.
+    pub weights_bytes: u64,
+    /// Keys and values, bytes.
+    pub cache_bytes: u64,
+    /// Activations and workspaces, bytes.
+    pub activation_bytes: u64,
+}
+
+/// What `lathe show` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Show {
+    /// The graph, after all rewrites.
+    Graph,
+    /// The tensor programs, as lowered.
+    Tensor,
+    /// The C that the compiler is given.
+    C,
+    /// The schedule trace of each kernel.
+    Schedule,
+}
+
+/// What a step must read and compute at least, whatever the kernels: the numbers behind a floor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Costs {
+    /// Bytes of weights that a step reads.
+    pub weight_bytes_per_step: u64,
+    /// Bytes of keys and values of one position.
+    pub kv_bytes_per_position: u64,
+    /// 8-bit operations of a token, without its logits; a multiply and an add are two.
+    pub int8_ops_per_token: u64,
+    /// f32 operations of a token, without attention and logits.
+    pub f32_ops_per_token: u64,
+    /// 8-bit operations of one token's logits.
+    pub int8_ops_per_logits: u64,
+    /// f32 operations of one token's logits.
+    pub f32_ops_per_logits: u64,
+    /// f32 operations of attention between a token and one position.
+    pub attention_ops_per_pair: u64,
+}
+
+impl Costs {
+    /// f32 operations of attention in a prompt of `context` tokens, each of which sees itself and those before it.
+    pub fn attention_ops(&self, context: usize) -> f64 {
+        let pairs = context as f64 * (context as f64 + 1.0) / 2.0;
+        self.attention_ops_per_pair as f64 * pairs
+    }
+
+    /// The least seconds for a prompt of `tokens`, with logits for its last token only, at these peaks (operations a second).
+    pub fn prefill_floor_s(&self, tokens: usize, int8_peak: f64, f32_peak: f64) -> f64 {
+        let int8 = self.int8_ops_per_token as f64 * tokens as f64 + self.int8_ops_per_logits as f64;
+        let f32 = self.f32_ops_per_token as f64 * tokens as f64 + self.f32_ops_per_logits as f64;
+        int8 / int8_peak + (f32 + self.attention_ops(tokens)) / f32_peak
+    }
+
+    /// The least seconds for one step of a token for each of `sequences`, which have `depth` positions on average, at this
+    /// bandwidth (bytes a second).
+    pub fn decode_floor_s(&self, sequences: usize, depth: f64, bandwidth: f64) -> f64 {
+        let kv = self.kv_bytes_per_position as f64 * depth * sequences as f64;
+        (self.weight_bytes_per_step as f64 + kv) / bandwidth
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floors_by_hand() {
+        let costs = Costs {
+            weight_bytes_per_step: 1000,
+            kv_bytes_per_position: 10,
+            int8_ops_per_token: 100,
+            f32_ops_per_token: 5,
+            int8_ops_per_logits: 50,
+            f32_ops_per_logits: 1,
+            attention_ops_per_pair: 2,
+        };
+        assert_eq!(costs.attention_ops(4), 20.0);
+        assert_eq!(costs.prefill_floor_s(4, 10.0, 1.0), 45.0 + 41.0);
+        assert_eq!(costs.decode_floor_s(3, 20.0, 100.0), 16.0);
+    }
+}

@@ -1,0 +1,191 @@
+//! Choosing the next token from a row of logits.
+//!
+//! The steps are those of `transformers`, in its order: repetition penalty, temperature, top-k, top-p, min-p. Candidates are
+//! ordered by logit, equal ones by id, so the choice is defined to the last bit.
+
+use crate::EngineError;
+use crate::random::uniform;
+
+/// How a token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 always takes the best token.
+    pub temperature: f32,
+    /// Only so many of the best tokens; 0 is all.
+    pub top_k: usize,
+    /// Only the best tokens that together have this probability; 1 is all.
+    pub top_p: f32,
+    /// Only tokens at least this fraction as likely as the best; 0 is all.
+    pub min_p: f32,
+    /// Makes every token of the prompt and the answer less likely; 1 does nothing.
+    pub repetition_penalty: f32,
+    /// Another seed, another answer.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Always the best token.
+    fn default() -> Self {
+        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
+impl Sampling {
+    /// Refuses values outside of their ranges.
+    pub fn check(&self) -> Result<(), EngineError> {
+        let check = |holds: bool, name, value: f32, range| match holds {
+            true => Ok(()),
+            false => Err(EngineError::Sampling { name, value: value.to_string(), range }),
+        };
+        let from_zero = |x: f32| x.is_finite() && x >= 0.0;
+        let Sampling { temperature, top_p, min_p, repetition_penalty: penalty, .. } = *self;
+        check(from_zero(temperature), "temperature", temperature, "at least 0")?;
+        check(top_p > 0.0 && top_p <= 1.0, "top-p", top_p, "above 0 and at most 1")?;
+        check((0.0..=1.0).contains(&min_p), "min-p", min_p, "from 0 to 1")?;
+        check(from_zero(penalty) && penalty > 0.0, "repetition-penalty", penalty, "above 0")
+    }
+}
+
+/// Chooses tokens; keeps its memory from one to the next.
+#[derive(Debug, Default)]
+pub struct Sampler {
+    logits: Vec<f32>,
+    candidates: Candidates,
+}
+
+impl Sampler {
+    /// The token after `history`, from the `logits` of its last one, for sequence number `sequence`.
+    pub fn sample(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        sampling: &Sampling,
+        sequence: u64,
+    ) -> Result<u32, EngineError> {
+        let nan = EngineError::NanLogits { position: history.len().saturating_sub(1) };
+        let logits = match sampling.repetition_penalty {
+            1.0 => logits,
+            penalty => {
+                self.logits.clear();
+                self.logits.extend_from_slice(logits);
+                penalise(&mut self.logits, history, penalty);
+                &self.logits
+            }
+        };
+        let best = maximum(logits).ok_or(nan)?;
+        // A quotient by so small a temperature would overflow; the best token is then certain.
+        if sampling.temperature < 1e-6 {
+            let id = logits.iter().position(|&logit| logit == best).unwrap_or_default();
+            return Ok(id as u32);
+        }
+        let weights = logits.iter().map(|&logit| ((logit - best) / sampling.temperature).exp());
+        self.candidates.fill(weights, sampling.top_k);
+        let draw = uniform(sampling.seed, sequence, history.len() as u64);
+        Ok(self.candidates.choose(sampling.top_p, sampling.min_p, draw))
+    }
+}
+
+/// The largest logit; `None` where one is not a number or infinite, or all are minus infinity.
+fn maximum(logits: &[f32]) -> Option<f32> {
+    // Several maxima side by side, which the compiler turns into vector code.
+    let mut best = [f32::NEG_INFINITY; 32];
+    let mut bad = false;
+    let (chunks, rest) = logits.as_chunks::<32>();
+    for chunk in chunks {
+        for lane in 0..32 {
+            let logit = chunk[lane];
+            best[lane] = if logit > best[lane] { logit } else { best[lane] };
+            bad |= logit.is_nan();
+        }
+    }
+    bad |= rest.iter().any(|logit| logit.is_nan());
+    let best = best.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+    (best.is_finite() && !bad).then_some(best)
+}
+
+/// Lowers the logit of every token in `history`, once.
+fn penalise(logits: &mut [f32], history: &[u32], penalty: f32) {
+    let mut seen = history.to_vec();
+    seen.sort_unstable();
+    seen.dedup();
+    for id in seen {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
+    }
+}
+
+/// Tokens by falling weight, sorted only as far as anyone looks: an answer's token is almost always among the first.
+#[derive(Debug, Default)]
+struct Candidates {
+    items: Vec<(f32, u32)>,
+    sorted: usize,
+}
+
+fn order(a: &(f32, u32), b: &(f32, u32)) -> std::cmp::Ordering {
+    b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+}
+
+impl Candidates {
+    /// The best `top_k` (0 is all) of the tokens with these weights, of which at least one is 1.
+    fn fill(&mut self, weights: impl Iterator<Item = f32>, top_k: usize) {
+        self.items.clear();
+        // A weight of zero is never chosen.
+        self.items.extend(weights.zip(0u32..).filter(|&(weight, _)| weight > 0.0));
+        self.sorted = 0;
+        if top_k > 0 && top_k < self.items.len() {
+            self.sort(top_k);
+            self.items.truncate(top_k);
+        }
+    }
+
+    /// The token where the weights, added from the best on, pass the part `draw` of what top-p and min-p leave.
+    fn choose(&mut self, top_p: f32, min_p: f32, draw: f64) -> u32 {
+        let mut mass: f64 = self.items.iter().map(|&(weight, _)| f64::from(weight)).sum();
+        let mut count = self.items.len();
+        if top_p < 1.0 || min_p > 0.0 {
+            let enough = f64::from(top_p) * mass;
+            (mass, count) = (0.0, 0);
+            while let Some((weight, _)) = self.get(count) {
+                if count > 0 && ((top_p < 1.0 && mass >= enough) || weight < min_p) {
+                    break;
+                }
+                mass += f64::from(weight);
+                count += 1;
+            }
+        }
+        let mut left = draw * mass;
+        let mut chosen = 0;
+        for index in 0..count {
+            let Some((weight, id)) = self.get(index) else { break };
+            chosen = id;
+            left -= f64::from(weight);
+            if left < 0.0 {
+                break;
+            }
+        }
+        chosen
+    }
+
+    fn get(&mut self, index: usize) -> Option<(f32, u32)> {
+        if index >= self.sorted {
+            self.sort((4 * self.sorted).max(index + 64));
+        }
+        self.items.get(index).copied()
+    }
+
+    /// Sorts the first `count`, of which `self.sorted` are in place.
+    fn sort(&mut self, count: usize) {
+        let rest = &mut self.items[self.sorted..];
+        let count = count.min(self.sorted + rest.len());
+        let new = count - self.sorted;
+        if new < rest.len() {
+            rest.select_nth_unstable_by(new, order);
+        }
+        rest[..new].sort_unstable_by(order);
+        self.sorted = count;
+    }
+}
+
+#[cfg(test)]
+mod tests;
