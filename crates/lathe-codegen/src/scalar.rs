@@ -14,7 +14,7 @@ impl Emitter<'_> {
                 return Ok(match *t {
                     DType::INDEX => format!("{v}LL"),
                     DType::Int { signed: false, bits } if bits > 32 => format!("{}ULL", *v as u64),
-                    DType::I32 if v >= 0 => format!("{v}"),
+                    DType::I32 if *v >= 0 => format!("{v}"),
                     t => format!("(({}){v}LL)", c_type(t)),
                 });
             }

@@ -46,6 +46,7 @@
 //! # Ok::<(), EngineError>(())
 //! ```
 
+mod compile;
 mod engine;
 mod error;
 mod forward;

@@ -1,12 +1,19 @@
-//! A compiled model that runs. Its place is kept here until the compiler arrives.
+//! A compiled model that runs: weights packed in memory, the cache of keys and values, and a bound program for each class
+//! of step sizes.
 
-use std::path::PathBuf;
-
-use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_models::GgufFile;
-
+use crate::compile::{Compiled, compile};
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
-use crate::{Batch, EngineError, Forward};
+use crate::{Batch, EngineError, Forward, PAGE};
+use lathe_exec::Executable;
+use lathe_ir::graph::{Source, Type};
+use lathe_ir::step::{Program, Step};
+use lathe_ir::{Decode, Name};
+use lathe_models::GgufFile;
+use lathe_models::{CacheShape, build};
+use lathe_runtime::{Arena, Pool, View, detect_target};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Instant;
 
 /// How exact the arithmetic is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,75 +40,372 @@ pub struct RunnerOptions {
     pub max_tokens: usize,
     /// The most sequences in one step.
     pub max_sequences: usize,
-    /// The folder of compiled kernels and packed weights.
+    /// The folder of compiled kernels.
     pub cache: PathBuf,
 }
 
 /// A compiled model.
-pub struct Runner(());
+pub struct Runner {
+    options: RunnerOptions,
+    compiled: Compiled,
+    programs: Vec<Executable>,
+    pool: Pool,
+    inputs: HashMap<Name, View>,
+    states: Vec<(View, usize)>,
+    logits: View,
+    vocabulary: usize,
+    timing: LoadTiming,
+    footprint: Footprint,
+}
 
-fn not_merged() -> EngineError {
-    let what = "this build has no compiler yet";
-    EngineError::Below(Box::new(Diagnostic::new("not-merged", Fault::Bug, what)))
+fn below<E: lathe_diagnostic::Diagnose>(e: E) -> EngineError {
+    EngineError::below(&e)
+}
+
+/// Bytes of a value at its dimensions' upper bounds, with room for whole tiles of rows behind.
+fn most_bytes(t: &Type, most: &dyn Fn(&str) -> Option<i64>) -> usize {
+    let mut t = t.clone();
+    for d in &mut t.shape {
+        if d.as_const().is_none() {
+            let n = d.eval(most).unwrap_or(0) as usize;
+            *d = (n.next_multiple_of(lathe_rewrite::ROW_PADDING as usize) as i64).into();
+        }
+    }
+    (t.bits().eval(most).unwrap_or(0).max(0) as usize).div_ceil(8)
 }
 
 impl Runner {
     /// Compiles and loads the model of a file; `progress` is told the stage, what is done of it, and all of it.
     pub fn load(
-        _file: &GgufFile,
-        _options: &RunnerOptions,
-        _progress: &mut dyn FnMut(Stage, usize, usize),
+        file: &GgufFile,
+        options: &RunnerOptions,
+        progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Runner, EngineError> {
-        Err(not_merged())
+        let start = Instant::now();
+        let shape = CacheShape {
+            pages: options.pages as i64,
+            context: options.context as i64,
+            max_tokens: options.max_tokens as i64,
+            max_sequences: options.max_sequences as i64,
+        };
+        let model = build(file, &shape).map_err(below)?;
+        let target = detect_target();
+        let compiled = compile(&model.graph, options.precision, &target, &options.cache, progress)?;
+        let compile_s = start.elapsed().as_secs_f64();
+
+        let start = Instant::now();
+        let pool = Pool::new(options.threads).map_err(below)?;
+        let arena = Arena::new("host", usize::MAX);
+        let g = &compiled.graph;
+        let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
+        let get = |n: &str| most.get(n).copied();
+        let alloc = |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
+
+        // Constants: straight from the file, or made by the family.
+        let mut given: HashMap<Name, View> = HashMap::new();
+        let mut in_file = HashMap::new();
+        for v in &g.values {
+            let Source::Const(name) = &v.source else { continue };
+            let view = if let Some(t) = model.made.get(name) {
+                let view = alloc(t.bytes.len())?;
+                view.write(0, &t.bytes).map_err(below)?;
+                view
+            } else {
+                let info = file.tensor(name).expect("the family found it");
+                in_file.insert(v.name.clone(), info.clone());
+                match file.mapping(info) {
+                    Some((map, range)) => View::mapped(map).part(range.start, range.len()).map_err(below)?,
+                    None => {
+                        let view = alloc(info.byte_len())?;
+                        view.write(0, file.data(info)).map_err(below)?;
+                        view
+                    }
+                }
+            };
+            given.insert(v.name.clone(), view);
+        }
+
+        // Weights are packed one after the other; the pages of each source go back at once.
+        let class = &compiled.classes[0];
+        let load = &class.plan.load;
+        let steps: Vec<&Step> = load.steps.iter().filter(|s| **s != Step::Meet).collect();
+        for (done, step) in steps.iter().enumerate() {
+            progress(Stage::Pack, done, steps.len());
+            let Step::Call { args, writes, .. } = step else { continue };
+            for (a, w) in args.iter().zip(writes) {
+                let b = &load.buffers[*a as usize];
+                if *w {
+                    given.insert(b.name.clone(), alloc(b.bytes.as_const().unwrap_or(0) as usize)?);
+                }
+            }
+            let one = Program { steps: vec![(*step).clone()], buffers: load.buffers.clone(), ..load.clone() };
+            let one = only_used(one);
+            let nothing = alloc(64)?;
+            let mut e = Executable::new(&one, &class.images, &given, &nothing, &most, options.threads, &arena)
+                .map_err(below)?;
+            let values: Vec<i64> = g.dims.iter().map(|(_, m)| *m).collect();
+            e.run(&pool, &values).map_err(below)?;
+            for (a, w) in args.iter().zip(writes) {
+                if let Some(info) = in_file.get(&load.buffers[*a as usize].name).filter(|_| !w) {
+                    file.drop_pages(info);
+                    given.remove(&load.buffers[*a as usize].name);
+                }
+            }
+        }
+        progress(Stage::Pack, steps.len(), steps.len());
+        let weights_bytes = arena.used();
+
+        let (mut inputs, mut states) = (HashMap::new(), vec![]);
+        for v in &g.values {
+            let view = match v.source {
+                Source::Input => alloc(most_bytes(&v.ty, &get))?,
+                Source::State => alloc(most_bytes(&v.ty, &get))?,
+                _ => continue,
+            };
+            given.insert(v.name.clone(), view.clone());
+            if v.source == Source::State {
+                let page = most_bytes(&v.ty, &get) / options.pages;
+                states.push((view, page));
+            } else {
+                inputs.insert(v.name.clone(), view);
+            }
+        }
+        let cache_bytes = states.iter().map(|(v, _)| v.len()).sum::<usize>();
+        let result = g.value(g.outputs[0]);
+        let vocabulary = result.ty.shape[1].as_const().unwrap_or(0) as usize;
+        let logits = alloc(most_bytes(&result.ty, &get))?;
+        given.insert(result.name.clone(), logits.clone());
+        let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0);
+        let planned = alloc(planned as usize)?;
+        let mut programs = vec![];
+        for c in &compiled.classes {
+            let e =
+                Executable::new(&c.plan.run, &c.images, &given, &planned, &most, options.threads, &arena)
+                    .map_err(below)?;
+            programs.push(e);
+        }
+        let footprint = Footprint {
+            weights_bytes: weights_bytes as u64,
+            cache_bytes: cache_bytes as u64,
+            activation_bytes: (arena.used() - weights_bytes - cache_bytes) as u64,
+        };
+        let timing = LoadTiming { load_s: start.elapsed().as_secs_f64(), compile_s };
+        Ok(Runner {
+            options: options.clone(),
+            compiled,
+            programs,
+            pool,
+            inputs,
+            states,
+            logits,
+            vocabulary,
+            timing,
+            footprint,
+        })
     }
 
     /// How long loading took.
     pub fn timing(&self) -> LoadTiming {
-        LoadTiming::default()
+        self.timing
     }
 
     /// The memory that is held.
     pub fn footprint(&self) -> Footprint {
-        Footprint::default()
+        self.footprint
+    }
+
+    /// Something odd about the kernels' cache that a person should know.
+    pub fn warning(&self) -> Option<&lathe_diagnostic::Diagnostic> {
+        self.compiled.library.warning()
     }
 
     /// What a step must do at least.
     pub fn costs(&self) -> Costs {
-        Costs::default()
+        let g = &self.compiled.graph;
+        let mut c = Costs::default();
+        let bytes = |t: &Type| t.bits().as_const().unwrap_or(0) as u64 / 8;
+        let mut read = std::collections::HashSet::new();
+        for n in &g.nodes {
+            let ty = |i: usize| g.ty(n.inputs[i]);
+            match &*n.op {
+                "matmul" | "expert_matmul" => {
+                    if read.insert(n.inputs[1]) {
+                        c.weight_bytes_per_step += bytes(ty(1));
+                    }
+                    let w = &ty(1).shape;
+                    let last = [w[w.len() - 2].clone(), w[w.len() - 1].clone()];
+                    let ops = 2 * last.iter().map(|d| d.as_const().unwrap_or(0) as u64).product::<u64>();
+                    let logits = g.outputs.first() == n.outputs.first();
+                    let coded = ty(0).storage().is_some_and(|e| e.decode != Decode::Plain);
+                    match (logits, coded) {
+                        (true, true) => c.int8_ops_per_logits += ops,
+                        (true, false) => c.f32_ops_per_logits += ops,
+                        (false, true) => c.int8_ops_per_token += ops,
+                        (false, false) => c.f32_ops_per_token += ops,
+                    }
+                }
+                "attention" => {
+                    let width = ty(0).shape[1].as_const().unwrap_or(0) as u64;
+                    c.attention_ops_per_pair += 4 * width;
+                    let cache = &ty(1).shape;
+                    let row = cache[1..].iter().map(|d| d.as_const().unwrap_or(0) as u64).product::<u64>();
+                    c.kv_bytes_per_position += 2 * 4 * row;
+                }
+                _ => {}
+            }
+        }
+        c
     }
 
     /// What the compiler made, of all operators or of one.
-    pub fn show(&self, _what: Show, _op: Option<&str>) -> String {
-        String::new()
+    pub fn show(&self, what: Show, op: Option<&str>) -> String {
+        if what == Show::Graph {
+            return self.compiled.graph.to_string();
+        }
+        let mut out = String::new();
+        for k in &self.compiled.kernels {
+            if op.is_some_and(|op| !k.operators.iter().any(|o| **o == *op)) {
+                continue;
+            }
+            out.push_str(&format!("# {} ({}): {}\n", k.symbol, k.class, k.operators.join(", ")));
+            match what {
+                Show::Tensor => out.push_str(&k.schedule.original().to_string()),
+                Show::C => out.push_str(&k.source),
+                _ => {
+                    out.push_str(&k.schedule.trace());
+                    out.push_str(&k.schedule.kernel().to_string());
+                }
+            }
+            out.push('\n');
+        }
+        out
     }
+
+    /// Runs one step like [`Forward::forward`] and says how long each kernel took: (operators, calls, seconds), longest
+    /// first.
+    pub fn profile(&mut self, batch: &Batch) -> Result<Vec<(String, usize, f64)>, EngineError> {
+        let (class, dims) = self.prepare(batch)?;
+        let rows = self.programs[class].profile(&self.pool, &dims).map_err(below)?;
+        let c = &self.compiled.classes[class];
+        let name = |n: &Name| {
+            let k = c.plan.kernels.iter().find(|k| k.name == *n);
+            let shapes = k.map_or(String::new(), |k| {
+                let of = |p: &lathe_ir::tensor::Param| {
+                    let dims: Vec<_> = p.views[0].shape.iter().map(ToString::to_string).collect();
+                    dims.join("x")
+                };
+                k.kernel.params.iter().map(of).collect::<Vec<_>>().join(" ")
+            });
+            k.map_or(n.to_string(), |k| format!("{} {} ({shapes})", c.name, k.operators.join("+")))
+        };
+        Ok(rows.into_iter().map(|(n, calls, s)| (name(&n), calls, s)).collect())
+    }
+
+    /// Checks a batch and writes it to the inputs; the class of sizes and the dimensions it runs with.
+    fn prepare(&mut self, b: &Batch) -> Result<(usize, Vec<i64>), EngineError> {
+        let width = self.options.context.div_ceil(PAGE);
+        let limits = [
+            (b.tokens.len(), self.options.max_tokens),
+            (b.rows.len(), self.options.max_sequences),
+            (b.pages.len(), self.options.max_sequences),
+        ];
+        let inside = |v: &[u32], n: usize| v.iter().all(|x| (*x as usize) < n);
+        let sound = limits.iter().all(|(n, most)| n <= most)
+            && [b.sequence.len(), b.position.len(), b.slot.len()].iter().all(|n| *n == b.tokens.len())
+            && inside(&b.tokens, self.vocabulary)
+            && inside(&b.sequence, b.pages.len())
+            && inside(&b.position, self.options.context)
+            && inside(&b.slot, self.options.pages * PAGE)
+            && inside(&b.rows, b.tokens.len())
+            && b.pages.iter().all(|p| p.len() <= width && inside(p, self.options.pages))
+            && b.position.iter().zip(&b.sequence).all(|(p, s)| (*p as usize) < b.pages[*s as usize].len() * PAGE);
+        if !sound {
+            let d = lathe_diagnostic::Diagnostic::new(
+                "batch",
+                lathe_diagnostic::Fault::Bug,
+                "a step's tokens, pages or rows are outside of what the model was loaded for",
+            );
+            return Err(EngineError::Below(Box::new(d)));
+        }
+        let put = |name: &str, v: &[u32]| match self.inputs.get(name) {
+            Some(view) => view.write(0, v).map_err(below),
+            None => Ok(()),
+        };
+        put("tokens", &b.tokens)?;
+        put("positions", &b.position)?;
+        put("sequences", &b.sequence)?;
+        put("slots", &b.slot)?;
+        put("rows", &b.rows)?;
+        let mut table = vec![0u32; width * b.pages.len()];
+        for (row, p) in table.chunks_mut(width).zip(&b.pages) {
+            row[..p.len()].copy_from_slice(p);
+        }
+        put("pages", &table)?;
+        let class = match (b.tokens.len(), b.rows.len()) {
+            (1, 1) => 0,
+            (_, 1) => 1,
+            _ => 2,
+        };
+        let dims = self.compiled.graph.dims.iter().map(|(n, _)| match &**n {
+            "T" => b.tokens.len() as i64,
+            "R" => b.rows.len() as i64,
+            _ => b.pages.len() as i64,
+        });
+        Ok((class, dims.collect()))
+    }
+}
+
+/// A program with the buffers its steps use, and no others.
+fn only_used(mut p: Program) -> Program {
+    let mut used: Vec<u32> = vec![];
+    for s in &mut p.steps {
+        if let Step::Call { args, .. } = s {
+            for a in args.iter_mut() {
+                let at = used.iter().position(|u| u == a).unwrap_or_else(|| {
+                    used.push(*a);
+                    used.len() - 1
+                });
+                *a = at as u32;
+            }
+        }
+    }
+    p.buffers = used.iter().map(|i| p.buffers[*i as usize].clone()).collect();
+    p
 }
 
 impl Forward for Runner {
     fn vocabulary(&self) -> usize {
-        0
+        self.vocabulary
     }
 
     fn context(&self) -> usize {
-        0
+        self.options.context
     }
 
     fn pages(&self) -> usize {
-        0
+        self.options.pages
     }
 
     fn max_tokens(&self) -> usize {
-        0
+        self.options.max_tokens
     }
 
     fn max_sequences(&self) -> usize {
-        0
+        self.options.max_sequences
     }
 
-    fn copy_page(&mut self, _from: u32, _to: u32) -> Result<(), EngineError> {
-        Err(not_merged())
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
+        for (view, page) in &self.states {
+            let part = |i: u32| view.part(i as usize * page, *page).map_err(below);
+            part(to)?.copy(0, &part(from)?).map_err(below)?;
+        }
+        Ok(())
     }
 
-    fn forward(&mut self, _batch: &Batch, _logits: &mut Vec<f32>) -> Result<(), EngineError> {
-        Err(not_merged())
+    fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        let (class, dims) = self.prepare(batch)?;
+        self.programs[class].run(&self.pool, &dims).map_err(below)?;
+        logits.resize(batch.rows.len() * self.vocabulary, 0.0);
+        self.logits.read(0, logits).map_err(below)
     }
 }

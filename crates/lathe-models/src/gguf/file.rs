@@ -23,7 +23,7 @@ struct Inner {
 
 #[derive(Debug)]
 enum Bytes {
-    Mapped(memmap2::Mmap),
+    Mapped(Arc<memmap2::Mmap>),
     Owned(Vec<u8>),
 }
 
@@ -99,7 +99,7 @@ impl GgufFile {
         // SAFETY: the mapping is private and read-only, and nothing is derived from its bytes that another process's
         // write could make unsound: every later read is of plain bytes with a bounds check.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io("map"))?;
-        GgufFile::new(Some(path), Bytes::Mapped(map))
+        GgufFile::new(Some(path), Bytes::Mapped(Arc::new(map)))
     }
 
     /// Reads a file that is in memory already.
@@ -180,6 +180,14 @@ impl GgufFile {
     /// A tensor's bytes; empty where `info` is of another, longer file.
     pub fn data(&self, info: &TensorInfo) -> &[u8] {
         self.0.bytes.get(info.range.clone()).unwrap_or_default()
+    }
+
+    /// The file's mapping and where a tensor lies in it; `None` for a file that came from memory.
+    pub fn mapping(&self, info: &TensorInfo) -> Option<(Arc<memmap2::Mmap>, std::ops::Range<usize>)> {
+        match &self.0.bytes {
+            Bytes::Mapped(map) if info.range.end <= map.len() => Some((map.clone(), info.range.clone())),
+            _ => None,
+        }
     }
 
     /// Gives the memory of a tensor's pages back to the system; a later read fetches them from the file again.

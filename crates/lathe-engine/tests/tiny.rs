@@ -1,0 +1,111 @@
+//! Compiled models against `transformers`: tiny random Llamas and a Mixtral, `exact`, all logits of a prompt, in one step
+//! and in several, alone and in a ragged batch over scattered pages.
+
+use lathe_engine::{Batch, Forward, PAGE, Precision, Runner, RunnerOptions};
+use lathe_models::GgufFile;
+use std::path::{Path, PathBuf};
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny")
+}
+
+fn expected(name: &str) -> (Vec<u32>, Vec<f32>) {
+    let text = std::fs::read_to_string(data().join("expected.json")).unwrap();
+    let all: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let one = all.as_array().unwrap().iter().find(|m| m["name"] == name).unwrap();
+    let prompt = one["prompt"].as_array().unwrap().iter().map(|v| v.as_u64().unwrap() as u32).collect();
+    let bytes = std::fs::read(data().join(format!("{name}.logits.bin"))).unwrap();
+    (prompt, bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect())
+}
+
+fn close(what: &str, got: &[f32], want: &[f32], loose: f32) {
+    assert_eq!(got.len(), want.len(), "{what}");
+    let scale = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+    let worst = got.iter().zip(want).fold(0f32, |m, (a, b)| m.max((a - b).abs())) / scale;
+    assert!(worst <= loose, "{what}: relative difference {worst}");
+}
+
+fn runner(name: &str, precision: Precision, threads: usize, cache: &Path) -> Runner {
+    let file = GgufFile::open(data().join(format!("{name}.gguf"))).unwrap();
+    let options = RunnerOptions {
+        precision,
+        threads,
+        context: 48,
+        pages: 8,
+        max_tokens: 32,
+        max_sequences: 16,
+        cache: cache.into(),
+    };
+    Runner::load(&file, &options, &mut |_, _, _| {}).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+/// Tokens `from..to` of a sequence in row `row`, on the given pages.
+fn add(b: &mut Batch, tokens: &[u32], from: usize, to: usize, pages: &[u32], all_rows: bool) {
+    let row = b.pages.len() as u32;
+    for p in from..to {
+        if all_rows || p + 1 == to {
+            b.rows.push(b.tokens.len() as u32);
+        }
+        b.tokens.push(tokens[p]);
+        b.sequence.push(row);
+        b.position.push(p as u32);
+        b.slot.push(pages[p / PAGE] * PAGE as u32 + (p % PAGE) as u32);
+    }
+    b.pages.push(pages.to_vec());
+}
+
+const NAMES: [&str; 7] =
+    ["llama-f32", "llama-f16", "llama-bf16", "llama-q4_0", "llama-q4_1", "llama-q8_0", "mixtral-f32"];
+
+#[test]
+fn exact_logits_are_those_of_transformers() {
+    let cache = tempfile::tempdir().unwrap();
+    for name in NAMES {
+        let (prompt, want) = expected(name);
+        let vocabulary = want.len() / prompt.len();
+        let mut logits = vec![];
+        let n = prompt.len();
+
+        let mut r = runner(name, Precision::Exact, 2, cache.path());
+        let mut b = Batch::default();
+        add(&mut b, &prompt, 0, n, &[5], true);
+        r.forward(&b, &mut logits).unwrap();
+        close(name, &logits, &want, 1e-4);
+
+        // Token by token: the decode kernels.
+        for p in 0..n {
+            let mut b = Batch::default();
+            add(&mut b, &prompt, p, p + 1, &[2], false);
+            r.forward(&b, &mut logits).unwrap();
+            close(name, &logits, &want[p * vocabulary..(p + 1) * vocabulary], 1e-4);
+        }
+
+        // Two sequences of different length in one step, then both go on.
+        let mut b = Batch::default();
+        add(&mut b, &prompt, 0, 5, &[7], false);
+        add(&mut b, &prompt, 0, 3, &[0], false);
+        r.forward(&b, &mut logits).unwrap();
+        close(name, &logits[..vocabulary], &want[4 * vocabulary..5 * vocabulary], 1e-4);
+        close(name, &logits[vocabulary..], &want[2 * vocabulary..3 * vocabulary], 1e-4);
+        let mut b = Batch::default();
+        add(&mut b, &prompt, 5, 6, &[7], false);
+        add(&mut b, &prompt, 3, n, &[0], false);
+        r.forward(&b, &mut logits).unwrap();
+        close(name, &logits[..vocabulary], &want[5 * vocabulary..6 * vocabulary], 1e-4);
+        close(name, &logits[vocabulary..], &want[(n - 1) * vocabulary..], 1e-4);
+    }
+}
+
+#[test]
+fn fast_logits_stay_near() {
+    let cache = tempfile::tempdir().unwrap();
+    for name in NAMES {
+        let (prompt, want) = expected(name);
+        let mut logits = vec![];
+        let mut r = runner(name, Precision::Fast, 1, cache.path());
+        let mut b = Batch::default();
+        add(&mut b, &prompt, 0, prompt.len(), &[5], true);
+        r.forward(&b, &mut logits).unwrap();
+        close(name, &logits, &want, 0.05);
+    }
+}
