@@ -55,7 +55,7 @@ impl Model {
     pub fn context_for(&self, needed: usize, asked: Option<u32>) -> Result<usize, Failure> {
         match asked.map(|n| n as usize) {
             Some(asked) if asked > self.context => {
-                let what = format!("--context is {asked}, the model's is {}", self.context);
+                let what = format!("a context of {asked} is asked for, the model's is {}", self.context);
                 Err(Diagnostic::new("context-too-long", Fault::User, what).fix("ask for less").into())
             }
             Some(asked) => Ok(asked),

@@ -47,7 +47,6 @@ impl Status {
         }
     }
 
-    /// On a terminal too, nothing flickers by: a bar shows up after a moment.
     fn bar(&mut self, stage: Stage, done: u64, total: u64) {
         if self.stage.as_ref().is_none_or(|(shown, _)| *shown != stage) {
             self.clear();
