@@ -12,6 +12,9 @@ use crate::output;
 /// What takes longer is worth a line.
 const LONG: Duration = Duration::from_secs(2);
 
+/// What takes less is not worth a bar that flickers by.
+const MOMENT: Duration = Duration::from_millis(300);
+
 /// Shows what a download or a load is doing; clears it when dropped.
 pub struct Status {
     started: Instant,
@@ -48,6 +51,9 @@ impl Status {
     }
 
     fn bar(&mut self, stage: Stage, done: u64, total: u64) {
+        if self.started.elapsed() < MOMENT {
+            return;
+        }
         if self.stage.as_ref().is_none_or(|(shown, _)| *shown != stage) {
             self.clear();
             let bar = ProgressBar::new(total);
