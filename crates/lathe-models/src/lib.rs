@@ -3,6 +3,7 @@
 //! - [`resolve`], [`pull`], [`list`]: from a name to a file, through the cache in [`cache_dir`], telling a [`Progress`].
 //! - [`GgufFile`]: the file, memory-mapped; metadata by [`get`](GgufFile::get), tensors as [`TensorInfo`] of a [`GgmlType`];
 //!   [`dequantize`] is what each block format means, [`GgufWriter`] writes one.
+//! - [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
 //! - [`Tokenizer`] and [`StreamDecoder`]: text to token ids and back, whole or as it comes.
 //! - [`ChatTemplate`]: a conversation of [`Message`]s to a prompt.
 //!
@@ -10,12 +11,15 @@
 //! [`Diagnostic`](lathe_diagnostic::Diagnostic).
 //!
 //! ```
-//! use lathe_models::{ChatTemplate, GgufFile, Message, StreamDecoder, Tokenizer};
+//! use lathe_models::{CacheShape, ChatTemplate, GgufFile, Message, StreamDecoder, Tokenizer, build};
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/llama-q4_1.gguf");
 //! let file = GgufFile::open(path)?;
 //! let embedding = file.tensor("token_embd.weight").ok_or("no embedding")?;
 //! assert_eq!((embedding.shape(), embedding.ty().name()), (vec![128, 64], "Q8_0"));
 //! assert_eq!(file.data(embedding).len(), 128 * 64 / 32 * 34);
+//!
+//! let model = build(&file, &CacheShape { pages: 4, context: 64, max_tokens: 16, max_sequences: 1 })?;
+//! assert_eq!(model.graph.ty(model.graph.outputs[0]).to_string(), "f32[R, 128]");
 //!
 //! let tokenizer = Tokenizer::from_gguf(&file)?;
 //! let prompt = ChatTemplate::from_gguf(&file)?.render(&[Message::new("user", "the band")], true, "", "")?;
@@ -29,11 +33,13 @@
 //! ```
 
 mod chat;
+mod families;
 mod gguf;
 mod source;
 mod tokenizer;
 
 pub use chat::{ChatError, ChatTemplate, Message};
+pub use families::{CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, build};
 pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufFile, GgufWriter, StrArray, TensorInfo, ValueKind,
     dequantize,

@@ -1,1 +1,57 @@
-//! Graph passes: precision, fusion, constant packing and memory planning.
+//! Graph passes: precision, constant packing, grouping into kernels, and memory planning.
+//!
+//! [`PASSES`] names the passes from graph to graph; [`plan`] turns a graph into a step program and the naive kernels it
+//! calls.
+//!
+//! ```
+//! use lathe_ir::graph::parse;
+//! let table = lathe_ops::table();
+//! let mut g = parse("graph f(T <= 4) {
+//!   x: f32[T, 64] = input
+//!   w: f32[32, 64]{q4_0} = const \"w\"
+//!   y: f32[T, 32] = matmul(x, w)
+//!   return y
+//! }").unwrap();
+//! for name in ["quantize", "pack"] {
+//!     g = lathe_rewrite::pass(name).unwrap().run(&g, &table).unwrap();
+//! }
+//! assert!(g.to_string().contains("encode(x)"));
+//! ```
+
+mod group;
+mod pack;
+mod plan;
+mod quantize;
+
+pub use plan::{Bounds, Plan, PlannedKernel, plan};
+
+use lathe_ir::IrError;
+use lathe_ir::graph::{Graph, OpTable};
+
+/// A pass from graph to graph.
+pub struct Pass {
+    /// Name, for pipelines and file tests.
+    pub name: &'static str,
+    /// What it does, and whether results keep their values.
+    pub doc: &'static str,
+    run: fn(&Graph, &OpTable) -> Result<Graph, IrError>,
+}
+
+impl Pass {
+    /// Runs the pass; in debug builds the result is checked.
+    pub fn run(&self, g: &Graph, table: &OpTable) -> Result<Graph, IrError> {
+        let out = (self.run)(g, table)?;
+        if cfg!(debug_assertions) {
+            lathe_ir::graph::check(&out, table)?;
+        }
+        Ok(out)
+    }
+}
+
+/// All passes.
+pub static PASSES: &[Pass] = &[quantize::QUANTIZE, pack::PACK];
+
+/// The pass of a name.
+pub fn pass(name: &str) -> Option<&'static Pass> {
+    PASSES.iter().find(|p| p.name == name)
+}

@@ -16,7 +16,7 @@ pub fn kernel_flags(target: &Target) -> Vec<String> {
         "-O2",
         "-fPIC",
         "-fno-math-errno",
-        "-ffp-contract=off",
+        "-ffp-contract=fast",
         "-fno-trapping-math",
         "-fno-semantic-interposition",
         "-w",

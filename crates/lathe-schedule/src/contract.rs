@@ -1,10 +1,12 @@
-//! `contract T`: a temporary loses the dimensions that are always indexed by the variables of loops around all its
-//! uses, and moves inside the innermost of those loops. Each iteration must write what it reads, which holds when the
-//! first access in the loop's body is a write of the whole element.
+//! `contract T`: a temporary keeps, of the dimensions that loops around all its uses pick, only what one iteration
+//! touches, and moves inside the innermost of those loops. Each iteration must write what it reads: the first access in
+//! the loop's body must be a write.
 
+use crate::lanes::pick;
 use crate::util::{accesses, arg};
 use crate::{Primitive, Tag};
-use lathe_ir::tensor::{Buffer, Expr, For, Kernel, Node, REGISTER, Stmt, map_exprs, map_stmts};
+use lathe_ir::Int;
+use lathe_ir::tensor::{Buffer, Expr, For, Kernel, Node, REGISTER, Stmt, loop_bounds, map_exprs, map_stmts};
 use std::sync::Arc;
 
 pub(crate) static CONTRACT: Primitive = Primitive {
@@ -36,26 +38,40 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     }
     let mut loops = vec![];
     around(&k.body, name, &mut loops);
-    let mut dropped = vec![];
+    let bounds = loop_bounds(k);
+    // What is left of each dimension: nothing, a block of this size, or all of it.
+    let mut left: Vec<Option<(Arc<For>, i64)>> = vec![None; buffer.shape.len()];
     let mut home = None;
     for l in &loops {
-        let v = Expr::var(&l.var);
-        let d = (0..buffer.shape.len()).find(|d| !dropped.contains(d) && all.iter().all(|(i, _)| i[*d] == v));
-        if let Some(d) = d {
-            dropped.push(d);
+        let d = (0..left.len()).find_map(|d| {
+            let mut each = all.iter().map(|(i, _)| pick(&i[d], &l.var, &bounds).map(|(c, _)| c));
+            let first = each.next().flatten()?;
+            (left[d].is_none() && each.all(|c| c == Some(first))).then_some((d, first))
+        });
+        if let Some((d, c)) = d {
+            left[d] = Some((l.clone(), c));
             home = Some(l.clone());
         }
     }
-    let Some(home) = home else { return Err(format!("no loop around all uses of '{name}' indexes it")) };
+    let Some(home) = home else { return Err(format!("no loop around all uses of '{name}' picks its elements")) };
     match accesses(&home.body, name).first() {
         Some((_, true)) => {}
         _ => return Err(format!("'{name}' is read before it is written in '{}'", home.var)),
     }
     let keep = |i: &[Expr]| -> Vec<Expr> {
-        i.iter().enumerate().filter(|(d, _)| !dropped.contains(d)).map(|(_, e)| e.clone()).collect()
+        let one = |(d, e): (usize, &Expr)| match &left[d] {
+            None => Some(e.clone()),
+            Some((_, 1)) => None,
+            Some((l, _)) => pick(e, &l.var, &bounds).map(|(_, rest)| rest),
+        };
+        i.iter().enumerate().filter_map(one).collect()
     };
-    let shape: Vec<_> =
-        buffer.shape.iter().enumerate().filter(|(d, _)| !dropped.contains(d)).map(|(_, s)| s.clone()).collect();
+    let extent = |(d, s): (usize, &Int)| match left[d] {
+        None => Some(s.clone()),
+        Some((_, 1)) => None,
+        Some((_, c)) => Some(c.into()),
+    };
+    let shape: Vec<Int> = buffer.shape.iter().enumerate().filter_map(extent).collect();
     let memory = if shape.is_empty() { REGISTER } else { &*buffer.memory };
     let small = Stmt::Alloc(Arc::new(Buffer::dense(name, buffer.dtype, &shape, memory)));
     let body = map_exprs(&k.body, &|e| {

@@ -1,10 +1,12 @@
-//! `join A B`: the bodies of two loops with equal extents one after the other in one loop `A`. Only allocations and
-//! unrelated statements may stand between them. What one loop writes and the other touches must be picked by the loop
-//! variable itself, so that an iteration only meets its own.
+//! `join A B`: the bodies of two loops with equal extents one after the other in one loop `A`. What stands between them
+//! moves in front of `A`, so it must not touch what `A` writes. What one loop writes and the other touches must be picked
+//! by the loop variable, so that an iteration only meets its own. `A` is spatial; `B` may be a reduction.
 
+use crate::lanes::pick;
 use crate::util::{accesses, arg, edit_list, is_loop, need_loop, touched};
 use crate::{Primitive, Tag};
-use lathe_ir::tensor::{Expr, For, Iter, Kernel, Stmt, rename_vars};
+use lathe_ir::Bounds;
+use lathe_ir::tensor::{Expr, For, Iter, Kernel, Stmt, loop_bounds, rename_vars};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -15,11 +17,14 @@ pub(crate) static JOIN: Primitive = Primitive {
     apply,
 };
 
-/// Whether all accesses have `var` itself as the index of one common dimension.
-fn picked(accesses: &[(Vec<Expr>, bool)], var: &str) -> bool {
-    let v = Expr::var(var);
+/// Whether the variable picks the element in one common dimension of all accesses.
+fn picked(accesses: &[(Vec<Expr>, bool)], var: &str, b: &Bounds) -> bool {
     let rank = accesses.first().map_or(0, |(i, _)| i.len());
-    (0..rank).any(|d| accesses.iter().all(|(i, _)| i[d] == v))
+    (0..rank).any(|d| {
+        let mut each = accesses.iter().map(|(i, _)| pick(&i[d], var, b).map(|(c, _)| c));
+        let first = each.next().flatten();
+        first.is_some() && each.all(|c| c == first)
+    })
 }
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
@@ -28,18 +33,19 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     if la.extent != lb.extent {
         return Err(format!("extents differ: {} and {}", la.extent, lb.extent));
     }
-    if la.iter != Iter::Spatial || lb.iter != Iter::Spatial {
-        return Err("both loops must be spatial".into());
+    if la.iter != Iter::Spatial || !matches!(lb.iter, Iter::Spatial | Iter::Reduce) {
+        return Err("the first loop must be spatial, the second spatial or a reduction".into());
     }
+    let bounds = loop_bounds(k);
     let second = rename_vars(&lb.body, &HashMap::from([(b, Expr::var(a))]));
     let written: Vec<_> = touched(&la.body, true).into_iter().chain(touched(&second, true)).collect();
     for n in written {
         let (x, y) = (accesses(&la.body, &n), accesses(&second, &n));
-        if x.is_empty() || y.is_empty() || k.buffer(&n).is_some_and(|_| is_local(&la.body, &n) || is_local(&second, &n)) {
+        if x.is_empty() || y.is_empty() || is_local(&la.body, &n) || is_local(&second, &n) {
             continue;
         }
         let all: Vec<_> = x.into_iter().chain(y).collect();
-        if !picked(&all, a) {
+        if !picked(&all, a, &bounds) {
             return Err(format!("an iteration of one loop touches elements of '{n}' of another's"));
         }
     }
@@ -47,19 +53,15 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         let j = list.iter().position(|s| is_loop(s, b)).filter(|j| *j > i);
         let Some(j) = j else { return Err(format!("'{b}' does not follow '{a}' in one list")) };
         let between = &list[i + 1..j];
-        let moved = touched(&lb.body, false);
-        for s in between {
-            if !matches!(s, Stmt::Alloc(_))
-                && touched(std::slice::from_ref(s), true).iter().any(|n| moved.contains(n))
-            {
-                return Err(format!("a statement between '{a}' and '{b}' is in the way"));
-            }
+        let (writes, all) = (touched(&la.body, true), touched(&la.body, false));
+        if touched(between, false).iter().any(|n| writes.contains(n))
+            || touched(between, true).iter().any(|n| all.contains(n))
+        {
+            return Err(format!("a statement between '{a}' and '{b}' touches what '{a}' does"));
         }
-        let mut out = list[..i].to_vec();
-        out.extend(between.iter().filter(|s| matches!(s, Stmt::Alloc(_))).cloned());
+        let mut out = [&list[..i], between].concat();
         let body = [la.body.as_slice(), &second].concat();
-        out.push(Stmt::For(Arc::new(For { body, ..(*la).clone() })));
-        out.extend(between.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).cloned());
+        out.push(Stmt::For(Arc::new(For { body, iter: lb.iter, ..(*la).clone() })));
         out.extend_from_slice(&list[j + 1..]);
         Ok(out)
     })?;

@@ -54,7 +54,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         _ => false,
     };
     let mut weights: Vec<Name> = vec![];
-    let mut sums: Vec<(Name, Vec<Arc<For>>)> = vec![];
+    let mut sums: Vec<(Name, Vec<Expr>, Vec<Arc<For>>)> = vec![];
     let mut merged = lm.body.clone();
     let save = format!("{m}.before");
     let mut tail = vec![];
@@ -83,7 +83,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                             .filter(|f| index.iter().any(|i| i.mentions(&f.var)))
                             .cloned()
                             .collect();
-                        sums.push((target.clone(), axes));
+                        sums.push((target.clone(), index.clone(), axes));
                     }
                     None if !s.values[0].loads(&m) && !weights.iter().any(|w| s.values[0].loads(w)) => {}
                     _ => bad = Some(s.name.clone()),
@@ -101,15 +101,15 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     merged.insert(0, Stmt::store(&format!("{save}.s"), &save, &[], load_m.clone()));
     merged.insert(0, Stmt::Alloc(Arc::new(Buffer::dense(&save, DType::F32, &[], REGISTER))));
     let factor = (&Expr::load(&save, &[]) - &load_m).un(Unary::Exp);
-    for (name, axes) in &sums {
-        let index: Vec<Expr> = axes.iter().map(|f| Expr::var(&copy_name(k, &f.var, &mut taken))).collect();
-        let value = &Expr::load(name, &index) * &factor;
-        let mut s = Stmt::store(&format!("{name}.rescale"), name, &index, value);
-        for (f, v) in axes.iter().zip(&index).rev() {
-            let Node::Var(var) = &**v else { continue };
-            s = Stmt::For(Arc::new(For { var: var.clone(), iter: Iter::Spatial, body: vec![s], ..(**f).clone() }));
+    for (name, index, axes) in &sums {
+        let copies: Vec<Name> = axes.iter().map(|f| copy_name(k, &f.var, &mut taken)).collect();
+        let map: HashMap<&str, Expr> = axes.iter().zip(&copies).map(|(f, c)| (&*f.var, Expr::var(c))).collect();
+        let value = &Expr::load(name, index) * &factor;
+        let mut body = rename_vars(&[Stmt::store(&format!("{name}.rescale"), name, index, value)], &map);
+        for (f, var) in axes.iter().zip(&copies).rev() {
+            body = vec![Stmt::For(Arc::new(For { var: var.clone(), iter: Iter::Spatial, body, ..(**f).clone() }))];
         }
-        merged.push(s);
+        merged.extend(body);
     }
     merged.extend(tail);
     let body = edit_list(&k.body, &|s| is_loop(s, mvar), &mut |list, i| {

@@ -87,6 +87,17 @@ impl Int {
         (q, r)
     }
 
+    /// `(g, x, y)` with `self = g * x + y`, `g > 1` a divisor of `c`, and `0 <= y < g`.
+    fn coarse(&self, c: i64, b: &Bounds) -> Option<(i64, Int, Int)> {
+        let mut candidates: Vec<i64> = self.terms.values().map(|v| gcd(c, *v)).filter(|g| *g > 1).collect();
+        candidates.sort_unstable();
+        candidates.into_iter().rev().find_map(|g| {
+            let (x, y) = self.split(g);
+            let range = b.range(&y);
+            (range.lo >= Some(0) && range.hi.is_some_and(|h| h < g)).then_some((g, x, y))
+        })
+    }
+
     /// `self / c` rounded down, for a positive constant, simplified with what is known of the variables.
     pub fn div(&self, c: i64, b: &Bounds) -> Int {
         assert!(c > 0, "division of a symbolic integer by {c}");
@@ -100,13 +111,8 @@ impl Int {
         {
             return q + lo.div_euclid(c);
         }
-        // Shrink by the greatest common divisor of the coefficients: floor((g*x + k) / (g*m)) = floor((x + k/g) / m).
-        let g = r.terms.values().fold(c, |g, v| gcd(g, *v));
-        if g > 1 {
-            let mut x = Int::from(r.constant.div_euclid(g));
-            for (a, v) in &r.terms {
-                x.push(a.clone(), v / g);
-            }
+        // floor((g*x + y) / (g*m)) = floor(x / m) when 0 <= y < g.
+        if let Some((g, x, _)) = r.coarse(c, b) {
             return q + x.div(c / g, b);
         }
         if let Some(Atom::Div(x, d)) = r.single_atom()
@@ -130,13 +136,9 @@ impl Int {
         {
             return r - lo.div_euclid(c) * c;
         }
-        let g = r.terms.values().fold(c, |g, v| gcd(g, *v));
-        if g > 1 && r.constant % g == 0 {
-            let mut x = Int::from(r.constant / g);
-            for (a, v) in &r.terms {
-                x.push(a.clone(), v / g);
-            }
-            return x.rem(c / g, b) * g;
+        // (g*x + y) mod (g*m) = g * (x mod m) + y when 0 <= y < g.
+        if let Some((g, x, y)) = r.coarse(c, b) {
+            return x.rem(c / g, b) * g + y;
         }
         Int::atom(Atom::Rem(Box::new(r), Box::new(c.into())))
     }

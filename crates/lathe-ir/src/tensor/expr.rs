@@ -313,6 +313,11 @@ pub struct Opaque {
 }
 
 impl Opaque {
+    /// Whether a variable hides inside a load or cast met so far.
+    pub fn hides(&self, var: &str) -> bool {
+        self.atoms.values().any(|e| e.mentions(var))
+    }
+
     /// The symbolic integer of an index expression; `None` for what is not integer arithmetic.
     pub fn int(&mut self, e: &Expr, b: &Bounds) -> Option<Int> {
         Some(match &**e {

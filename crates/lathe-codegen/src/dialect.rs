@@ -1,0 +1,108 @@
+//! The dialect tables: which builtins a target has, and how each compiler spells them.
+
+/// How a compiler spells builtins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compiler {
+    /// GNU.
+    Gcc,
+    /// LLVM.
+    Clang,
+}
+
+/// One machine instruction or library call that vector extensions cannot express.
+pub struct Row {
+    /// Its name to the emitter.
+    pub name: &'static str,
+    /// gcc's spelling; `$0`, `$1`, ... are the operands.
+    pub gcc: &'static str,
+    /// clang's spelling.
+    pub clang: &'static str,
+}
+
+/// A target's way of writing C.
+pub struct Dialect {
+    /// Name, as in the machine's description.
+    pub name: &'static str,
+    /// Lanes of 32 bits in a vector; 1 means scalar loops.
+    pub lanes: i64,
+    /// Builtins beyond plain C.
+    pub rows: &'static [Row],
+}
+
+/// Calls every dialect has: the compiler's own names for C's mathematics.
+const COMMON: &[Row] = &[
+    Row { name: "sqrt", gcc: "__builtin_sqrtf($0)", clang: "__builtin_sqrtf($0)" },
+    Row { name: "sin", gcc: "__builtin_sinf($0)", clang: "__builtin_sinf($0)" },
+    Row { name: "cos", gcc: "__builtin_cosf($0)", clang: "__builtin_cosf($0)" },
+    Row { name: "log", gcc: "__builtin_logf($0)", clang: "__builtin_logf($0)" },
+    Row { name: "floor", gcc: "__builtin_floorf($0)", clang: "__builtin_floorf($0)" },
+    Row { name: "convert", gcc: "__builtin_convertvector($0)", clang: "__builtin_convertvector($0)" },
+    Row { name: "prefetch", gcc: "__builtin_prefetch($0)", clang: "__builtin_prefetch($0)" },
+];
+
+const AVX512: &[Row] = &[
+    Row {
+        name: "dpbusd",
+        gcc: "__builtin_ia32_vpdpbusd_v16si($0, $1, $2)",
+        clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
+    },
+    Row {
+        name: "f32_of_f16",
+        gcc: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
+        clang: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
+    },
+    Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" },
+    Row {
+        name: "max",
+        gcc: "__builtin_ia32_maxps512_mask($0, $1, $0, (unsigned short)-1, 4)",
+        clang: "__builtin_ia32_maxps512($0, $1, 4)",
+    },
+    Row {
+        name: "min",
+        gcc: "__builtin_ia32_minps512_mask($0, $1, $0, (unsigned short)-1, 4)",
+        clang: "__builtin_ia32_minps512($0, $1, 4)",
+    },
+];
+
+/// All dialects.
+static DIALECTS: [Dialect; 2] = [
+    Dialect { name: "avx512vnni", lanes: 16, rows: AVX512 },
+    Dialect { name: "portable", lanes: 1, rows: &[] },
+];
+
+impl Dialect {
+    /// The dialect of a name.
+    pub fn named(name: &str) -> Option<&'static Dialect> {
+        DIALECTS.iter().find(|d| d.name == name)
+    }
+
+    /// All dialects.
+    pub fn all() -> &'static [Dialect] {
+        &DIALECTS
+    }
+
+    /// A row by name.
+    pub fn row(&self, name: &str) -> Option<&'static Row> {
+        self.rows.iter().chain(COMMON).find(|r| r.name == name)
+    }
+
+    /// All rows, those of every dialect included.
+    pub fn all_rows(&self) -> impl Iterator<Item = &'static Row> {
+        self.rows.iter().chain(COMMON)
+    }
+}
+
+impl Row {
+    /// The C text of a use.
+    pub fn spell(&self, compiler: Compiler, operands: &[&str]) -> String {
+        let mut text = match compiler {
+            Compiler::Gcc => self.gcc,
+            Compiler::Clang => self.clang,
+        }
+        .to_string();
+        for (i, o) in operands.iter().enumerate() {
+            text = text.replace(&format!("${i}"), o);
+        }
+        text
+    }
+}

@@ -1,0 +1,373 @@
+//! From a scheduled kernel to C: statements, loops, temporaries. Expressions are in `scalar` and `vector`.
+
+use crate::dialect::{Compiler, Dialect};
+use crate::registers::{Kind, promotable};
+use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
+use lathe_ir::tensor::{
+    Buffer, CORE, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, Store, UNROLLED, expr_type, for_each,
+    loop_bounds, rename_vars,
+};
+use lathe_ir::{Bounds, DType, Int, Name};
+use std::collections::HashMap;
+use std::fmt::Write;
+
+/// Why a kernel cannot be written in a dialect.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{kernel}: {message}")]
+pub struct CodegenError {
+    /// The kernel.
+    pub kernel: String,
+    /// What has no form in C.
+    pub message: String,
+}
+
+impl Diagnose for CodegenError {
+    fn diagnostic(&self) -> Diagnostic {
+        Diagnostic::new("codegen", Fault::Bug, self.message.clone()).at(self.kernel.clone())
+    }
+}
+
+/// A kernel in C.
+#[derive(Clone, Debug)]
+pub struct Emitted {
+    /// The function's text.
+    pub source: String,
+    /// Iterations of its loop over cores, in the kernel's dimensions; 1 when there is none.
+    pub grid: Int,
+    /// Scratch bytes each thread must provide.
+    pub workspace_bytes: Int,
+}
+
+/// Largest temporary on the stack, bytes.
+const STACK_LIMIT: i64 = 64 << 10;
+
+/// What every translation unit begins with; `context` declares `struct lathe_ctx`.
+pub fn prelude(dialect: &Dialect, context: &str) -> String {
+    let mut out = format!("{context}\ntypedef long long i64;\n");
+    let scalars = [
+        ("f32", "float"),
+        ("i32", "int"),
+        ("u32", "unsigned"),
+        ("i16", "short"),
+        ("u16", "unsigned short"),
+        ("i8", "signed char"),
+        ("u8", "unsigned char"),
+        ("f64", "double"),
+    ];
+    for (name, c) in scalars {
+        let _ = writeln!(out, "typedef {c} {name};");
+    }
+    for (name, bytes) in
+        [("f32", 4), ("i32", 4), ("u32", 4), ("i16", 2), ("u16", 2), ("i8", 1), ("u8", 1), ("f64", 8), ("i64", 8)]
+    {
+        let _ = writeln!(out, "typedef {name} m_{name} __attribute__((may_alias, aligned(1)));");
+        let mut n = dialect.lanes;
+        while n > 1 {
+            let size = n * bytes;
+            let _ = writeln!(out, "typedef {name} {name}x{n} __attribute__((vector_size({size})));");
+            let _ = writeln!(
+                out,
+                "typedef {name} m_{name}x{n} __attribute__((vector_size({size}), may_alias, aligned(1)));"
+            );
+            n /= 2;
+        }
+        if dialect.lanes > 1 {
+            let (ty, all) = (format!("{name}x{}", dialect.lanes), vec!["x"; dialect.lanes as usize].join(", "));
+            let _ = writeln!(out, "#define splat_{ty}(x) ({ty}){{{all}}}");
+        }
+    }
+    out
+}
+
+/// Where a buffer is.
+#[derive(Clone)]
+pub(crate) enum Place {
+    /// Bytes behind a C pointer of this name.
+    Pointer(String),
+    /// Named variables.
+    Registers(Kind),
+}
+
+/// The lane loop being written.
+#[derive(Clone)]
+pub(crate) struct LaneLoop {
+    pub var: Name,
+    /// C text of the number of lanes in use, when it is not all of them.
+    pub partial: Option<String>,
+}
+
+pub(crate) struct Emitter<'k> {
+    pub kernel: &'k Kernel,
+    pub dialect: &'static Dialect,
+    pub compiler: Compiler,
+    pub out: String,
+    pub depth: usize,
+    pub temps: usize,
+    pub bounds: Bounds,
+    pub buffers: HashMap<Name, Buffer>,
+    pub places: HashMap<Name, Place>,
+    pub lane: Option<LaneLoop>,
+    /// C text of expressions already computed in this scope; `true` marks those no store can change.
+    pub memo: HashMap<(Expr, bool), (String, bool)>,
+    pub constant_buffers: Vec<Name>,
+    registers: HashMap<Name, Kind>,
+    workspace: Int,
+}
+
+/// A C identifier.
+pub(crate) fn ident(n: &str) -> String {
+    n.replace('.', "_")
+}
+
+/// The C name of an element type as a value.
+pub(crate) fn c_type(t: DType) -> &'static str {
+    match t {
+        DType::F32 => "f32",
+        DType::F64 => "f64",
+        DType::F16 | DType::BF16 => "u16",
+        DType::Int { signed, bits } => match (signed, bits) {
+            (_, 33..) => "i64",
+            (true, 17..) | (_, 1) => "i32",
+            (false, 17..) => "u32",
+            (true, 9..) => "i16",
+            (false, 9..) => "u16",
+            (true, _) => "i8",
+            (false, _) => "u8",
+        },
+        _ => "f32",
+    }
+}
+
+/// Writes a kernel as the C function `symbol`.
+pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<Emitted, CodegenError> {
+    let mut buffers: HashMap<Name, Buffer> = kernel.views().map(|b| (b.name.clone(), b.clone())).collect();
+    let mut grid = Int::from(1);
+    let bounds = loop_bounds(kernel);
+    for_each(&kernel.body, &mut |s| match s {
+        Stmt::Alloc(b) => {
+            buffers.insert(b.name.clone(), (**b).clone());
+        }
+        Stmt::For(l) if &*l.level == CORE => {
+            grid = Opaque::default().int(&l.extent, &bounds).unwrap_or(1.into());
+        }
+        _ => {}
+    });
+    let registers = if dialect.lanes > 1 { promotable(kernel, REGISTER, dialect.lanes) } else { HashMap::new() };
+    let mut e = Emitter {
+        kernel,
+        dialect,
+        compiler: Compiler::Gcc,
+        out: String::new(),
+        depth: 1,
+        temps: 0,
+        bounds,
+        buffers,
+        places: HashMap::new(),
+        lane: None,
+        memo: HashMap::new(),
+        constant_buffers: vec![],
+        registers,
+        workspace: 0.into(),
+    };
+    let _ = writeln!(
+        e.out,
+        "int {symbol}(const struct lathe_ctx *ctx, unsigned char *const *buffers, const i64 *dims, \
+         unsigned char *workspace, i64 begin, i64 end) {{"
+    );
+    for (i, d) in kernel.dims.iter().enumerate() {
+        e.line(&format!("const i64 {} = dims[{i}];", ident(d)));
+    }
+    for (i, p) in kernel.params.iter().enumerate() {
+        let name = format!("b_{}", ident(&p.name));
+        let constant = if p.access == lathe_ir::tensor::Access::In { "const " } else { "" };
+        e.line(&format!("{constant}unsigned char *const restrict {name} = buffers[{i}];"));
+        for v in &p.views {
+            e.places.insert(v.name.clone(), Place::Pointer(name.clone()));
+            if !constant.is_empty() {
+                e.constant_buffers.push(v.name.clone());
+            }
+        }
+    }
+    if grid.as_const() == Some(1) {
+        e.line("if (begin > 0 || end < 1) return 0;");
+    }
+    e.body(&kernel.body)?;
+    e.line("return 0;");
+    e.out.push_str("}\n");
+    Ok(Emitted { source: e.out, grid, workspace_bytes: e.workspace })
+}
+
+impl Emitter<'_> {
+    pub fn fail<T>(&self, message: impl Into<String>) -> Result<T, CodegenError> {
+        Err(CodegenError { kernel: self.kernel.name.to_string(), message: message.into() })
+    }
+
+    pub fn line(&mut self, text: &str) {
+        let pad = "  ".repeat(self.depth);
+        let _ = writeln!(self.out, "{pad}{text}");
+    }
+
+    pub fn temp(&mut self) -> String {
+        self.temps += 1;
+        format!("t{}", self.temps)
+    }
+
+    pub fn dtype(&self, e: &Expr) -> Result<DType, CodegenError> {
+        match expr_type(e, &|n| self.buffers.get(n).map(|b| b.dtype)) {
+            Some(t) => Ok(t),
+            None => self.fail(format!("ill-typed {e}")),
+        }
+    }
+
+    fn scope(&mut self, f: &mut dyn FnMut(&mut Self) -> Result<(), CodegenError>) -> Result<(), CodegenError> {
+        let memo = self.memo.clone();
+        self.memo.retain(|_, (_, constant)| *constant);
+        self.depth += 1;
+        f(self)?;
+        self.depth -= 1;
+        self.memo = memo;
+        self.line("}");
+        Ok(())
+    }
+
+    fn body(&mut self, body: &[Stmt]) -> Result<(), CodegenError> {
+        for s in body {
+            match s {
+                Stmt::Alloc(b) => self.alloc(b)?,
+                Stmt::For(l) => self.for_(l)?,
+                Stmt::If(c, b) => {
+                    let c = self.scalar(c)?;
+                    self.line(&format!("if ({c}) {{"));
+                    self.scope(&mut |e| e.body(b))?;
+                }
+                Stmt::Intrinsic(n, b) => match self.dialect.row(n) {
+                    Some(row) => self.intrinsic(row, b)?,
+                    None => self.body(b)?,
+                },
+                Stmt::Store(b) => {
+                    match self.lane {
+                        Some(_) => self.vector_store(b)?,
+                        None => self.scalar_store(b)?,
+                    }
+                    // What depends on memory that a block may have written must be read again.
+                    self.memo.retain(|_, (_, constant)| *constant);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn for_(&mut self, l: &For) -> Result<(), CodegenError> {
+        let var = ident(&l.var);
+        let extent = l.extent.simplify_index(&self.bounds);
+        match &*l.level {
+            UNROLLED if self.dialect.lanes > 1 => {
+                let Some(n) = extent.as_int() else { return self.fail("an unrolled loop of unknown extent") };
+                let allocates = l.body.iter().any(|s| matches!(s, Stmt::Alloc(_)));
+                for i in 0..n {
+                    let body = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(i))]));
+                    if allocates {
+                        self.line("{");
+                        self.scope(&mut |e| e.body(&body))?;
+                    } else {
+                        self.body(&body)?;
+                    }
+                }
+                Ok(())
+            }
+            LANE if self.dialect.lanes > 1 => {
+                let lanes = self.dialect.lanes;
+                let partial = match extent.as_int() {
+                    Some(n) if n == lanes => None,
+                    _ => {
+                        let hi = Opaque::default().int(&extent, &self.bounds).and_then(|e| self.bounds.range(&e).hi);
+                        if hi.is_none_or(|h| h > lanes) {
+                            return self.fail(format!("the lane loop '{}' is wider than a vector", l.var));
+                        }
+                        Some(self.scalar(&extent)?)
+                    }
+                };
+                self.lane = Some(LaneLoop { var: l.var.clone(), partial });
+                self.body(&l.body)?;
+                self.lane = None;
+                Ok(())
+            }
+            CORE => {
+                self.line(&format!("for (i64 {var} = begin; {var} < end; {var}++) {{"));
+                self.scope(&mut |e| e.body(&l.body))
+            }
+            _ => {
+                let n = self.scalar(&extent)?;
+                self.line(&format!("for (i64 {var} = 0, n_{var} = {n}; {var} < n_{var}; {var}++) {{"));
+                self.scope(&mut |e| e.body(&l.body))
+            }
+        }
+    }
+
+    fn alloc(&mut self, b: &Buffer) -> Result<(), CodegenError> {
+        let name = ident(&b.name);
+        let elements = b.shape.iter().fold(Int::from(1), |p, d| p * d.clone());
+        if let Some(kind) = self.registers.get(&b.name).copied() {
+            let n = elements.as_const().unwrap_or(1);
+            let (count, ty) = match kind {
+                Kind::Scalars => (n, c_type(b.dtype).to_string()),
+                Kind::Vectors => (n / self.dialect.lanes, format!("{}x{}", c_type(b.dtype), self.dialect.lanes)),
+            };
+            let names: Vec<String> = (0..count).map(|i| format!("{name}_{i}")).collect();
+            self.line(&format!("{ty} {};", names.join(", ")));
+            self.places.insert(b.name.clone(), Place::Registers(kind));
+            return Ok(());
+        }
+        let bytes = (elements * b.dtype.bits().max(8)).ceil_div(8, &self.bounds);
+        match bytes.as_const() {
+            Some(n) if n <= STACK_LIMIT => {
+                let size = (n + 63) / 64 * 64;
+                self.line(&format!("unsigned char {name}[{size}] __attribute__((aligned(64)));"));
+            }
+            _ => {
+                let at = self.index_text(&self.workspace.clone())?;
+                self.line(&format!("unsigned char *const {name} = workspace + {at};"));
+                let bounds = self.bounds.clone();
+                self.workspace = self.workspace.clone() + bytes.ceil_div(64, &bounds) * 64;
+            }
+        }
+        self.places.insert(b.name.clone(), Place::Pointer(name));
+        Ok(())
+    }
+
+    /// C text of a symbolic integer in the kernel's dimensions.
+    pub fn index_text(&mut self, i: &Int) -> Result<String, CodegenError> {
+        self.scalar(&Expr::from(i))
+    }
+
+    /// The one block inside nested loops, with the loops' variables set to 0.
+    fn origin(body: &[Stmt]) -> Option<(Store, Vec<Name>)> {
+        match body {
+            [Stmt::For(l)] => {
+                let at0 = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(0))]));
+                let (s, mut vars) = Self::origin(&at0)?;
+                vars.insert(0, l.var.clone());
+                Some((s, vars))
+            }
+            [Stmt::Store(s)] => Some(((**s).clone(), vec![])),
+            _ => None,
+        }
+    }
+
+    /// `acc = dpbusd(acc, x, y)`: 64 codes of the weights, four of the activations in every lane.
+    fn intrinsic(&mut self, row: &'static crate::Row, body: &[Stmt]) -> Result<(), CodegenError> {
+        let Some((s, _)) = Self::origin(body) else { return self.fail("an instruction over more than one block") };
+        let factor = |e: &Expr| match &**e {
+            Node::Cast(_, x) => Some(x.clone()),
+            _ => None,
+        };
+        let Node::Binary(_, x, y) = &*s.values[0] else { return self.fail("an instruction without a product") };
+        let (Some(x), Some(y)) = (factor(x), factor(y)) else { return self.fail("factors are not widened") };
+        let acc = self.register(&s.targets[0].0, &s.targets[0].1, Kind::Vectors)?;
+        let x = self.words(&x)?;
+        let y = self.repeated_word(&y)?;
+        let call = row.spell(self.compiler, &[&acc, &x, &y]);
+        self.line(&format!("{acc} = {call};"));
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! Functions that C's operators lack, as expressions over those it has. The same text then serves scalars and vectors.
+
+use lathe_ir::DType;
+use lathe_ir::tensor::{Binary, Expr, Node, Unary};
+
+fn f(v: f32) -> Expr {
+    Expr::f32(v)
+}
+
+fn i(v: i64) -> Expr {
+    Expr::int(v, DType::I32)
+}
+
+/// To the nearest integer, ties to even, by adding and subtracting 1.5 * 2^23; exact below 2^22, and larger values are
+/// kept (they may have a fraction of a half, which a caller that rounds to small integers never meets).
+fn round(x: &Expr) -> Expr {
+    let big = f(12_582_912.0);
+    let near = &(x + &big) - &big;
+    Expr::select(&abs(x).bin(Binary::Lt, &f(4_194_304.0)), &near, x)
+}
+
+fn abs(x: &Expr) -> Expr {
+    x.bitcast(DType::I32).bin(Binary::And, &i(0x7fff_ffff)).bitcast(DType::F32)
+}
+
+/// e^x by 2^n * p(r) with a polynomial of degree 6 on |r| <= ln(2) / 2; relative error below 3e-7, results below 2^-126
+/// are rounded up to it.
+fn exp(x: &Expr) -> Expr {
+    let x = x.max_with(&f(-87.336_54)).min_with(&f(88.37));
+    let big = f(12_582_912.0);
+    let shifted = &(&x * &f(std::f32::consts::LOG2_E)) + &big;
+    let n = &shifted - &big;
+    let r = &(&x - &(&n * &f(0.693_359_4))) - &(&n * &f(-2.121_944_4e-4));
+    let coefficients = [1.388_89e-3, 8.333_34e-3, 4.166_666_6e-2, 1.666_666_7e-1, 0.5, 1.0, 1.0];
+    let p = coefficients[1..].iter().fold(f(coefficients[0]), |p, c| &(&p * &r) + &f(*c));
+    // The low bits of the shifted sum are n in two's complement.
+    let bits = shifted.bitcast(DType::I32) + i(127 - 0x4b40_0000);
+    let scale = bits.bin(Binary::Shl, &i(23)).bitcast(DType::F32);
+    &p * &scale
+}
+
+fn tanh(x: &Expr) -> Expr {
+    let e = exp(&(x + x));
+    &f(1.0) - &(&f(2.0) / &(&e + &f(1.0)))
+}
+
+/// Bits of a half as a float: multiplying by 2^112 moves the exponent, subnormals included.
+fn f32_of_f16(bits: &Expr) -> Expr {
+    let wide = bits.cast(DType::I32);
+    let magnitude = wide.bin(Binary::And, &i(0x7fff));
+    let moved = &magnitude.bin(Binary::Shl, &i(13)).bitcast(DType::F32) * &f(5.192_297e33);
+    let special = moved.bitcast(DType::I32).bin(Binary::Or, &i(0x7f80_0000));
+    let finite = magnitude.bin(Binary::Lt, &i(0x7c00));
+    let value = Expr::select(&finite, &moved.bitcast(DType::I32), &special);
+    let sign = wide.bin(Binary::And, &i(0x8000)).bin(Binary::Shl, &i(16));
+    value.bin(Binary::Or, &sign).bitcast(DType::F32)
+}
+
+fn f32_of_bf16(bits: &Expr) -> Expr {
+    bits.cast(DType::I32).bin(Binary::Shl, &i(16)).bitcast(DType::F32)
+}
+
+/// The replacement of a node, when C has no operator for it. `keep_half` leaves conversions of halves to an instruction.
+pub(crate) fn legalize(e: &Expr, dtype: &dyn Fn(&Expr) -> Option<DType>, keep_half: bool) -> Option<Expr> {
+    match &**e {
+        Node::Unary(Unary::Exp, x) => Some(exp(x)),
+        Node::Unary(Unary::Tanh, x) => Some(tanh(x)),
+        Node::Unary(Unary::Round, x) => Some(round(x)),
+        Node::Unary(Unary::Abs, x) if dtype(x) == Some(DType::F32) => Some(abs(x)),
+        Node::Cast(DType::F32, x) if dtype(x) == Some(DType::F16) && !keep_half => {
+            Some(f32_of_f16(&x.bitcast(DType::uint(16))))
+        }
+        Node::Cast(DType::F32, x) if dtype(x) == Some(DType::BF16) => {
+            Some(f32_of_bf16(&x.bitcast(DType::uint(16))))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,196 @@
+//! Scalar expressions: text for indices, a named temporary for everything that costs an instruction.
+
+use crate::emit::{CodegenError, Emitter, Place, c_type, ident};
+use crate::legalize::legalize;
+use crate::registers::Kind;
+use lathe_ir::tensor::{Binary, Expr, Node, Opaque, Store, Unary};
+use lathe_ir::{DType, Int, Name};
+
+impl Emitter<'_> {
+    /// C text of a scalar expression.
+    pub fn scalar(&mut self, e: &Expr) -> Result<String, CodegenError> {
+        match &**e {
+            Node::Int(v, t) => {
+                return Ok(match *t {
+                    DType::INDEX => format!("{v}LL"),
+                    DType::Int { signed: false, bits } if bits > 32 => format!("{}ULL", *v as u64),
+                    DType::I32 if v >= 0 => format!("{v}"),
+                    t => format!("(({}){v}LL)", c_type(t)),
+                });
+            }
+            Node::Float(bits, t) => {
+                let v = f64::from_bits(*bits);
+                return Ok(match v {
+                    v if v.is_nan() => "(0.0f/0.0f)".into(),
+                    v if v.is_infinite() => format!("({}1.0f/0.0f)", if v < 0.0 { "-" } else { "" }),
+                    v if *t == DType::F32 => format!("({:?}f)", v as f32),
+                    v => format!("({v:?})"),
+                });
+            }
+            Node::Var(n) => return Ok(ident(n)),
+            _ => {}
+        }
+        let key = (e.clone(), false);
+        if let Some((t, _)) = self.memo.get(&key) {
+            return Ok(t.clone());
+        }
+        let ty = self.dtype(e)?;
+        let legal = legalize(e, &|x| self.dtype(x).ok(), false);
+        let text = match &legal {
+            Some(l) => self.scalar(l)?,
+            None => self.scalar_node(e)?,
+        };
+        // Index arithmetic stays text: the compiler folds it into addresses.
+        if ty == DType::INDEX && !matches!(**e, Node::Load(..) | Node::Cast(..)) {
+            return Ok(format!("({text})"));
+        }
+        let t = self.temp();
+        self.line(&format!("const {} {t} = {text};", c_type(ty)));
+        let constant = self.is_constant(e);
+        self.memo.insert(key, (t.clone(), constant));
+        Ok(t)
+    }
+
+    /// Whether no block of the kernel can change the expression's value within a scope.
+    pub fn is_constant(&self, e: &Expr) -> bool {
+        let mut ok = true;
+        e.visit(&mut |e| {
+            if let Node::Load(n, _) = &**e {
+                ok &= self.constant_buffers.contains(n);
+            }
+        });
+        ok
+    }
+
+    fn call(&mut self, row: &str, x: &Expr) -> Result<String, CodegenError> {
+        let x = self.scalar(x)?;
+        match self.dialect.row(row) {
+            Some(r) => Ok(r.spell(self.compiler, &[&x])),
+            None => self.fail(format!("the dialect has no '{row}'")),
+        }
+    }
+
+    fn scalar_node(&mut self, e: &Expr) -> Result<String, CodegenError> {
+        Ok(match &**e {
+            Node::Int(..) | Node::Float(..) | Node::Var(_) => self.scalar(e)?,
+            Node::Load(n, i) => self.load(n, i)?,
+            Node::Unary(op, x) => match op {
+                Unary::Neg => format!("-{}", self.scalar(x)?),
+                Unary::Not => format!("~{}", self.scalar(x)?),
+                Unary::Abs => {
+                    let x = self.scalar(x)?;
+                    format!("({x} < 0 ? -{x} : {x})")
+                }
+                Unary::Sqrt => self.call("sqrt", x)?,
+                Unary::Sin => self.call("sin", x)?,
+                Unary::Cos => self.call("cos", x)?,
+                Unary::Log => self.call("log", x)?,
+                Unary::Floor => self.call("floor", x)?,
+                Unary::Exp | Unary::Tanh | Unary::Round => return self.fail(format!("{e} was not legalized")),
+            },
+            Node::Binary(op, x, y) => {
+                let (x, y) = (self.scalar(x)?, self.scalar(y)?);
+                match op {
+                    Binary::Min => format!("({y} < {x} ? {y} : {x})"),
+                    Binary::Max => format!("({x} < {y} ? {y} : {x})"),
+                    op => format!("{x} {} {y}", op.spelling().0),
+                }
+            }
+            Node::Select(c, a, b) => {
+                let (c, a, b) = (self.scalar(c)?, self.scalar(a)?, self.scalar(b)?);
+                format!("({c} ? {a} : {b})")
+            }
+            Node::Cast(t, x) => format!("({}){}", c_type(*t), self.scalar(x)?),
+            Node::Bitcast(t, x) => {
+                let from = self.dtype(x)?;
+                let v = self.scalar(x)?;
+                if c_type(from) == c_type(*t) {
+                    return Ok(v);
+                }
+                format!("((union {{ {} a; {} b; }}){{ .a = {v} }}).b", c_type(from), c_type(*t))
+            }
+        })
+    }
+
+    /// The bit address of an element.
+    pub fn address(&mut self, n: &Name, index: &[Expr]) -> Result<(Int, Opaque), CodegenError> {
+        let mut o = Opaque::default();
+        let ints: Option<Vec<Int>> = index.iter().map(|i| o.int(i, &self.bounds)).collect();
+        let (Some(ints), Some(b)) = (ints, self.buffers.get(n)) else {
+            return self.fail(format!("'{n}' is indexed by what is not integer arithmetic"));
+        };
+        Ok((b.layout.address(&ints, &self.bounds), o))
+    }
+
+    /// The C variable of an element (or of the vector that holds it) of a buffer in registers.
+    pub fn register(&mut self, n: &Name, index: &[Expr], kind: Kind) -> Result<String, CodegenError> {
+        let (a, _) = self.address(n, index)?;
+        let bits = self.buffers[n].dtype.bits();
+        let per = if kind == Kind::Vectors { self.dialect.lanes } else { 1 };
+        match a.as_const() {
+            Some(a) if a % (bits * per) == 0 => Ok(format!("{}_{}", ident(n), a / bits / per)),
+            _ => self.fail(format!("'{n}' lies in registers but its index {a} is not a constant")),
+        }
+    }
+
+    /// A C pointer to the byte that holds an element, and the shift of the element inside it.
+    pub fn pointer(&mut self, n: &Name, index: &[Expr]) -> Result<(String, Int, Opaque), CodegenError> {
+        let (a, o) = self.address(n, index)?;
+        let Some(Place::Pointer(p)) = self.places.get(n).cloned() else {
+            return self.fail(format!("'{n}' has no address"));
+        };
+        let byte = self.scalar(&o.restore(&a.div(8, &self.bounds)))?;
+        Ok((format!("({p} + {byte})"), a.rem(8, &self.bounds), o))
+    }
+
+    fn load(&mut self, n: &Name, index: &[Expr]) -> Result<String, CodegenError> {
+        if let Some(Place::Registers(kind)) = self.places.get(n) {
+            return self.register(n, index, *kind);
+        }
+        let t = self.buffers[n].dtype;
+        let (p, shift, o) = self.pointer(n, index)?;
+        if t.bits() % 8 == 0 {
+            return Ok(format!("*(const m_{} *){p}", c_type(t)));
+        }
+        let shift = self.scalar(&o.restore(&shift))?;
+        let mask = (1i64 << t.bits()) - 1;
+        Ok(format!("(*(const m_u8 *){p} >> {shift}) & {mask}"))
+    }
+
+    fn assign(&mut self, n: &Name, index: &[Expr], value: &str) -> Result<(), CodegenError> {
+        if let Some(Place::Registers(kind)) = self.places.get(n) {
+            let r = self.register(n, index, *kind)?;
+            self.line(&format!("{r} = {value};"));
+            return Ok(());
+        }
+        let t = self.buffers[n].dtype;
+        let (p, shift, o) = self.pointer(n, index)?;
+        if t.bits() % 8 == 0 {
+            self.line(&format!("*(m_{} *){p} = {value};", c_type(t)));
+            return Ok(());
+        }
+        let shift = self.scalar(&o.restore(&shift))?;
+        let mask = (1i64 << t.bits()) - 1;
+        self.line(&format!("*{p} = (*{p} & ~({mask} << {shift})) | (({value} & {mask}) << {shift});"));
+        Ok(())
+    }
+
+    /// A block in scalar code: all values first, then all stores.
+    pub fn scalar_store(&mut self, s: &Store) -> Result<(), CodegenError> {
+        let values = match s.reducer {
+            None => s.values.clone(),
+            Some(r) => {
+                let old: Vec<Expr> = s.targets.iter().map(|(n, i)| Expr::load(n, i)).collect();
+                r.combine(&old, &s.values)
+            }
+        };
+        let mut texts = vec![];
+        for v in &values {
+            texts.push(self.scalar(v)?);
+        }
+        for ((n, i), v) in s.targets.iter().zip(texts) {
+            self.assign(n, i, &v)?;
+        }
+        Ok(())
+    }
+}

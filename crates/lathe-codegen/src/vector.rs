@@ -1,0 +1,357 @@
+//! Expressions and blocks in the lanes of a vector.
+
+use crate::emit::{CodegenError, Emitter, Place, c_type};
+use crate::legalize::legalize;
+use crate::registers::Kind;
+use lathe_ir::tensor::{Binary, Expr, Node, Store, Unary};
+use lathe_ir::{DType, Name};
+use lathe_schedule::lane;
+
+impl Emitter<'_> {
+    fn lane_var(&self) -> Name {
+        self.lane.as_ref().map_or_else(|| "".into(), |l| l.var.clone())
+    }
+
+    fn vector_type(&self, t: DType) -> String {
+        format!("{}x{}", c_type(t), self.dialect.lanes)
+    }
+
+    fn list(&self, items: &[String]) -> String {
+        items.join(", ")
+    }
+
+    fn named(&mut self, t: DType, text: &str) -> String {
+        let name = self.temp();
+        let ty = self.vector_type(t);
+        self.line(&format!("const {ty} {name} = {text};"));
+        name
+    }
+
+    /// A scalar in every lane.
+    fn broadcast(&mut self, t: DType, scalar: &str) -> String {
+        format!("splat_{}({scalar})", self.vector_type(t))
+    }
+
+    /// C text of the expression's value in each lane.
+    pub fn vector(&mut self, e: &Expr) -> Result<String, CodegenError> {
+        let key = (e.clone(), true);
+        if let Some((t, _)) = self.memo.get(&key) {
+            return Ok(t.clone());
+        }
+        let var = self.lane_var();
+        let t = self.dtype(e)?;
+        let text = if !e.mentions(&var) {
+            let s = self.scalar(e)?;
+            self.broadcast(t, &s)
+        } else if let Some(l) = legalize(e, &|x| self.dtype(x).ok(), self.dialect.row("f32_of_f16").is_some()) {
+            self.vector(&l)?
+        } else {
+            self.vector_node(e, t)?
+        };
+        let name = self.named(t, &text);
+        let constant = self.is_constant(e);
+        self.memo.insert(key, (name.clone(), constant));
+        Ok(name)
+    }
+
+    /// Each lane on its own: for what has no vector form.
+    fn lanes_apart(&mut self, e: &Expr, t: DType) -> Result<String, CodegenError> {
+        let var = self.lane_var();
+        let partial = self.lane.as_ref().and_then(|l| l.partial.clone());
+        let saved = self.lane.take();
+        let mut items = vec![];
+        for i in 0..self.dialect.lanes {
+            // Lanes past the extent repeat the first one, whose elements exist.
+            let at = e.substitute(&var, &i.into());
+            let v = self.scalar(&at)?;
+            match &partial {
+                Some(p) if i > 0 => items.push(format!("({i} < {p} ? {v} : ({})0)", c_type(t))),
+                _ => items.push(v),
+            }
+        }
+        self.lane = saved;
+        Ok(format!("({}){{{}}}", self.vector_type(t), self.list(&items)))
+    }
+
+    fn blend(&mut self, mask: &str, a: &str, b: &str, t: DType) -> String {
+        let (v, i) = (self.vector_type(t), self.vector_type(DType::I32));
+        format!("({v})(({mask} & ({i}){a}) | (~{mask} & ({i}){b}))")
+    }
+
+    fn vector_node(&mut self, e: &Expr, t: DType) -> Result<String, CodegenError> {
+        Ok(match &**e {
+            Node::Load(n, i) => return self.vector_load(e, n, i, t),
+            Node::Unary(Unary::Neg, x) => format!("-{}", self.vector(x)?),
+            Node::Binary(op, x, y) if t != DType::INDEX => {
+                let of = self.dtype(x)?;
+                if of == DType::INDEX {
+                    return self.lanes_apart(e, t);
+                }
+                let (x, y) = (self.vector(x)?, self.vector(y)?);
+                match op {
+                    Binary::Min | Binary::Max => {
+                        let name = if *op == Binary::Min { "min" } else { "max" };
+                        match self.dialect.row(name).filter(|_| of == DType::F32) {
+                            Some(r) => r.spell(self.compiler, &[&x, &y]),
+                            None if of.bits() == 32 => {
+                                let m = format!("({x} < {y})");
+                                let (a, b) = if *op == Binary::Min { (&x, &y) } else { (&y, &x) };
+                                self.blend(&m, a, b, of)
+                            }
+                            None => return self.lanes_apart(e, t),
+                        }
+                    }
+                    op => format!("{x} {} {y}", op.spelling().0),
+                }
+            }
+            Node::Select(c, a, b) if t.bits() == 32 => {
+                let (c, a, b) = (self.vector(c)?, self.vector(a)?, self.vector(b)?);
+                self.blend(&c, &a, &b, t)
+            }
+            Node::Cast(to, x) if *to != DType::INDEX => {
+                let from = self.dtype(x)?;
+                if from == DType::INDEX {
+                    return self.lanes_apart(e, t);
+                }
+                if *to == DType::I32
+                    && let Node::Load(n, i) = &**x
+                    && let Some(words) = self.unpacked(n, i)?
+                {
+                    return Ok(words);
+                }
+                if from.is_int() && from.bits() < 32 && to.is_float() {
+                    return self.vector(&x.cast(DType::I32).cast(*to));
+                }
+                let v = self.vector(x)?;
+                if from == DType::F16
+                    && *to == DType::F32
+                    && let Some(r) = self.dialect.row("f32_of_f16")
+                {
+                    return Ok(r.spell(self.compiler, &[&format!("(i16x{}){v}", self.dialect.lanes)]));
+                }
+                if c_type(from) == c_type(*to) {
+                    return Ok(v);
+                }
+                match self.dialect.row("convert") {
+                    Some(r) => r.spell(self.compiler, &[&format!("{v}, {}", self.vector_type(*to))]),
+                    None => return self.lanes_apart(e, t),
+                }
+            }
+            Node::Bitcast(to, x) => format!("({}){}", self.vector_type(*to), self.vector(x)?),
+            _ => return self.lanes_apart(e, t),
+        })
+    }
+
+    fn vector_load(&mut self, e: &Expr, n: &Name, i: &[Expr], t: DType) -> Result<String, CodegenError> {
+        let var = self.lane_var();
+        if let Some(Place::Registers(Kind::Vectors)) = self.places.get(n) {
+            let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
+            return self.register(n, &at0, Kind::Vectors);
+        }
+        let b = self.buffers[n].clone();
+        match lane(&b, i, &var, &self.bounds) {
+            Some(l) if l.stride == b.dtype.bits() && l.stride % 8 == 0 => {
+                let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
+                let (p, ..) = self.pointer(n, &at0)?;
+                Ok(format!("*(const m_{} *){p}", self.vector_type(t)))
+            }
+            Some(l) if l.stride == 0 => {
+                let s = self.scalar(&e.substitute(&var, &0.into()))?;
+                Ok(self.broadcast(t, &s))
+            }
+            _ => self.lanes_apart(e, t),
+        }
+    }
+
+    /// Small unsigned codes, one in each 32-bit lane of packed words: a load, a shift and a mask.
+    fn unpacked(&mut self, n: &Name, i: &[Expr]) -> Result<Option<String>, CodegenError> {
+        let var = self.lane_var();
+        let b = self.buffers[n].clone();
+        let small = matches!(b.dtype, DType::Int { signed: false, bits } if bits <= 16);
+        let Some(l) = lane(&b, i, &var, &self.bounds).filter(|l| l.stride == 32 && small) else { return Ok(None) };
+        let Some(shift) = l.symbolic.rem(32, &self.bounds).as_const() else { return Ok(None) };
+        if !matches!(self.places.get(n), Some(Place::Pointer(_))) {
+            return Ok(None);
+        }
+        let word = self.word_vector(n, i, &var, shift)?;
+        let mask = (1i64 << b.dtype.bits()) - 1;
+        Ok(Some(format!("({word} >> {shift}) & {mask}")))
+    }
+
+    /// The vector of 32-bit words that holds the elements, loaded once a scope.
+    fn word_vector(&mut self, n: &Name, i: &[Expr], var: &str, shift: i64) -> Result<String, CodegenError> {
+        let at0: Vec<Expr> = i.iter().map(|e| e.substitute(var, &0.into())).collect();
+        let (a, o) = self.address(n, &at0)?;
+        let byte = o.restore(&(a - shift).div(8, &self.bounds));
+        let key = (Expr::load(&format!("{n}.words"), &[byte.clone()]), true);
+        if let Some((t, _)) = self.memo.get(&key) {
+            return Ok(t.clone());
+        }
+        let Some(Place::Pointer(p)) = self.places.get(n).cloned() else { return self.fail("words without address") };
+        let at = self.scalar(&byte)?;
+        let name = self.named(DType::I32, &format!("*(const m_i32x{} *)({p} + {at})", self.dialect.lanes));
+        let constant = self.constant_buffers.contains(n);
+        self.memo.insert(key, (name.clone(), constant));
+        Ok(name)
+    }
+
+    /// The bytes of a tensorized operand, four a lane: its loops' variables are already 0.
+    pub fn words(&mut self, e: &Expr) -> Result<String, CodegenError> {
+        let key = (e.clone(), true);
+        if let Some((t, _)) = self.memo.get(&key) {
+            return Ok(t.clone());
+        }
+        let Node::Load(n, i) = &**e else { return self.fail("an operand that is no load") };
+        let (a, _) = self.address(n, i)?;
+        let Some(shift) = a.rem(32, &self.bounds).as_const() else {
+            return self.fail(format!("codes of '{n}' at a shift that is not constant"));
+        };
+        let word = self.word_vector(n, i, "", shift)?;
+        let name = match self.buffers[n].dtype.bits() {
+            8 => word,
+            bits => {
+                let mask = (0..4).fold(0i64, |m, b| m | ((1 << bits) - 1) << (8 * b));
+                self.named(DType::I32, &format!("({word} >> {shift}) & {mask}"))
+            }
+        };
+        let constant = self.is_constant(e);
+        self.memo.insert(key, (name.clone(), constant));
+        Ok(name)
+    }
+
+    /// Four bytes in every lane.
+    pub fn repeated_word(&mut self, e: &Expr) -> Result<String, CodegenError> {
+        let Node::Load(n, i) = &**e else { return self.fail("an operand that is no load") };
+        let (p, ..) = self.pointer(n, i)?;
+        let name = self.temp();
+        self.line(&format!("const i32 {name} = *(const m_i32 *){p};"));
+        Ok(self.broadcast(DType::I32, &name))
+    }
+
+    /// A vector whose lanes past the loop's extent hold the neutral element.
+    fn masked(&mut self, v: &str, neutral: &Expr, t: DType) -> Result<String, CodegenError> {
+        let Some(p) = self.lane.as_ref().and_then(|l| l.partial.clone()) else { return Ok(v.to_string()) };
+        if t.bits() != 32 {
+            return self.fail("a partial reduction of elements that are not 32 bits wide");
+        }
+        let items: Vec<String> = (0..self.dialect.lanes).map(|i| i.to_string()).collect();
+        let iota = format!("({}){{{}}}", self.vector_type(DType::I32), self.list(&items));
+        let limit = self.broadcast(DType::I32, &format!("(i32)({p})"));
+        let mask = self.named(DType::I32, &format!("{iota} < {limit}"));
+        let neutral = self.scalar(neutral)?;
+        let neutral = self.broadcast(t, &neutral);
+        let text = self.blend(&mask, v, &neutral, t);
+        Ok(self.named(t, &text))
+    }
+
+    /// Combines the lanes of a vector into one scalar, halves first.
+    fn across(&mut self, v: String, op: &str, t: DType) -> Result<String, CodegenError> {
+        let Some(shuffle) = self.dialect.row("shuffle") else { return self.fail("the dialect has no shuffle") };
+        let (mut v, mut n) = (v, self.dialect.lanes);
+        while n > 1 {
+            n /= 2;
+            let part = |from: i64| {
+                let picks: Vec<String> = (from..from + n).map(|i| i.to_string()).collect();
+                shuffle.spell(self.compiler, &[&format!("{v}, {v}, {}", picks.join(", "))])
+            };
+            let (a, b, name) = (part(0), part(n), format!("t{}", self.temps + 1));
+            self.temps += 1;
+            if n == 1 {
+                let (a, b) = (format!("{v}[0]"), format!("{v}[1]"));
+                let text = match op {
+                    "sum" => format!("{a} + {b}"),
+                    "max" => format!("({a} < {b} ? {b} : {a})"),
+                    "min" => format!("({b} < {a} ? {b} : {a})"),
+                    _ => return self.fail(format!("'{op}' across lanes")),
+                };
+                self.line(&format!("const {} {name} = {text};", c_type(t)));
+            } else {
+                let ty = format!("{}x{n}", c_type(t));
+                self.line(&format!("const {ty} {name}a = {a}, {name}b = {b};"));
+                let text = match op {
+                    "sum" => format!("{name}a + {name}b"),
+                    "max" | "min" => {
+                        let (x, y) = if op == "max" { ("b", "a") } else { ("a", "b") };
+                        let i = format!("i32x{n}");
+                        format!(
+                            "({ty})((({name}a < {name}b) & ({i}){name}{x}) | (~({name}a < {name}b) & ({i}){name}{y}))"
+                        )
+                    }
+                    _ => return self.fail(format!("'{op}' across lanes")),
+                };
+                self.line(&format!("const {ty} {name} = {text};"));
+            }
+            v = name;
+        }
+        Ok(v)
+    }
+
+    /// A block in lanes: a vector store, a reduction across lanes, or lane by lane where neither fits.
+    pub fn vector_store(&mut self, s: &Store) -> Result<(), CodegenError> {
+        let var = self.lane_var();
+        let [(n, i)] = s.targets.as_slice() else { return self.fail("a lane loop over several accumulators") };
+        let b = self.buffers[n].clone();
+        let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
+        let l = lane(&b, i, &var, &self.bounds);
+        let stride = l.map(|l| l.stride);
+        if stride == Some(0) {
+            let Some(r) = s.reducer.filter(|r| r.arity == 1) else {
+                return self.fail(format!("lanes of '{var}' write the same element of '{n}'"));
+            };
+            let v = self.vector(&s.values[0])?;
+            let v = self.masked(&v, &r.identity(&[b.dtype])[0], b.dtype)?;
+            let total = self.across(v, r.name, b.dtype)?;
+            // The combination itself is scalar: a temporary stands for the total.
+            let old = {
+                let saved = self.lane.take();
+                let old = self.scalar(&Expr::load(n, &at0))?;
+                self.lane = saved;
+                old
+            };
+            let text = match r.name {
+                "sum" => format!("{old} + {total}"),
+                "max" => format!("({old} < {total} ? {total} : {old})"),
+                _ => format!("({total} < {old} ? {total} : {old})"),
+            };
+            return self.assign_text(n, &at0, &text);
+        }
+        let value = match s.reducer {
+            None => s.values[0].clone(),
+            Some(r) => r.combine(&[Expr::load(n, i)], &s.values).remove(0),
+        };
+        let v = self.vector(&value)?;
+        if let Some(Place::Registers(Kind::Vectors)) = self.places.get(n) {
+            let r = self.register(n, &at0, Kind::Vectors)?;
+            self.line(&format!("{r} = {v};"));
+            return Ok(());
+        }
+        let partial = self.lane.as_ref().and_then(|l| l.partial.clone());
+        let local = !self.kernel.views().any(|w| w.name == *n);
+        if stride == Some(b.dtype.bits()) && b.dtype.bits() % 8 == 0 && (partial.is_none() || local) {
+            let (p, ..) = self.pointer(n, &at0)?;
+            self.line(&format!("*(m_{} *){p} = {v};", self.vector_type(b.dtype)));
+            return Ok(());
+        }
+        for k in 0..self.dialect.lanes {
+            let at: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &k.into())).collect();
+            let (p, ..) = self.pointer(n, &at)?;
+            let guard = partial.as_ref().map_or(String::new(), |e| format!("if ({k} < {e}) "));
+            self.line(&format!("{guard}*(m_{} *){p} = {v}[{k}];", c_type(b.dtype)));
+        }
+        Ok(())
+    }
+
+    fn assign_text(&mut self, n: &Name, index: &[Expr], text: &str) -> Result<(), CodegenError> {
+        match self.places.get(n) {
+            Some(Place::Registers(_)) => {
+                let r = self.register(n, index, Kind::Scalars)?;
+                self.line(&format!("{r} = {text};"));
+            }
+            _ => {
+                let (p, ..) = self.pointer(n, index)?;
+                self.line(&format!("*(m_{} *){p} = {text};", c_type(self.buffers[n].dtype)));
+            }
+        }
+        Ok(())
+    }
+}

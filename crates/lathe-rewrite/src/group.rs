@@ -1,0 +1,101 @@
+//! Which operators become one kernel.
+//!
+//! A contraction takes the contractions beside it that feed the same elementwise operator, and the elementwise operators
+//! behind it. Operators that work row by row and follow each other over the same rows become one. Everything else stands
+//! alone. A group's nodes run where the first of them stood or later, so no value is read before it is made.
+
+use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId};
+use std::collections::{HashMap, HashSet};
+
+/// Node indices of each group, in an order that respects data flow.
+pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usize>> {
+    let form = |i: usize| table.get(&g.nodes[i].op).expect("checked graph").form;
+    let producers = g.producers();
+    let uses = g.uses();
+    let mut taken: HashSet<usize> = HashSet::new();
+    let mut out: Vec<Vec<usize>> = vec![];
+    let producer = |v: ValueId| producers[v.0 as usize];
+
+    // Elementwise operators behind contractions: found from the elementwise side.
+    let mut epilogue: HashMap<usize, Vec<usize>> = HashMap::new();
+    for &i in nodes {
+        if form(i) != Form::Elementwise || g.nodes[i].outputs.iter().any(|o| g.ty(*o).encoding.is_some()) {
+            continue;
+        }
+        let feeding: Vec<usize> = g.nodes[i]
+            .inputs
+            .iter()
+            .filter(|v| uses[v.0 as usize] == 1)
+            .filter_map(|v| producer(*v))
+            .filter(|p| &*g.nodes[*p].op == "matmul" && nodes.contains(p) && !taken.contains(p))
+            .filter(|p| g.ty(g.nodes[*p].outputs[0]).shape == g.ty(g.nodes[i].outputs[0]).shape)
+            .collect();
+        // Several contractions share a kernel only when they read the same rows.
+        let same = feeding.windows(2).all(|w| g.nodes[w[0]].inputs[0] == g.nodes[w[1]].inputs[0]);
+        if feeding.is_empty() || !same {
+            continue;
+        }
+        taken.extend(feeding.iter().copied());
+        taken.insert(i);
+        let mut all = feeding;
+        all.sort_unstable();
+        all.push(i);
+        epilogue.insert(i, all);
+    }
+
+    let mut rows: Option<Vec<usize>> = None;
+    let leading = |i: usize| g.ty(*g.nodes[i].outputs.last().expect("a result")).shape.first().cloned();
+    for &i in nodes {
+        if let Some(all) = epilogue.remove(&i) {
+            out.extend(rows.take());
+            out.push(all);
+            continue;
+        }
+        if taken.contains(&i) {
+            continue;
+        }
+        let by_row = matches!(form(i), Form::Row | Form::Elementwise);
+        if !by_row {
+            // A row group may go on after an unrelated operator only if nothing of it is read in between.
+            if rows.as_ref().is_some_and(|r| depends(g, r, &g.nodes[i].inputs)) || !by_row {
+                out.extend(rows.take());
+            }
+            out.push(vec![i]);
+            continue;
+        }
+        match &mut rows {
+            Some(r) if joins(g, r, i, leading(r[0]), row_extent(g, i)) => r.push(i),
+            _ => {
+                out.extend(rows.take());
+                rows = Some(vec![i]);
+            }
+        }
+    }
+    out.extend(rows);
+    out
+}
+
+fn depends(g: &Graph, group: &[usize], inputs: &[ValueId]) -> bool {
+    group.iter().any(|n| g.nodes[*n].outputs.iter().any(|o| inputs.contains(o)))
+}
+
+/// The extent of the loop over rows: of what is written by row, or of the rows put into a cache.
+fn row_extent(g: &Graph, i: usize) -> Option<lathe_ir::Int> {
+    let n = &g.nodes[i];
+    let v = if &*n.op == "put" { n.inputs[1] } else { n.outputs[0] };
+    g.ty(v).shape.first().cloned()
+}
+
+fn joins(g: &Graph, group: &[usize], i: usize, _: Option<lathe_ir::Int>, extent: Option<lathe_ir::Int>) -> bool {
+    let n = &g.nodes[i];
+    if extent.is_none() || row_extent(g, group[0]) != extent {
+        return false;
+    }
+    // An operator that picks rows by number would read rows of other iterations.
+    let inside = |v: &ValueId| group.iter().any(|m| g.nodes[*m].outputs.contains(v));
+    if matches!(&*n.op, "take" | "combine") && n.inputs.iter().any(inside) {
+        return false;
+    }
+    // A cache is put into by its own rows only, and never read here.
+    n.inputs.iter().filter(|v| inside(v)).all(|v| g.value(*v).source != Source::State)
+}

@@ -1,0 +1,60 @@
+//! `pack`: constant weights of products get the layout that vectors read best: a `pack` node behind each. Nodes whose
+//! arguments are all constants run once, when the model is loaded.
+
+use crate::Pass;
+use lathe_ir::encodings::packed;
+use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
+use lathe_ir::{IrError, Name};
+use std::collections::HashMap;
+
+pub(crate) const PACK: Pass = Pass {
+    name: "pack",
+    doc: "constant weights of products lie 16 rows side by side",
+    run,
+};
+
+/// Operators that read a packed operand as well as a plain one, and which operand.
+const READERS: &[(&str, usize)] = &[("matmul", 1), ("expert_matmul", 1), ("take", 0)];
+
+fn run(g: &Graph, _: &OpTable) -> Result<Graph, IrError> {
+    // A constant is packed when all its uses can read it so, and one is a product.
+    let mut plan: HashMap<u32, Name> = HashMap::new();
+    for (i, v) in g.values.iter().enumerate() {
+        let Source::Const(_) = v.source else { continue };
+        let stored = v.ty.encoding.clone().unwrap_or_else(|| v.ty.dtype.to_string().into());
+        let rows = v.ty.shape.len().checked_sub(2).and_then(|r| v.ty.shape[r].as_const());
+        let uses: Vec<(&Node, usize)> = g
+            .nodes
+            .iter()
+            .flat_map(|n| n.inputs.iter().enumerate().filter(|(_, x)| x.0 as usize == i).map(move |(p, _)| (n, p)))
+            .collect();
+        let readable = uses.iter().all(|(n, p)| READERS.contains(&(&*n.op, *p)));
+        let product = uses.iter().any(|(n, _)| &*n.op != "take");
+        if let Some(name) = packed(&stored)
+            && readable
+            && product
+            && rows.is_some_and(|r| r % 16 == 0)
+            && Type::encoded(&name, &v.ty.shape).storage().is_some()
+        {
+            plan.insert(i as u32, name);
+        }
+    }
+    let mut out = Graph { nodes: vec![], ..g.clone() };
+    let mut done = HashMap::new();
+    let mut order: Vec<u32> = plan.keys().copied().collect();
+    order.sort_unstable();
+    for i in order {
+        let to = &plan[&i];
+        let from = lathe_ir::graph::ValueId(i);
+        let name = format!("{}.packed", g.value(from).name);
+        let v = out.add_value(&name, Type::encoded(to, &g.ty(from).shape), Source::Node);
+        let attrs = [("to".into(), Attr::Str(to.clone()))].into();
+        out.nodes.push(Node { op: "pack".into(), inputs: vec![from], attrs, outputs: vec![v] });
+        done.insert(from, v);
+    }
+    for n in &g.nodes {
+        let inputs = n.inputs.iter().map(|v| done.get(v).copied().unwrap_or(*v)).collect();
+        out.nodes.push(Node { inputs, ..n.clone() });
+    }
+    Ok(out)
+}

@@ -1,0 +1,204 @@
+//! From a graph to a step program: groups become naive kernels, values that cross groups get places in an arena, and
+//! threads meet between steps that touch the same bytes.
+
+use crate::group::groups;
+use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId};
+use lathe_ir::step::{Program, Step, StepBuffer, Storage, conflicts};
+use lathe_ir::tensor::{Access, HOST, Kernel};
+use lathe_ir::{Int, Name};
+use lathe_ops::lower_group;
+use std::collections::{HashMap, HashSet};
+
+/// What is known of the dimensions when a plan is made.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds {
+    /// Dimensions with one value.
+    pub fixed: HashMap<Name, i64>,
+    /// Largest values of the others.
+    pub most: HashMap<Name, i64>,
+}
+
+/// A kernel that a plan calls, as its operators' naive loops.
+#[derive(Clone, Debug)]
+pub struct PlannedKernel {
+    /// Its name in the program.
+    pub name: Name,
+    /// The naive program.
+    pub kernel: Kernel,
+    /// Form and name prefix of each operator in it.
+    pub parts: Vec<(Form, String)>,
+    /// The operators' names, for people.
+    pub operators: Vec<Name>,
+}
+
+/// A step program and the kernels it calls.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The steps that depend on constants only: run once, when the model is loaded.
+    pub load: Program,
+    /// The steps of a run.
+    pub run: Program,
+    /// The distinct kernels of both.
+    pub kernels: Vec<PlannedKernel>,
+    /// Bytes of the arena of the run's temporaries.
+    pub arena_bytes: i64,
+}
+
+/// Rows are stored padded to a multiple of this, so that kernels may work in whole tiles of 12, 6 or 4 rows.
+pub const ROW_PADDING: i64 = 12;
+
+const ALIGN: i64 = 64;
+
+struct Planner<'g> {
+    g: &'g Graph,
+    table: &'g OpTable,
+    bounds: &'g Bounds,
+    kernels: Vec<PlannedKernel>,
+    known: HashMap<String, usize>,
+    /// The value whose storage a linear value shares.
+    root: HashMap<ValueId, ValueId>,
+}
+
+/// Plans a graph whose dimensions are known as `bounds` says.
+pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
+    let mut constant: HashSet<ValueId> = HashSet::new();
+    for (i, v) in g.values.iter().enumerate() {
+        if matches!(v.source, Source::Const(_)) {
+            constant.insert(ValueId(i as u32));
+        }
+    }
+    let (mut at_load, mut at_run) = (vec![], vec![]);
+    for (i, n) in g.nodes.iter().enumerate() {
+        if n.inputs.iter().all(|v| constant.contains(v)) {
+            constant.extend(n.outputs.iter().copied());
+            at_load.push(i);
+        } else {
+            at_run.push(i);
+        }
+    }
+    let mut p = Planner { g, table, bounds, kernels: vec![], known: HashMap::new(), root: HashMap::new() };
+    for n in &g.nodes {
+        for (a, r) in table.get(&n.op).map_or(&[][..], |r| r.donates) {
+            let from = p.root.get(&n.inputs[*a]).copied().unwrap_or(n.inputs[*a]);
+            p.root.insert(n.outputs[*r], from);
+        }
+    }
+    let all_given = |_: ValueId| true;
+    let given = |v: ValueId| g.value(v).source != Source::Node || constant.contains(&v) || g.outputs.contains(&v);
+    let (load, _) = p.program(&format!("{}_load", g.name), &at_load, &all_given);
+    let (run, arena_bytes) = p.program(&g.name, &at_run, &given);
+    Plan { load, run, kernels: p.kernels, arena_bytes }
+}
+
+impl Planner<'_> {
+    fn most(&self, n: &str) -> Option<i64> {
+        self.bounds.fixed.get(n).or_else(|| self.bounds.most.get(n)).copied()
+    }
+
+    /// Largest size of a value's storage, rows padded.
+    fn bytes(&self, v: ValueId) -> i64 {
+        let mut t = self.g.ty(v).clone();
+        t.shape = t
+            .shape
+            .iter()
+            .map(|d| match d.as_const() {
+                Some(c) => Int::from(c),
+                None => {
+                    let n = d.eval(&|n| self.most(n)).unwrap_or(0);
+                    Int::from((n + ROW_PADDING - 1) / ROW_PADDING * ROW_PADDING)
+                }
+            })
+            .collect();
+        // One row runs in kernels of their own, without padding.
+        let bits = t.bits().eval(&|n| self.most(n)).unwrap_or(0);
+        ((bits + 7) / 8 + ALIGN - 1) / ALIGN * ALIGN
+    }
+
+    fn program(&mut self, name: &str, nodes: &[usize], given: &dyn Fn(ValueId) -> bool) -> (Program, i64) {
+        let g = self.g;
+        let groups = groups(g, self.table, nodes);
+        let mut readers: HashMap<ValueId, HashSet<usize>> = HashMap::new();
+        for (gi, group) in groups.iter().enumerate() {
+            for v in group.iter().flat_map(|n| &g.nodes[*n].inputs) {
+                readers.entry(*v).or_default().insert(gi);
+            }
+        }
+        let mut program = Program {
+            name: name.into(),
+            dims: g.dims.iter().map(|(n, _)| n.clone()).collect(),
+            ..Program::default()
+        };
+        let mut calls: Vec<(Name, Vec<(ValueId, bool)>)> = vec![];
+        let mut life: HashMap<ValueId, (usize, usize)> = HashMap::new();
+        for (gi, group) in groups.iter().enumerate() {
+            let outside =
+                |v: ValueId| given(v) || readers.get(&v).is_some_and(|r| r.iter().any(|x| *x != gi));
+            let k = lower_group(g, self.table, group, &outside, &self.bounds.fixed);
+            let text = k.kernel.to_string();
+            let next = self.kernels.len();
+            let id = *self.known.entry(text).or_insert(next);
+            if id == next {
+                let operators = group.iter().map(|n| g.nodes[*n].op.clone()).collect();
+                let name = format!("k{next}").into();
+                self.kernels.push(PlannedKernel { name, kernel: k.kernel.clone(), parts: k.parts, operators });
+            }
+            let args: Vec<(ValueId, bool)> = k
+                .args
+                .iter()
+                .zip(&k.kernel.params)
+                .map(|(v, p)| (self.root.get(v).copied().unwrap_or(*v), p.access != Access::In))
+                .collect();
+            for (v, _) in &args {
+                let l = life.entry(*v).or_insert((calls.len(), calls.len()));
+                l.1 = calls.len();
+            }
+            calls.push((self.kernels[id].name.clone(), args));
+        }
+
+        // Places: first fit over the values alive at the same time, largest first among those born together.
+        let mut order: Vec<(ValueId, (usize, usize))> = life.into_iter().collect();
+        order.sort_by_key(|(v, (born, _))| (*born, std::cmp::Reverse(self.bytes(*v)), *v));
+        let mut placed: Vec<(i64, i64, usize)> = vec![];
+        let mut arena = 0;
+        let mut index: HashMap<ValueId, u32> = HashMap::new();
+        for (v, (born, dies)) in order {
+            let bytes = self.bytes(v);
+            let storage = if given(v) {
+                Storage::Given
+            } else {
+                placed.retain(|(_, _, d)| *d >= born);
+                placed.sort_unstable();
+                let mut at = 0;
+                for (start, size, _) in &placed {
+                    if at + bytes <= *start {
+                        break;
+                    }
+                    at = at.max(start + size);
+                }
+                placed.push((at, bytes, dies));
+                arena = arena.max(at + bytes);
+                Storage::Planned(at)
+            };
+            index.insert(v, program.buffers.len() as u32);
+            program.buffers.push(StepBuffer {
+                name: g.value(v).name.clone(),
+                bytes: bytes.into(),
+                tier: HOST.into(),
+                storage,
+            });
+        }
+        let mut open: Vec<Step> = vec![];
+        for (kernel, args) in calls {
+            let (values, writes): (Vec<ValueId>, Vec<bool>) = args.into_iter().unzip();
+            let args = values.iter().map(|v| index[v]).collect();
+            let step = Step::Call { kernel, args, writes };
+            if open.iter().any(|o| conflicts(&program, o, &step, &|_| None)) {
+                program.steps.push(Step::Meet);
+                open.clear();
+            }
+            open.push(step.clone());
+            program.steps.push(step);
+        }
+        (program, arena)
+    }
+}

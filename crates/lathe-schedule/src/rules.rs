@@ -1,0 +1,48 @@
+//! Schedules by rule: from the forms of a kernel's operators and the target, without search.
+
+mod attention;
+mod contraction;
+mod rows;
+
+use crate::{Schedule, ScheduleError};
+use lathe_ir::graph::Form;
+use lathe_ir::tensor::{Kernel, Stmt};
+use lathe_machine::Target;
+
+/// Lanes of f32 in the vectors that packed layouts are made for.
+pub(crate) const LANES: i64 = 16;
+
+/// Schedules the naive kernel of a group; `parts` are the form and name prefix of each operator, in order.
+pub fn schedule(kernel: Kernel, parts: &[(Form, String)], target: &Target) -> Result<Schedule, ScheduleError> {
+    let mut s = Schedule::new(kernel);
+    match parts.first() {
+        Some((Form::Contraction, _)) => contraction::apply(&mut s, parts, target)?,
+        Some((Form::Attention, p)) => attention::apply(&mut s, p)?,
+        Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
+        _ => {}
+    }
+    parallel_outermost(&mut s)?;
+    Ok(s)
+}
+
+/// Gives the one outermost loop to the cores when it is spatial.
+fn parallel_outermost(s: &mut Schedule) -> Result<(), ScheduleError> {
+    let outer: Vec<_> = s.kernel().body.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).cloned().collect();
+    if let [Stmt::For(l)] = outer.as_slice()
+        && l.iter == lathe_ir::tensor::Iter::Spatial
+        && &*l.level == lathe_ir::tensor::SERIAL
+        && outer.len() == s.kernel().body.len()
+    {
+        s.step(&format!("parallel {}", l.var))?;
+    }
+    Ok(())
+}
+
+/// Names of temporaries allocated at the top of the kernel.
+fn temporaries(k: &Kernel) -> Vec<String> {
+    let top = k.body.iter().filter_map(|s| match s {
+        Stmt::Alloc(b) => Some(b.name.to_string()),
+        _ => None,
+    });
+    top.collect()
+}

@@ -1,0 +1,50 @@
+//! Attention in one pass over the keys, a page of 16 at a time: scores with a key in each lane, the online softmax, then
+//! values with a component in each lane. Heads that share keys share each loaded vector.
+
+use super::LANES;
+use crate::{Schedule, ScheduleError};
+use lathe_ir::tensor::{find_loop, REGISTER};
+
+pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
+    let n = |w: &str| format!("{p}_{w}");
+    let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
+    let one_token = extent(s, "0") == Some(1);
+    let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
+    for l in ["js", "jm", "jp", "jl", "jo"] {
+        s.step(&format!("split {} {LANES}", n(l)))?;
+    }
+    if whole {
+        for l in ["c", "z", "y"] {
+            s.step(&format!("split {} {LANES}", n(l)))?;
+        }
+    }
+    s.step(&format!("join {} {}", n("js.o"), n("jm.o")))?;
+    s.step(&format!("online {} {} {} {}", n("js.o"), n("jp.o"), n("jl.o"), n("jo.o")))?;
+    s.step(&format!("contract {}", n("s")))?;
+    s.step(&format!("contract {}", n("p")))?;
+    s.step(&format!("sink {}", n("js.i")))?;
+    for l in ["js", "jm", "jp", "jl"] {
+        s.step(&format!("vectorize {}.i", n(l)))?;
+    }
+    let heads = extent(s, "r").unwrap_or(1);
+    let together = (1..=4).rev().find(|f| heads % f == 0).unwrap_or(1);
+    let share = !one_token && together > 1 && whole;
+    if share {
+        s.step(&format!("split {} {together}", n("r")))?;
+        let stop: Vec<String> =
+            ["js.i", "jm.i", "jp.i", "jl.i", "c.o", "z.o", "y.o"].iter().map(|w| n(w)).collect();
+        s.step(&format!("sink {} {}", n("r.i"), stop.join(" ")))?;
+        s.step(&format!("unroll {}", n("r.i")))?;
+    }
+    if whole {
+        for l in ["c", "z", "y"] {
+            s.step(&format!("vectorize {}.i", n(l)))?;
+            s.step(&format!("unroll {}.o", n(l)))?;
+        }
+        s.step(&format!("set_memory {} {REGISTER}", n("o")))?;
+    }
+    s.step(&format!("set_memory {} {REGISTER}", n("s")))?;
+    s.step(&format!("fuse {} {}", n("0"), n("g")))?;
+    let r = if share { n("r.o") } else { n("r") };
+    s.step(&format!("fuse {} {r}", n("0.f")))
+}

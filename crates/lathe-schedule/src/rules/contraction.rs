@@ -1,0 +1,123 @@
+//! Matrix products over weights packed 16 rows side by side: a tile of accumulators in registers, one vector of weights
+//! for many rows of activations, the epilogue on the tile.
+
+use super::rows::vectorize_inner;
+use super::{LANES, temporaries};
+use crate::intrinsics::INTRINSICS;
+use crate::lanes::lane;
+use crate::{Schedule, ScheduleError};
+use lathe_ir::graph::Form;
+use lathe_ir::tensor::{Node, find_block, find_loop, loop_bounds};
+use lathe_machine::Target;
+
+/// Rows of activations in a tile: as many accumulators as registers allow, twice (integer sums and their float totals).
+const ROWS_INTEGER: i64 = 12;
+/// The same with floats, where decoded weights need registers too.
+const ROWS_FLOAT: i64 = 6;
+/// Tiles of rows that share a vector of weights before the next one is read.
+const BLOCK: i64 = 8;
+
+/// The rows a matrix product computes at a time: activations must be stored padded to a multiple of this.
+pub(crate) fn rows_of(integer: bool) -> i64 {
+    if integer { ROWS_INTEGER } else { ROWS_FLOAT }
+}
+
+pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)], target: &Target) -> Result<(), ScheduleError> {
+    let p = &parts[0].1;
+    let (m, n) = (format!("{p}_m"), format!("{p}_n"));
+    let products: Vec<&String> = parts.iter().filter(|(f, _)| *f == Form::Contraction).map(|(_, p)| p).collect();
+    let ragged = find_loop(&s.kernel().body, &m).is_none();
+    for (form, q) in &parts[1..] {
+        let other = if *form == Form::Contraction { "m" } else { "0" };
+        s.step(&format!("join {m} {q}_{other}"))?;
+    }
+    for (form, q) in &parts[1..] {
+        let other = if *form == Form::Contraction { "n" } else { "1" };
+        s.step(&format!("join {n} {q}_{other}"))?;
+    }
+    for t in temporaries(s.kernel()) {
+        s.step(&format!("contract {t}"))?;
+    }
+    if !packed(s, p, &n) {
+        return vectorize_inner(s);
+    }
+    let integer = find_block(&s.kernel().body, &format!("{p}_is")).is_some();
+    s.step(&format!("split {n} {LANES}"))?;
+    let rows = if ragged {
+        None
+    } else if find_loop(&s.kernel().body, &m).and_then(|l| l.extent.as_int()) == Some(1) {
+        Some(m.clone())
+    } else {
+        s.step(&format!("split {m} {}", rows_of(integer)))?;
+        s.step(&format!("pad {m}.i"))?;
+        Some(format!("{m}.i"))
+    };
+    for q in &products {
+        // The inner sums: four bytes an instruction, or a block's columns written out so that shifts are constant.
+        s.step(&format!("split {q}_k {}", if integer { 4 } else { inner_columns(s, q) }))?;
+    }
+    s.step(&format!("sink {n}.i"))?;
+    if let Some(rows) = &rows {
+        s.step(&format!("sink {rows} {n}.i"))?;
+    }
+    for q in &products {
+        if integer {
+            s.step(&format!("sink {q}_k.i"))?;
+            s.step(&format!("unroll {q}_k.o"))?;
+        } else {
+            s.step(&format!("unroll {q}_k.i"))?;
+        }
+    }
+    if integer && INTRINSICS.iter().any(|i| i.name == "dpbusd" && target.features.contains(i.feature)) {
+        s.step(&format!("tensorize {n}.i dpbusd"))?;
+    }
+    s.step(&format!("vectorize {n}.i"))?;
+    if let Some(rows) = &rows {
+        s.step(&format!("unroll {rows}"))?;
+        if rows.ends_with(".i") {
+            s.step(&format!("split {m}.o {BLOCK}"))?;
+            s.step(&format!("interchange {m}.o.i"))?;
+            s.step(&format!("fuse {m}.o.o {n}.o"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Columns to write out in a float product: those that share a packed word, else a few.
+fn inner_columns(s: &Schedule, q: &str) -> i64 {
+    let sub_byte = s.kernel().views().any(|b| b.dtype.bits() < 32 && b.dtype.is_int());
+    let extent = find_loop(&s.kernel().body, &format!("{q}_k")).and_then(|l| l.extent.as_int()).unwrap_or(1);
+    let want = if sub_byte { 32 } else { 8 };
+    (1..=want).rev().find(|f| extent % f == 0).unwrap_or(1)
+}
+
+/// Whether the rows of the weights lie side by side: the weights' loads are vectors along the loop of columns.
+fn packed(s: &Schedule, p: &str, n: &str) -> bool {
+    let k = s.kernel();
+    let whole = find_loop(&k.body, n).and_then(|l| l.extent.as_int()).is_some_and(|e| e % LANES == 0);
+    let Some(block) = find_block(&k.body, &format!("{p}_is")).or_else(|| find_block(&k.body, &format!("{p}_s")))
+    else {
+        return false;
+    };
+    let Ok(after) = ({
+        let mut t = s.clone();
+        t.step(&format!("split {n} {LANES}")).map(|()| t)
+    }) else {
+        return false;
+    };
+    let Some(block) = find_block(&after.kernel().body, &block.name) else { return false };
+    let bounds = loop_bounds(after.kernel());
+    let inner = format!("{n}.i");
+    let mut ok = whole;
+    for v in &block.values {
+        v.visit(&mut |e| {
+            if let Node::Load(b, i) = &**e
+                && let Some(b) = after.kernel().buffer(b)
+            {
+                let stride = lane(&b, i, &inner, &bounds).map(|l| l.stride);
+                ok &= stride.is_some_and(|s| s == 0 || s == b.dtype.bits() || s == 32);
+            }
+        });
+    }
+    ok
+}

@@ -1,0 +1,87 @@
+//! Operators that work row by row: one loop over rows for all of them, temporaries of one row, vectors inside a row.
+
+use super::{LANES, temporaries};
+use crate::lanes::lane;
+use crate::{Schedule, ScheduleError};
+use lathe_ir::graph::Form;
+use lathe_ir::tensor::{Expr, For, Iter, Kernel, Node, SERIAL, Stmt, for_each, loop_bounds};
+use std::sync::Arc;
+
+pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
+    let row = |p: &str| format!("{p}_0");
+    let first = row(&parts[0].1);
+    for (_, p) in &parts[1..] {
+        s.step(&format!("join {first} {}", row(p)))?;
+    }
+    for t in temporaries(s.kernel()) {
+        s.step(&format!("contract {t}"))?;
+    }
+    vectorize_inner(s)
+}
+
+/// Vectorizes every innermost loop whose accesses run along with it.
+pub(super) fn vectorize_inner(s: &mut Schedule) -> Result<(), ScheduleError> {
+    for l in innermost(s.kernel()) {
+        if !suits(s.kernel(), &l) {
+            continue;
+        }
+        let v = &l.var;
+        s.step(&format!("split {v} {LANES}"))?;
+        if l.iter == Iter::Reduce {
+            s.step(&format!("rfactor {v}.i"))?;
+        }
+        s.step(&format!("vectorize {v}.i"))?;
+    }
+    Ok(())
+}
+
+fn innermost(k: &Kernel) -> Vec<Arc<For>> {
+    let mut out = vec![];
+    for_each(&k.body, &mut |s| {
+        if let Stmt::For(l) = s
+            && &*l.level == SERIAL
+            && l.body.iter().all(|s| matches!(s, Stmt::Store(_)))
+        {
+            out.push(l.clone());
+        }
+    });
+    out
+}
+
+fn suits(k: &Kernel, l: &For) -> bool {
+    let whole = l.extent.as_int().is_some_and(|n| n % LANES == 0);
+    if !whole || !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
+        return false;
+    }
+    let bounds = loop_bounds(k);
+    let along = |n: &str, i: &[Expr], store: bool| {
+        let Some(b) = k.buffer(n) else { return false };
+        match lane(&b, i, &l.var, &bounds) {
+            Some(a) if a.stride == b.dtype.bits() && a.stride >= 8 => true,
+            Some(a) => a.stride == 0 && (!store || l.iter == Iter::Reduce),
+            None => false,
+        }
+    };
+    let (mut ok, mut slow) = (true, false);
+    for s in &l.body {
+        let Stmt::Store(b) = s else { continue };
+        for (n, i) in &b.targets {
+            ok &= along(n, i, true);
+        }
+        for v in &b.values {
+            v.visit(&mut |e| match &**e {
+                Node::Load(n, i) => ok &= along(n, i, false),
+                // Library calls run lane by lane anyway.
+                Node::Unary(u, _) => {
+                    use lathe_ir::tensor::Unary::{Cos, Log, Sin, Tanh};
+                    slow |= matches!(u, Sin | Cos | Log | Tanh);
+                }
+                _ => {}
+            });
+        }
+        if l.iter == Iter::Reduce && b.reducer.is_none_or(|r| r.arity != 1) {
+            ok = false;
+        }
+    }
+    ok && !slow
+}

@@ -1,0 +1,80 @@
+//! Schedules by rule keep the meaning: every operator's scheduled kernel, run by the interpreter, equals its naive one,
+//! and replays from it by its trace.
+
+use lathe_ir::graph::{Graph, Source, Type};
+use lathe_ir::tensor::{Memory, interpret};
+use lathe_ir::{Int, Tensor};
+use lathe_machine::Target;
+use lathe_ops::{lower_group, table};
+use lathe_schedule::{Schedule, schedule};
+use std::collections::HashMap;
+
+fn type_of(t: &Tensor) -> Type {
+    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
+    Type { shape, dtype: t.dtype, encoding: t.encoding.as_ref().map(|e| e.name.clone()) }
+}
+
+#[test]
+fn scheduled_kernels_keep_the_meaning() {
+    let table = table();
+    let mut fast = Target::portable();
+    fast.features.insert("avx512vnni".into());
+    for row in table.rows() {
+        for seed in 0..20 {
+            let (args, attrs) = (row.sample)(seed);
+            let mut g = Graph::new(row.name, &[]);
+            let ins: Vec<_> = args
+                .iter()
+                .enumerate()
+                .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
+                .collect();
+            let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
+            g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
+            let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
+            for target in [&fast, &Target::portable()] {
+                let s = schedule(k.kernel.clone(), &k.parts, target)
+                    .unwrap_or_else(|e| panic!("{} seed {seed}: {e}\n{}", row.name, k.kernel));
+                let again = Schedule::replay(k.kernel.clone(), &s.trace()).unwrap();
+                assert_eq!(again.kernel(), s.kernel());
+                let run = |kernel| {
+                    let mut m = Memory::new(&[]);
+                    for (p, v) in k.kernel.params.iter().zip(&k.args) {
+                        // Room for padding behind each argument.
+                        let mut bytes = match ins.iter().position(|i| i == v) {
+                            Some(i) => args[i].bytes.clone(),
+                            None => vec![0; g.ty(*v).bits().as_const().unwrap() as usize / 8],
+                        };
+                        bytes.resize(bytes.len() + 16384, 0);
+                        m.set(&p.name, &bytes);
+                    }
+                    let mut padded: lathe_ir::tensor::Kernel = kernel;
+                    for v in padded.params.iter_mut().flat_map(|p| &mut p.views) {
+                        for d in 0..v.shape.len() {
+                            let (n, m) = (v.shape[d].as_const().unwrap(), v.padding(d));
+                            v.shape[d] = ((n + m - 1) / m * m).into();
+                        }
+                    }
+                    interpret(&padded, &mut m).unwrap_or_else(|e| panic!("{e}\n{padded}"));
+                    m
+                };
+                let (a, b) = (run(k.kernel.clone()), run(s.kernel().clone()));
+                for (p, v) in k.kernel.params.iter().zip(&k.args) {
+                    let n = g.ty(*v).bits().as_const().unwrap() as usize / 8;
+                    let shape: Vec<usize> =
+                        g.ty(*v).shape.iter().map(|d| d.as_const().unwrap() as usize).collect();
+                    let read = |m: &Memory| Tensor {
+                        shape: shape.clone(),
+                        dtype: g.ty(*v).dtype,
+                        encoding: g.ty(*v).storage().map(std::sync::Arc::new),
+                        bytes: m.params[&p.name][..n].to_vec(),
+                    };
+                    let (x, y) = (read(&a).values(), read(&b).values());
+                    let scale = x.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
+                    for (x, y) in x.iter().zip(&y) {
+                        assert!((x - y).abs() <= 1e-5 * scale, "{} seed {seed}: {x} {y}\n{}\n{}", row.name, s.trace(), s.kernel());
+                    }
+                }
+            }
+        }
+    }
+}
