@@ -1,0 +1,51 @@
+//! How a verb can end other than well.
+
+use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
+use lathe_engine::EngineError;
+use lathe_models::{ChatError, GgufError, SourceError, TokenizerError};
+use lathe_runtime::RuntimeError;
+
+/// Why a verb ended early.
+#[derive(Debug)]
+pub enum Failure {
+    /// Something for the user to read.
+    Error(Box<Diagnostic>),
+    /// The user pressed Ctrl-C.
+    Interrupted,
+    /// Nobody reads the output any more.
+    BrokenPipe,
+}
+
+impl Failure {
+    /// The command line itself is wrong.
+    pub fn usage(what: &str) -> Failure {
+        Diagnostic::new("usage", Fault::User, what).into()
+    }
+}
+
+impl From<Diagnostic> for Failure {
+    fn from(diagnostic: Diagnostic) -> Self {
+        Failure::Error(Box::new(diagnostic))
+    }
+}
+
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        match error {
+            EngineError::Interrupted => Failure::Interrupted,
+            error => error.diagnostic().into(),
+        }
+    }
+}
+
+macro_rules! from_rooms {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                error.diagnostic().into()
+            }
+        }
+    )*};
+}
+
+from_rooms!(ChatError, GgufError, SourceError, TokenizerError, RuntimeError);

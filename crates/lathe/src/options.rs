@@ -1,0 +1,95 @@
+//! Options that several verbs share.
+
+use clap::{Args, ValueEnum};
+use lathe_engine::{EngineError, Sampling};
+
+/// Which model.
+#[derive(Args)]
+pub struct ModelOption {
+    /// A GGUF file, a built-in name (`lathe models`), or a Hugging Face repository as org/name[:file.gguf].
+    #[arg(long, value_name = "M", default_value = "smollm2-135m")]
+    pub model: String,
+}
+
+/// How it is computed.
+#[derive(Args)]
+pub struct ComputeOptions {
+    /// Threads that compute [default: the processor's cores].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// fast: 8-bit activations where weights are quantized; exact: f32 activations.
+    #[arg(long, value_name = "P", default_value = "fast")]
+    pub precision: Precision,
+}
+
+impl ComputeOptions {
+    /// How many threads compute.
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(|| lathe_runtime::detect_cpu().cores, usize::from)
+    }
+}
+
+/// How exact the arithmetic is.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Precision {
+    /// Activations are quantized where weights are.
+    Fast,
+    /// Activations stay f32.
+    Exact,
+}
+
+impl From<Precision> for lathe_engine::Precision {
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::Fast => lathe_engine::Precision::Fast,
+            Precision::Exact => lathe_engine::Precision::Exact,
+        }
+    }
+}
+
+/// How tokens are chosen.
+#[derive(Args)]
+pub struct SamplingOptions {
+    /// 0 always takes the likeliest token, so the same prompt gives the same answer; 0.7 is livelier.
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    temperature: f32,
+    /// Choose among the K likeliest tokens only (0: all).
+    #[arg(long, value_name = "K", default_value_t = 0)]
+    top_k: usize,
+    /// Choose among the likeliest tokens that together have this probability.
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    top_p: f32,
+    /// Choose among tokens at least this fraction as likely as the likeliest.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    min_p: f32,
+    /// Above 1, tokens that are there already become less likely.
+    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    repetition_penalty: f32,
+    /// Another seed, another answer (with a temperature above 0).
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+}
+
+impl SamplingOptions {
+    /// The sampling they describe, checked.
+    pub fn sampling(&self) -> Result<Sampling, EngineError> {
+        let SamplingOptions { temperature, top_k, top_p, min_p, repetition_penalty, seed } = *self;
+        let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed };
+        sampling.check()?;
+        Ok(sampling)
+    }
+}
+
+/// When an answer ends.
+#[derive(Args)]
+pub struct AnswerOptions {
+    /// The most tokens of an answer.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..), default_value_t = 512)]
+    pub max_tokens: u32,
+    /// End the answer before this text; may be given several times.
+    #[arg(long, value_name = "TEXT")]
+    pub stop: Vec<String>,
+    /// Tokens that the model can see at once, the prompt's and the answer's [default: as many as are needed].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub context: Option<u32>,
+}

@@ -1,0 +1,39 @@
+//! Standard output and standard error. A closed pipe is not an error but the end.
+
+use std::io::{self, ErrorKind, Write};
+
+use lathe_diagnostic::{Diagnostic, Fault};
+use serde_json::Value;
+
+use crate::failure::Failure;
+
+/// Writes text to standard output, at once.
+pub fn text(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(failed)
+}
+
+/// Writes text that ends its line.
+pub fn line(line: &str) -> Result<(), Failure> {
+    text(&format!("{}\n", line.strip_suffix('\n').unwrap_or(line)))
+}
+
+/// Writes one object.
+pub fn json(value: &Value) -> Result<(), Failure> {
+    line(&value.to_string())
+}
+
+/// Writes one line to standard error, as well as that can be done.
+pub fn message(message: &str) {
+    let line: Vec<&str> = message.split_whitespace().collect();
+    let _ = writeln!(io::stderr(), "{}", line.join(" "));
+}
+
+fn failed(error: io::Error) -> Failure {
+    match error.kind() {
+        ErrorKind::BrokenPipe => Failure::BrokenPipe,
+        _ => {
+            Diagnostic::new("output", Fault::Environment, format!("cannot write the output: {error}")).into()
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! Telling whoever waits: a bar on a terminal; elsewhere one line, and only for what takes over two seconds.
+
+use std::io::{IsTerminal, stderr};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use lathe_engine::Stage;
+use lathe_models::{Progress, TerminalProgress};
+
+use crate::output;
+
+/// What takes longer is worth a line.
+const LONG: Duration = Duration::from_secs(2);
+
+/// What takes less is not worth a bar that flickers by.
+const MOMENT: Duration = Duration::from_millis(300);
+
+/// Shows what a download or a load is doing; clears it when dropped.
+pub struct Status {
+    started: Instant,
+    terminal: bool,
+    /// What is being done, while nothing was said of it.
+    unsaid: Option<String>,
+    download: TerminalProgress,
+    stage: Option<(Stage, ProgressBar)>,
+}
+
+impl Status {
+    /// Nothing is being done yet.
+    pub fn new() -> Status {
+        let terminal = stderr().is_terminal();
+        Status {
+            started: Instant::now(),
+            terminal,
+            unsaid: None,
+            download: TerminalProgress::default(),
+            stage: None,
+        }
+    }
+
+    /// `done` of `total` parts of a stage of loading are done.
+    pub fn stage(&mut self, stage: Stage, done: usize, total: usize) {
+        if self.terminal {
+            self.bar(stage, done as u64, total as u64);
+        } else if self.stage.as_ref().is_none_or(|(shown, _)| *shown != stage) {
+            self.stage = Some((stage, ProgressBar::hidden()));
+            self.unsaid = Some(stage.describe().to_owned());
+        } else {
+            self.say();
+        }
+    }
+
+    fn bar(&mut self, stage: Stage, done: u64, total: u64) {
+        if self.started.elapsed() < MOMENT {
+            return;
+        }
+        if self.stage.as_ref().is_none_or(|(shown, _)| *shown != stage) {
+            self.clear();
+            let bar = ProgressBar::new(total);
+            let form = "{msg} [{bar:30}] {pos} of {len}";
+            let style = ProgressStyle::with_template(form).expect("the template is valid");
+            bar.set_style(style.progress_chars("=> "));
+            bar.set_message(stage.describe());
+            self.stage = Some((stage, bar));
+        }
+        if let Some((_, bar)) = &self.stage {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+
+    fn say(&mut self) {
+        if self.started.elapsed() > LONG
+            && let Some(what) = self.unsaid.take()
+        {
+            output::message(&format!("{what} ..."));
+        }
+    }
+
+    fn clear(&mut self) {
+        if let Some((_, bar)) = self.stage.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Progress for Status {
+    fn begin(&mut self, what: &str, total: Option<u64>) {
+        match self.terminal {
+            true => self.download.begin(what, total),
+            false => self.unsaid = Some(what.to_owned()),
+        }
+    }
+
+    fn advance(&mut self, done: u64) {
+        match self.terminal {
+            true => self.download.advance(done),
+            false => self.say(),
+        }
+    }
+
+    fn end(&mut self) {
+        self.download.end();
+        self.unsaid = None;
+    }
+}
+
+impl Drop for Status {
+    fn drop(&mut self) {
+        self.download.end();
+        self.clear();
+    }
+}

@@ -1,0 +1,141 @@
+//! `lathe bench`: how fast something is, and how near to the floor that this machine sets in the same minutes.
+
+mod foreign;
+mod measure;
+
+use clap::{Args, Subcommand};
+use lathe_runtime::Pool;
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::interrupt::Listening;
+use crate::model::Model;
+use crate::options::{ModelOption, Precision};
+use crate::output;
+use measure::{Bench as Case, Row};
+
+const EXAMPLES: &str = "\
+Each sample measures this machine's read bandwidth and peak rates, then prefill, then decode; medians are printed.
+The decode floor is the time to read weights, keys and values once; the prefill floor is the time of the operations, each
+at its own type's peak, with logits for the last token only. 100% of a floor cannot be beaten.
+Samples in which other processes take over 5% of the machine are taken again.
+
+Examples:
+  lathe bench model
+  lathe bench model --prompt 512 --generate 128 --batch 1,4,16 --threads 1,2 --json";
+
+/// Measure how fast something is
+#[derive(Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Prefill and decode of a model
+    Model(BenchModel),
+}
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+struct BenchModel {
+    #[command(flatten)]
+    model: ModelOption,
+    /// Tokens of each prompt.
+    #[arg(long, value_name = "N", default_value_t = 512, value_parser = clap::value_parser!(u32).range(1..))]
+    prompt: u32,
+    /// Decode steps of a sample.
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..))]
+    generate: u32,
+    /// Sequences at once.
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1",
+        value_parser = clap::value_parser!(u16).range(1..=1024))]
+    batch: Vec<u16>,
+    /// Threads that compute [default: 1 and the processor's cores].
+    #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Vec<u16>,
+    /// Samples of each case.
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    samples: u16,
+    /// fast: 8-bit activations where weights are quantized; exact: f32 activations.
+    #[arg(long, value_name = "P", default_value = "fast")]
+    precision: Precision,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Bench {
+    /// Does it.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.what {
+            What::Model(model) => model.run(),
+        }
+    }
+}
+
+impl BenchModel {
+    fn run(self) -> Result<(), Failure> {
+        let model = Model::open(&self.model.model)?;
+        let (prompt, generate) = (self.prompt as usize, self.generate as usize);
+        let most = self.batch.iter().copied().max().map_or(1, usize::from);
+        // Each sequence waits for the others' prompts, and decodes meanwhile.
+        let context = prompt + generate + measure::steps_to_start(most, prompt) + 1;
+        let context = model.context_for(usize::MAX, u32::try_from(context).ok())?;
+        let threads: Vec<usize> = match self.threads.is_empty() {
+            true => cores(),
+            false => self.threads.iter().map(|&n| n.into()).collect(),
+        };
+        let mut rows = Vec::new();
+        for threads in threads {
+            let engine = model.load(self.precision, threads, context, most)?;
+            let interrupt = Listening::begin();
+            let pool = Pool::new(threads)?;
+            let mut bench = Case { engine, pool, threads, prompt, generate, interrupt };
+            let batches: Vec<usize> = self.batch.iter().map(|&n| n.into()).collect();
+            let new = bench.rows(&batches, self.samples.into())?;
+            if !self.json {
+                print(&new, rows.is_empty())?;
+            }
+            rows.extend(new);
+        }
+        if self.json {
+            let precision = match self.precision {
+                Precision::Fast => "fast",
+                Precision::Exact => "exact",
+            };
+            let rows: Vec<Value> = rows.iter().map(|row| row.to_json(prompt, generate)).collect();
+            output::json(&json!({ "model": self.model.model, "precision": precision, "rows": rows }))?;
+        }
+        Ok(())
+    }
+}
+
+/// One thread and all of them.
+fn cores() -> Vec<usize> {
+    let mut counts = vec![1, lathe_runtime::detect_cpu().cores];
+    counts.dedup();
+    counts
+}
+
+fn print(rows: &[Row], head: bool) -> Result<(), Failure> {
+    if head {
+        output::line(
+            "threads  batch   prefill tok/s  of floor   decode tok/s  of floor   read GB/s   other load",
+        )?;
+    }
+    for r in rows {
+        let (prefill, decode) = (100.0 * r.prefill_floor_fraction, 100.0 * r.decode_floor_fraction);
+        output::line(&format!(
+            "{:>7}  {:>5}  {:>14.1}  {prefill:>7.0}%  {:>13.1}  {decode:>7.0}%  {:>10.1}  {:>11}",
+            r.threads,
+            r.batch,
+            r.prefill_tokens_per_s,
+            r.decode_tokens_per_s,
+            r.bandwidth / 1e9,
+            r.foreign.map_or("unknown".into(), |load| format!("{:.0}%", 100.0 * load)),
+        ))?;
+    }
+    Ok(())
+}

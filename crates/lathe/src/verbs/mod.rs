@@ -1,0 +1,55 @@
+//! The verbs, one thin file each: what it takes, what it does, what it prints.
+
+mod bench;
+mod chat;
+mod machine;
+mod models;
+mod pull;
+mod run;
+mod score;
+mod show;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Subcommand;
+
+use crate::failure::Failure;
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Continue or answer one prompt
+    Run(run::Run),
+    /// Talk with a model
+    Chat(chat::Chat),
+    /// Measure how well a model foresees a text
+    Score(score::Score),
+    /// Fetch a model into the cache
+    Pull(pull::Pull),
+    /// List the models that have names, and those in the cache
+    Models(models::Models),
+    /// Measure and describe this machine
+    Machine(machine::Machine),
+    /// Measure how fast something is
+    Bench(bench::Bench),
+    /// Show what the compiler made of a model
+    Show(show::Show),
+}
+
+impl Verb {
+    /// Does it; `start` is when the process began.
+    pub fn run(self, start: Instant) -> Result<ExitCode, Failure> {
+        let done = match self {
+            Verb::Run(verb) => return verb.run(start),
+            Verb::Chat(verb) => verb.run(),
+            Verb::Score(verb) => verb.run(),
+            Verb::Pull(verb) => verb.run(),
+            Verb::Models(verb) => verb.run(),
+            Verb::Machine(verb) => verb.run(),
+            Verb::Bench(verb) => verb.run(),
+            Verb::Show(verb) => verb.run(),
+        };
+        done.map(|()| ExitCode::SUCCESS)
+    }
+}

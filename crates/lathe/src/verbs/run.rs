@@ -1,0 +1,148 @@
+//! `lathe run`: one prompt, one answer, streamed.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Args;
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_engine::{EngineError, FinishReason, Generation, Request, Runner};
+use lathe_models::{ChatError, Message};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::interrupt::Listening;
+use crate::model::Model;
+use crate::options::{AnswerOptions, ComputeOptions, ModelOption, SamplingOptions};
+use crate::{output, prompt};
+
+const EXAMPLES: &str = "\
+Examples:
+  lathe run \"Why is the sky blue?\"
+  lathe run --temperature 0.7 --top-p 0.9 --seed 7 \"A poem about rain\"
+  lathe run --raw --max-tokens 20 --stop . \"The capital of France is\"
+  lathe run --model ./model.gguf --json \"Hello\" | jq .timing
+  git diff | lathe run --context 8192 -";
+
+/// Continue or answer one prompt
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Run {
+    /// What to answer; `-` reads standard input.
+    prompt: String,
+    #[command(flatten)]
+    model: ModelOption,
+    #[command(flatten)]
+    answer: AnswerOptions,
+    #[command(flatten)]
+    sampling: SamplingOptions,
+    #[command(flatten)]
+    compute: ComputeOptions,
+    /// Put the prompt into the model's chat template; the default where it has one.
+    #[arg(long, conflicts_with = "raw")]
+    chat: bool,
+    /// Give the prompt to the model as it is, special tokens included.
+    #[arg(long)]
+    raw: bool,
+    /// What the model is told before the prompt.
+    #[arg(long, value_name = "TEXT", conflicts_with = "raw")]
+    system: Option<String>,
+    /// Go on where the model would end its answer.
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print one JSON object instead of streaming text.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Run {
+    /// Does it; `start` is when the process began.
+    pub fn run(self, start: Instant) -> Result<ExitCode, Failure> {
+        let sampling = self.sampling.sampling()?;
+        let text = read_prompt(&self.prompt)?;
+        if text.is_empty() {
+            return Err(EngineError::EmptyPrompt.into());
+        }
+        let model = Model::open(&self.model.model)?;
+        let prompt = self.tokens(&model, text)?;
+        let max_tokens = self.answer.max_tokens as usize;
+        let context = model.context_for(prompt.len() + max_tokens, self.answer.context)?;
+        model.check_prompt(prompt.len(), context)?;
+        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1)?;
+
+        let ends = if self.ignore_eos { Vec::new() } else { model.ends() };
+        let request = Request { prompt, max_tokens, sampling, ends };
+        let loaded_s = start.elapsed().as_secs_f64();
+        let interrupt = Listening::begin();
+        let mut written = Ok(());
+        let mut on_text = |piece: &str| {
+            if !self.json && !piece.is_empty() && written.is_ok() {
+                written = output::text(piece);
+            }
+            match written.is_err() || interrupt.pressed() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        };
+        let answer = engine.generate(&model.tokenizer, request, &self.answer.stop, &mut on_text)?;
+        written?;
+        match self.json {
+            true => output::json(&report(&answer, engine.model(), loaded_s))?,
+            false => output::text("\n")?,
+        }
+        let interrupted = answer.finish == FinishReason::Cancelled;
+        Ok(if interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    }
+
+    fn tokens(&self, model: &Model, text: String) -> Result<Vec<u32>, Failure> {
+        let template = if self.raw { None } else { model.template()? };
+        let Some(template) = template else {
+            if self.chat || self.system.is_some() {
+                return Err(ChatError::Missing { path: model.file.path().map(Into::into) }.into());
+            }
+            return Ok(prompt::raw(&model.tokenizer, &text));
+        };
+        let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
+        let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
+        Ok(prompt::chat(&model.tokenizer, &template, &messages)?)
+    }
+}
+
+/// The prompt, from standard input where it is `-`.
+fn read_prompt(prompt: &str) -> Result<String, Failure> {
+    if prompt != "-" {
+        return Ok(prompt.to_owned());
+    }
+    let mut text = String::new();
+    match std::io::stdin().read_to_string(&mut text) {
+        Ok(_) => Ok(text.trim_end_matches('\n').to_owned()),
+        Err(error) => {
+            let what = format!("cannot read the prompt: {error}");
+            Err(Diagnostic::new("input", Fault::User, what).at("standard input").into())
+        }
+    }
+}
+
+fn report(answer: &Generation, runner: &Runner, loaded_s: f64) -> Value {
+    let (timing, memory) = (runner.timing(), runner.footprint());
+    json!({
+        "text": answer.text,
+        "tokens": answer.tokens,
+        "prompt_tokens": answer.prompt_tokens,
+        "finish_reason": answer.finish.as_str(),
+        "timing": {
+            "load_s": timing.load_s,
+            "compile_s": timing.compile_s,
+            "first_token_s": loaded_s + answer.prefill_s,
+            "prefill_tokens_per_s": answer.prefill_tokens_per_s(),
+            "decode_tokens_per_s": answer.decode_tokens_per_s(),
+        },
+        "memory": {
+            "weights_bytes": memory.weights_bytes,
+            "cache_bytes": memory.cache_bytes,
+            "activation_bytes": memory.activation_bytes,
+        },
+        "peak_rss_bytes": lathe_runtime::peak_rss_bytes(),
+    })
+}
