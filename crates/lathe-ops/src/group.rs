@@ -1,7 +1,7 @@
 //! The naive kernel of a group of operators: parameters for what comes from outside, temporaries for what stays
 //! inside, and the operators' loops one after the other.
 
-use lathe_ir::graph::{Form, Graph, Lowering, OpTable, Operand, Source, ValueId};
+use lathe_ir::graph::{Form, Graph, Lowering, OpTable, Operand, ValueId};
 use lathe_ir::tensor::{Access, Buffer, Kernel, Param, Stmt, WORKSPACE};
 use lathe_ir::{Bounds, Int, Name};
 use std::collections::HashMap;
@@ -43,9 +43,8 @@ pub fn lower_group(
         for v in &node.inputs {
             if !names.contains_key(v) {
                 let o = Operand { name: format!("p{}", params.len()).into(), ty: ty_of(*v) };
-                let state = g.value(*v).source == Source::State;
                 let donated = row.donates.iter().any(|(a, _)| node.inputs[*a] == *v);
-                let access = if state && donated || donated { Access::InOut } else { Access::In };
+                let access = if donated { Access::InOut } else { Access::In };
                 params.push((param(&o, access), *v));
                 names.insert(*v, o);
             }

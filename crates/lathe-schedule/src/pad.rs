@@ -1,11 +1,12 @@
 //! `pad L`: a block loop (made by `split`) that is shorter in the last block runs its full length there too. Buffers
 //! indexed by it must go on to a whole block: the step declares that of the parameters, and whoever allocates them keeps
-//! the promise. What is written there is never looked at.
+//! the promise. What is written there is never looked at, so the loop is spatial, and only the outermost dimension has
+//! room behind it; a temporary must hold a whole block as it is.
 
 use crate::util::{arg, in_family, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Binary, Expr, Fact, For, Kernel, Node, Stmt, for_each, map_stmts};
+use lathe_ir::tensor::{Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, for_each, map_stmts};
 use std::sync::Arc;
 
 pub(crate) static PAD: Primitive = Primitive {
@@ -30,7 +31,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let f = block(&l.extent).ok_or("the extent is not that of a block")?;
     // Where the family's variables appear: (buffer, dimension).
     let mut uses: Vec<(Name, usize)> = vec![];
-    let mut nested = false;
+    let (mut nested, mut wrong) = (false, None);
     let mention = |e: &Expr| {
         let mut hit = false;
         e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
@@ -40,12 +41,24 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         for (d, i) in index.iter().enumerate() {
             if mention(i) {
                 uses.push((n.clone(), d));
+                if k.views().any(|b| b.name == *n) {
+                    if d > 0 {
+                        wrong = Some(format!("dimension {d} of '{n}' has no room behind it"));
+                    }
+                } else {
+                    let size = k.buffer(n).and_then(|b| b.shape.get(d)?.as_const());
+                    if !matches!(**i, Node::Var(_)) || size < Some(f) {
+                        wrong = Some(format!("the temporary '{n}' does not hold a whole block"));
+                    }
+                }
                 i.visit(&mut |e| nested |= matches!(&**e, Node::Load(_, j) if j.iter().any(mention)));
             }
         }
     };
-    for_each(&k.body, &mut |s| {
-        if let Stmt::Store(b) = s {
+    let mut decides = false;
+    let mut kind = None;
+    for_each(&k.body, &mut |s| match s {
+        Stmt::Store(b) => {
             for (n, i) in &b.targets {
                 note(n, i);
             }
@@ -57,7 +70,24 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 });
             }
         }
+        Stmt::For(l) => {
+            decides |= mention(&l.extent);
+            if in_family(&l.var, var) && l.iter != Iter::Spatial {
+                kind = Some(l.var.clone());
+            }
+        }
+        Stmt::If(c, _) => decides |= mention(c),
+        _ => {}
     });
+    if let Some(l) = kind {
+        return Err(format!("'{l}' is not spatial: what lies behind the end would count"));
+    }
+    if let Some(w) = wrong {
+        return Err(w);
+    }
+    if decides {
+        return Err(format!("'{var}' decides what is run"));
+    }
     if nested {
         return Err(format!("'{var}' picks an index out of a buffer, whose padding means nothing"));
     }

@@ -1,7 +1,7 @@
 //! `rfactor L`: a reduction over the loops `K` and, inside it, `L` into one accumulator becomes a reduction over `K` into
 //! an accumulator for each iteration of `L`, and a second reduction over those.
 
-use crate::util::{arg, edit_list, need_loop};
+use crate::util::{arg, edit_list, need_free, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{Buffer, Expr, For, Iter, Kernel, Law, Stmt, Store, expr_type};
@@ -28,8 +28,8 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
     let [Stmt::Store(b)] = l.body.as_slice() else { return Err(format!("the body of '{var}' is not one block")) };
-    let Some(r) = b.reducer.filter(|r| l.iter == Iter::Reduce && r.law != Law::None) else {
-        return Err(format!("'{var}' is not an associative reduction"));
+    let Some(r) = b.reducer.filter(|r| l.iter == Iter::Reduce && r.law == Law::Commutative) else {
+        return Err(format!("'{var}' is not a reduction in any order"));
     };
     let n = l.extent.as_int().ok_or("the extent is not constant")?;
     if b.targets.iter().any(|(_, i)| i.iter().any(|e| e.mentions(var))) {
@@ -37,8 +37,14 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     }
     let types: Vec<_> = b.values.iter().map(|v| expr_type(v, &|n| k.buffer(n).map(|b| b.dtype))).collect::<Option<_>>().ok_or("an ill-typed value")?;
     let wide: Vec<Name> = b.targets.iter().map(|(t, _)| format!("{t}.v").into()).collect();
+    for n in wide.iter().map(|n| n.to_string()).chain(["c1", "c2"].map(|c| format!("{var}.{c}"))) {
+        need_free(k, &[&n])?;
+    }
     let body = edit_list(&k.body, &|s| holds(s, var).is_some(), &mut |list, i| {
         let outer = holds(&list[i], var).expect("found");
+        if b.targets.iter().any(|(_, i)| i.iter().any(|e| e.mentions(&outer.var))) {
+            return Err(format!("the accumulator is picked by '{}'", outer.var));
+        }
         let mut out = list[..i].to_vec();
         for (w, t) in wide.iter().zip(&types) {
             out.push(Stmt::Alloc(Arc::new(Buffer::dense(w, *t, &[n.into()], lathe_ir::tensor::REGISTER))));

@@ -1,6 +1,7 @@
 //! `sink L [stop...]`: moves a loop inwards until it stands right around each block (or around the loops of the families
 //! named `stop`). A spatial loop may be distributed over statements and exchanged with any loop, as its iterations are
-//! independent; temporaries it passes get a dimension. A reduce loop only passes loops that are the whole body.
+//! independent; temporaries it passes get a dimension. A reduce loop only passes spatial loops
+//! that are the whole body.
 
 use crate::util::{arg, copy_name, in_family, need_loop};
 use crate::{Primitive, Tag};
@@ -116,7 +117,9 @@ impl Sink<'_> {
     fn chain(&mut self, body: &[Stmt]) -> Result<Vec<Stmt>, String> {
         match body {
             [Stmt::For(f)]
-                if !self.stop.iter().any(|w| in_family(&f.var, w)) && !f.extent.mentions(&self.l.var) =>
+                if f.iter == Iter::Spatial
+                    && !self.stop.iter().any(|w| in_family(&f.var, w))
+                    && !f.extent.mentions(&self.l.var) =>
             {
                 let body = self.chain(&f.body)?;
                 Ok(vec![Stmt::For(Arc::new(For { body, ..(**f).clone() }))])

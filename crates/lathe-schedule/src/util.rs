@@ -14,6 +14,23 @@ pub(crate) fn need_loop(k: &Kernel, var: &str) -> Result<Arc<For>, String> {
     find_loop(&k.body, var).ok_or_else(|| format!("there is no loop '{var}'"))
 }
 
+/// Refuses names that a loop, block or temporary has already.
+pub(crate) fn need_free(k: &Kernel, names: &[&str]) -> Result<(), String> {
+    let mut taken = None;
+    for_each(&k.body, &mut |s| {
+        let name = match s {
+            Stmt::For(l) => &l.var,
+            Stmt::Store(b) => &b.name,
+            Stmt::Alloc(b) => &b.name,
+            _ => return,
+        };
+        if names.contains(&&**name) {
+            taken = Some(name.clone());
+        }
+    });
+    taken.map_or(Ok(()), |n| Err(format!("the name '{n}' is taken")))
+}
+
 /// The argument at a position.
 pub(crate) fn arg<'a>(args: &[&'a str], i: usize) -> Result<&'a str, String> {
     args.get(i).copied().ok_or_else(|| format!("argument {} is missing", i + 1))
@@ -93,19 +110,21 @@ pub(crate) fn touched(body: &[Stmt], writes: bool) -> Vec<Name> {
         }
     };
     for_each(body, &mut |s| {
-        if let Stmt::Store(b) = s {
-            for (n, _) in &b.targets {
-                add(n);
+        let read: Vec<&Expr> = match s {
+            Stmt::Store(b) => {
+                b.targets.iter().for_each(|(n, _)| add(n));
+                b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)).collect()
             }
-            if !writes {
-                for e in b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)) {
-                    e.visit(&mut |e| {
-                        if let Node::Load(n, _) = &**e {
-                            add(n);
-                        }
-                    });
+            Stmt::For(l) => vec![&l.extent],
+            Stmt::If(c, _) => vec![c],
+            _ => vec![],
+        };
+        for e in read.into_iter().filter(|_| !writes) {
+            e.visit(&mut |e| {
+                if let Node::Load(n, _) = &**e {
+                    add(n);
                 }
-            }
+            });
         }
     });
     out

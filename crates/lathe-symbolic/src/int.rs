@@ -116,9 +116,9 @@ impl Int {
             return q + x.div(c / g, b);
         }
         if let Some(Atom::Div(x, d)) = r.single_atom()
-            && let Some(d) = d.as_const()
+            && let Some(d) = d.as_const().and_then(|d| d.checked_mul(c))
         {
-            return q + x.div(d * c, b);
+            return q + x.div(d, b);
         }
         q + Int::atom(Atom::Div(Box::new(r), Box::new(c.into())))
     }
