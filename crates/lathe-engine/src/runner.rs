@@ -90,7 +90,9 @@ impl Runner {
         };
         let model = build(file, &shape).map_err(below)?;
         let target = detect_target();
-        let compiled = compile(&model.graph, options.precision, &target, &options.cache, progress)?;
+        let cache = &options.cache;
+        let compiled =
+            compile(&model.graph, options.precision, &target, cache, options.max_sequences, progress)?;
         let compile_s = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
@@ -335,20 +337,21 @@ impl Runner {
         put("positions", &b.position)?;
         put("sequences", &b.sequence)?;
         put("slots", &b.slot)?;
-        put("rows", &b.rows)?;
+        // A step that wants no logits computes one row all the same: one class of kernels less.
+        put("rows", if b.rows.is_empty() { &[0] } else { &b.rows })?;
         let mut table = vec![0u32; width * b.pages.len()];
         for (row, p) in table.chunks_mut(width).zip(&b.pages) {
             row[..p.len()].copy_from_slice(p);
         }
         put("pages", &table)?;
         let class = match (b.tokens.len(), b.rows.len()) {
-            (1, 1) => 0,
-            (_, 1) => 1,
+            (1, 0 | 1) => 0,
+            (_, 0 | 1) => 1,
             _ => 2,
         };
         let dims = self.compiled.graph.dims.iter().map(|(n, _)| match &**n {
             "T" => b.tokens.len() as i64,
-            "R" => b.rows.len() as i64,
+            "R" => b.rows.len().max(1) as i64,
             _ => b.pages.len() as i64,
         });
         Ok((class, dims.collect()))
