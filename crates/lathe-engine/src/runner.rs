@@ -90,7 +90,9 @@ impl Runner {
         };
         let model = build(file, &shape).map_err(below)?;
         let target = detect_target();
-        let compiled = compile(&model.graph, options.precision, &target, &options.cache, progress)?;
+        let cache = &options.cache;
+        let compiled =
+            compile(&model.graph, options.precision, &target, cache, options.max_sequences, progress)?;
         let compile_s = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
@@ -129,13 +131,27 @@ impl Runner {
         let class = &compiled.classes[0];
         let load = &class.plan.load;
         let steps: Vec<&Step> = load.steps.iter().filter(|s| **s != Step::Meet).collect();
+        // One allocation for all of them, so that it lies in huge pages and a decode step misses few address translations.
+        let size = |b: &lathe_ir::step::StepBuffer| b.bytes.as_const().unwrap_or(0) as usize;
+        let written = |s: &Step| match s {
+            Step::Call { args, writes, .. } => args
+                .iter()
+                .zip(writes)
+                .filter(|(_, w)| **w)
+                .map(|(a, _)| size(&load.buffers[*a as usize]).next_multiple_of(64))
+                .sum(),
+            _ => 0,
+        };
+        let packed = alloc(steps.iter().map(|s| written(s)).sum())?;
+        let mut at = 0;
         for (done, step) in steps.iter().enumerate() {
             progress(Stage::Pack, done, steps.len());
             let Step::Call { args, writes, .. } = step else { continue };
             for (a, w) in args.iter().zip(writes) {
                 let b = &load.buffers[*a as usize];
                 if *w {
-                    given.insert(b.name.clone(), alloc(b.bytes.as_const().unwrap_or(0) as usize)?);
+                    given.insert(b.name.clone(), packed.part(at, size(b)).map_err(below)?);
+                    at += size(b).next_multiple_of(64);
                 }
             }
             let one = Program { steps: vec![(*step).clone()], buffers: load.buffers.clone(), ..load.clone() };
@@ -156,10 +172,18 @@ impl Runner {
         let weights_bytes = arena.used();
 
         let (mut inputs, mut states) = (HashMap::new(), vec![]);
+        let is_state = |v: &&lathe_ir::graph::Value| v.source == Source::State;
+        let state_bytes = |t: &Type| most_bytes(t, &get).next_multiple_of(64);
+        let all_states = alloc(g.values.iter().filter(is_state).map(|v| state_bytes(&v.ty)).sum())?;
+        let mut at = 0;
         for v in &g.values {
             let view = match v.source {
                 Source::Input => alloc(most_bytes(&v.ty, &get))?,
-                Source::State => alloc(most_bytes(&v.ty, &get))?,
+                Source::State => {
+                    let view = all_states.part(at, state_bytes(&v.ty)).map_err(below)?;
+                    at += state_bytes(&v.ty);
+                    view
+                }
                 _ => continue,
             };
             given.insert(v.name.clone(), view.clone());
@@ -335,20 +359,21 @@ impl Runner {
         put("positions", &b.position)?;
         put("sequences", &b.sequence)?;
         put("slots", &b.slot)?;
-        put("rows", &b.rows)?;
+        // A step that wants no logits computes one row all the same: one class of kernels less.
+        put("rows", if b.rows.is_empty() { &[0] } else { &b.rows })?;
         let mut table = vec![0u32; width * b.pages.len()];
         for (row, p) in table.chunks_mut(width).zip(&b.pages) {
             row[..p.len()].copy_from_slice(p);
         }
         put("pages", &table)?;
         let class = match (b.tokens.len(), b.rows.len()) {
-            (1, 1) => 0,
-            (_, 1) => 1,
+            (1, 0 | 1) => 0,
+            (_, 0 | 1) => 1,
             _ => 2,
         };
         let dims = self.compiled.graph.dims.iter().map(|(n, _)| match &**n {
             "T" => b.tokens.len() as i64,
-            "R" => b.rows.len() as i64,
+            "R" => b.rows.len().max(1) as i64,
             _ => b.pages.len() as i64,
         });
         Ok((class, dims.collect()))

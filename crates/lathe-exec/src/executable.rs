@@ -4,8 +4,9 @@ use crate::ExecError;
 use lathe_ir::step::{Program, Step, Storage};
 use lathe_ir::tensor::{Access, Kernel};
 use lathe_ir::{Int, Name};
-use lathe_runtime::{Arena, Ctx, KernelFn, Pool, Prepared, Signature, View};
+use lathe_runtime::{Arena, Ctx, KernelFn, Pool, Prepared, RuntimeError, Signature, View};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 /// A compiled kernel as the executor needs it.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ enum Action {
     Call {
         call: Box<Prepared>,
         grid: i64,
+        /// The first iteration that no thread has taken yet, in loops that are shared out piece by piece.
+        next: AtomicI64,
         /// What the sizes above follow from.
         extent: Int,
         required: Vec<Int>,
@@ -116,6 +119,7 @@ impl Executable {
                     Action::Call {
                         call: Box::new(call),
                         grid: 0,
+                        next: AtomicI64::new(0),
                         extent: image.grid.clone(),
                         required,
                         dims,
@@ -154,6 +158,11 @@ impl Executable {
         self.bind(values)?;
         let actions = &self.actions;
         let threads = pool.threads() as i64;
+        for a in actions {
+            if let Action::Call { next, .. } = a {
+                next.store(0, Ordering::Relaxed);
+            }
+        }
         pool.try_run(&|thread, barrier| {
             let mut ctx = Ctx { thread: thread as u32, threads: threads as u32 };
             for a in actions {
@@ -161,12 +170,7 @@ impl Executable {
                     Action::Meet => barrier.wait(),
                     Action::Copy { from, to } if thread == 0 => to.copy(0, from)?,
                     Action::Copy { .. } => {}
-                    Action::Call { call, grid, .. } => {
-                        let (begin, end) = part(*grid, thread as i64, threads);
-                        if begin < end {
-                            call.run(&mut ctx, begin, end)?;
-                        }
-                    }
+                    Action::Call { call, grid, next, .. } => share(call, *grid, next, &mut ctx)?,
                 }
             }
             Ok(())
@@ -181,12 +185,12 @@ impl Executable {
         let threads = pool.threads() as i64;
         let mut total: HashMap<Name, (usize, f64)> = HashMap::new();
         for a in &self.actions {
-            let Action::Call { call, grid, image, .. } = a else { continue };
+            let Action::Call { call, grid, image, next, .. } = a else { continue };
+            next.store(0, Ordering::Relaxed);
             let start = std::time::Instant::now();
             pool.try_run(&|thread, _| {
-                let (begin, end) = part(*grid, thread as i64, threads);
                 let mut ctx = Ctx { thread: thread as u32, threads: threads as u32 };
-                if begin < end { call.run(&mut ctx, begin, end) } else { Ok(()) }
+                share(call, *grid, next, &mut ctx)
             })?;
             let t = total.entry(image.clone()).or_default();
             t.0 += 1;
@@ -202,7 +206,23 @@ fn bytes_of(bits: &[Int], get: &dyn Fn(&str) -> Option<i64>) -> Vec<usize> {
     bits.iter().map(|b| (b.eval(get).unwrap_or(0).max(0) as usize).div_ceil(8)).collect()
 }
 
-/// The part of `0..n` that is a thread's.
-fn part(n: i64, thread: i64, threads: i64) -> (i64, i64) {
-    (n * thread / threads, n * (thread + 1) / threads)
+/// Pieces a thread takes of a long loop, on average.
+const PIECES: i64 = 16;
+
+/// A thread's share of a loop over cores. Short loops are cut into equal parts; long ones are taken piece by piece, as
+/// their iterations may cost unequally (causal attention) and a core may be busy elsewhere.
+fn share(call: &Prepared, grid: i64, next: &AtomicI64, ctx: &mut Ctx) -> Result<(), RuntimeError> {
+    let (thread, threads) = (i64::from(ctx.thread), i64::from(ctx.threads));
+    let piece = grid / (threads * PIECES);
+    if threads == 1 || piece < 4 {
+        let (begin, end) = (grid * thread / threads, grid * (thread + 1) / threads);
+        return if begin < end { call.run(ctx, begin, end) } else { Ok(()) };
+    }
+    loop {
+        let begin = next.fetch_add(piece, Ordering::Relaxed);
+        if begin >= grid {
+            return Ok(());
+        }
+        call.run(ctx, begin, (begin + piece).min(grid))?;
+    }
 }

@@ -5,6 +5,7 @@ use lathe_ir::graph::{Form, Graph, Lowering, OpTable, Operand, ValueId};
 use lathe_ir::tensor::{Access, Buffer, Kernel, Param, Stmt, WORKSPACE};
 use lathe_ir::{Bounds, Int, Name};
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::sync::Arc;
 
 /// A kernel and the graph values of its parameters.
@@ -18,8 +19,73 @@ pub struct GroupKernel {
     pub parts: Vec<(Form, String)>,
 }
 
-/// Lowers nodes (indices into the graph, in order) to one naive kernel. `outside` are the values that must be stored
-/// to parameters; other results stay inside. Dimensions in `fixed` are replaced by their values.
+/// The shape of a group: which values become parameters, and a text that is equal for groups with equal kernels.
+#[derive(Clone, Debug)]
+pub struct GroupShape {
+    /// Operators, attributes, types and wiring; groups with the same key have the same naive kernel.
+    pub key: String,
+    /// The value each parameter stands for.
+    pub args: Vec<ValueId>,
+    /// How each parameter is used.
+    pub access: Vec<Access>,
+    /// Names of each node's arguments and results.
+    names: Vec<(Vec<Name>, Vec<Name>)>,
+}
+
+/// Finds the shape of a group of nodes (indices into the graph, in order). `outside` are the values that must be stored
+/// to parameters; other results stay inside.
+pub fn group_shape(g: &Graph, table: &OpTable, nodes: &[usize], outside: &dyn Fn(ValueId) -> bool) -> GroupShape {
+    let mut s = GroupShape { key: String::new(), args: vec![], access: vec![], names: vec![] };
+    let mut known: HashMap<ValueId, Name> = HashMap::new();
+    for (i, node) in nodes.iter().enumerate() {
+        let node = &g.nodes[*node];
+        let row = table.get(&node.op).expect("checked graph");
+        let _ = write!(s.key, "{}{:?}(", node.op, node.attrs);
+        let param = |s: &mut GroupShape, v: ValueId, access: Access| -> Name {
+            let _ = write!(s.key, "{access:?} {} ", g.ty(v));
+            s.args.push(v);
+            s.access.push(access);
+            format!("p{}", s.args.len() - 1).into()
+        };
+        let mut ins = vec![];
+        for v in &node.inputs {
+            let name = match known.get(v) {
+                Some(n) => n.clone(),
+                None => {
+                    let donated = row.donates.iter().any(|(a, _)| node.inputs[*a] == *v);
+                    let n = param(&mut s, *v, if donated { Access::InOut } else { Access::In });
+                    known.insert(*v, n.clone());
+                    n
+                }
+            };
+            let _ = write!(s.key, "{name},");
+            ins.push(name);
+        }
+        let mut outs = vec![];
+        for (j, v) in node.outputs.iter().enumerate() {
+            let name: Name = if let Some((a, _)) = row.donates.iter().find(|(_, r)| *r == j) {
+                let n = ins[*a].clone();
+                let at = s.args.iter().enumerate().position(|(k, _)| *n == *format!("p{k}"));
+                if let Some(at) = at {
+                    s.access[at] = Access::InOut;
+                }
+                n
+            } else if outside(*v) {
+                param(&mut s, *v, Access::Out)
+            } else {
+                let _ = write!(s.key, "{} ", g.ty(*v));
+                format!("t{i}_{j}").into()
+            };
+            let _ = write!(s.key, "->{name};");
+            known.insert(*v, name.clone());
+            outs.push(name);
+        }
+        s.names.push((ins, outs));
+    }
+    s
+}
+
+/// Lowers a group to one naive kernel. Dimensions in `fixed` are replaced by their values.
 pub fn lower_group(
     g: &Graph,
     table: &OpTable,
@@ -27,76 +93,60 @@ pub fn lower_group(
     outside: &dyn Fn(ValueId) -> bool,
     fixed: &HashMap<Name, i64>,
 ) -> GroupKernel {
-    let mut names: HashMap<ValueId, Operand> = HashMap::new();
-    let mut params: Vec<(Param, ValueId)> = vec![];
-    let (mut temps, mut body, mut parts) = (vec![], vec![], vec![]);
+    let shape = group_shape(g, table, nodes, outside);
     let fix = |d: &Int| d.substitute(&|n| fixed.get(n).map(|v| Int::from(*v)), &Bounds::new());
-    let ty_of = |v: ValueId| {
-        let mut t = g.ty(v).clone();
-        t.shape = t.shape.iter().map(fix).collect();
-        t
+    let operand = |name: &Name, v: ValueId| {
+        let mut ty = g.ty(v).clone();
+        ty.shape = ty.shape.iter().map(fix).collect();
+        Operand { name: name.clone(), ty }
     };
-    let param = |o: &Operand, access| Param { name: o.name.clone(), access, views: o.views(), bits: o.ty.bits() };
-    for (i, node) in nodes.iter().enumerate() {
+    let mut params: Vec<Param> = shape
+        .args
+        .iter()
+        .zip(&shape.access)
+        .enumerate()
+        .map(|(i, (v, access))| {
+            let o = operand(&format!("p{i}").into(), *v);
+            Param { name: o.name.clone(), access: *access, views: o.views(), bits: o.ty.bits() }
+        })
+        .collect();
+    let (mut temps, mut body, mut parts) = (vec![], vec![], vec![]);
+    for (i, (node, (ins, outs))) in nodes.iter().zip(&shape.names).enumerate() {
         let node = &g.nodes[*node];
         let row = table.get(&node.op).expect("checked graph");
-        for v in &node.inputs {
-            if !names.contains_key(v) {
-                let o = Operand { name: format!("p{}", params.len()).into(), ty: ty_of(*v) };
-                let donated = row.donates.iter().any(|(a, _)| node.inputs[*a] == *v);
-                let access = if donated { Access::InOut } else { Access::In };
-                params.push((param(&o, access), *v));
-                names.insert(*v, o);
-            }
-        }
-        for (j, v) in node.outputs.iter().enumerate() {
-            if let Some((a, _)) = row.donates.iter().find(|(_, r)| *r == j) {
-                let o = names[&node.inputs[*a]].clone();
-                if let Some((p, _)) = params.iter_mut().find(|(p, _)| p.name == o.name) {
-                    p.access = Access::InOut;
-                }
-                names.insert(*v, o);
-                continue;
-            }
-            if outside(*v) {
-                let o = Operand { name: format!("p{}", params.len()).into(), ty: ty_of(*v) };
-                params.push((param(&o, Access::Out), *v));
-                names.insert(*v, o);
-            } else {
-                let o = Operand { name: format!("t{i}_{j}").into(), ty: ty_of(*v) };
-                temps.extend(o.views().into_iter().map(|b| {
-                    Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &b.shape, WORKSPACE)))
-                }));
-                names.insert(*v, o);
-            }
-        }
         let l = Lowering {
-            ins: node.inputs.iter().map(|v| names[v].clone()).collect(),
-            outs: node.outputs.iter().map(|v| names[v].clone()).collect(),
+            ins: ins.iter().zip(&node.inputs).map(|(n, v)| operand(n, *v)).collect(),
+            outs: outs.iter().zip(&node.outputs).map(|(n, v)| operand(n, *v)).collect(),
             attrs: node.attrs.clone(),
             prefix: format!("n{i}"),
         };
+        for o in l.outs.iter().filter(|o| o.name.starts_with('t')) {
+            temps.extend(
+                o.views().into_iter().map(|b| {
+                    Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &b.shape, WORKSPACE)))
+                }),
+            );
+        }
         parts.push((row.form, l.prefix.clone()));
         body.extend((row.lower)(&l));
     }
     // A lowering may look at an operand through a view of its own: an allocation "in" the operand.
     let mut own_views: HashMap<Name, Vec<Buffer>> = HashMap::new();
     body.retain(|s| match s {
-        Stmt::Alloc(b) if params.iter().any(|(p, _)| p.name == b.memory) => {
+        Stmt::Alloc(b) if params.iter().any(|p| p.name == b.memory) => {
             let view = Buffer { memory: lathe_ir::tensor::HOST.into(), ..(**b).clone() };
             own_views.entry(b.memory.clone()).or_default().push(view);
             false
         }
         _ => true,
     });
-    for (p, _) in &mut params {
+    for p in &mut params {
         if let Some(v) = own_views.remove(&p.name) {
             p.views = v;
         }
     }
     temps.extend(body);
     let dims = g.dims.iter().map(|(n, _)| n.clone()).filter(|n| !fixed.contains_key(n)).collect();
-    let (params, args) = params.into_iter().unzip();
     let kernel = Kernel { name: "k".into(), dims, axes: vec![], params, body: temps };
-    GroupKernel { kernel, args, parts }
+    GroupKernel { kernel, args: shape.args, parts }
 }

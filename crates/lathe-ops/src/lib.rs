@@ -19,7 +19,7 @@ mod norm;
 mod rope;
 mod sample;
 
-pub use group::{GroupKernel, lower_group};
+pub use group::{GroupKernel, GroupShape, group_shape, lower_group};
 
 use lathe_ir::graph::{OpRow, OpTable};
 

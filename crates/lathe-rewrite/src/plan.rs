@@ -6,7 +6,7 @@ use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId};
 use lathe_ir::step::{Program, Step, StepBuffer, Storage, conflicts};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
-use lathe_ops::lower_group;
+use lathe_ops::{group_shape, lower_group};
 use std::collections::{HashMap, HashSet};
 
 /// What is known of the dimensions when a plan is made.
@@ -133,20 +133,20 @@ impl Planner<'_> {
         for (gi, group) in groups.iter().enumerate() {
             let outside =
                 |v: ValueId| given(v) || readers.get(&v).is_some_and(|r| r.iter().any(|x| *x != gi));
-            let k = lower_group(g, self.table, group, &outside, &self.bounds.fixed);
-            let text = k.kernel.to_string();
+            let shape = group_shape(g, self.table, group, &outside);
             let next = self.kernels.len();
-            let id = *self.known.entry(text).or_insert(next);
+            let id = *self.known.entry(shape.key).or_insert(next);
             if id == next {
+                let k = lower_group(g, self.table, group, &outside, &self.bounds.fixed);
                 let operators = group.iter().map(|n| g.nodes[*n].op.clone()).collect();
                 let name = format!("k{next}").into();
-                self.kernels.push(PlannedKernel { name, kernel: k.kernel.clone(), parts: k.parts, operators });
+                self.kernels.push(PlannedKernel { name, kernel: k.kernel, parts: k.parts, operators });
             }
-            let args: Vec<(ValueId, bool)> = k
+            let args: Vec<(ValueId, bool)> = shape
                 .args
                 .iter()
-                .zip(&k.kernel.params)
-                .map(|(v, p)| (self.root.get(v).copied().unwrap_or(*v), p.access != Access::In))
+                .zip(&shape.access)
+                .map(|(v, a)| (self.root.get(v).copied().unwrap_or(*v), *a != Access::In))
                 .collect();
             for (v, _) in &args {
                 let l = life.entry(*v).or_insert((calls.len(), calls.len()));

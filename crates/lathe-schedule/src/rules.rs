@@ -2,6 +2,7 @@
 
 mod attention;
 mod contraction;
+mod copies;
 mod rows;
 
 use crate::{Schedule, ScheduleError};
@@ -19,7 +20,8 @@ pub fn schedule(kernel: Kernel, parts: &[(Form, String)], target: &Target) -> Re
         Some((Form::Contraction, _)) => contraction::apply(&mut s, parts, target)?,
         Some((Form::Attention, p)) => attention::apply(&mut s, p)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
-        _ => {}
+        Some((Form::Copy, _)) => copies::apply(&mut s)?,
+        None => {}
     }
     parallel_outermost(&mut s)?;
     Ok(s)

@@ -62,10 +62,17 @@ impl Sink<'_> {
         Stmt::For(Arc::new(For { var, body, ..self.l.clone() }))
     }
 
-    /// Adds the loop's variable as the first index of every widened temporary.
+    /// A new first item for a loop that stops around others, a new last one for a loop that goes all the way in, so that
+    /// the innermost loop walks along the storage.
+    fn with<T: Clone>(&self, list: &[T], item: &T) -> Vec<T> {
+        let item = std::slice::from_ref(item);
+        if self.stop.is_empty() { [list, item].concat() } else { [item, list].concat() }
+    }
+
+    /// Adds the loop's variable to the indices of every widened temporary.
     fn widen(&self, body: Vec<Stmt>, var: &str) -> Vec<Stmt> {
         let v = Expr::var(var);
-        let add = |i: &[Expr]| [std::slice::from_ref(&v), i].concat();
+        let add = |i: &[Expr]| self.with(i, &v);
         let body = map_exprs(&body, &|e| {
             e.rewrite(&|n| match &**n {
                 Node::Load(b, i) if self.widened.contains(b) => Some(Node::Load(b.clone(), add(i)).into()),
@@ -94,7 +101,7 @@ impl Sink<'_> {
                     if self.extent == 0 {
                         return Err(format!("'{}' would need an unbounded dimension", b.name));
                     }
-                    let shape = [&[self.extent.into()], b.shape.as_slice()].concat();
+                    let shape = self.with(&b.shape, &self.extent.into());
                     self.widened.push(b.name.clone());
                     out.push(Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &shape, &b.memory))));
                 }

@@ -362,8 +362,8 @@ impl Opaque {
                 prod = Some(prod.map_or(a.clone(), |p| p * a));
             }
             let Some(mut p) = prod else { continue };
-            if c.abs() != 1 {
-                p = p * c.abs();
+            if c.unsigned_abs() != 1 {
+                p = p * c.wrapping_abs();
             }
             sum = Some(match (sum, c < 0) {
                 (Some(s), true) => s - p,
@@ -375,7 +375,7 @@ impl Opaque {
         match (sum, i.constant()) {
             (None, c) => c.into(),
             (Some(s), 0) => s,
-            (Some(s), c) if c < 0 => s - (-c),
+            (Some(s), c) if c < 0 => s - c.wrapping_neg(),
             (Some(s), c) => s + c,
         }
     }

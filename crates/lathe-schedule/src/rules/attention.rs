@@ -3,12 +3,11 @@
 
 use super::LANES;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{find_loop, REGISTER};
+use lathe_ir::tensor::{REGISTER, find_loop};
 
 pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
-    let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
     for l in ["js", "jm", "jp", "jl", "jo"] {
         s.step(&format!("split {} {LANES}", n(l)))?;
@@ -22,13 +21,23 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     s.step(&format!("online {} {} {} {}", n("js.o"), n("jp.o"), n("jl.o"), n("jo.o")))?;
     s.step(&format!("contract {}", n("s")))?;
     s.step(&format!("contract {}", n("p")))?;
+    let heads = extent(s, "r").unwrap_or(1);
+    let together = (1..=4).rev().find(|f| heads % f == 0).unwrap_or(1);
+    let share = together > 1 && whole;
+    // A sum over components is one long chain of additions: several at a time hide their latency.
+    let chains = if share { 2 } else { 4 };
+    let chained = extent(s, "d").is_some_and(|d| d % chains == 0);
+    if chained {
+        s.step(&format!("split {} {chains}", n("d")))?;
+        s.step(&format!("rfactor {}", n("d.i")))?;
+    }
     s.step(&format!("sink {}", n("js.i")))?;
+    if chained {
+        s.step(&format!("unroll {}", n("d.i")))?;
+    }
     for l in ["js", "jm", "jp", "jl"] {
         s.step(&format!("vectorize {}.i", n(l)))?;
     }
-    let heads = extent(s, "r").unwrap_or(1);
-    let together = (1..=4).rev().find(|f| heads % f == 0).unwrap_or(1);
-    let share = !one_token && together > 1 && whole;
     if share {
         s.step(&format!("split {} {together}", n("r")))?;
         let stop: Vec<String> =
