@@ -197,9 +197,11 @@ impl Cursor {
     /// A symbolic integer.
     pub fn symbolic(&mut self) -> Result<Int, IrError> {
         let e = crate::tensor::parse_expr(self)?;
-        match crate::tensor::Opaque::default().int(&e, &crate::Bounds::new()) {
-            Some(i) => Ok(i),
-            None => self.error("integer arithmetic before this"),
+        let mut opaque = crate::tensor::Opaque::default();
+        match opaque.int(&e, &crate::Bounds::new()) {
+            // A shape mentions dimensions, never elements of buffers.
+            Some(i) if opaque.hides_nothing() => Ok(i),
+            _ => self.error("integer arithmetic before this"),
         }
     }
 

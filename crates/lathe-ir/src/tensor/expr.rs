@@ -318,6 +318,11 @@ impl Opaque {
         self.atoms.values().any(|e| e.mentions(var))
     }
 
+    /// Whether no load or cast was met so far.
+    pub fn hides_nothing(&self) -> bool {
+        self.atoms.is_empty()
+    }
+
     /// The symbolic integer of an index expression; `None` for what is not integer arithmetic.
     pub fn int(&mut self, e: &Expr, b: &Bounds) -> Option<Int> {
         Some(match &**e {
