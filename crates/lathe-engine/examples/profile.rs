@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         pages: 64 * batch,
         max_tokens: 512.max(batch),
         max_sequences: batch,
+        max_rows: batch,
         cache: lathe_models::cache_dir()?,
     };
     let mut r = Runner::load(&file, &options, &mut |_, _, _| {})?;

@@ -62,7 +62,7 @@ pub(crate) fn compile(
     precision: Precision,
     target: &Target,
     cache: &Path,
-    sequences: usize,
+    rows: usize,
     progress: &mut dyn FnMut(Stage, usize, usize),
 ) -> Result<Compiled, EngineError> {
     let table = lathe_ops::table();
@@ -76,7 +76,7 @@ pub(crate) fn compile(
     let mut kernels: Vec<Made> = vec![];
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut plans: Vec<(&'static str, Plan, Vec<usize>)> = vec![];
-    for (class, fixed) in &CLASSES[..if sequences > 1 { CLASSES.len() } else { 2 }] {
+    for (class, fixed) in &CLASSES[..if rows > 1 { CLASSES.len() } else { 2 }] {
         let class = *class;
         let fixed = fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
         let plan = plan(&graph, &table, &Bounds { fixed, most: most.clone() });

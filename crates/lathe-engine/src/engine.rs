@@ -66,7 +66,7 @@ pub enum Event {
 }
 
 /// Tokens of one step when a text is scored: bounds the memory of their logits.
-const SCORE_TOKENS: usize = 128;
+pub const SCORE_TOKENS: usize = 128;
 
 /// Sequences over one model: requests join and leave between any two steps.
 ///
@@ -190,6 +190,16 @@ impl<F: Forward> Engine<F> {
 
     /// The likelihood of `ids` as one context, in which the first token is given. `goes_on` is asked before each step.
     pub fn score(&mut self, ids: &[u32], goes_on: &dyn Fn() -> bool) -> Result<Score, EngineError> {
+        self.score_rows(ids, goes_on, &mut |_| {})
+    }
+
+    /// Like [`score`](Engine::score), and shows `seen` the logits of each scored token's distribution, in order.
+    pub fn score_rows(
+        &mut self,
+        ids: &[u32],
+        goes_on: &dyn Fn() -> bool,
+        seen: &mut dyn FnMut(&[f32]),
+    ) -> Result<Score, EngineError> {
         if ids.len() < 2 {
             return Err(EngineError::TooShortToScore { tokens: ids.len() });
         }
@@ -200,7 +210,7 @@ impl<F: Forward> Engine<F> {
         }
         let mut table = PageTable::default();
         self.scheduler.pages().reserve(&mut table, 0, ids.len() - 1)?;
-        let score = self.score_in(&table, ids, goes_on);
+        let score = self.score_in(&table, ids, goes_on, seen);
         self.scheduler.pages().release(&mut table);
         score
     }
@@ -210,6 +220,7 @@ impl<F: Forward> Engine<F> {
         table: &PageTable,
         ids: &[u32],
         goes_on: &dyn Fn() -> bool,
+        seen: &mut dyn FnMut(&[f32]),
     ) -> Result<Score, EngineError> {
         let mut score = Score::default();
         let chunk = self.model.max_tokens().clamp(1, SCORE_TOKENS);
@@ -228,6 +239,7 @@ impl<F: Forward> Engine<F> {
                 if log_likelihood.is_nan() {
                     return Err(EngineError::NanLogits { position });
                 }
+                seen(row);
                 score += Score { log_likelihood, tokens: 1 };
             }
         }

@@ -60,7 +60,7 @@ mod scheduler;
 mod score;
 mod stop;
 
-pub use engine::{Engine, Event, FinishReason, Request};
+pub use engine::{Engine, Event, FinishReason, Request, SCORE_TOKENS};
 pub use error::EngineError;
 pub use forward::{Batch, Forward, PAGE};
 pub use generate::Generation;
@@ -69,5 +69,5 @@ pub use report::{Costs, Footprint, LoadTiming, Show, Stage};
 pub use runner::{Precision, Runner, RunnerOptions};
 pub use sampling::{Sampler, Sampling};
 pub use scheduler::{Limits, Plan, Scheduler, SequenceId};
-pub use score::Score;
+pub use score::{Score, log_softmax};
 pub use stop::TextStream;

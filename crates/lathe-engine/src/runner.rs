@@ -40,6 +40,8 @@ pub struct RunnerOptions {
     pub max_tokens: usize,
     /// The most sequences in one step.
     pub max_sequences: usize,
+    /// The most rows of logits in one step; at least `max_sequences`.
+    pub max_rows: usize,
     /// The folder of compiled kernels.
     pub cache: PathBuf,
 }
@@ -88,11 +90,16 @@ impl Runner {
             max_tokens: options.max_tokens as i64,
             max_sequences: options.max_sequences as i64,
         };
-        let model = build(file, &shape).map_err(below)?;
+        let mut model = build(file, &shape).map_err(below)?;
+        for (name, most) in &mut model.graph.dims {
+            if &**name == "R" {
+                *most = options.max_rows.max(options.max_sequences) as i64;
+            }
+        }
         let target = detect_target();
         let cache = &options.cache;
         let compiled =
-            compile(&model.graph, options.precision, &target, cache, options.max_sequences, progress)?;
+            compile(&model.graph, options.precision, &target, cache, options.max_rows.max(options.max_sequences), progress)?;
         let compile_s = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
@@ -330,7 +337,7 @@ impl Runner {
         let width = self.options.context.div_ceil(PAGE);
         let limits = [
             (b.tokens.len(), self.options.max_tokens),
-            (b.rows.len(), self.options.max_sequences),
+            (b.rows.len(), self.options.max_rows.max(self.options.max_sequences)),
             (b.pages.len(), self.options.max_sequences),
         ];
         let inside = |v: &[u32], n: usize| v.iter().all(|x| (*x as usize) < n);

@@ -36,3 +36,10 @@ pub(crate) fn log_likelihood(logits: &[f32], token: u32) -> f64 {
     let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - f64::from(best)).exp()).sum();
     f64::from(logits[token as usize]) - f64::from(best) - sum.ln()
 }
+
+/// The natural logarithms of the probabilities that a row of logits stands for.
+pub fn log_softmax(logits: &[f32]) -> Vec<f32> {
+    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - f64::from(best)).exp()).sum();
+    logits.iter().map(|&logit| (f64::from(logit) - f64::from(best) - sum.ln()) as f32).collect()
+}

@@ -34,6 +34,7 @@ fn runner(name: &str, precision: Precision, threads: usize, cache: &Path) -> Run
         pages: 8,
         max_tokens: 32,
         max_sequences: 16,
+        max_rows: 16,
         cache: cache.into(),
     };
     Runner::load(&file, &options, &mut |_, _, _| {}).unwrap_or_else(|e| panic!("{name}: {e}"))

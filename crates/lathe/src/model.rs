@@ -70,6 +70,7 @@ impl Model {
         threads: usize,
         context: usize,
         max_sequences: usize,
+        max_rows: usize,
     ) -> Result<Engine<Runner>, Failure> {
         let options = RunnerOptions {
             precision: precision.into(),
@@ -78,6 +79,7 @@ impl Model {
             pages: context.div_ceil(PAGE) * max_sequences,
             max_tokens: STEP_TOKENS.min(context * max_sequences).max(max_sequences),
             max_sequences,
+            max_rows,
             cache: cache_dir()?,
         };
         let mut status = Status::new();

@@ -89,7 +89,7 @@ impl BenchModel {
         };
         let mut rows = Vec::new();
         for threads in threads {
-            let engine = model.load(self.precision, threads, context, most)?;
+            let engine = model.load(self.precision, threads, context, most, most)?;
             let interrupt = Listening::begin();
             let pool = Pool::new(threads)?;
             let mut bench = Case { engine, pool, threads, prompt, generate, interrupt };

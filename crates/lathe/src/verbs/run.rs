@@ -69,7 +69,7 @@ impl Run {
         let max_tokens = self.answer.max_tokens as usize;
         let context = model.context_for(prompt.len() + max_tokens, self.answer.context)?;
         model.check_prompt(prompt.len(), context)?;
-        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1)?;
+        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1, 1)?;
 
         let ends = if self.ignore_eos { Vec::new() } else { model.ends() };
         let request = Request { prompt, max_tokens, sampling, ends };

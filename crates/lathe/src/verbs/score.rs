@@ -1,10 +1,12 @@
 //! `lathe score`: how well a model foresees a text.
 
-use std::io::Read;
+use std::fs::File;
+use std::io::{BufWriter, Read, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{EngineError, Score as Likelihood};
+use lathe_engine::{EngineError, SCORE_TOKENS, Score as Likelihood, log_softmax};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -34,6 +36,9 @@ pub struct Score {
     source: Source,
     #[command(flatten)]
     compute: ComputeOptions,
+    /// Write the log-probabilities of every scored token's distribution to a NumPy file (float16, a row a token).
+    #[arg(long, value_name = "F.npy")]
+    save_log_softmax: Option<PathBuf>,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -65,12 +70,22 @@ impl Score {
         if context > model.context {
             return Err(EngineError::PromptTooLong { tokens: context, context: model.context }.into());
         }
-        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1)?;
+        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1, SCORE_TOKENS)?;
         let interrupt = Listening::begin();
         let mut all = Likelihood::default();
+        let rows = ids.chunks(longest).map(|part| part.len() - 1).sum();
+        let shape = [rows, model.tokenizer.vocab_size()];
+        let mut saved = self.save_log_softmax.as_ref().map(|path| Distributions::create(path, shape)).transpose()?;
         // The end of a text may leave one token over, which has nothing to be scored by.
         for part in ids.chunks(longest).filter(|part| part.len() > 1) {
-            all += engine.score(part, &|| !interrupt.pressed())?;
+            all += engine.score_rows(part, &|| !interrupt.pressed(), &mut |row| {
+                if let Some(file) = &mut saved {
+                    file.push(row);
+                }
+            })?;
+        }
+        if let Some(file) = saved {
+            file.finish()?;
         }
         let (perplexity, mean, tokens) = (all.perplexity(), all.mean_log_likelihood(), all.tokens);
         match self.json {
@@ -81,6 +96,51 @@ impl Score {
                 "perplexity {perplexity:.4}, mean log-likelihood {mean:.5}, {tokens} tokens"
             )),
         }
+    }
+}
+
+/// A NumPy file of log-probabilities, written to a temporary name and renamed when it is whole.
+struct Distributions {
+    path: PathBuf,
+    file: BufWriter<File>,
+    error: Option<std::io::Error>,
+}
+
+impl Distributions {
+    fn create(path: &std::path::Path, [rows, columns]: [usize; 2]) -> Result<Distributions, Failure> {
+        let file = File::create(path.with_extension("npy.part")).map_err(|e| Self::failed(path, &e))?;
+        let mut file = BufWriter::new(file);
+        let text = format!("{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
+        let width = (10 + text.len() + 1).next_multiple_of(64) - 10;
+        let header = format!("{text:<pad$}\n", pad = width - 1);
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((width as u16).to_le_bytes());
+        bytes.extend(header.as_bytes());
+        let error = file.write_all(&bytes).err();
+        Ok(Distributions { path: path.into(), file, error })
+    }
+
+    fn push(&mut self, logits: &[f32]) {
+        let half = |v: f32| half::f16::from_f32(v).to_le_bytes();
+        let bytes: Vec<u8> = log_softmax(logits).into_iter().flat_map(half).collect();
+        if self.error.is_none() {
+            self.error = self.file.write_all(&bytes).err();
+        }
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let result = match self.error.take() {
+            Some(error) => Err(error),
+            None => self.file.flush(),
+        };
+        let part = self.path.with_extension("npy.part");
+        result.and_then(|()| std::fs::rename(&part, &self.path)).map_err(|e| Self::failed(&self.path, &e))
+    }
+
+    fn failed(path: &std::path::Path, error: &std::io::Error) -> Failure {
+        let what = format!("cannot write it: {error}");
+        let d = Diagnostic::new("output", Fault::Environment, what).at(path.display().to_string());
+        d.fix("free some space or give another path").into()
     }
 }
 

@@ -49,7 +49,7 @@ impl Show {
     pub fn run(self) -> Result<(), Failure> {
         let model = Model::open(&self.model.model)?;
         let context = model.context_for(CONTEXT, None)?;
-        let engine = model.load(self.compute.precision, self.compute.threads(), context, 1)?;
+        let engine = model.load(self.compute.precision, self.compute.threads(), context, 1, 1)?;
         let what = match self.what {
             What::Graph => lathe_engine::Show::Graph,
             What::Tensor => lathe_engine::Show::Tensor,
