@@ -96,7 +96,8 @@ impl DType {
         }
         if let Some((bits, rest)) = s.strip_prefix('f').and_then(|r| r.split_once('e')) {
             let (e, m) = rest.split_once('m')?;
-            let (bits, exponent, mantissa): (u32, u8, u8) = (bits.parse().ok()?, e.parse().ok()?, m.parse().ok()?);
+            let (bits, exponent, mantissa): (u32, u8, u8) =
+                (bits.parse().ok()?, e.parse().ok()?, m.parse().ok()?);
             let sound = (1..=11).contains(&exponent)
                 && (1..=52).contains(&mantissa)
                 && bits == 1 + u32::from(exponent) + u32::from(mantissa);

@@ -18,8 +18,8 @@ pub enum Token {
 }
 
 const PUNCTUATION: &[&str] = &[
-    "<<", ">>", "==", "!=", "<=", "->", "..", "{", "}", "(", ")", "[", "]", ",", ":", ";", "=", "+", "-", "*",
-    "/", "%", "&", "|", "^", "<", ">", "@",
+    "<<", ">>", "==", "!=", "<=", "->", "..", "{", "}", "(", ")", "[", "]", ",", ":", ";", "=", "+", "-",
+    "*", "/", "%", "&", "|", "^", "<", ">", "@",
 ];
 
 /// Tokens of a text and a position in them.
@@ -45,9 +45,8 @@ impl Cursor {
                 if c == '#' {
                     break;
                 }
-                let end = |s: &str, skip: usize| {
-                    s[skip..].find(|c| !is_word(c)).map_or(s.len(), |i| i + skip)
-                };
+                let end =
+                    |s: &str, skip: usize| s[skip..].find(|c| !is_word(c)).map_or(s.len(), |i| i + skip);
                 let (token, len) = if c == '"' {
                     let close = rest[1..].find('"').ok_or_else(|| fail("unclosed string".into()))?;
                     (Token::Str(rest[1..=close].to_string()), close + 2)

@@ -110,7 +110,8 @@ fn padded(k: &Kernel, dims: &dyn Fn(&str) -> Option<i64>) -> Kernel {
 /// the order of a sum) nearly the same.
 fn same_meaning(before: &Kernel, after: &Kernel, tag: Tag) {
     for (seed, sizes) in [[1, 1, 1], [4, 8, 16], [5, 3, 7], [16, 4, 1], [33, 17, 9]].into_iter().enumerate() {
-        let dims: Vec<(&str, i64)> = before.dims.iter().map(|d| &**d).zip(sizes.into_iter().cycle()).collect();
+        let dims: Vec<(&str, i64)> =
+            before.dims.iter().map(|d| &**d).zip(sizes.into_iter().cycle()).collect();
         let get = |n: &str| dims.iter().find(|(d, _)| *d == n).map(|(_, v)| *v);
         let mut random = Random(seed as u64);
         let mut memory = Memory::new(&dims);

@@ -75,7 +75,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             home = Some(l.clone());
         }
     }
-    let Some(home) = home else { return Err(format!("no loop around all uses of '{name}' picks its elements")) };
+    let Some(home) = home else {
+        return Err(format!("no loop around all uses of '{name}' picks its elements"));
+    };
     match accesses(&home.body, name).first() {
         Some((_, true)) => {}
         _ => return Err(format!("'{name}' is read before it is written in '{}'", home.var)),
@@ -95,9 +97,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     };
     let shape: Vec<Int> = buffer.shape.iter().enumerate().filter_map(extent).collect();
     // A loop inside the buffer's scope that does not pick an element comes by the same ones again.
-    let again = loops.iter().take_while(|l| l.var != home.var).find(|l| {
-        !is_local(&l.body, name) && !left.iter().flatten().any(|(p, _)| p.var == l.var)
-    });
+    let again = loops
+        .iter()
+        .take_while(|l| l.var != home.var)
+        .find(|l| !is_local(&l.body, name) && !left.iter().flatten().any(|(p, _)| p.var == l.var));
     if let Some(l) = again
         && !overwrites(&home.body, name, &keep, &shape)
     {

@@ -10,7 +10,8 @@ use crate::join::{is_local, picked};
 use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
-    Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Stmt, Store, Unary, for_each, loop_bounds, rename_vars,
+    Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Stmt, Store, Unary, for_each, loop_bounds,
+    rename_vars,
 };
 use lathe_ir::{DType, Name};
 use std::collections::HashMap;
@@ -45,7 +46,8 @@ fn starts_at(k: &Kernel, name: &str, inside: &[Stmt], given: &[Stmt], is: &dyn F
             && b.targets.len() == 1
             && &*b.targets[0].0 == name
         {
-            constant = b.reducer.is_none() && matches!(*b.values[0], Node::Float(v, _) if is(f64::from_bits(v)));
+            constant =
+                b.reducer.is_none() && matches!(*b.values[0], Node::Float(v, _) if is(f64::from_bits(v)));
         }
     });
     let guarded = given.iter().any(|s| matches!(s, Stmt::If(..)) && writes(std::slice::from_ref(s)) > 0);
@@ -107,7 +109,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 let value = &s.values[0];
                 let is_factor = |e: &Expr| match &**e {
                     Node::Unary(Unary::Exp, d) => match &**d {
-                        Node::Binary(Binary::Sub, x, y) => *y == load_m && !running.iter().any(|n| x.loads(n)),
+                        Node::Binary(Binary::Sub, x, y) => {
+                            *y == load_m && !running.iter().any(|n| x.loads(n))
+                        }
                         _ => false,
                     },
                     _ => false,
@@ -165,11 +169,17 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let factor = (&Expr::load(&save, &[]) - &load_m).un(Unary::Exp);
     for (name, index, axes) in &sums {
         let copies: Vec<Name> = axes.iter().map(|f| copy_name(k, &f.var, &mut taken)).collect();
-        let map: HashMap<&str, Expr> = axes.iter().zip(&copies).map(|(f, c)| (&*f.var, Expr::var(c))).collect();
+        let map: HashMap<&str, Expr> =
+            axes.iter().zip(&copies).map(|(f, c)| (&*f.var, Expr::var(c))).collect();
         let value = &Expr::load(name, index) * &factor;
         let mut body = rename_vars(&[Stmt::store(&format!("{name}.rescale"), name, index, value)], &map);
         for (f, var) in axes.iter().zip(&copies).rev() {
-            body = vec![Stmt::For(Arc::new(For { var: var.clone(), iter: Iter::Spatial, body, ..(**f).clone() }))];
+            body = vec![Stmt::For(Arc::new(For {
+                var: var.clone(),
+                iter: Iter::Spatial,
+                body,
+                ..(**f).clone()
+            }))];
         }
         merged.extend(body);
     }
@@ -188,7 +198,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 (i..p).filter(|q| *q == i || places.contains(q)).map(|q| list[q].clone()).collect();
             let s = std::slice::from_ref(s);
             let (writes, uses) = (touched(&earlier, true), touched(&earlier, false));
-            if touched(s, false).iter().any(|n| writes.contains(n)) || touched(s, true).iter().any(|n| uses.contains(n)) {
+            if touched(s, false).iter().any(|n| writes.contains(n))
+                || touched(s, true).iter().any(|n| uses.contains(n))
+            {
                 return Err("a statement between the loops touches what a loop before it does".into());
             }
             before.extend_from_slice(s);

@@ -7,7 +7,8 @@ use crate::util::{arg, copy_name, in_family, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Buffer, Expr, For, Iter, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, map_stmts, rename_vars, replace_loop,
+    Buffer, Expr, For, Iter, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, map_stmts, rename_vars,
+    replace_loop,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -55,7 +56,11 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
 
 impl Sink<'_> {
     fn wrap(&mut self, s: Stmt) -> Stmt {
-        let var = if self.first { self.l.var.clone() } else { copy_name(self.kernel, &self.l.var, &mut self.taken) };
+        let var = if self.first {
+            self.l.var.clone()
+        } else {
+            copy_name(self.kernel, &self.l.var, &mut self.taken)
+        };
         self.first = false;
         let body = rename_vars(&[s], &HashMap::from([(&*self.l.var, Expr::var(&var))]));
         let body = self.widen(body, &var);

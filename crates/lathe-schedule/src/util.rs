@@ -1,7 +1,7 @@
 //! What several primitives need: finding loops and lists, families of names, accesses.
 
-use lathe_ir::tensor::{Expr, For, Kernel, Node, Stmt, find_loop, for_each};
 use lathe_ir::Name;
+use lathe_ir::tensor::{Expr, For, Kernel, Node, Stmt, find_loop, for_each};
 use std::sync::Arc;
 
 /// Whether a loop belongs to the family of a name: itself or one of its copies.
@@ -52,8 +52,9 @@ pub(crate) fn edit_list(
     }
     for (i, s) in body.iter().enumerate() {
         let inner = match s {
-            Stmt::For(l) => edit_list(&l.body, is, f)?
-                .map(|body| Stmt::For(Arc::new(For { body, ..(**l).clone() }))),
+            Stmt::For(l) => {
+                edit_list(&l.body, is, f)?.map(|body| Stmt::For(Arc::new(For { body, ..(**l).clone() })))
+            }
             Stmt::If(c, b) => edit_list(b, is, f)?.map(|b| Stmt::If(c.clone(), Arc::new(b))),
             _ => None,
         };
@@ -138,7 +139,11 @@ pub(crate) fn copy_name(k: &Kernel, base: &str, taken: &mut Vec<Name>) -> Name {
         Stmt::Store(b) => used.push(b.name.clone()),
         _ => {}
     });
-    let name: Name = (1..).map(|i| format!("{base}.c{i}")).find(|n| !used.iter().any(|u| **u == **n)).expect("endless").into();
+    let name: Name = (1..)
+        .map(|i| format!("{base}.c{i}"))
+        .find(|n| !used.iter().any(|u| **u == **n))
+        .expect("endless")
+        .into();
     taken.push(name.clone());
     name
 }

@@ -60,7 +60,10 @@ pub fn check(p: &Program) -> Result<(), IrError> {
         }
         // Buffers whose sizes depend on a dimension may be as large as the bound allows.
         if open.iter().any(|o| conflicts(p, o, s, &|_| Some(1 << 20))) {
-            return Err(IrError::check(place(), "it touches what an earlier step touches, without a meeting between"));
+            return Err(IrError::check(
+                place(),
+                "it touches what an earlier step touches, without a meeting between",
+            ));
         }
         open.push(s);
     }

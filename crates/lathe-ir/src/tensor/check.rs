@@ -154,8 +154,10 @@ impl Checker<'_> {
             for (var, iter) in &self.loops[depth..] {
                 let picks = index.iter().any(|i| i.mentions(var));
                 if *iter == Iter::Spatial && !picks {
-                    return self
-                        .fail(&s.name, format!("iterations of spatial loop '{var}' write the same element of '{n}'"));
+                    return self.fail(
+                        &s.name,
+                        format!("iterations of spatial loop '{var}' write the same element of '{n}'"),
+                    );
                 }
             }
         }

@@ -1,6 +1,8 @@
 //! The parser of the text form.
 
-use super::{Access, Axis, Binary, Buffer, Expr, Fact, For, Iter, Kernel, Node, Param, Reducer, Stmt, Store, Unary};
+use super::{
+    Access, Axis, Binary, Buffer, Expr, Fact, For, Iter, Kernel, Node, Param, Reducer, Stmt, Store, Unary,
+};
 use crate::lexer::{Cursor, Token};
 use crate::{DType, Int, IrError, Layout, Term};
 use std::sync::Arc;
@@ -213,7 +215,9 @@ fn number(c: &mut Cursor, negative: bool) -> Result<Expr, IrError> {
     let t = if suffix.is_empty() { Some(DType::INDEX) } else { DType::parse(suffix) };
     let e = match t {
         Some(t) if t.is_float() => digits.parse::<f64>().ok().map(|v| Expr::float(sign * v, t)),
-        Some(t) => format!("{}{digits}", if negative { "-" } else { "" }).parse().ok().map(|v| Expr::int(v, t)),
+        Some(t) => {
+            format!("{}{digits}", if negative { "-" } else { "" }).parse().ok().map(|v| Expr::int(v, t))
+        }
         None => None,
     };
     match e {
