@@ -1,6 +1,6 @@
 //! Graph passes: precision, constant packing, grouping into kernels, and memory planning.
 //!
-//! [`PASSES`] names the passes from graph to graph; [`plan`] turns a graph into a step program and the naive kernels it
+//! [`PASSES`] names the passes from graph to graph; [`plan()`] turns a graph into a step program and the naive kernels it
 //! calls.
 //!
 //! ```

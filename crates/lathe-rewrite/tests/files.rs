@@ -243,3 +243,28 @@ fn files_say_what_happens() {
     assert!(failed.is_empty(), "{failed}UPDATE_EXPECT=1 writes what happens now into the files");
     assert!(cases >= 60, "only {cases} cases were found");
 }
+
+#[test]
+fn every_primitive_and_pass_has_cases() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files");
+    let text: String = files(&folder).iter().map(|p| std::fs::read_to_string(p).expect("it can be read")).collect();
+    let mut counts: std::collections::HashMap<String, (usize, usize)> = std::collections::HashMap::new();
+    for case in format!("\n{text}").split(&format!("\n{HEADER}")).filter(|c| c.starts_with("schedule")) {
+        let parts: Vec<&str> = case.split(RULE).collect();
+        let words: std::collections::HashSet<&str> =
+            parts[1].lines().filter_map(|step| step.split_whitespace().next()).collect();
+        let refused = parts[2].strip_prefix("refused: ").and_then(|r| r.split_whitespace().next());
+        for word in words {
+            let (good, bad) = counts.entry(word.to_string()).or_default();
+            *good += usize::from(refused.is_none());
+            *bad += usize::from(refused == Some(word));
+        }
+    }
+    for p in lathe_schedule::PRIMITIVES {
+        let (good, bad) = counts.get(p.name).copied().unwrap_or_default();
+        assert!(good >= 2 && bad >= 1, "'{}' is applied in {good} cases and refused in {bad}", p.name);
+    }
+    for p in lathe_rewrite::PASSES {
+        assert!(text.matches(&format!("pass {}\n", p.name)).count() >= 4, "'{}' has few cases", p.name);
+    }
+}

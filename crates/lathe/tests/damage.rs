@@ -90,11 +90,11 @@ fn damaged_files() {
         place.fails(code, &place.file("damaged.gguf", &changed(change)))
     };
     let whole = fs::read(tiny()).expect("the tiny model is there").len();
-    for keep in [whole - 1, whole / 2, 3300, 23, 8, 5] {
+    for keep in [whole - 1, whole / 2, 3300, 8, 5] {
         fails("gguf-truncated", &|b| b.truncate(keep));
     }
     // Where the file claims more than is left.
-    for keep in [1000, 30, 24] {
+    for keep in [1000, 30, 24, 23] {
         fails("gguf-malformed", &|b| b.truncate(keep));
     }
     fails("gguf-magic", &|b| b.truncate(3));
