@@ -3,8 +3,10 @@
 
 use crate::{EngineError, Precision, Stage};
 use lathe_codegen::{Dialect, emit, prelude};
+use lathe_diagnostic::Diagnostic;
 use lathe_exec::Image;
 use lathe_ir::graph::Graph;
+use lathe_ir::tensor::Fact;
 use lathe_ir::{Int, Name};
 use lathe_machine::Target;
 use lathe_rewrite::{Bounds, Plan, plan};
@@ -129,6 +131,7 @@ pub(crate) fn compile(
                         Some(schedule.kernel()),
                         "a kernel replays from its naive loops by its trace"
                     );
+                    promises_kept(schedule.kernel())?;
                     let e = emit(schedule.kernel(), &symbol, dialect).map_err(|e| EngineError::below(&e))?;
                     known.insert(key, kernels.len());
                     kernels.push(Made {
@@ -168,6 +171,24 @@ pub(crate) fn compile(
         classes.push(Class { name, plan, images });
     }
     Ok(Compiled { graph, classes, kernels, library })
+}
+
+/// Checks that storage is padded as a kernel's schedule relies on: whole multiples by shape, or rows, which the planner
+/// pads.
+fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), EngineError> {
+    for v in k.views() {
+        for f in &v.facts {
+            if let Fact::Padded(d, m) = f {
+                let whole = v.shape[*d].as_const().is_some_and(|n| n % m == 0);
+                let rows = *d == 0 && lathe_rewrite::ROW_PADDING % m == 0 && v.shape[*d].as_const().is_none();
+                if !whole && !rows {
+                    let what = format!("nothing pads dimension {d} of '{}' to a multiple of {m}", v.name);
+                    return Err(EngineError::Below(Box::new(Diagnostic::new("padding", lathe_diagnostic::Fault::Bug, what))));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Translation units of about equal length: large functions first, each to the shortest unit.
