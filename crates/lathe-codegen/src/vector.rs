@@ -183,7 +183,7 @@ impl Emitter<'_> {
         let at0: Vec<Expr> = i.iter().map(|e| e.substitute(var, &0.into())).collect();
         let (a, o) = self.address(n, &at0)?;
         let byte = o.restore(&(a - shift).div(8, &self.bounds));
-        let key = (Expr::load(&format!("{n}.words"), &[byte.clone()]), true);
+        let key = (Expr::load(&format!("{n}.words"), std::slice::from_ref(&byte)), true);
         if let Some((t, _)) = self.memo.get(&key) {
             return Ok(t.clone());
         }

@@ -90,10 +90,18 @@ impl DType {
         }
         if let Some(rest) = s.strip_prefix("fx") {
             let (i, f) = rest.split_once('p')?;
-            return Some(DType::Fixed { integer: i.parse().ok()?, fraction: f.parse().ok()? });
+            let (integer, fraction): (u8, u8) = (i.parse().ok()?, f.parse().ok()?);
+            let bits = u32::from(integer) + u32::from(fraction);
+            return (1..=64).contains(&bits).then_some(DType::Fixed { integer, fraction });
         }
-        if let Some((e, m)) = s.strip_prefix('f').and_then(|r| r.split_once('e')?.1.split_once('m')) {
-            return Some(DType::Float { exponent: e.parse().ok()?, mantissa: m.parse().ok()? });
+        if let Some((bits, rest)) = s.strip_prefix('f').and_then(|r| r.split_once('e')) {
+            let (e, m) = rest.split_once('m')?;
+            let (bits, exponent, mantissa): (u32, u8, u8) =
+                (bits.parse().ok()?, e.parse().ok()?, m.parse().ok()?);
+            let sound = (1..=11).contains(&exponent)
+                && (1..=52).contains(&mantissa)
+                && bits == 1 + u32::from(exponent) + u32::from(mantissa);
+            return sound.then_some(DType::Float { exponent, mantissa });
         }
         let signed = match s.as_bytes().first()? {
             b'i' => true,

@@ -52,12 +52,8 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
         }
         terms
     };
-    let term = |dim: usize, div: i64, m: i64, stride: Int| Term {
-        dim,
-        div,
-        modulo: (m != 0).then_some(m),
-        stride,
-    };
+    let term =
+        |dim: usize, div: i64, m: i64, stride: Int| Term { dim, div, modulo: (m != 0).then_some(m), stride };
     let (row, col) = (rank.wrapping_sub(2), rank - 1);
     let layout = |offset: i64, matrix: &Int, mut terms: Vec<Term>| {
         terms.retain(|t| t.dim < rank);
@@ -177,7 +173,8 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
         (None, "keys16" | "values16") if rank == 3 => {
             let (h, d, t) = (shape[1].clone(), shape[2].clone(), 32);
             let head = d.clone() * (16 * t);
-            let (pos, comp) = if base == "keys16" { (t.into(), Int::from(16 * t)) } else { (d * t, t.into()) };
+            let (pos, comp) =
+                if base == "keys16" { (t.into(), Int::from(16 * t)) } else { (d * t, t.into()) };
             let terms = vec![
                 term(0, 16, 0, h.clone() * head.clone()),
                 term(1, 1, 0, head.clone()),

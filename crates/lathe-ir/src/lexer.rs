@@ -18,8 +18,8 @@ pub enum Token {
 }
 
 const PUNCTUATION: &[&str] = &[
-    "<<", ">>", "==", "!=", "<=", "->", "..", "{", "}", "(", ")", "[", "]", ",", ":", ";", "=", "+", "-", "*",
-    "/", "%", "&", "|", "^", "<", ">", "@",
+    "<<", ">>", "==", "!=", "<=", "->", "..", "{", "}", "(", ")", "[", "]", ",", ":", ";", "=", "+", "-",
+    "*", "/", "%", "&", "|", "^", "<", ">", "@",
 ];
 
 /// Tokens of a text and a position in them.
@@ -45,9 +45,8 @@ impl Cursor {
                 if c == '#' {
                     break;
                 }
-                let end = |s: &str, skip: usize| {
-                    s[skip..].find(|c| !is_word(c)).map_or(s.len(), |i| i + skip)
-                };
+                let end =
+                    |s: &str, skip: usize| s[skip..].find(|c| !is_word(c)).map_or(s.len(), |i| i + skip);
                 let (token, len) = if c == '"' {
                     let close = rest[1..].find('"').ok_or_else(|| fail("unclosed string".into()))?;
                     (Token::Str(rest[1..=close].to_string()), close + 2)
@@ -197,9 +196,11 @@ impl Cursor {
     /// A symbolic integer.
     pub fn symbolic(&mut self) -> Result<Int, IrError> {
         let e = crate::tensor::parse_expr(self)?;
-        match crate::tensor::Opaque::default().int(&e, &crate::Bounds::new()) {
-            Some(i) => Ok(i),
-            None => self.error("integer arithmetic before this"),
+        let mut opaque = crate::tensor::Opaque::default();
+        match opaque.int(&e, &crate::Bounds::new()) {
+            // A shape mentions dimensions, never elements of buffers.
+            Some(i) if opaque.hides_nothing() => Ok(i),
+            _ => self.error("integer arithmetic before this"),
         }
     }
 

@@ -3,7 +3,7 @@
 //! - [`resolve`], [`pull`], [`list`]: from a name to a file, through the cache in [`cache_dir`], telling a [`Progress`].
 //! - [`GgufFile`]: the file, memory-mapped; metadata by [`get`](GgufFile::get), tensors as [`TensorInfo`] of a [`GgmlType`];
 //!   [`dequantize`] is what each block format means, [`GgufWriter`] writes one.
-//! - [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
+//! - [`family`], [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
 //! - [`Tokenizer`] and [`StreamDecoder`]: text to token ids and back, whole or as it comes.
 //! - [`ChatTemplate`]: a conversation of [`Message`]s to a prompt.
 //!
@@ -39,7 +39,7 @@ mod source;
 mod tokenizer;
 
 pub use chat::{ChatError, ChatTemplate, Message};
-pub use families::{CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, build};
+pub use families::{CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, build, family};
 pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufFile, GgufWriter, StrArray, TensorInfo, ValueKind,
     dequantize,

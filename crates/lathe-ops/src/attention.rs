@@ -31,7 +31,10 @@ fn infer(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t[1].shape.len() == 3 && t[1].shape == t[2].shape, "keys and values differ in shape")?;
     let s = shape(t, a).ok_or("the number of heads or a cache's extent is not constant")?;
     require(s.heads % s.groups == 0, "heads are not a multiple of the key heads")?;
-    require(t[0].shape[1].as_const() == Some(s.heads * s.dim), "queries are not heads times components wide")?;
+    require(
+        t[0].shape[1].as_const() == Some(s.heads * s.dim),
+        "queries are not heads times components wide",
+    )?;
     require(t[3..].iter().all(|t| t.dtype == DType::I32), "pages, sequences and positions are not i32")?;
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
 }
@@ -111,12 +114,22 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
         loop_("js", keys.clone(), Iter::Spatial, score),
         scalar(&m, DType::F32),
         Stmt::store(&l.name("zm"), &m, &[], Expr::f32(f32::MIN)),
-        loop_("jm", keys.clone(), Iter::Reduce, vec![Stmt::reduce(&l.name("bm"), &m, &[], "max", at(&sc, one(&jm)))]),
+        loop_(
+            "jm",
+            keys.clone(),
+            Iter::Reduce,
+            vec![Stmt::reduce(&l.name("bm"), &m, &[], "max", at(&sc, one(&jm)))],
+        ),
         array(&p, std::slice::from_ref(&context)),
         loop_("jp", keys.clone(), Iter::Spatial, vec![Stmt::store(&l.name("bp"), &p, one(&jp), weight)]),
         scalar(&sum, DType::F32),
         Stmt::store(&l.name("zl"), &sum, &[], Expr::f32(0.0)),
-        loop_("jl", keys.clone(), Iter::Reduce, vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", at(&p, one(&jl)))]),
+        loop_(
+            "jl",
+            keys.clone(),
+            Iter::Reduce,
+            vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", at(&p, one(&jl)))],
+        ),
         array(&o, &[s.dim.into()]),
         loop_("z", dim.clone(), Iter::Spatial, vec![Stmt::store(&l.name("zo"), &o, one(&z), Expr::f32(0.0))]),
         loop_(

@@ -22,8 +22,7 @@ fn infer_binary(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
 fn loops(l: &Lowering, value: &dyn Fn(&[Expr]) -> Expr) -> Vec<Stmt> {
     let shape = &l.outs[0].ty.shape;
     let index: Vec<Expr> = (0..shape.len()).map(|d| l.var(&d.to_string())).collect();
-    let args: Vec<Expr> =
-        l.ins.iter().map(|o| o.read(&index[index.len() - o.ty.shape.len()..])).collect();
+    let args: Vec<Expr> = l.ins.iter().map(|o| o.read(&index[index.len() - o.ty.shape.len()..])).collect();
     let mut body = vec![l.outs[0].write(&l.name("y"), &index, value(&args))];
     for d in (0..shape.len()).rev() {
         body = vec![Stmt::for_(&l.name(&d.to_string()), (&shape[d]).into(), Iter::Spatial, body)];
@@ -55,7 +54,9 @@ macro_rules! unary {
             form: Form::Elementwise,
             donates: &[],
             infer: infer_unary,
-            reference: |a, _, t| vec![result(&t[0], &a[0].values().into_iter().map($reference).collect::<Vec<_>>())],
+            reference: |a, _, t| {
+                vec![result(&t[0], &a[0].values().into_iter().map($reference).collect::<Vec<_>>())]
+            },
             lower: |l| {
                 let value: fn(&Expr) -> Expr = $value;
                 loops(l, &|a| value(&a[0]))

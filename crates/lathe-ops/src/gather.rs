@@ -24,7 +24,10 @@ fn lower_take(l: &Lowering) -> Vec<Stmt> {
 }
 
 fn infer_put(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 3 && t[0].shape.len() == 3 && t[1].shape.len() == 2, "expects a cache, rows and places")?;
+    require(
+        t.len() == 3 && t[0].shape.len() == 3 && t[1].shape.len() == 2,
+        "expects a cache, rows and places",
+    )?;
     let row = t[0].shape[1].clone() * t[0].shape[2].clone();
     require(t[1].shape[1] == row, "rows are not as long as the cache's")?;
     require(t[2].dtype == DType::I32 && t[2].shape[..] == t[1].shape[..1], "expects one place a row")?;

@@ -34,7 +34,12 @@ pub struct GroupShape {
 
 /// Finds the shape of a group of nodes (indices into the graph, in order). `outside` are the values that must be stored
 /// to parameters; other results stay inside.
-pub fn group_shape(g: &Graph, table: &OpTable, nodes: &[usize], outside: &dyn Fn(ValueId) -> bool) -> GroupShape {
+pub fn group_shape(
+    g: &Graph,
+    table: &OpTable,
+    nodes: &[usize],
+    outside: &dyn Fn(ValueId) -> bool,
+) -> GroupShape {
     let mut s = GroupShape { key: String::new(), args: vec![], access: vec![], names: vec![] };
     let mut known: HashMap<ValueId, Name> = HashMap::new();
     for (i, node) in nodes.iter().enumerate() {
@@ -122,9 +127,9 @@ pub fn lower_group(
         };
         for o in l.outs.iter().filter(|o| o.name.starts_with('t')) {
             temps.extend(
-                o.views().into_iter().map(|b| {
-                    Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &b.shape, WORKSPACE)))
-                }),
+                o.views()
+                    .into_iter()
+                    .map(|b| Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &b.shape, WORKSPACE)))),
             );
         }
         parts.push((row.form, l.prefix.clone()));

@@ -93,7 +93,16 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
     sample: |seed| {
         let mut r = Rng(seed);
         let weights = [
-            "f32", "f16", "bf16", "q4_0", "q4_1", "q8_0", "f32.tile16", "q4_0.tile16", "q4_1.tile16", "q8_0.tile16",
+            "f32",
+            "f16",
+            "bf16",
+            "q4_0",
+            "q4_1",
+            "q8_0",
+            "f32.tile16",
+            "q4_0.tile16",
+            "q4_1.tile16",
+            "q8_0.tile16",
         ];
         let (m, n, k) = (1 + r.below(14) as usize, 32, 64);
         let w = r.encoded(weights[seed as usize % weights.len()], &[n, k]);

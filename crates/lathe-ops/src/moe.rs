@@ -53,7 +53,8 @@ fn lower_route(l: &Lowering) -> Vec<Stmt> {
         values: vec![Expr::load(&left, one(&e)), e.cast(DType::I32)],
         reducer: Reducer::named("argmax"),
     }));
-    let shifted = |v: &Expr| (&w.read(&[t.clone(), v.clone()]) - &w.read(&[t.clone(), 0.into()])).un(Unary::Exp);
+    let shifted =
+        |v: &Expr| (&w.read(&[t.clone(), v.clone()]) - &w.read(&[t.clone(), 0.into()])).un(Unary::Exp);
     let choose = vec![
         scalar(&best, DType::F32),
         scalar(&at, DType::I32),
@@ -94,7 +95,10 @@ fn lower_route(l: &Lowering) -> Vec<Stmt> {
 }
 
 fn infer_bucket(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 1 && t[0].dtype == DType::I32 && t[0].shape.len() == 2, "expects a matrix of experts")?;
+    require(
+        t.len() == 1 && t[0].dtype == DType::I32 && t[0].shape.len() == 2,
+        "expects a matrix of experts",
+    )?;
     let n = int_attr(a, "experts").ok_or("the attribute 'experts' is missing")?;
     let slots = t[0].shape[0].clone() * t[0].shape[1].clone();
     Ok(vec![Type::dense(DType::I32, &[(n + 1).into()]), Type::dense(DType::I32, &[slots])])
@@ -118,7 +122,12 @@ fn lower_bucket(l: &Lowering) -> Vec<Stmt> {
     let expert = |s: &Expr| ex.read(&[s / &Expr::from(&k), s % &Expr::from(&k)]).cast(DType::INDEX);
     let at = |v: &Expr| offsets.read(one(v));
     let body = vec![
-        Stmt::for_(&l.name("z"), (n + 1).into(), Iter::Spatial, vec![offsets.write(&l.name("bz"), one(&z), i32_(0))]),
+        Stmt::for_(
+            &l.name("z"),
+            (n + 1).into(),
+            Iter::Spatial,
+            vec![offsets.write(&l.name("bz"), one(&z), i32_(0))],
+        ),
         Stmt::for_(
             &l.name("i"),
             slots.clone(),
@@ -137,7 +146,12 @@ fn lower_bucket(l: &Lowering) -> Vec<Stmt> {
             &[n.into()],
             lathe_ir::tensor::WORKSPACE,
         ))),
-        Stmt::for_(&l.name("b"), n.into(), Iter::Spatial, vec![Stmt::store(&l.name("bb"), &cursor, one(&b), at(&b))]),
+        Stmt::for_(
+            &l.name("b"),
+            n.into(),
+            Iter::Spatial,
+            vec![Stmt::store(&l.name("bb"), &cursor, one(&b), at(&b))],
+        ),
         Stmt::for_(
             &l.name("f"),
             slots,
@@ -193,7 +207,10 @@ fn lower_expert(l: &Lowering) -> Vec<Stmt> {
 
 fn infer_combine(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects rows and weights")?;
-    require(t[0].shape[0] == t[1].shape[0].clone() * t[1].shape[1].clone(), "expects k rows for each of the weights'")?;
+    require(
+        t[0].shape[0] == t[1].shape[0].clone() * t[1].shape[1].clone(),
+        "expects k rows for each of the weights'",
+    )?;
     Ok(vec![Type::dense(DType::F32, &[t[1].shape[0].clone(), t[0].shape[1].clone()])])
 }
 
@@ -206,7 +223,12 @@ fn lower_combine(l: &Lowering) -> Vec<Stmt> {
     let body = vec![
         scalar(&acc, DType::F32),
         Stmt::store(&l.name("z"), &acc, &[], Expr::f32(0.0)),
-        Stmt::for_(&l.name("j"), (&k).into(), Iter::Reduce, vec![Stmt::reduce(&l.name("s"), &acc, &[], "sum", product)]),
+        Stmt::for_(
+            &l.name("j"),
+            (&k).into(),
+            Iter::Reduce,
+            vec![Stmt::reduce(&l.name("s"), &acc, &[], "sum", product)],
+        ),
         y.write(&l.name("y"), &[t, n], Expr::load(&acc, &[])),
     ];
     let inner = Stmt::for_(&l.name("1"), (&x.ty.shape[1]).into(), Iter::Spatial, body);

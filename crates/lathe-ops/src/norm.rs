@@ -58,7 +58,12 @@ fn lower_rms(l: &Lowering) -> Vec<Stmt> {
                 Iter::Reduce,
                 vec![Stmt::reduce(&l.name("s"), &acc, &[], "sum", &at(&k) * &at(&k))],
             ),
-            Stmt::for_(&l.name("1"), n, Iter::Spatial, vec![y.write(&l.name("y"), &[t.clone(), j.clone()], value)]),
+            Stmt::for_(
+                &l.name("1"),
+                n,
+                Iter::Spatial,
+                vec![y.write(&l.name("y"), &[t.clone(), j.clone()], value)],
+            ),
         ],
     )]
 }

@@ -19,8 +19,11 @@ fn naive_loops_compute_the_reference() {
         for seed in 0..20 {
             let (args, attrs) = (row.sample)(seed);
             let mut g = Graph::new(row.name, &[]);
-            let ins: Vec<_> =
-                args.iter().enumerate().map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input)).collect();
+            let ins: Vec<_> = args
+                .iter()
+                .enumerate()
+                .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
+                .collect();
             let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
             g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
             check(&g, &table).unwrap();
@@ -30,7 +33,8 @@ fn naive_loops_compute_the_reference() {
 
             let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
             lathe_ir::tensor::check(&k.kernel).unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
-            let again = lathe_ir::tensor::parse(&k.kernel.to_string()).unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
+            let again = lathe_ir::tensor::parse(&k.kernel.to_string())
+                .unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
             assert_eq!(again.to_string(), k.kernel.to_string());
             let mut m = Memory::new(&[]);
             for (p, v) in k.kernel.params.iter().zip(&k.args) {

@@ -86,7 +86,13 @@ fn row_extent(g: &Graph, i: usize) -> Option<lathe_ir::Int> {
     g.ty(v).shape.first().cloned()
 }
 
-fn joins(g: &Graph, group: &[usize], i: usize, _: Option<lathe_ir::Int>, extent: Option<lathe_ir::Int>) -> bool {
+fn joins(
+    g: &Graph,
+    group: &[usize],
+    i: usize,
+    _: Option<lathe_ir::Int>,
+    extent: Option<lathe_ir::Int>,
+) -> bool {
     let n = &g.nodes[i];
     if extent.is_none() || row_extent(g, group[0]) != extent {
         return false;

@@ -7,11 +7,8 @@ use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
 use lathe_ir::{IrError, Name};
 use std::collections::HashMap;
 
-pub(crate) const PACK: Pass = Pass {
-    name: "pack",
-    doc: "constant weights of products lie 16 rows side by side",
-    run,
-};
+pub(crate) const PACK: Pass =
+    Pass { name: "pack", doc: "constant weights of products lie 16 rows side by side", run };
 
 /// Operators that read a packed operand as well as a plain one, and which operand.
 const READERS: &[(&str, usize)] = &[("matmul", 1), ("expert_matmul", 1), ("take", 0)];
@@ -26,7 +23,9 @@ fn run(g: &Graph, _: &OpTable) -> Result<Graph, IrError> {
         let uses: Vec<(&Node, usize)> = g
             .nodes
             .iter()
-            .flat_map(|n| n.inputs.iter().enumerate().filter(|(_, x)| x.0 as usize == i).map(move |(p, _)| (n, p)))
+            .flat_map(|n| {
+                n.inputs.iter().enumerate().filter(|(_, x)| x.0 as usize == i).map(move |(p, _)| (n, p))
+            })
             .collect();
         let readable = uses.iter().all(|(n, p)| READERS.contains(&(&*n.op, *p)));
         let product = uses.iter().any(|(n, _)| &*n.op != "take");

@@ -25,7 +25,9 @@ pub(crate) static UNROLL: Primitive = Primitive {
     name: "unroll",
     doc: "unroll L: iterations of the family L are written out",
     tag: Tag::Bitwise,
-    apply: |k, a| level(k, arg(a, 0)?, UNROLLED, &[Iter::Spatial, Iter::Reduce, Iter::Scan, Iter::Sequential]),
+    apply: |k, a| {
+        level(k, arg(a, 0)?, UNROLLED, &[Iter::Spatial, Iter::Reduce, Iter::Scan, Iter::Sequential])
+    },
 };
 
 pub(crate) static PARALLEL: Primitive = Primitive {

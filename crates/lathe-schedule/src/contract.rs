@@ -1,7 +1,8 @@
 //! `contract T`: a temporary keeps, of the dimensions that loops around all its uses pick, only what one iteration
 //! touches, and moves inside the innermost of those loops. Each iteration must write what it reads: the first access in
-//! the loop's body must be a write.
+//! the loop's body must be a write, and one of all that is left where another loop comes by the same elements again.
 
+use crate::join::is_local;
 use crate::lanes::pick;
 use crate::util::{accesses, arg};
 use crate::{Primitive, Tag};
@@ -29,6 +30,27 @@ fn around(body: &[Stmt], name: &str, out: &mut Vec<Arc<For>>) {
     }
 }
 
+/// Whether what touches a buffer first overwrites all that is left of it, whatever the data: a block without reduction
+/// or condition, each index left being the variable of a loop over all of that dimension.
+fn overwrites(body: &[Stmt], name: &str, keep: &dyn Fn(&[Expr]) -> Vec<Expr>, shape: &[Int]) -> bool {
+    let first = body.iter().find(|s| !accesses(std::slice::from_ref(s), name).is_empty());
+    let (mut s, mut loops): (_, Vec<Arc<For>>) = (first, vec![]);
+    while let Some(Stmt::For(l)) = s {
+        loops.push(l.clone());
+        s = l.body.iter().find(|s| !accesses(std::slice::from_ref(s), name).is_empty());
+    }
+    let Some(Stmt::Store(b)) = s else { return false };
+    let Some((_, index)) = b.targets.iter().find(|(n, _)| &**n == name) else { return false };
+    let (index, mut met) = (keep(index), vec![]);
+    let whole = |(e, n): (&Expr, &Int)| {
+        let l = loops.iter().find(|l| **e == Node::Var(l.var.clone()));
+        let over = l.is_some_and(|l| l.extent == Expr::from(n) && !met.contains(&l.var));
+        met.extend(l.map(|l| l.var.clone()));
+        over
+    };
+    b.reducer.is_none() && !b.values.iter().any(|v| v.loads(name)) && index.iter().zip(shape).all(whole)
+}
+
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let name = arg(args, 0)?;
     let all = accesses(&k.body, name);
@@ -53,7 +75,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             home = Some(l.clone());
         }
     }
-    let Some(home) = home else { return Err(format!("no loop around all uses of '{name}' picks its elements")) };
+    let Some(home) = home else {
+        return Err(format!("no loop around all uses of '{name}' picks its elements"));
+    };
     match accesses(&home.body, name).first() {
         Some((_, true)) => {}
         _ => return Err(format!("'{name}' is read before it is written in '{}'", home.var)),
@@ -72,6 +96,16 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         Some((_, c)) => Some(c.into()),
     };
     let shape: Vec<Int> = buffer.shape.iter().enumerate().filter_map(extent).collect();
+    // A loop inside the buffer's scope that does not pick an element comes by the same ones again.
+    let again = loops
+        .iter()
+        .take_while(|l| l.var != home.var)
+        .find(|l| !is_local(&l.body, name) && !left.iter().flatten().any(|(p, _)| p.var == l.var));
+    if let Some(l) = again
+        && !overwrites(&home.body, name, &keep, &shape)
+    {
+        return Err(format!("'{name}' may keep a value from one iteration of '{}' to the next", l.var));
+    }
     let memory = if shape.is_empty() { REGISTER } else { &*buffer.memory };
     let small = Stmt::Alloc(Arc::new(Buffer::dense(name, buffer.dtype, &shape, memory)));
     let body = map_exprs(&k.body, &|e| {

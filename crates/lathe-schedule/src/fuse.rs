@@ -1,6 +1,6 @@
 //! `fuse A B`: the loop `A` and the loop `B` that is all its body, as one loop `A.f`. `B`'s extent must not depend on `A`.
 
-use crate::util::{arg, need_loop};
+use crate::util::{arg, need_free, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{Expr, For, Kernel, Stmt, rename_vars, replace_loop};
 use std::collections::HashMap;
@@ -26,6 +26,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         return Err(format!("the extent of '{b}' depends on '{a}'"));
     }
     let var = format!("{a}.f");
+    need_free(k, &[&var])?;
     let v = Expr::var(&var);
     let map = HashMap::from([(a, v.clone() / lb.extent.clone()), (b, v % lb.extent.clone())]);
     let body = rename_vars(&lb.body, &map);

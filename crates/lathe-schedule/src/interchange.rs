@@ -1,4 +1,4 @@
-//! `interchange A`: swaps `A` with the loop that is its whole body. One of the two must be spatial, or both reduce.
+//! `interchange A`: swaps `A` with the loop that is its whole body. One of the two must be spatial.
 
 use crate::util::{arg, need_loop};
 use crate::{Primitive, Tag};

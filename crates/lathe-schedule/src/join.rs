@@ -18,7 +18,7 @@ pub(crate) static JOIN: Primitive = Primitive {
 };
 
 /// Whether the variable picks the element in one common dimension of all accesses.
-fn picked(accesses: &[(Vec<Expr>, bool)], var: &str, b: &Bounds) -> bool {
+pub(crate) fn picked(accesses: &[(Vec<Expr>, bool)], var: &str, b: &Bounds) -> bool {
     let rank = accesses.first().map_or(0, |(i, _)| i.len());
     (0..rank).any(|d| {
         let mut each = accesses.iter().map(|(i, _)| pick(&i[d], var, b).map(|(c, _)| c));
@@ -69,7 +69,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
 }
 
 /// Whether the buffer is allocated inside these statements.
-fn is_local(body: &[Stmt], name: &str) -> bool {
+pub(crate) fn is_local(body: &[Stmt], name: &str) -> bool {
     let mut local = false;
     lathe_ir::tensor::for_each(body, &mut |s| local |= matches!(s, Stmt::Alloc(b) if &*b.name == name));
     local

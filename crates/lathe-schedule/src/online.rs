@@ -3,12 +3,15 @@
 //!
 //! `M` computes a maximum `m`. The loops `J...` follow it in the same list; each either computes temporaries, picked by the
 //! iteration, from factors `exp(x - m)`, or adds up sums that are linear in those temporaries. When `m` grows from `m0`,
-//! every such sum so far is too large by `exp(m - m0)`, so each iteration first multiplies the sums by `exp(m0 - m)`.
+//! every such sum so far is too large by `exp(m - m0)`, so each iteration first multiplies the sums by `exp(m0 - m)`. Sums
+//! start at zero, and nothing but the sums is used after the pass.
 
-use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop};
+use crate::join::{is_local, picked};
+use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
-    Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Stmt, Store, Unary, for_each, rename_vars,
+    Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Stmt, Store, Unary, for_each, loop_bounds,
+    rename_vars,
 };
 use lathe_ir::{DType, Name};
 use std::collections::HashMap;
@@ -21,13 +24,34 @@ pub(crate) static ONLINE: Primitive = Primitive {
     apply,
 };
 
-/// Whether an expression is a product with a factor for which `is` holds, and mentions `what` nowhere else.
-fn linear(e: &Expr, is: &dyn Fn(&Expr) -> bool) -> bool {
+/// Whether an expression is a product with one factor for which `is` holds; the others mention none of `names`.
+fn linear(e: &Expr, is: &dyn Fn(&Expr) -> bool, names: &[Name]) -> bool {
+    let free = |e: &Expr| !names.iter().any(|n| e.loads(n));
     is(e)
         || match &**e {
-            Node::Binary(Binary::Mul, a, b) => linear(a, is) || linear(b, is),
+            Node::Binary(Binary::Mul, a, b) => {
+                (linear(a, is, names) && free(b)) || (linear(b, is, names) && free(a))
+            }
             _ => false,
         }
+}
+
+/// Whether all of a buffer's writes outside of some loops are one constant for which `is` holds, in the statements
+/// given.
+fn starts_at(k: &Kernel, name: &str, inside: &[Stmt], given: &[Stmt], is: &dyn Fn(f64) -> bool) -> bool {
+    let writes = |body: &[Stmt]| accesses(body, name).iter().filter(|(_, w)| *w).count();
+    let mut constant = false;
+    for_each(given, &mut |s| {
+        if let Stmt::Store(b) = s
+            && b.targets.len() == 1
+            && &*b.targets[0].0 == name
+        {
+            constant =
+                b.reducer.is_none() && matches!(*b.values[0], Node::Float(v, _) if is(f64::from_bits(v)));
+        }
+    });
+    let guarded = given.iter().any(|s| matches!(s, Stmt::If(..)) && writes(std::slice::from_ref(s)) > 0);
+    constant && !guarded && writes(given) == 1 && writes(&k.body) == 1 + writes(inside)
 }
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
@@ -46,37 +70,64 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     if lm.iter != Iter::Reduce || !mi.is_empty() {
         return Err("the first loop is not a reduction into one scalar".into());
     }
-    let load_m = Expr::load(&m, &[]);
-    let is_factor = |e: &Expr| match &**e {
-        Node::Unary(Unary::Exp, d) => {
-            matches!(&**d, Node::Binary(Binary::Sub, x, y) if *y == load_m && !x.loads(&m))
-        }
-        _ => false,
-    };
-    let mut weights: Vec<Name> = vec![];
-    let mut sums: Vec<(Name, Vec<Expr>, Vec<Arc<For>>)> = vec![];
-    let mut merged = lm.body.clone();
-    let save = format!("{m}.before");
-    let mut tail = vec![];
-    for j in rest {
-        let l = need_loop(k, j)?;
+    let loops = rest.iter().map(|j| need_loop(k, j)).collect::<Result<Vec<_>, _>>()?;
+    let mut bodies = vec![lm.body.clone()];
+    for (j, l) in rest.iter().zip(&loops) {
         if l.extent != lm.extent {
             return Err(format!("'{j}' runs over another axis"));
         }
+        if !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
+            return Err(format!("'{j}' is neither spatial nor a reduction"));
+        }
+        bodies.push(rename_vars(&l.body, &HashMap::from([(*j, Expr::var(mvar))])));
+    }
+    let load_m = Expr::load(&m, &[]);
+    // What changes while the pass goes on: the maximum, the weights and the sums.
+    let mut running: Vec<Name> = vec![m.clone()];
+    for_each(&bodies[1..].concat(), &mut |s| {
+        if let Stmt::Store(b) = s
+            && b.reducer.is_some()
+        {
+            running.extend(b.targets.iter().map(|(n, _)| n.clone()));
+        }
+    });
+    let mut weights: Vec<Name> = vec![];
+    let mut sums: Vec<(Name, Vec<Expr>, Vec<Arc<For>>)> = vec![];
+    for body in &bodies[1..] {
         let mut bad = None;
         let mut loops_inside: Vec<Arc<For>> = vec![];
-        for_each(&l.body, &mut |s| match s {
-            Stmt::For(f) => loops_inside.push(f.clone()),
+        for_each(body, &mut |s| match s {
+            Stmt::For(f) => {
+                if running.iter().any(|n| f.extent.loads(n)) {
+                    bad = Some(f.var.clone());
+                }
+                loops_inside.push(f.clone());
+            }
+            Stmt::If(..) => bad = Some("if".into()),
             Stmt::Store(s) => {
-                let is_weight = |e: &Expr| matches!(&**e, Node::Load(n, _) if weights.contains(n));
                 let (target, index) = &s.targets[0];
+                let value = &s.values[0];
+                let is_factor = |e: &Expr| match &**e {
+                    Node::Unary(Unary::Exp, d) => match &**d {
+                        Node::Binary(Binary::Sub, x, y) => {
+                            *y == load_m && !running.iter().any(|n| x.loads(n))
+                        }
+                        _ => false,
+                    },
+                    _ => false,
+                };
+                let is_weight = |e: &Expr| matches!(&**e, Node::Load(n, _) if weights.contains(n));
+                let is_linear = |is| linear(value, is, &running);
                 match s.reducer {
-                    None if s.values[0] == load_m || linear(&s.values[0], &is_factor) => {
+                    _ if s.targets.len() != 1 => bad = Some(s.name.clone()),
+                    None if is_linear(&is_factor) => {
                         weights.push(target.clone());
+                        running.push(target.clone());
                     }
                     Some(r)
                         if r.name == "sum"
-                            && (linear(&s.values[0], &is_factor) || linear(&s.values[0], &is_weight)) =>
+                            && !index.iter().any(|i| i.mentions(mvar))
+                            && (is_linear(&is_factor) || is_linear(&is_weight)) =>
                     {
                         let axes = loops_inside
                             .iter()
@@ -85,7 +136,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                             .collect();
                         sums.push((target.clone(), index.clone(), axes));
                     }
-                    None if !s.values[0].loads(&m) && !weights.iter().any(|w| s.values[0].loads(w)) => {}
+                    None if !running.iter().any(|n| value.loads(n)) => {}
                     _ => bad = Some(s.name.clone()),
                 }
             }
@@ -94,8 +145,23 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         if let Some(b) = bad {
             return Err(format!("block '{b}' is not linear in exp(x - {m})"));
         }
-        tail.extend(rename_vars(&l.body, &HashMap::from([(*j, Expr::var(mvar))])));
     }
+    // What one loop leaves for another must be the iteration's own, and the weights are nobody else's.
+    let all = bodies.concat();
+    let bounds = loop_bounds(k);
+    for n in touched(&all, true) {
+        let meet = bodies.iter().filter(|b| !accesses(b, &n).is_empty() && !is_local(b, &n)).count();
+        let summed = n == m || sums.iter().any(|(s, ..)| *s == n);
+        if !summed && (meet > 1 || weights.contains(&n)) && !picked(&accesses(&all, &n), mvar, &bounds) {
+            return Err(format!("an iteration touches elements of '{n}' of another's"));
+        }
+        if weights.contains(&n) && accesses(&k.body, &n).len() != accesses(&all, &n).len() {
+            return Err(format!("'{n}' is used outside of the loops, and only sums of it are whole"));
+        }
+    }
+    let mut merged = lm.body.clone();
+    let save = format!("{m}.before");
+    let tail = bodies[1..].concat();
     // Rescale what was summed so far, then go on as before.
     let mut taken = vec![];
     merged.insert(0, Stmt::store(&format!("{save}.s"), &save, &[], load_m.clone()));
@@ -103,35 +169,50 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let factor = (&Expr::load(&save, &[]) - &load_m).un(Unary::Exp);
     for (name, index, axes) in &sums {
         let copies: Vec<Name> = axes.iter().map(|f| copy_name(k, &f.var, &mut taken)).collect();
-        let map: HashMap<&str, Expr> = axes.iter().zip(&copies).map(|(f, c)| (&*f.var, Expr::var(c))).collect();
+        let map: HashMap<&str, Expr> =
+            axes.iter().zip(&copies).map(|(f, c)| (&*f.var, Expr::var(c))).collect();
         let value = &Expr::load(name, index) * &factor;
         let mut body = rename_vars(&[Stmt::store(&format!("{name}.rescale"), name, index, value)], &map);
         for (f, var) in axes.iter().zip(&copies).rev() {
-            body = vec![Stmt::For(Arc::new(For { var: var.clone(), iter: Iter::Spatial, body, ..(**f).clone() }))];
+            body = vec![Stmt::For(Arc::new(For {
+                var: var.clone(),
+                iter: Iter::Spatial,
+                body,
+                ..(**f).clone()
+            }))];
         }
         merged.extend(body);
     }
     merged.extend(tail);
     let body = edit_list(&k.body, &|s| is_loop(s, mvar), &mut |list, i| {
-        let mut out = list[..i].to_vec();
-        let mut after = vec![];
-        for s in &list[i + 1..] {
-            match s {
-                Stmt::For(l) if rest.contains(&&*l.var) => {}
-                _ => after.push(s.clone()),
-            }
+        let places: Vec<usize> =
+            rest.iter().filter_map(|j| list.iter().position(|s| is_loop(s, j)).filter(|p| *p > i)).collect();
+        if places.len() != rest.len() || !places.is_sorted() {
+            return Err(format!("the loops do not follow '{mvar}' in one list, in this order"));
         }
+        let last = places.last().copied().unwrap_or(i);
         // Temporaries and their initial values move in front of the pass; the rest stays behind it.
-        let last = list.iter().rposition(|s| matches!(s, Stmt::For(l) if rest.contains(&&*l.var))).unwrap_or(i);
-        let moved = last - i - rest.len();
-        let (before, behind) = after.split_at(moved);
-        if before.iter().any(|s| !accesses(std::slice::from_ref(s), &m).is_empty()) {
-            return Err(format!("a statement between the loops uses '{m}'"));
+        let mut before = list[..i].to_vec();
+        for (p, s) in list.iter().enumerate().take(last).skip(i + 1).filter(|(p, _)| !places.contains(p)) {
+            let earlier: Vec<Stmt> =
+                (i..p).filter(|q| *q == i || places.contains(q)).map(|q| list[q].clone()).collect();
+            let s = std::slice::from_ref(s);
+            let (writes, uses) = (touched(&earlier, true), touched(&earlier, false));
+            if touched(s, false).iter().any(|n| writes.contains(n))
+                || touched(s, true).iter().any(|n| uses.contains(n))
+            {
+                return Err("a statement between the loops touches what a loop before it does".into());
+            }
+            before.extend_from_slice(s);
         }
-        out.extend_from_slice(before);
-        out.push(Stmt::For(Arc::new(For { iter: Iter::Scan, body: merged.clone(), ..(*lm).clone() })));
-        out.extend_from_slice(behind);
-        Ok(out)
+        if !starts_at(k, &m, &all, &before, &f64::is_finite) {
+            return Err(format!("'{m}' does not start at a finite number"));
+        }
+        if let Some((n, ..)) = sums.iter().find(|(n, ..)| !starts_at(k, n, &all, &before, &|v| v == 0.0)) {
+            return Err(format!("'{n}' does not start at zero"));
+        }
+        let pass = Stmt::For(Arc::new(For { iter: Iter::Scan, body: merged.clone(), ..(*lm).clone() }));
+        Ok([before.as_slice(), &[pass], &list[last + 1..]].concat())
     })?;
     Ok(Kernel { body: body.ok_or("the loop is not in a plain list")?, ..k.clone() })
 }

@@ -1,11 +1,12 @@
 //! `pad L`: a block loop (made by `split`) that is shorter in the last block runs its full length there too. Buffers
 //! indexed by it must go on to a whole block: the step declares that of the parameters, and whoever allocates them keeps
-//! the promise. What is written there is never looked at.
+//! the promise. What is written there is never looked at, so the loop is spatial, and only the outermost dimension has
+//! room behind it; a temporary must hold a whole block as it is.
 
 use crate::util::{arg, in_family, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Binary, Expr, Fact, For, Kernel, Node, Stmt, for_each, loop_bounds, map_stmts};
+use lathe_ir::tensor::{Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, for_each, loop_bounds, map_stmts};
 use std::sync::Arc;
 
 pub(crate) static PAD: Primitive = Primitive {
@@ -24,9 +25,11 @@ fn block(e: &Expr) -> Option<i64> {
     }
 }
 
-/// Where the variables of a family appear in indices, simplified: (buffer, dimension), and whether any appears in an
-/// index of an index.
-pub(crate) fn uses(k: &Kernel, family: &str) -> (Vec<(Name, usize)>, bool) {
+/// A place where a loop's variable picks elements: buffer, dimension, index.
+pub(crate) type Use = (Name, usize, Expr);
+
+/// Where the variables of a family appear in indices, simplified, and whether any appears in an index of an index.
+pub(crate) fn uses(k: &Kernel, family: &str) -> (Vec<Use>, bool) {
     let bounds = loop_bounds(k);
     let mention = |e: &Expr| {
         let mut hit = false;
@@ -37,8 +40,8 @@ pub(crate) fn uses(k: &Kernel, family: &str) -> (Vec<(Name, usize)>, bool) {
     let mut note = |n: &Name, index: &[Expr]| {
         for (d, i) in index.iter().enumerate().map(|(d, i)| (d, i.simplify_index(&bounds))) {
             if mention(&i) {
-                uses.push((n.clone(), d));
                 i.visit(&mut |e| nested |= matches!(&**e, Node::Load(_, j) if j.iter().any(mention)));
+                uses.push((n.clone(), d, i));
             }
         }
     };
@@ -60,10 +63,10 @@ pub(crate) fn uses(k: &Kernel, family: &str) -> (Vec<(Name, usize)>, bool) {
 }
 
 /// The kernel with the promise that these dimensions of its parameters are stored padded to a multiple.
-pub(crate) fn promise(k: &Kernel, uses: &[(Name, usize)], multiple: i64) -> Kernel {
+pub(crate) fn promise(k: &Kernel, uses: &[Use], multiple: i64) -> Kernel {
     let mut out = k.clone();
     for v in out.params.iter_mut().flat_map(|p| &mut p.views) {
-        for (n, d) in uses {
+        for (n, d, _) in uses {
             let fact = Fact::Padded(*d, multiple);
             if *n == v.name && !v.facts.contains(&fact) {
                 v.facts.push(fact);
@@ -80,6 +83,40 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (uses, nested) = uses(k, var);
     if nested {
         return Err(format!("'{var}' picks an index out of a buffer, whose padding means nothing"));
+    }
+    for (n, d, i) in &uses {
+        if k.views().any(|b| b.name == *n) {
+            if *d > 0 {
+                return Err(format!("dimension {d} of '{n}' has no room behind it"));
+            }
+        } else {
+            let size = k.buffer(n).and_then(|b| b.shape.get(*d)?.as_const());
+            if !matches!(**i, Node::Var(_)) || size < Some(f) {
+                return Err(format!("the temporary '{n}' does not hold a whole block"));
+            }
+        }
+    }
+    let mention = |e: &Expr| {
+        let mut hit = false;
+        e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
+        hit
+    };
+    let (mut decides, mut kind) = (false, None);
+    for_each(&k.body, &mut |s| match s {
+        Stmt::For(l) => {
+            decides |= mention(&l.extent);
+            if in_family(&l.var, var) && l.iter != Iter::Spatial {
+                kind = Some(l.var.clone());
+            }
+        }
+        Stmt::If(c, _) => decides |= mention(c),
+        _ => {}
+    });
+    if let Some(l) = kind {
+        return Err(format!("'{l}' is not spatial: what lies behind the end would count"));
+    }
+    if decides {
+        return Err(format!("'{var}' decides what is run"));
     }
     let mut out = promise(k, &uses, f);
     out.body = map_stmts(&k.body, &mut |s| match &s {

@@ -1,7 +1,7 @@
 //! `rfactor L`: a reduction over the loops `K` and, inside it, `L` into one accumulator becomes a reduction over `K` into
 //! an accumulator for each iteration of `L`, and a second reduction over those.
 
-use crate::util::{arg, edit_list, need_loop};
+use crate::util::{arg, edit_list, need_free, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{Buffer, Expr, For, Iter, Kernel, Law, Stmt, Store, expr_type};
@@ -27,18 +27,31 @@ fn holds(s: &Stmt, var: &str) -> Option<Arc<For>> {
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
-    let [Stmt::Store(b)] = l.body.as_slice() else { return Err(format!("the body of '{var}' is not one block")) };
-    let Some(r) = b.reducer.filter(|r| l.iter == Iter::Reduce && r.law != Law::None) else {
-        return Err(format!("'{var}' is not an associative reduction"));
+    let [Stmt::Store(b)] = l.body.as_slice() else {
+        return Err(format!("the body of '{var}' is not one block"));
+    };
+    let Some(r) = b.reducer.filter(|r| l.iter == Iter::Reduce && r.law == Law::Commutative) else {
+        return Err(format!("'{var}' is not a reduction in any order"));
     };
     let n = l.extent.as_int().ok_or("the extent is not constant")?;
     if b.targets.iter().any(|(_, i)| i.iter().any(|e| e.mentions(var))) {
         return Err("the accumulator is picked by the loop".into());
     }
-    let types: Vec<_> = b.values.iter().map(|v| expr_type(v, &|n| k.buffer(n).map(|b| b.dtype))).collect::<Option<_>>().ok_or("an ill-typed value")?;
+    let types: Vec<_> = b
+        .values
+        .iter()
+        .map(|v| expr_type(v, &|n| k.buffer(n).map(|b| b.dtype)))
+        .collect::<Option<_>>()
+        .ok_or("an ill-typed value")?;
     let wide: Vec<Name> = b.targets.iter().map(|(t, _)| format!("{t}.v").into()).collect();
+    for n in wide.iter().map(|n| n.to_string()).chain(["c1", "c2"].map(|c| format!("{var}.{c}"))) {
+        need_free(k, &[&n])?;
+    }
     let body = edit_list(&k.body, &|s| holds(s, var).is_some(), &mut |list, i| {
         let outer = holds(&list[i], var).expect("found");
+        if b.targets.iter().any(|(_, i)| i.iter().any(|e| e.mentions(&outer.var))) {
+            return Err(format!("the accumulator is picked by '{}'", outer.var));
+        }
         let mut out = list[..i].to_vec();
         for (w, t) in wide.iter().zip(&types) {
             out.push(Stmt::Alloc(Arc::new(Buffer::dense(w, *t, &[n.into()], lathe_ir::tensor::REGISTER))));
@@ -46,13 +59,23 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         let targets = |v: &str| wide.iter().map(|w| (w.clone(), vec![Expr::var(v)])).collect::<Vec<_>>();
         let copy = |suffix: &str, iter: Iter, s: Store| {
             let v = format!("{var}.{suffix}");
-            Stmt::For(Arc::new(For { var: v.as_str().into(), iter, body: vec![Stmt::Store(Arc::new(s))], ..(*l).clone() }))
+            Stmt::For(Arc::new(For {
+                var: v.as_str().into(),
+                iter,
+                body: vec![Stmt::Store(Arc::new(s))],
+                ..(*l).clone()
+            }))
         };
         let (cz, cr) = (format!("{var}.c1"), format!("{var}.c2"));
         out.push(copy(
             "c1",
             Iter::Spatial,
-            Store { name: format!("{}.z", b.name).into(), targets: targets(&cz), values: r.identity(&types), reducer: None },
+            Store {
+                name: format!("{}.z", b.name).into(),
+                targets: targets(&cz),
+                values: r.identity(&types),
+                reducer: None,
+            },
         ));
         let part = Store { targets: targets(var), ..(**b).clone() };
         let inner = For { iter: Iter::Spatial, body: vec![Stmt::Store(Arc::new(part))], ..(*l).clone() };
@@ -61,10 +84,18 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         out.push(copy(
             "c2",
             Iter::Reduce,
-            Store { name: format!("{}.r", b.name).into(), targets: b.targets.clone(), values, reducer: Some(r) },
+            Store {
+                name: format!("{}.r", b.name).into(),
+                targets: b.targets.clone(),
+                values,
+                reducer: Some(r),
+            },
         ));
         out.extend_from_slice(&list[i + 1..]);
         Ok(out)
     })?;
-    Ok(Kernel { body: body.ok_or_else(|| format!("'{var}' is not the whole body of a reduce loop"))?, ..k.clone() })
+    Ok(Kernel {
+        body: body.ok_or_else(|| format!("'{var}' is not the whole body of a reduce loop"))?,
+        ..k.clone()
+    })
 }

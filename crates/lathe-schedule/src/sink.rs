@@ -1,12 +1,14 @@
 //! `sink L [stop...]`: moves a loop inwards until it stands right around each block (or around the loops of the families
 //! named `stop`). A spatial loop may be distributed over statements and exchanged with any loop, as its iterations are
-//! independent; temporaries it passes get a dimension. A reduce loop only passes loops that are the whole body.
+//! independent; temporaries it passes get a dimension. A reduce loop only passes spatial loops
+//! that are the whole body.
 
 use crate::util::{arg, copy_name, in_family, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Buffer, Expr, For, Iter, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, map_stmts, rename_vars, replace_loop,
+    Buffer, Expr, For, Iter, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, map_stmts, rename_vars,
+    replace_loop,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -54,7 +56,11 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
 
 impl Sink<'_> {
     fn wrap(&mut self, s: Stmt) -> Stmt {
-        let var = if self.first { self.l.var.clone() } else { copy_name(self.kernel, &self.l.var, &mut self.taken) };
+        let var = if self.first {
+            self.l.var.clone()
+        } else {
+            copy_name(self.kernel, &self.l.var, &mut self.taken)
+        };
         self.first = false;
         let body = rename_vars(&[s], &HashMap::from([(&*self.l.var, Expr::var(&var))]));
         let body = self.widen(body, &var);
@@ -123,7 +129,9 @@ impl Sink<'_> {
     fn chain(&mut self, body: &[Stmt]) -> Result<Vec<Stmt>, String> {
         match body {
             [Stmt::For(f)]
-                if !self.stop.iter().any(|w| in_family(&f.var, w)) && !f.extent.mentions(&self.l.var) =>
+                if f.iter == Iter::Spatial
+                    && !self.stop.iter().any(|w| in_family(&f.var, w))
+                    && !f.extent.mentions(&self.l.var) =>
             {
                 let body = self.chain(&f.body)?;
                 Ok(vec![Stmt::For(Arc::new(For { body, ..(**f).clone() }))])

@@ -1,7 +1,7 @@
 //! `split L f`: the loop `L` as two, `L.o` over blocks and `L.i` of `f` iterations inside a block (fewer in the last one
 //! when `f` does not divide the extent). Order is kept.
 
-use crate::util::{arg, need_loop, number};
+use crate::util::{arg, need_free, need_loop, number};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{Expr, For, Kernel, Opaque, Stmt, loop_bounds, rename_vars, replace_loop};
 use std::collections::HashMap;
@@ -21,6 +21,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let mut opaque = Opaque::default();
     let n = opaque.int(&l.extent, &bounds).ok_or("the extent is not integer arithmetic")?;
     let (o, i) = (format!("{var}.o"), format!("{var}.i"));
+    need_free(k, &[&o, &i])?;
     let outer = opaque.restore(&n.ceil_div(f, &bounds));
     let inner = match n.rem(f, &bounds).as_const() {
         Some(0) => Expr::from(f),

@@ -71,7 +71,8 @@ fn matches(k: &Kernel, s: &Stmt, row: &Kernel, b: &Bounds) -> Option<bool> {
     for (got, want) in [(target(&block), target(&want)), (x, wx), (y, wy)] {
         let (t, s) = strides(k, &got, &loops, b)?;
         let (wt, ws) = strides(row, &want, &want_loops, &none)?;
-        let fits = t == wt || (wt == DType::U8 && matches!(t, DType::Int { signed: false, bits } if bits < 8));
+        let fits =
+            t == wt || (wt == DType::U8 && matches!(t, DType::Int { signed: false, bits } if bits < 8));
         if !fits || s != ws {
             return Some(false);
         }

@@ -1,7 +1,7 @@
 //! What several primitives need: finding loops and lists, families of names, accesses.
 
-use lathe_ir::tensor::{Expr, For, Kernel, Node, Stmt, find_loop, for_each};
 use lathe_ir::Name;
+use lathe_ir::tensor::{Expr, For, Kernel, Node, Stmt, find_loop, for_each};
 use std::sync::Arc;
 
 /// Whether a loop belongs to the family of a name: itself or one of its copies.
@@ -12,6 +12,23 @@ pub(crate) fn in_family(var: &str, family: &str) -> bool {
 /// The loop of a name, or why not.
 pub(crate) fn need_loop(k: &Kernel, var: &str) -> Result<Arc<For>, String> {
     find_loop(&k.body, var).ok_or_else(|| format!("there is no loop '{var}'"))
+}
+
+/// Refuses names that a loop, block or temporary has already.
+pub(crate) fn need_free(k: &Kernel, names: &[&str]) -> Result<(), String> {
+    let mut taken = None;
+    for_each(&k.body, &mut |s| {
+        let name = match s {
+            Stmt::For(l) => &l.var,
+            Stmt::Store(b) => &b.name,
+            Stmt::Alloc(b) => &b.name,
+            _ => return,
+        };
+        if names.contains(&&**name) {
+            taken = Some(name.clone());
+        }
+    });
+    taken.map_or(Ok(()), |n| Err(format!("the name '{n}' is taken")))
 }
 
 /// The argument at a position.
@@ -35,8 +52,9 @@ pub(crate) fn edit_list(
     }
     for (i, s) in body.iter().enumerate() {
         let inner = match s {
-            Stmt::For(l) => edit_list(&l.body, is, f)?
-                .map(|body| Stmt::For(Arc::new(For { body, ..(**l).clone() }))),
+            Stmt::For(l) => {
+                edit_list(&l.body, is, f)?.map(|body| Stmt::For(Arc::new(For { body, ..(**l).clone() })))
+            }
             Stmt::If(c, b) => edit_list(b, is, f)?.map(|b| Stmt::If(c.clone(), Arc::new(b))),
             _ => None,
         };
@@ -93,19 +111,21 @@ pub(crate) fn touched(body: &[Stmt], writes: bool) -> Vec<Name> {
         }
     };
     for_each(body, &mut |s| {
-        if let Stmt::Store(b) = s {
-            for (n, _) in &b.targets {
-                add(n);
+        let read: Vec<&Expr> = match s {
+            Stmt::Store(b) => {
+                b.targets.iter().for_each(|(n, _)| add(n));
+                b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)).collect()
             }
-            if !writes {
-                for e in b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)) {
-                    e.visit(&mut |e| {
-                        if let Node::Load(n, _) = &**e {
-                            add(n);
-                        }
-                    });
+            Stmt::For(l) => vec![&l.extent],
+            Stmt::If(c, _) => vec![c],
+            _ => vec![],
+        };
+        for e in read.into_iter().filter(|_| !writes) {
+            e.visit(&mut |e| {
+                if let Node::Load(n, _) = &**e {
+                    add(n);
                 }
-            }
+            });
         }
     });
     out
@@ -119,7 +139,11 @@ pub(crate) fn copy_name(k: &Kernel, base: &str, taken: &mut Vec<Name>) -> Name {
         Stmt::Store(b) => used.push(b.name.clone()),
         _ => {}
     });
-    let name: Name = (1..).map(|i| format!("{base}.c{i}")).find(|n| !used.iter().any(|u| **u == **n)).expect("endless").into();
+    let name: Name = (1..)
+        .map(|i| format!("{base}.c{i}"))
+        .find(|n| !used.iter().any(|u| **u == **n))
+        .expect("endless")
+        .into();
     taken.push(name.clone());
     name
 }

@@ -103,7 +103,7 @@ impl Bounds {
                 }
             }
             Atom::Rem(_, c) => {
-                let hi = self.range(c).hi.map(|v| v - 1);
+                let hi = self.range(c).hi.and_then(|v| v.checked_sub(1));
                 Range { lo: Some(0), hi }
             }
             Atom::Min(a, b) => {

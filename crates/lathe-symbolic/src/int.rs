@@ -116,9 +116,9 @@ impl Int {
             return q + x.div(c / g, b);
         }
         if let Some(Atom::Div(x, d)) = r.single_atom()
-            && let Some(d) = d.as_const()
+            && let Some(d) = d.as_const().and_then(|d| d.checked_mul(c))
         {
-            return q + x.div(d * c, b);
+            return q + x.div(d, b);
         }
         q + Int::atom(Atom::Div(Box::new(r), Box::new(c.into())))
     }
@@ -291,7 +291,7 @@ impl Int {
 }
 
 fn gcd(a: i64, b: i64) -> i64 {
-    if b == 0 { a.abs() } else { gcd(b, a % b) }
+    if b == 0 { a.wrapping_abs() } else { gcd(b, a.wrapping_rem(b)) }
 }
 
 impl Add for Int {
@@ -364,7 +364,9 @@ impl fmt::Display for Int {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut first = true;
         for (atoms, c) in &self.terms {
-            match (first, *c < 0) {
+            // The least integer has no positive twin: it is written with its sign.
+            let minus = *c < 0 && *c != i64::MIN;
+            match (first, minus) {
                 (true, true) => write!(f, "-")?,
                 (false, true) => write!(f, " - ")?,
                 (false, false) => write!(f, " + ")?,
@@ -377,14 +379,14 @@ impl fmt::Display for Int {
                 }
                 write!(f, "{a}")?;
             }
-            if c.abs() != 1 {
-                write!(f, "*{}", c.abs())?;
+            if c.unsigned_abs() != 1 {
+                write!(f, "*{}", c.wrapping_abs())?;
             }
         }
         match (first, self.constant) {
             (true, c) => write!(f, "{c}"),
             (false, 0) => Ok(()),
-            (false, c) if c < 0 => write!(f, " - {}", -c),
+            (false, c) if c < 0 && c != i64::MIN => write!(f, " - {}", -c),
             (false, c) => write!(f, " + {c}"),
         }
     }

@@ -7,6 +7,7 @@ use lathe_engine::{Engine, EngineError, PAGE, Precision, Runner, RunnerOptions};
 use lathe_models::{ChatTemplate, GgufFile, Tokenizer, cache_dir};
 
 use crate::failure::Failure;
+use crate::output;
 use crate::progress::Status;
 
 /// The most tokens of one step: enough for a prompt's matrices to be worth their packing.
@@ -31,8 +32,8 @@ impl Model {
 
     fn at(path: &Path) -> Result<Model, Failure> {
         let file = GgufFile::open(path)?;
+        let family = lathe_models::family(&file)?;
         let tokenizer = Tokenizer::from_gguf(&file)?;
-        let family = file.get_str("general.architecture")?;
         let context = file.get_u32(&format!("{family}.context_length"))? as usize;
         Ok(Model { file, tokenizer, context })
     }
@@ -85,6 +86,10 @@ impl Model {
         let mut status = Status::new();
         let runner =
             Runner::load(&self.file, &options, &mut |stage, done, total| status.stage(stage, done, total))?;
+        drop(status);
+        if let Some(warning) = runner.warning() {
+            output::message(&warning.to_string().replacen("error[", "warning[", 1));
+        }
         Ok(Engine::new(runner))
     }
 

@@ -31,7 +31,6 @@ fn json(arguments: &[&str]) -> Value {
 }
 
 #[test]
-#[ignore = "the compiler is not merged"]
 fn one_object_says_all_and_the_stream_says_the_same() {
     let answer = json(&["run", "--json", "--ignore-eos", "--max-tokens", "24", "the band"]);
     assert_eq!(answer["tokens"].as_array().map(Vec::len), Some(24));
@@ -46,7 +45,6 @@ fn one_object_says_all_and_the_stream_says_the_same() {
 }
 
 #[test]
-#[ignore = "the compiler is not merged"]
 fn seeds_and_stops() {
     let run = |more: &[&str]| {
         let all = ["run", "--raw", "--ignore-eos", "--max-tokens", "40", "--json", "the band"];
@@ -65,7 +63,6 @@ fn seeds_and_stops() {
 }
 
 #[test]
-#[ignore = "the compiler is not merged"]
 fn scores_of_text_and_ids() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     let path = folder.path().join("ids.json");
@@ -81,7 +78,6 @@ fn scores_of_text_and_ids() {
 }
 
 #[test]
-#[ignore = "the compiler is not merged"]
 fn a_conversation_goes_on_after_a_mistake() {
     let mut child = lathe(&["chat", "--max-tokens", "5"])
         .stdin(Stdio::piped())
@@ -102,7 +98,6 @@ fn a_conversation_goes_on_after_a_mistake() {
 }
 
 #[test]
-#[ignore = "the compiler is not merged"]
 fn a_reader_that_has_enough_ends_it_quietly() {
     let mut child = lathe(&["run", "--ignore-eos", "--max-tokens", "200", "the"])
         .stdout(Stdio::piped())
@@ -118,7 +113,6 @@ fn a_reader_that_has_enough_ends_it_quietly() {
 
 #[test]
 #[cfg(unix)]
-#[ignore = "the compiler is not merged"]
 fn ctrl_c_keeps_what_was_made() {
     let mut child = lathe(&["run", "--ignore-eos", "--max-tokens", "200", "--json", "the"])
         .stdout(Stdio::piped())
@@ -143,7 +137,6 @@ fn ctrl_c_keeps_what_was_made() {
 }
 
 #[test]
-#[ignore = "the compiler is not merged"]
 fn a_bench_has_a_row_for_each_case() {
     let arguments = ["bench", "model", "--json", "--prompt", "20", "--generate", "4", "--batch", "1,2"];
     let bench = json(&[&arguments[..], &["--threads", "1", "--samples", "1"]].concat());

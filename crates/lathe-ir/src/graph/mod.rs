@@ -203,8 +203,7 @@ impl Graph {
         let place = || format!("{}/{op}", self.name);
         let row = table.get(op).ok_or_else(|| IrError::check(place(), "there is no such operator"))?;
         let out = (row.infer)(&types, &attrs).map_err(|m| IrError::check(place(), m))?;
-        let outputs: Vec<ValueId> =
-            out.into_iter().map(|t| self.add_value("", t, Source::Node)).collect();
+        let outputs: Vec<ValueId> = out.into_iter().map(|t| self.add_value("", t, Source::Node)).collect();
         self.nodes.push(Node { op: op.into(), inputs: inputs.to_vec(), attrs, outputs: outputs.clone() });
         Ok(outputs)
     }

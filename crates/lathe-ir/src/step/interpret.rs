@@ -28,7 +28,8 @@ pub fn interpret(
                 storage.insert(to.clone(), bytes);
             }
             Step::Call { kernel, args, .. } => {
-                let k = kernels.get(kernel).ok_or_else(|| IrError::run(&**kernel, "there is no such kernel"))?;
+                let k =
+                    kernels.get(kernel).ok_or_else(|| IrError::run(&**kernel, "there is no such kernel"))?;
                 let mut m = Memory { dims: dims.clone(), params: HashMap::new() };
                 for (param, a) in k.params.iter().zip(args) {
                     m.params.insert(param.name.clone(), storage[&p.buffers[*a as usize].name].clone());

@@ -69,10 +69,8 @@ impl Checker<'_> {
     fn expr(&self, place: &str, e: &Expr) -> Result<DType, IrError> {
         let mut bad = None;
         e.visit(&mut |e| match &**e {
-            Node::Var(n) => {
-                if !self.loops.iter().any(|(l, _)| l == n) && !self.kernel.dims.contains(n) {
-                    bad = Some(format!("'{n}' is not in scope"));
-                }
+            Node::Var(n) if !self.loops.iter().any(|(l, _)| l == n) && !self.kernel.dims.contains(n) => {
+                bad = Some(format!("'{n}' is not in scope"));
             }
             Node::Load(n, i) => match self.buffers.get(n) {
                 None => bad = Some(format!("buffer '{n}' is not in scope")),
@@ -156,8 +154,10 @@ impl Checker<'_> {
             for (var, iter) in &self.loops[depth..] {
                 let picks = index.iter().any(|i| i.mentions(var));
                 if *iter == Iter::Spatial && !picks {
-                    return self
-                        .fail(&s.name, format!("iterations of spatial loop '{var}' write the same element of '{n}'"));
+                    return self.fail(
+                        &s.name,
+                        format!("iterations of spatial loop '{var}' write the same element of '{n}'"),
+                    );
                 }
             }
         }

@@ -318,6 +318,11 @@ impl Opaque {
         self.atoms.values().any(|e| e.mentions(var))
     }
 
+    /// Whether no load or cast was met so far.
+    pub fn hides_nothing(&self) -> bool {
+        self.atoms.is_empty()
+    }
+
     /// The symbolic integer of an index expression; `None` for what is not integer arithmetic.
     pub fn int(&mut self, e: &Expr, b: &Bounds) -> Option<Int> {
         Some(match &**e {
@@ -362,8 +367,8 @@ impl Opaque {
                 prod = Some(prod.map_or(a.clone(), |p| p * a));
             }
             let Some(mut p) = prod else { continue };
-            if c.abs() != 1 {
-                p = p * c.abs();
+            if c.unsigned_abs() != 1 {
+                p = p * c.wrapping_abs();
             }
             sum = Some(match (sum, c < 0) {
                 (Some(s), true) => s - p,
@@ -375,7 +380,7 @@ impl Opaque {
         match (sum, i.constant()) {
             (None, c) => c.into(),
             (Some(s), 0) => s,
-            (Some(s), c) if c < 0 => s - (-c),
+            (Some(s), c) if c < 0 => s - c.wrapping_neg(),
             (Some(s), c) => s + c,
         }
     }

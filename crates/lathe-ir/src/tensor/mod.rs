@@ -18,7 +18,9 @@ pub use interpret::{Memory, interpret};
 pub use parse::parse;
 pub(crate) use parse::parse_expr;
 pub use reducer::{Law, REDUCERS, Reducer};
-pub use rewrite::{find_block, find_loop, for_each, loop_bounds, map_exprs, map_stmts, rename_vars, replace_loop};
+pub use rewrite::{
+    find_block, find_loop, for_each, loop_bounds, map_exprs, map_stmts, rename_vars, replace_loop,
+};
 
 use crate::{DType, Int, Layout, Name};
 use std::sync::Arc;

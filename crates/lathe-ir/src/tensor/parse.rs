@@ -1,6 +1,8 @@
 //! The parser of the text form.
 
-use super::{Access, Axis, Binary, Buffer, Expr, Fact, For, Iter, Kernel, Node, Param, Reducer, Stmt, Store, Unary};
+use super::{
+    Access, Axis, Binary, Buffer, Expr, Fact, For, Iter, Kernel, Node, Param, Reducer, Stmt, Store, Unary,
+};
 use crate::lexer::{Cursor, Token};
 use crate::{DType, Int, IrError, Layout, Term};
 use std::sync::Arc;
@@ -188,15 +190,19 @@ pub(crate) fn parse_expr(c: &mut Cursor) -> Result<Expr, IrError> {
 
 fn binary(c: &mut Cursor, strength: u8) -> Result<Expr, IrError> {
     let mut left = primary(c)?;
-    loop {
-        let Token::Punct(p) = *c.peek() else { return Ok(left) };
-        let Some((op, _, s)) = Binary::ALL.iter().find(|(_, sign, s)| *sign == p && *s >= strength) else {
-            return Ok(left);
-        };
+    // Each operator of a chain is one level deeper in the tree.
+    let mut levels = 0;
+    while let Token::Punct(p) = *c.peek()
+        && let Some((op, _, s)) = Binary::ALL.iter().find(|(_, sign, s)| *sign == p && *s >= strength)
+    {
         c.next();
+        c.enter()?;
+        levels += 1;
         let right = binary(c, s + 1)?;
         left = left.bin(*op, &right);
     }
+    (0..levels).for_each(|_| c.leave());
+    Ok(left)
 }
 
 fn number(c: &mut Cursor, negative: bool) -> Result<Expr, IrError> {
@@ -209,7 +215,9 @@ fn number(c: &mut Cursor, negative: bool) -> Result<Expr, IrError> {
     let t = if suffix.is_empty() { Some(DType::INDEX) } else { DType::parse(suffix) };
     let e = match t {
         Some(t) if t.is_float() => digits.parse::<f64>().ok().map(|v| Expr::float(sign * v, t)),
-        Some(t) => format!("{}{digits}", if negative { "-" } else { "" }).parse().ok().map(|v| Expr::int(v, t)),
+        Some(t) => {
+            format!("{}{digits}", if negative { "-" } else { "" }).parse().ok().map(|v| Expr::int(v, t))
+        }
         None => None,
     };
     match e {
@@ -237,7 +245,9 @@ fn primary(c: &mut Cursor) -> Result<Expr, IrError> {
         if matches!(c.peek(), Token::Number(_)) {
             return number(c, true);
         }
+        c.enter()?;
         let e = primary(c)?;
+        c.leave();
         return Ok(match &*e {
             Node::Int(..) | Node::Float(..) | Node::Var(_) | Node::Binary(..) => Expr::from(0) - e,
             _ => e.un(Unary::Neg),

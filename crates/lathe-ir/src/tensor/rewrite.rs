@@ -109,7 +109,7 @@ pub fn loop_bounds(k: &Kernel) -> Bounds {
     for_each(&k.body, &mut |s| {
         if let Stmt::For(l) = s {
             let hi = super::Opaque::default().int(&l.extent, &b).and_then(|e| b.range(&e).hi);
-            b.set(&l.var, 0, hi.map(|h| h - 1));
+            b.set(&l.var, 0, hi.and_then(|h| h.checked_sub(1)));
         }
     });
     b

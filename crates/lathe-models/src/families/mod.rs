@@ -55,14 +55,23 @@ type Build = fn(&GgufFile, &CacheShape) -> Result<Model, FamilyErrorKind>;
 /// The families, by the architecture's name in a file.
 const FAMILIES: &[(&str, Build)] = &[("llama", llama::build)];
 
+fn find(file: &GgufFile) -> Result<(&'static str, Build), FamilyErrorKind> {
+    let name = file.get_str("general.architecture")?;
+    FAMILIES.iter().find(|(n, _)| *n == name).copied().ok_or_else(|| {
+        let known = FAMILIES.iter().map(|(n, _)| format!("'{n}'")).collect::<Vec<_>>().join(", ");
+        FamilyErrorKind::Unknown { name: name.to_owned(), known }
+    })
+}
+
+/// The family of the model in `file`: the first word of its settings' names.
+pub fn family(file: &GgufFile) -> Result<&'static str, FamilyError> {
+    find(file).map(|(name, _)| name).map_err(|kind| FamilyError { path: file.path().map(Into::into), kind })
+}
+
 /// The graph of the model in `file`.
 pub fn build(file: &GgufFile, cache: &CacheShape) -> Result<Model, FamilyError> {
     let fail = |kind| FamilyError { path: file.path().map(Into::into), kind };
-    let name = file.get_str("general.architecture").map_err(|e| fail(e.into()))?;
-    let Some((_, family)) = FAMILIES.iter().find(|(n, _)| *n == name) else {
-        let known = FAMILIES.iter().map(|(n, _)| format!("'{n}'")).collect::<Vec<_>>().join(", ");
-        return Err(fail(FamilyErrorKind::Unknown { name: name.to_owned(), known }));
-    };
+    let (_, family) = find(file).map_err(fail)?;
     if [cache.pages, cache.context, cache.max_tokens, cache.max_sequences].iter().any(|n| *n < 1) {
         return Err(fail(FamilyErrorKind::Cache(*cache)));
     }

@@ -70,12 +70,14 @@ impl Score {
         if context > model.context {
             return Err(EngineError::PromptTooLong { tokens: context, context: model.context }.into());
         }
-        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1, SCORE_TOKENS)?;
+        let mut engine =
+            model.load(self.compute.precision, self.compute.threads(), context, 1, SCORE_TOKENS)?;
         let interrupt = Listening::begin();
         let mut all = Likelihood::default();
         let rows = ids.chunks(longest).map(|part| part.len() - 1).sum();
         let shape = [rows, model.tokenizer.vocab_size()];
-        let mut saved = self.save_log_softmax.as_ref().map(|path| Distributions::create(path, shape)).transpose()?;
+        let mut saved =
+            self.save_log_softmax.as_ref().map(|path| Distributions::create(path, shape)).transpose()?;
         // The end of a text may leave one token over, which has nothing to be scored by.
         for part in ids.chunks(longest).filter(|part| part.len() > 1) {
             all += engine.score_rows(part, &|| !interrupt.pressed(), &mut |row| {
