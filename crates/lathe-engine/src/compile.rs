@@ -3,8 +3,10 @@
 
 use crate::{EngineError, Precision, Stage};
 use lathe_codegen::{Dialect, emit, prelude};
+use lathe_diagnostic::Diagnostic;
 use lathe_exec::Image;
 use lathe_ir::graph::Graph;
+use lathe_ir::tensor::Fact;
 use lathe_ir::{Int, Name};
 use lathe_machine::Target;
 use lathe_rewrite::{Bounds, Plan, plan};
@@ -45,9 +47,34 @@ pub(crate) struct Compiled {
     pub library: Library,
 }
 
-/// The classes of sizes that get kernels of their own: dimensions with one value in each.
-pub(crate) const CLASSES: [(&str, &[(&str, i64)]); 3] =
-    [("decode", &[("T", 1), ("R", 1)]), ("prefill", &[("R", 1)]), ("batch", &[])];
+/// A class of sizes that gets kernels of its own.
+pub(crate) struct Sizes {
+    pub name: &'static str,
+    /// Dimensions with one value.
+    fixed: &'static [(&'static str, i64)],
+    /// Most tokens and rows, when few.
+    most: Option<i64>,
+}
+
+/// The classes, in order of preference; one sequence needs the first two only.
+pub(crate) const CLASSES: [Sizes; 5] = [
+    Sizes { name: "decode", fixed: &[("T", 1), ("R", 1)], most: None },
+    Sizes { name: "prefill", fixed: &[("R", 1)], most: None },
+    Sizes { name: "batch4", fixed: &[], most: Some(4) },
+    Sizes { name: "batch16", fixed: &[], most: Some(16) },
+    Sizes { name: "batch", fixed: &[], most: None },
+];
+
+/// The class of a step of this many tokens that wants the logits of this many rows.
+pub(crate) fn class_of(tokens: usize, rows: usize) -> usize {
+    match (tokens, rows) {
+        (1, 0 | 1) => 0,
+        (_, 0 | 1) => 1,
+        (0..=4, _) => 2,
+        (0..=16, _) => 3,
+        _ => 4,
+    }
+}
 
 /// Passes that a precision asks for, in order.
 fn pipeline(precision: Precision) -> &'static [&'static str] {
@@ -76,20 +103,37 @@ pub(crate) fn compile(
     let mut kernels: Vec<Made> = vec![];
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut plans: Vec<(&'static str, Plan, Vec<usize>)> = vec![];
-    for (class, fixed) in &CLASSES[..if rows > 1 { CLASSES.len() } else { 2 }] {
-        let class = *class;
-        let fixed = fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
+    for sizes in &CLASSES[..if rows > 1 { CLASSES.len() } else { 2 }] {
+        let class = sizes.name;
+        let fixed = sizes.fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
         let plan = plan(&graph, &table, &Bounds { fixed, most: most.clone() });
+        if cfg!(debug_assertions) {
+            for program in [&plan.load, &plan.run] {
+                lathe_ir::step::check(program).map_err(|e| EngineError::below(&e))?;
+            }
+        }
         let mut ids = vec![];
         for k in &plan.kernels {
-            let id = match known.get(&k.kernel.to_string()) {
+            if cfg!(debug_assertions) {
+                lathe_ir::tensor::check(&k.kernel).map_err(|e| EngineError::below(&e))?;
+            }
+            let contraction = matches!(k.parts.first(), Some((lathe_ir::graph::Form::Contraction, _)));
+            let few = sizes.most.filter(|_| contraction);
+            let key = format!("{few:?} {}", k.kernel);
+            let id = match known.get(&key) {
                 Some(id) => *id,
                 None => {
                     let symbol = format!("k{}", kernels.len());
                     let schedule =
-                        schedule(k.kernel.clone(), &k.parts, target).map_err(|e| EngineError::below(&e))?;
+                        schedule(k.kernel.clone(), &k.parts, target, few).map_err(|e| EngineError::below(&e))?;
+                    debug_assert_eq!(
+                        Schedule::replay(k.kernel.clone(), &schedule.trace()).map(|s| s.kernel().clone()).ok().as_ref(),
+                        Some(schedule.kernel()),
+                        "a kernel replays from its naive loops by its trace"
+                    );
+                    promises_kept(schedule.kernel())?;
                     let e = emit(schedule.kernel(), &symbol, dialect).map_err(|e| EngineError::below(&e))?;
-                    known.insert(k.kernel.to_string(), kernels.len());
+                    known.insert(key, kernels.len());
                     kernels.push(Made {
                         symbol,
                         operators: k.operators.clone(),
@@ -127,6 +171,24 @@ pub(crate) fn compile(
         classes.push(Class { name, plan, images });
     }
     Ok(Compiled { graph, classes, kernels, library })
+}
+
+/// Checks that storage is padded as a kernel's schedule relies on: whole multiples by shape, or rows, which the planner
+/// pads.
+fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), EngineError> {
+    for v in k.views() {
+        for f in &v.facts {
+            if let Fact::Padded(d, m) = f {
+                let whole = v.shape[*d].as_const().is_some_and(|n| n % m == 0);
+                let rows = *d == 0 && lathe_rewrite::ROW_PADDING % m == 0 && v.shape[*d].as_const().is_none();
+                if !whole && !rows {
+                    let what = format!("nothing pads dimension {d} of '{}' to a multiple of {m}", v.name);
+                    return Err(EngineError::Below(Box::new(Diagnostic::new("padding", lathe_diagnostic::Fault::Bug, what))));
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Translation units of about equal length: large functions first, each to the shortest unit.

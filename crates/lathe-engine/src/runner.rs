@@ -1,7 +1,7 @@
 //! A compiled model that runs: weights packed in memory, the cache of keys and values, and a bound program for each class
 //! of step sizes.
 
-use crate::compile::{Compiled, compile};
+use crate::compile::{Compiled, class_of, compile};
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_exec::Executable;
@@ -373,11 +373,7 @@ impl Runner {
             row[..p.len()].copy_from_slice(p);
         }
         put("pages", &table)?;
-        let class = match (b.tokens.len(), b.rows.len()) {
-            (1, 0 | 1) => 0,
-            (_, 0 | 1) => 1,
-            _ => 2,
-        };
+        let class = class_of(b.tokens.len(), b.rows.len());
         let dims = self.compiled.graph.dims.iter().map(|(n, _)| match &**n {
             "T" => b.tokens.len() as i64,
             "R" => b.rows.len().max(1) as i64,

@@ -44,8 +44,8 @@ pub struct Plan {
     pub arena_bytes: i64,
 }
 
-/// Rows are stored padded to a multiple of this, so that kernels may work in whole tiles of 12, 6 or 4 rows.
-pub const ROW_PADDING: i64 = 12;
+/// Rows are stored padded to a multiple of this, so that kernels may work in whole tiles of 12, 8, 6 or 4 rows.
+pub const ROW_PADDING: i64 = 24;
 
 const ALIGN: i64 = 64;
 

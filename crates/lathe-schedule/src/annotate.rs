@@ -1,16 +1,24 @@
 //! Steps that only say who runs a loop (`vectorize`, `unroll`, `parallel`) or where a temporary lies (`set_memory`).
 
+use crate::pad::{promise, uses};
+use crate::rules::LANES;
 use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Buffer, CORE, For, Iter, Kernel, LANE, Stmt, UNROLLED, map_stmts};
+use lathe_ir::tensor::{Buffer, CORE, For, Iter, Kernel, LANE, Stmt, UNROLLED, find_loop, map_stmts};
 use std::sync::Arc;
 
 pub(crate) static VECTORIZE: Primitive = Primitive {
     name: "vectorize",
-    doc: "vectorize L: iterations of the family L run in the lanes of a vector; a reduction's order changes",
+    doc: "vectorize L: iterations of the family L run in the lanes of a vector; a reduction's order changes. Where the \
+          extent is not constant, whole vectors are read: parameters must be stored padded",
     tag: Tag::Reassociates,
-    apply: |k, a| level(k, arg(a, 0)?, LANE, &[Iter::Spatial, Iter::Reduce]),
+    apply: |k, a| {
+        let family = arg(a, 0)?;
+        let partial = find_loop(&k.body, family).is_some_and(|l| l.extent.as_int().is_none());
+        let k = level(k, family, LANE, &[Iter::Spatial, Iter::Reduce])?;
+        Ok(if partial { promise(&k, &uses(&k, family).0, LANES) } else { k })
+    },
 };
 
 pub(crate) static UNROLL: Primitive = Primitive {

@@ -6,7 +6,7 @@
 use crate::util::{arg, in_family, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, for_each, map_stmts};
+use lathe_ir::tensor::{Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, for_each, loop_bounds, map_stmts};
 use std::sync::Arc;
 
 pub(crate) static PAD: Primitive = Primitive {
@@ -25,40 +25,28 @@ fn block(e: &Expr) -> Option<i64> {
     }
 }
 
-fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
-    let var = arg(args, 0)?;
-    let l = need_loop(k, var)?;
-    let f = block(&l.extent).ok_or("the extent is not that of a block")?;
-    // Where the family's variables appear: (buffer, dimension).
-    let mut uses: Vec<(Name, usize)> = vec![];
-    let (mut nested, mut wrong) = (false, None);
+/// A place where a loop's variable picks elements: buffer, dimension, index.
+pub(crate) type Use = (Name, usize, Expr);
+
+/// Where the variables of a family appear in indices, simplified, and whether any appears in an index of an index.
+pub(crate) fn uses(k: &Kernel, family: &str) -> (Vec<Use>, bool) {
+    let bounds = loop_bounds(k);
     let mention = |e: &Expr| {
         let mut hit = false;
-        e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
+        e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, family)));
         hit
     };
+    let (mut uses, mut nested) = (vec![], false);
     let mut note = |n: &Name, index: &[Expr]| {
-        for (d, i) in index.iter().enumerate() {
-            if mention(i) {
-                uses.push((n.clone(), d));
-                if k.views().any(|b| b.name == *n) {
-                    if d > 0 {
-                        wrong = Some(format!("dimension {d} of '{n}' has no room behind it"));
-                    }
-                } else {
-                    let size = k.buffer(n).and_then(|b| b.shape.get(d)?.as_const());
-                    if !matches!(**i, Node::Var(_)) || size < Some(f) {
-                        wrong = Some(format!("the temporary '{n}' does not hold a whole block"));
-                    }
-                }
+        for (d, i) in index.iter().enumerate().map(|(d, i)| (d, i.simplify_index(&bounds))) {
+            if mention(&i) {
                 i.visit(&mut |e| nested |= matches!(&**e, Node::Load(_, j) if j.iter().any(mention)));
+                uses.push((n.clone(), d, i));
             }
         }
     };
-    let mut decides = false;
-    let mut kind = None;
-    for_each(&k.body, &mut |s| match s {
-        Stmt::Store(b) => {
+    for_each(&k.body, &mut |s| {
+        if let Stmt::Store(b) = s {
             for (n, i) in &b.targets {
                 note(n, i);
             }
@@ -70,6 +58,51 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 });
             }
         }
+    });
+    (uses, nested)
+}
+
+/// The kernel with the promise that these dimensions of its parameters are stored padded to a multiple.
+pub(crate) fn promise(k: &Kernel, uses: &[Use], multiple: i64) -> Kernel {
+    let mut out = k.clone();
+    for v in out.params.iter_mut().flat_map(|p| &mut p.views) {
+        for (n, d, _) in uses {
+            let fact = Fact::Padded(*d, multiple);
+            if *n == v.name && !v.facts.contains(&fact) {
+                v.facts.push(fact);
+            }
+        }
+    }
+    out
+}
+
+fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
+    let var = arg(args, 0)?;
+    let l = need_loop(k, var)?;
+    let f = block(&l.extent).ok_or("the extent is not that of a block")?;
+    let (uses, nested) = uses(k, var);
+    if nested {
+        return Err(format!("'{var}' picks an index out of a buffer, whose padding means nothing"));
+    }
+    for (n, d, i) in &uses {
+        if k.views().any(|b| b.name == *n) {
+            if *d > 0 {
+                return Err(format!("dimension {d} of '{n}' has no room behind it"));
+            }
+        } else {
+            let size = k.buffer(n).and_then(|b| b.shape.get(*d)?.as_const());
+            if !matches!(**i, Node::Var(_)) || size < Some(f) {
+                return Err(format!("the temporary '{n}' does not hold a whole block"));
+            }
+        }
+    }
+    let mention = |e: &Expr| {
+        let mut hit = false;
+        e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
+        hit
+    };
+    let (mut decides, mut kind) = (false, None);
+    for_each(&k.body, &mut |s| match s {
         Stmt::For(l) => {
             decides |= mention(&l.extent);
             if in_family(&l.var, var) && l.iter != Iter::Spatial {
@@ -82,26 +115,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     if let Some(l) = kind {
         return Err(format!("'{l}' is not spatial: what lies behind the end would count"));
     }
-    if let Some(w) = wrong {
-        return Err(w);
-    }
     if decides {
         return Err(format!("'{var}' decides what is run"));
     }
-    if nested {
-        return Err(format!("'{var}' picks an index out of a buffer, whose padding means nothing"));
-    }
-    let mut out = k.clone();
-    for p in &mut out.params {
-        for v in &mut p.views {
-            for (n, d) in &uses {
-                let fact = Fact::Padded(*d, f);
-                if *n == v.name && !v.facts.contains(&fact) {
-                    v.facts.push(fact);
-                }
-            }
-        }
-    }
+    let mut out = promise(k, &uses, f);
     out.body = map_stmts(&k.body, &mut |s| match &s {
         Stmt::For(l) if in_family(&l.var, var) => {
             vec![Stmt::For(Arc::new(For { extent: f.into(), ..(**l).clone() }))]

@@ -13,11 +13,17 @@ use lathe_machine::Target;
 /// Lanes of f32 in the vectors that packed layouts are made for.
 pub(crate) const LANES: i64 = 16;
 
-/// Schedules the naive kernel of a group; `parts` are the form and name prefix of each operator, in order.
-pub fn schedule(kernel: Kernel, parts: &[(Form, String)], target: &Target) -> Result<Schedule, ScheduleError> {
+/// Schedules the naive kernel of a group; `parts` are the form and name prefix of each operator, in order, and `rows` is
+/// the most rows of activations it will be given, when few.
+pub fn schedule(
+    kernel: Kernel,
+    parts: &[(Form, String)],
+    target: &Target,
+    rows: Option<i64>,
+) -> Result<Schedule, ScheduleError> {
     let mut s = Schedule::new(kernel);
     match parts.first() {
-        Some((Form::Contraction, _)) => contraction::apply(&mut s, parts, target)?,
+        Some((Form::Contraction, _)) => contraction::apply(&mut s, parts, target, rows)?,
         Some((Form::Attention, p)) => attention::apply(&mut s, p)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,

@@ -32,7 +32,7 @@ fn scheduled_kernels_keep_the_meaning() {
             g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
             let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
             for target in [&fast, &Target::portable()] {
-                let s = schedule(k.kernel.clone(), &k.parts, target)
+                let s = schedule(k.kernel.clone(), &k.parts, target, [None, Some(4), Some(16)][seed as usize % 3])
                     .unwrap_or_else(|e| panic!("{} seed {seed}: {e}\n{}", row.name, k.kernel));
                 let again = Schedule::replay(k.kernel.clone(), &s.trace()).unwrap();
                 assert_eq!(again.kernel(), s.kernel());

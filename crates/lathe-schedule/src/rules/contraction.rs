@@ -17,12 +17,23 @@ const ROWS_FLOAT: i64 = 6;
 /// Tiles of rows that share a vector of weights before the next one is read.
 const BLOCK: i64 = 8;
 
-/// The rows a matrix product computes at a time: activations must be stored padded to a multiple of this.
-pub(crate) fn rows_of(integer: bool) -> i64 {
-    if integer { ROWS_INTEGER } else { ROWS_FLOAT }
+/// The rows a matrix product computes at a time; activations must be stored padded to a multiple of this.
+fn tile_rows(integer: bool, most: Option<i64>) -> i64 {
+    let full = if integer { ROWS_INTEGER } else { ROWS_FLOAT };
+    match most {
+        // Fewer rows than a tile: as many as there are. A few more: two tiles of eight waste less than two of twelve.
+        Some(n) if n <= 4 => 4,
+        Some(n) if n <= 16 && integer => 8,
+        _ => full,
+    }
 }
 
-pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)], target: &Target) -> Result<(), ScheduleError> {
+pub(super) fn apply(
+    s: &mut Schedule,
+    parts: &[(Form, String)],
+    target: &Target,
+    most: Option<i64>,
+) -> Result<(), ScheduleError> {
     let p = &parts[0].1;
     let (m, n) = (format!("{p}_m"), format!("{p}_n"));
     let products: Vec<&String> = parts.iter().filter(|(f, _)| *f == Form::Contraction).map(|(_, p)| p).collect();
@@ -48,7 +59,7 @@ pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)], target: &Target)
     } else if find_loop(&s.kernel().body, &m).and_then(|l| l.extent.as_int()) == Some(1) {
         Some(m.clone())
     } else {
-        s.step(&format!("split {m} {}", rows_of(integer)))?;
+        s.step(&format!("split {m} {}", tile_rows(integer, most)))?;
         s.step(&format!("pad {m}.i"))?;
         Some(format!("{m}.i"))
     };
