@@ -247,7 +247,8 @@ fn files_say_what_happens() {
 #[test]
 fn every_primitive_and_pass_has_cases() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/files");
-    let text: String = files(&folder).iter().map(|p| std::fs::read_to_string(p).expect("it can be read")).collect();
+    let text: String =
+        files(&folder).iter().map(|p| std::fs::read_to_string(p).expect("it can be read")).collect();
     let mut counts: std::collections::HashMap<String, (usize, usize)> = std::collections::HashMap::new();
     for case in format!("\n{text}").split(&format!("\n{HEADER}")).filter(|c| c.starts_with("schedule")) {
         let parts: Vec<&str> = case.split(RULE).collect();
