@@ -4,8 +4,8 @@ use crate::dialect::{Compiler, Dialect};
 use crate::registers::{Kind, promotable};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::tensor::{
-    Buffer, CORE, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, Store, UNROLLED, expr_type, for_each,
-    loop_bounds, rename_vars,
+    Buffer, CORE, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, Store, UNROLLED, expr_type,
+    for_each, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
 use std::collections::HashMap;
@@ -57,9 +57,17 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
     for (name, c) in scalars {
         let _ = writeln!(out, "typedef {c} {name};");
     }
-    for (name, bytes) in
-        [("f32", 4), ("i32", 4), ("u32", 4), ("i16", 2), ("u16", 2), ("i8", 1), ("u8", 1), ("f64", 8), ("i64", 8)]
-    {
+    for (name, bytes) in [
+        ("f32", 4),
+        ("i32", 4),
+        ("u32", 4),
+        ("i16", 2),
+        ("u16", 2),
+        ("i8", 1),
+        ("u8", 1),
+        ("f64", 8),
+        ("i64", 8),
+    ] {
         let _ = writeln!(out, "typedef {name} m_{name} __attribute__((may_alias, aligned(1)));");
         let mut n = dialect.lanes;
         while n > 1 {
@@ -72,7 +80,8 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
             n /= 2;
         }
         if dialect.lanes > 1 {
-            let (ty, all) = (format!("{name}x{}", dialect.lanes), vec!["x"; dialect.lanes as usize].join(", "));
+            let (ty, all) =
+                (format!("{name}x{}", dialect.lanes), vec!["x"; dialect.lanes as usize].join(", "));
             let _ = writeln!(out, "#define splat_{ty}(x) ({ty}){{{all}}}");
         }
     }
@@ -152,7 +161,8 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
         }
         _ => {}
     });
-    let registers = if dialect.lanes > 1 { promotable(kernel, REGISTER, dialect.lanes) } else { HashMap::new() };
+    let registers =
+        if dialect.lanes > 1 { promotable(kernel, REGISTER, dialect.lanes) } else { HashMap::new() };
     let mut e = Emitter {
         kernel,
         dialect,
@@ -219,7 +229,10 @@ impl Emitter<'_> {
         }
     }
 
-    fn scope(&mut self, f: &mut dyn FnMut(&mut Self) -> Result<(), CodegenError>) -> Result<(), CodegenError> {
+    fn scope(
+        &mut self,
+        f: &mut dyn FnMut(&mut Self) -> Result<(), CodegenError>,
+    ) -> Result<(), CodegenError> {
         let memo = self.memo.clone();
         self.memo.retain(|_, (_, constant)| *constant);
         self.depth += 1;
@@ -280,7 +293,9 @@ impl Emitter<'_> {
                 let partial = match extent.as_int() {
                     Some(n) if n == lanes => None,
                     _ => {
-                        let hi = Opaque::default().int(&extent, &self.bounds).and_then(|e| self.bounds.range(&e).hi);
+                        let hi = Opaque::default()
+                            .int(&extent, &self.bounds)
+                            .and_then(|e| self.bounds.range(&e).hi);
                         if hi.is_none_or(|h| h > lanes) {
                             return self.fail(format!("the lane loop '{}' is wider than a vector", l.var));
                         }
@@ -311,7 +326,9 @@ impl Emitter<'_> {
             let n = elements.as_const().unwrap_or(1);
             let (count, ty) = match kind {
                 Kind::Scalars => (n, c_type(b.dtype).to_string()),
-                Kind::Vectors => (n / self.dialect.lanes, format!("{}x{}", c_type(b.dtype), self.dialect.lanes)),
+                Kind::Vectors => {
+                    (n / self.dialect.lanes, format!("{}x{}", c_type(b.dtype), self.dialect.lanes))
+                }
             };
             let names: Vec<String> = (0..count).map(|i| format!("{name}_{i}")).collect();
             self.line(&format!("{ty} {};", names.join(", ")));
@@ -356,12 +373,16 @@ impl Emitter<'_> {
 
     /// `acc = dpbusd(acc, x, y)`: 64 codes of the weights, four of the activations in every lane.
     fn intrinsic(&mut self, row: &'static crate::Row, body: &[Stmt]) -> Result<(), CodegenError> {
-        let Some((s, _)) = Self::origin(body) else { return self.fail("an instruction over more than one block") };
+        let Some((s, _)) = Self::origin(body) else {
+            return self.fail("an instruction over more than one block");
+        };
         let factor = |e: &Expr| match &**e {
             Node::Cast(_, x) => Some(x.clone()),
             _ => None,
         };
-        let Node::Binary(_, x, y) = &*s.values[0] else { return self.fail("an instruction without a product") };
+        let Node::Binary(_, x, y) = &*s.values[0] else {
+            return self.fail("an instruction without a product");
+        };
         let (Some(x), Some(y)) = (factor(x), factor(y)) else { return self.fail("factors are not widened") };
         let acc = self.register(&s.targets[0].0, &s.targets[0].1, Kind::Vectors)?;
         let x = self.words(&x)?;

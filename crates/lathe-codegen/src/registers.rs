@@ -18,7 +18,14 @@ pub(crate) enum Kind {
 
 /// The promotable buffers of a kernel.
 pub(crate) fn promotable(k: &Kernel, memory: &str, lanes: i64) -> HashMap<Name, Kind> {
-    let mut s = Scan { k, bounds: lathe_ir::tensor::loop_bounds(k), loops: vec![], kinds: HashMap::new(), bad: HashSet::new(), lanes };
+    let mut s = Scan {
+        k,
+        bounds: lathe_ir::tensor::loop_bounds(k),
+        loops: vec![],
+        kinds: HashMap::new(),
+        bad: HashSet::new(),
+        lanes,
+    };
     s.body(&k.body);
     let mut out = HashMap::new();
     lathe_ir::tensor::for_each(&k.body, &mut |st| {
@@ -89,7 +96,8 @@ impl Scan<'_> {
                 UNROLLED => {}
                 LANE => {
                     let along = lane(&b, index, &l.var, &self.bounds);
-                    let whole = b.shape.last().and_then(lathe_ir::Int::as_const).is_some_and(|s| s % self.lanes == 0);
+                    let whole =
+                        b.shape.last().and_then(lathe_ir::Int::as_const).is_some_and(|s| s % self.lanes == 0);
                     if whole && along.is_some_and(|a| a.stride == b.dtype.bits()) {
                         kind = Kind::Vectors;
                     } else {

@@ -86,7 +86,9 @@ impl Emitter<'_> {
                 Unary::Cos => self.call("cos", x)?,
                 Unary::Log => self.call("log", x)?,
                 Unary::Floor => self.call("floor", x)?,
-                Unary::Exp | Unary::Tanh | Unary::Round => return self.fail(format!("{e} was not legalized")),
+                Unary::Exp | Unary::Tanh | Unary::Round => {
+                    return self.fail(format!("{e} was not legalized"));
+                }
             },
             Node::Binary(op, x, y) => {
                 let (x, y) = (self.scalar(x)?, self.scalar(y)?);

@@ -43,7 +43,8 @@ impl Emitter<'_> {
         let text = if !e.mentions(&var) {
             let s = self.scalar(e)?;
             self.broadcast(t, &s)
-        } else if let Some(l) = legalize(e, &|x| self.dtype(x).ok(), self.dialect.row("f32_of_f16").is_some()) {
+        } else if let Some(l) = legalize(e, &|x| self.dtype(x).ok(), self.dialect.row("f32_of_f16").is_some())
+        {
             self.vector(&l)?
         } else {
             self.vector_node(e, t)?
@@ -168,7 +169,9 @@ impl Emitter<'_> {
         let var = self.lane_var();
         let b = self.buffers[n].clone();
         let small = matches!(b.dtype, DType::Int { signed: false, bits } if bits <= 16);
-        let Some(l) = lane(&b, i, &var, &self.bounds).filter(|l| l.stride == 32 && small) else { return Ok(None) };
+        let Some(l) = lane(&b, i, &var, &self.bounds).filter(|l| l.stride == 32 && small) else {
+            return Ok(None);
+        };
         let Some(shift) = l.symbolic.rem(32, &self.bounds).as_const() else { return Ok(None) };
         if !matches!(self.places.get(n), Some(Place::Pointer(_))) {
             return Ok(None);
@@ -187,7 +190,9 @@ impl Emitter<'_> {
         if let Some((t, _)) = self.memo.get(&key) {
             return Ok(t.clone());
         }
-        let Some(Place::Pointer(p)) = self.places.get(n).cloned() else { return self.fail("words without address") };
+        let Some(Place::Pointer(p)) = self.places.get(n).cloned() else {
+            return self.fail("words without address");
+        };
         let at = self.scalar(&byte)?;
         let name = self.named(DType::I32, &format!("*(const m_i32x{} *)({p} + {at})", self.dialect.lanes));
         let constant = self.constant_buffers.contains(n);
@@ -246,7 +251,9 @@ impl Emitter<'_> {
 
     /// Combines the lanes of a vector into one scalar, halves first.
     fn across(&mut self, v: String, op: &str, t: DType) -> Result<String, CodegenError> {
-        let Some(shuffle) = self.dialect.row("shuffle") else { return self.fail("the dialect has no shuffle") };
+        let Some(shuffle) = self.dialect.row("shuffle") else {
+            return self.fail("the dialect has no shuffle");
+        };
         let (mut v, mut n) = (v, self.dialect.lanes);
         while n > 1 {
             n /= 2;
@@ -289,7 +296,9 @@ impl Emitter<'_> {
     /// A block in lanes: a vector store, a reduction across lanes, or lane by lane where neither fits.
     pub fn vector_store(&mut self, s: &Store) -> Result<(), CodegenError> {
         let var = self.lane_var();
-        let [(n, i)] = s.targets.as_slice() else { return self.fail("a lane loop over several accumulators") };
+        let [(n, i)] = s.targets.as_slice() else {
+            return self.fail("a lane loop over several accumulators");
+        };
         let b = self.buffers[n].clone();
         let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
         let l = lane(&b, i, &var, &self.bounds);

@@ -44,7 +44,13 @@ fn cases(target: &Target, dialect: &'static Dialect) -> Vec<Case> {
             let types: Vec<Type> = g.outputs.iter().map(|v| g.ty(*v).clone()).collect();
             let want = (row.reference)(&args, &g.nodes[0].attrs, &types);
             let group = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
-            let s = schedule(group.kernel.clone(), &group.parts, target, [None, Some(4), Some(16)][seed as usize % 3]).unwrap();
+            let s = schedule(
+                group.kernel.clone(),
+                &group.parts,
+                target,
+                [None, Some(4), Some(16)][seed as usize % 3],
+            )
+            .unwrap();
             let symbol = format!("{}_{seed}", row.name);
             let e = emit(s.kernel(), &symbol, dialect).unwrap_or_else(|e| panic!("{e}\n{}", s.kernel()));
             out.push(Case {

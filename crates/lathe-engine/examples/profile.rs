@@ -44,7 +44,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             r.forward(&b, &mut logits)?;
             best = best.min(start.elapsed().as_secs_f64());
         }
-        println!("{} tokens: {:.3} ms, {:.1} tokens/s", b.tokens.len(), best * 1e3, b.tokens.len() as f64 / best);
+        println!(
+            "{} tokens: {:.3} ms, {:.1} tokens/s",
+            b.tokens.len(),
+            best * 1e3,
+            b.tokens.len() as f64 / best
+        );
         r.profile(&b)?;
         for (name, calls, s) in r.profile(&b)?.into_iter().take(14) {
             println!("  {:9.3} ms {calls:4} x {:8.1} us  {name}", s * 1e3, s / calls as f64 * 1e6);

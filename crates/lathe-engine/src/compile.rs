@@ -124,10 +124,13 @@ pub(crate) fn compile(
                 Some(id) => *id,
                 None => {
                     let symbol = format!("k{}", kernels.len());
-                    let schedule =
-                        schedule(k.kernel.clone(), &k.parts, target, few).map_err(|e| EngineError::below(&e))?;
+                    let schedule = schedule(k.kernel.clone(), &k.parts, target, few)
+                        .map_err(|e| EngineError::below(&e))?;
                     debug_assert_eq!(
-                        Schedule::replay(k.kernel.clone(), &schedule.trace()).map(|s| s.kernel().clone()).ok().as_ref(),
+                        Schedule::replay(k.kernel.clone(), &schedule.trace())
+                            .map(|s| s.kernel().clone())
+                            .ok()
+                            .as_ref(),
                         Some(schedule.kernel()),
                         "a kernel replays from its naive loops by its trace"
                     );
@@ -183,7 +186,11 @@ fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), EngineError> {
                 let rows = *d == 0 && lathe_rewrite::ROW_PADDING % m == 0 && v.shape[*d].as_const().is_none();
                 if !whole && !rows {
                     let what = format!("nothing pads dimension {d} of '{}' to a multiple of {m}", v.name);
-                    return Err(EngineError::Below(Box::new(Diagnostic::new("padding", lathe_diagnostic::Fault::Bug, what))));
+                    return Err(EngineError::Below(Box::new(Diagnostic::new(
+                        "padding",
+                        lathe_diagnostic::Fault::Bug,
+                        what,
+                    ))));
                 }
             }
         }

@@ -98,8 +98,14 @@ impl Runner {
         }
         let target = detect_target();
         let cache = &options.cache;
-        let compiled =
-            compile(&model.graph, options.precision, &target, cache, options.max_rows.max(options.max_sequences), progress)?;
+        let compiled = compile(
+            &model.graph,
+            options.precision,
+            &target,
+            cache,
+            options.max_rows.max(options.max_sequences),
+            progress,
+        )?;
         let compile_s = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
@@ -108,7 +114,8 @@ impl Runner {
         let g = &compiled.graph;
         let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
         let get = |n: &str| most.get(n).copied();
-        let alloc = |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
+        let alloc =
+            |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
 
         // Constants: straight from the file, or made by the family.
         let mut given: HashMap<Name, View> = HashMap::new();
@@ -164,8 +171,9 @@ impl Runner {
             let one = Program { steps: vec![(*step).clone()], buffers: load.buffers.clone(), ..load.clone() };
             let one = only_used(one);
             let nothing = alloc(64)?;
-            let mut e = Executable::new(&one, &class.images, &given, &nothing, &most, options.threads, &arena)
-                .map_err(below)?;
+            let mut e =
+                Executable::new(&one, &class.images, &given, &nothing, &most, options.threads, &arena)
+                    .map_err(below)?;
             let values: Vec<i64> = g.dims.iter().map(|(_, m)| *m).collect();
             e.run(&pool, &values).map_err(below)?;
             for (a, w) in args.iter().zip(writes) {
@@ -210,9 +218,8 @@ impl Runner {
         let planned = alloc(planned as usize)?;
         let mut programs = vec![];
         for c in &compiled.classes {
-            let e =
-                Executable::new(&c.plan.run, &c.images, &given, &planned, &most, options.threads, &arena)
-                    .map_err(below)?;
+            let e = Executable::new(&c.plan.run, &c.images, &given, &planned, &most, options.threads, &arena)
+                .map_err(below)?;
             programs.push(e);
         }
         let footprint = Footprint {
@@ -349,7 +356,10 @@ impl Runner {
             && inside(&b.slot, self.options.pages * PAGE)
             && inside(&b.rows, b.tokens.len())
             && b.pages.iter().all(|p| p.len() <= width && inside(p, self.options.pages))
-            && b.position.iter().zip(&b.sequence).all(|(p, s)| (*p as usize) < b.pages[*s as usize].len() * PAGE);
+            && b.position
+                .iter()
+                .zip(&b.sequence)
+                .all(|(p, s)| (*p as usize) < b.pages[*s as usize].len() * PAGE);
         if !sound {
             let d = lathe_diagnostic::Diagnostic::new(
                 "batch",

@@ -70,7 +70,9 @@ impl Executable {
         for b in &program.buffers {
             let bytes = b.bytes.eval(&get).ok_or_else(|| bad(&b.name, "has no bound on its size"))? as usize;
             views.push(match b.storage {
-                Storage::Given => given.get(&b.name).cloned().ok_or_else(|| bad(&b.name, "was not passed"))?,
+                Storage::Given => {
+                    given.get(&b.name).cloned().ok_or_else(|| bad(&b.name, "was not passed"))?
+                }
                 Storage::Planned(at) => planned.part(at as usize, bytes)?,
             });
         }
@@ -115,7 +117,8 @@ impl Executable {
                         &bound,
                         Some(workspace.clone()),
                     )?;
-                    let dims = k.dims.iter().filter_map(|d| program.dims.iter().position(|p| p == d)).collect();
+                    let dims =
+                        k.dims.iter().filter_map(|d| program.dims.iter().position(|p| p == d)).collect();
                     Action::Call {
                         call: Box::new(call),
                         grid: 0,

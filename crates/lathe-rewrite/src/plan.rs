@@ -84,7 +84,8 @@ pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
         }
     }
     let all_given = |_: ValueId| true;
-    let given = |v: ValueId| g.value(v).source != Source::Node || constant.contains(&v) || g.outputs.contains(&v);
+    let given =
+        |v: ValueId| g.value(v).source != Source::Node || constant.contains(&v) || g.outputs.contains(&v);
     let (load, _) = p.program(&format!("{}_load", g.name), &at_load, &all_given);
     let (run, arena_bytes) = p.program(&g.name, &at_run, &given);
     Plan { load, run, kernels: p.kernels, arena_bytes }

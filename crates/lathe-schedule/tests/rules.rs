@@ -32,8 +32,13 @@ fn scheduled_kernels_keep_the_meaning() {
             g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
             let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
             for target in [&fast, &Target::portable()] {
-                let s = schedule(k.kernel.clone(), &k.parts, target, [None, Some(4), Some(16)][seed as usize % 3])
-                    .unwrap_or_else(|e| panic!("{} seed {seed}: {e}\n{}", row.name, k.kernel));
+                let s = schedule(
+                    k.kernel.clone(),
+                    &k.parts,
+                    target,
+                    [None, Some(4), Some(16)][seed as usize % 3],
+                )
+                .unwrap_or_else(|e| panic!("{} seed {seed}: {e}\n{}", row.name, k.kernel));
                 let again = Schedule::replay(k.kernel.clone(), &s.trace()).unwrap();
                 assert_eq!(again.kernel(), s.kernel());
                 let run = |kernel| {
@@ -71,7 +76,13 @@ fn scheduled_kernels_keep_the_meaning() {
                     let (x, y) = (read(&a).values(), read(&b).values());
                     let scale = x.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
                     for (x, y) in x.iter().zip(&y) {
-                        assert!((x - y).abs() <= 1e-5 * scale, "{} seed {seed}: {x} {y}\n{}\n{}", row.name, s.trace(), s.kernel());
+                        assert!(
+                            (x - y).abs() <= 1e-5 * scale,
+                            "{} seed {seed}: {x} {y}\n{}\n{}",
+                            row.name,
+                            s.trace(),
+                            s.kernel()
+                        );
                     }
                 }
             }

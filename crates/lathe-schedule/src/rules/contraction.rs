@@ -36,7 +36,8 @@ pub(super) fn apply(
 ) -> Result<(), ScheduleError> {
     let p = &parts[0].1;
     let (m, n) = (format!("{p}_m"), format!("{p}_n"));
-    let products: Vec<&String> = parts.iter().filter(|(f, _)| *f == Form::Contraction).map(|(_, p)| p).collect();
+    let products: Vec<&String> =
+        parts.iter().filter(|(f, _)| *f == Form::Contraction).map(|(_, p)| p).collect();
     let ragged = find_loop(&s.kernel().body, &m).is_none();
     for (form, q) in &parts[1..] {
         let other = if *form == Form::Contraction { "m" } else { "0" };
@@ -106,7 +107,8 @@ fn inner_columns(s: &Schedule, q: &str) -> i64 {
 fn packed(s: &Schedule, p: &str, n: &str) -> bool {
     let k = s.kernel();
     let whole = find_loop(&k.body, n).and_then(|l| l.extent.as_int()).is_some_and(|e| e % LANES == 0);
-    let Some(block) = find_block(&k.body, &format!("{p}_is")).or_else(|| find_block(&k.body, &format!("{p}_s")))
+    let Some(block) =
+        find_block(&k.body, &format!("{p}_is")).or_else(|| find_block(&k.body, &format!("{p}_s")))
     else {
         return false;
     };
