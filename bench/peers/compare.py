@@ -28,9 +28,8 @@ class Lathe:
 
     pid = None
     FIELDS = {
-        "prefill": "prefill_tokens_per_second",
-        "decode": "decode_tokens_per_second",
-        "decode_at_prompt": "decode_tokens_per_second_at_prompt",
+        "prefill": "prefill_tokens_per_s",
+        "decode_at_prompt": "decode_tokens_per_s",
         "prefill_floor_fraction": "prefill_floor_fraction",
         "decode_floor_fraction": "decode_floor_fraction",
     }
@@ -40,13 +39,20 @@ class Lathe:
         self.version = subprocess.run([binary, "--version"], text=True, capture_output=True, check=True).stdout.strip()
 
     def measure(self, **request):
+        row = self.bench(**request)
+        found = {name: row[field] for name, field in self.FIELDS.items() if row.get(field) is not None}
+        shallow = self.bench(**{**request, "prompt": 1})
+        found["decode"] = shallow["decode_tokens_per_s"]
+        found["decode_floor_fraction_at_0"] = shallow["decode_floor_fraction"]
+        return found
+
+    def bench(self, **request):
         options = [text for name, value in request.items() for text in (f"--{name}", str(value))]
         done = subprocess.run(self.command + options, text=True, capture_output=True, check=False)
         if done.returncode:
             raise RuntimeError(f"lathe: {done.stderr.strip()}")
-        found = json.loads(done.stdout)
-        (row,) = found if isinstance(found, list) else found["rows"]
-        return {name: row[field] for name, field in self.FIELDS.items() if row.get(field) is not None}
+        (row,) = json.loads(done.stdout)["rows"]
+        return row
 
     def close(self):
         pass

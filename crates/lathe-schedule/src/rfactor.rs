@@ -4,7 +4,7 @@
 use crate::util::{arg, edit_list, need_free, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Buffer, Expr, For, Iter, Kernel, Law, Stmt, Store, expr_type};
+use lathe_ir::tensor::{Buffer, Expr, For, Iter, Kernel, Law, Stmt, Store, expr_type, for_each, map_stmts};
 use std::sync::Arc;
 
 pub(crate) static RFACTOR: Primitive = Primitive {
@@ -24,17 +24,33 @@ fn holds(s: &Stmt, var: &str) -> Option<Arc<For>> {
     }
 }
 
+/// The one block of a body, inside nothing but reduce loops.
+fn one_block(body: &[Stmt]) -> Option<Arc<Store>> {
+    match body {
+        [Stmt::Store(b)] => Some(b.clone()),
+        [Stmt::For(l)] if l.iter == Iter::Reduce => one_block(&l.body),
+        _ => None,
+    }
+}
+
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
-    let [Stmt::Store(b)] = l.body.as_slice() else {
-        return Err(format!("the body of '{var}' is not one block"));
+    let Some(b) = one_block(&l.body) else {
+        return Err(format!("the body of '{var}' is not one block, perhaps inside further reduce loops"));
     };
     let Some(r) = b.reducer.filter(|r| l.iter == Iter::Reduce && r.law == Law::Commutative) else {
         return Err(format!("'{var}' is not a reduction in any order"));
     };
     let n = l.extent.as_int().ok_or("the extent is not constant")?;
-    if b.targets.iter().any(|(_, i)| i.iter().any(|e| e.mentions(var))) {
+    let mut inner_vars: Vec<Name> = vec![];
+    for_each(&l.body, &mut |s| {
+        if let Stmt::For(f) = s {
+            inner_vars.push(f.var.clone());
+        }
+    });
+    let picks = |e: &Expr| e.mentions(var) || inner_vars.iter().any(|v| e.mentions(v));
+    if b.targets.iter().any(|(_, i)| i.iter().any(picks)) {
         return Err("the accumulator is picked by the loop".into());
     }
     let types: Vec<_> = b
@@ -77,8 +93,11 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 reducer: None,
             },
         ));
-        let part = Store { targets: targets(var), ..(**b).clone() };
-        let inner = For { iter: Iter::Spatial, body: vec![Stmt::Store(Arc::new(part))], ..(*l).clone() };
+        let part = Stmt::Store(Arc::new(Store { targets: targets(var), ..(*b).clone() }));
+        let body = map_stmts(&l.body, &mut |s| {
+            if matches!(s, Stmt::Store(_)) { vec![part.clone()] } else { vec![s] }
+        });
+        let inner = For { iter: Iter::Spatial, body, ..(*l).clone() };
         out.push(Stmt::For(Arc::new(For { body: vec![Stmt::For(Arc::new(inner))], ..(*outer).clone() })));
         let values = wide.iter().map(|w| Expr::load(w, &[Expr::var(&cr)])).collect();
         out.push(copy(

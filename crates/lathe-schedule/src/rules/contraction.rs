@@ -68,6 +68,14 @@ pub(super) fn apply(
         // The inner sums: four bytes an instruction, or a block's columns written out so that shifts are constant.
         s.step(&format!("split {q}_k {}", if integer { 4 } else { inner_columns(s, q) }))?;
     }
+    // One row has one chain of additions a tile; two chains hide half of its latency.
+    let chains = integer && rows.as_ref() == Some(&m);
+    if chains {
+        for q in &products {
+            s.step(&format!("split {q}_k.o 2"))?;
+            s.step(&format!("rfactor {q}_k.o.i"))?;
+        }
+    }
     s.step(&format!("sink {n}.i"))?;
     if let Some(rows) = &rows {
         s.step(&format!("sink {rows} {n}.i"))?;
@@ -75,7 +83,12 @@ pub(super) fn apply(
     for q in &products {
         if integer {
             s.step(&format!("sink {q}_k.i"))?;
-            s.step(&format!("unroll {q}_k.o"))?;
+            if chains {
+                s.step(&format!("unroll {q}_k.o.o"))?;
+                s.step(&format!("unroll {q}_k.o.i"))?;
+            } else {
+                s.step(&format!("unroll {q}_k.o"))?;
+            }
         } else {
             s.step(&format!("unroll {q}_k.i"))?;
         }
