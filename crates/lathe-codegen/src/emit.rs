@@ -253,6 +253,7 @@ impl Emitter<'_> {
                     self.line(&format!("if ({c}) {{"));
                     self.scope(&mut |e| e.body(b))?;
                 }
+                Stmt::Intrinsic(n, b) if &**n == "prefetch" => self.prefetch(b)?,
                 Stmt::Intrinsic(n, b) => match self.dialect.row(n) {
                     Some(row) => self.intrinsic(row, b)?,
                     None => self.body(b)?,
@@ -369,6 +370,24 @@ impl Emitter<'_> {
             [Stmt::Store(s)] => Some(((**s).clone(), vec![])),
             _ => None,
         }
+    }
+
+    /// Asks for the memory that the body would read into nowhere, once a scope.
+    fn prefetch(&mut self, body: &[Stmt]) -> Result<(), CodegenError> {
+        let read = body.iter().find_map(|s| match s {
+            Stmt::Store(s) => Some(s.values[0].clone()),
+            _ => None,
+        });
+        let (Some(read), Some(row)) = (read, self.dialect.row("prefetch")) else { return Ok(()) };
+        let Node::Load(n, index) = &*read else { return self.fail("a prefetch of what is no element") };
+        let key = (Expr::load("prefetch", &[read.clone()]), false);
+        if !self.memo.contains_key(&key) && matches!(self.places.get(n), Some(Place::Pointer(_))) {
+            let (p, ..) = self.pointer(n, index)?;
+            let call = row.spell(self.compiler, &[&p]);
+            self.line(&format!("{call};"));
+            self.memo.insert(key, (String::new(), true));
+        }
+        Ok(())
     }
 
     /// `acc = dpbusd(acc, x, y)`: 64 codes of the weights, four of the activations in every lane.

@@ -31,6 +31,7 @@ mod join;
 mod lanes;
 mod online;
 mod pad;
+mod prefetch;
 mod rfactor;
 mod rules;
 mod sink;
@@ -94,6 +95,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &rfactor::RFACTOR,
     &online::ONLINE,
     &pad::PAD,
+    &prefetch::PREFETCH,
     &tensorize::TENSORIZE,
     &annotate::VECTORIZE,
     &annotate::UNROLL,

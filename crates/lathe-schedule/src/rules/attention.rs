@@ -3,11 +3,12 @@
 
 use super::LANES;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{REGISTER, find_loop};
+use lathe_ir::tensor::{Node, REGISTER, find_block, find_loop};
 
 pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
+    let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
     for l in ["js", "jm", "jp", "jl", "jo"] {
         s.step(&format!("split {} {LANES}", n(l)))?;
@@ -52,8 +53,32 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
         }
         s.step(&format!("set_memory {} {REGISTER}", n("o")))?;
     }
+    if whole && one_token {
+        // One token reads the caches from memory once. A page's keys and values are pieces of a few kilobytes, too short for
+        // the processor to foresee the next ones.
+        for block in ["bd", "bo"] {
+            if let Some(cache) = paged(s, &n(block)) {
+                s.step(&format!("prefetch {} {cache} {}", n("js.o"), n(block)))?;
+            }
+        }
+    }
     s.step(&format!("set_memory {} {REGISTER}", n("s")))?;
     s.step(&format!("fuse {} {}", n("0"), n("g")))?;
     let r = if share { n("r.o") } else { n("r") };
     s.step(&format!("fuse {} {r}", n("0.f")))
+}
+
+/// The cache that a block reads: its one buffer of positions, heads and components.
+fn paged(s: &Schedule, block: &str) -> Option<String> {
+    let mut found = None;
+    for v in &find_block(&s.kernel().body, block)?.values {
+        v.visit(&mut |e| {
+            if let Node::Load(n, i) = &**e
+                && i.len() == 3
+            {
+                found = Some(n.to_string());
+            }
+        });
+    }
+    found
 }
