@@ -44,7 +44,6 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
     }
 
     let mut rows: Option<Vec<usize>> = None;
-    let leading = |i: usize| g.ty(*g.nodes[i].outputs.last().expect("a result")).shape.first().cloned();
     for &i in nodes {
         if let Some(all) = epilogue.remove(&i) {
             out.extend(rows.take());
@@ -56,15 +55,12 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
         }
         let by_row = matches!(form(i), Form::Row | Form::Elementwise);
         if !by_row {
-            // A row group may go on after an unrelated operator only if nothing of it is read in between.
-            if rows.as_ref().is_some_and(|r| depends(g, r, &g.nodes[i].inputs)) || !by_row {
-                out.extend(rows.take());
-            }
+            out.extend(rows.take());
             out.push(vec![i]);
             continue;
         }
         match &mut rows {
-            Some(r) if joins(g, r, i, leading(r[0]), row_extent(g, i)) => r.push(i),
+            Some(r) if joins(g, r, i) => r.push(i),
             _ => {
                 out.extend(rows.take());
                 rows = Some(vec![i]);
@@ -75,10 +71,6 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
     out
 }
 
-fn depends(g: &Graph, group: &[usize], inputs: &[ValueId]) -> bool {
-    group.iter().any(|n| g.nodes[*n].outputs.iter().any(|o| inputs.contains(o)))
-}
-
 /// The extent of the loop over rows: of what is written by row, or of the rows put into a cache.
 fn row_extent(g: &Graph, i: usize) -> Option<lathe_ir::Int> {
     let n = &g.nodes[i];
@@ -86,13 +78,8 @@ fn row_extent(g: &Graph, i: usize) -> Option<lathe_ir::Int> {
     g.ty(v).shape.first().cloned()
 }
 
-fn joins(
-    g: &Graph,
-    group: &[usize],
-    i: usize,
-    _: Option<lathe_ir::Int>,
-    extent: Option<lathe_ir::Int>,
-) -> bool {
+fn joins(g: &Graph, group: &[usize], i: usize) -> bool {
+    let extent = row_extent(g, i);
     let n = &g.nodes[i];
     if extent.is_none() || row_extent(g, group[0]) != extent {
         return false;
