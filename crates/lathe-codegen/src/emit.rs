@@ -380,7 +380,7 @@ impl Emitter<'_> {
         });
         let (Some(read), Some(row)) = (read, self.dialect.row("prefetch")) else { return Ok(()) };
         let Node::Load(n, index) = &*read else { return self.fail("a prefetch of what is no element") };
-        let key = (Expr::load("prefetch", &[read.clone()]), false);
+        let key = (Expr::load("prefetch", std::slice::from_ref(&read)), false);
         if !self.memo.contains_key(&key) && matches!(self.places.get(n), Some(Place::Pointer(_))) {
             let (p, ..) = self.pointer(n, index)?;
             let call = row.spell(self.compiler, &[&p]);
