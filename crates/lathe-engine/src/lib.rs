@@ -46,7 +46,6 @@
 //! # Ok::<(), EngineError>(())
 //! ```
 
-mod compile;
 mod engine;
 mod error;
 mod forward;
@@ -58,6 +57,7 @@ mod runner;
 mod sampling;
 mod scheduler;
 mod score;
+mod sizes;
 mod stop;
 
 pub use engine::{Engine, Event, FinishReason, Request, SCORE_TOKENS};

@@ -1,15 +1,17 @@
 //! A compiled model that runs: weights packed in memory, the cache of keys and values, and a bound program for each class
 //! of step sizes.
 
-use crate::compile::{Compiled, class_of, compile};
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
+use crate::sizes::{class_of, classes};
 use crate::{Batch, EngineError, Forward, PAGE};
+use lathe_compile::{Compiled, Options, compile};
 use lathe_exec::Executable;
 use lathe_ir::graph::{Source, Type};
 use lathe_ir::step::{Program, Step};
 use lathe_ir::{Decode, Name};
 use lathe_models::GgufFile;
 use lathe_models::{CacheShape, build};
+use lathe_rewrite::storage_bytes;
 use lathe_runtime::{Arena, Pool, View, detect_target};
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -23,6 +25,16 @@ pub enum Precision {
     Fast,
     /// Activations stay f32.
     Exact,
+}
+
+impl Precision {
+    /// The passes it asks for, in order.
+    fn passes(self) -> &'static [&'static str] {
+        match self {
+            Precision::Fast => &["quantize", "pack"],
+            Precision::Exact => &["pack"],
+        }
+    }
 }
 
 /// How a model is loaded.
@@ -64,18 +76,6 @@ fn below<E: lathe_diagnostic::Diagnose>(e: E) -> EngineError {
     EngineError::below(&e)
 }
 
-/// Bytes of a value at its dimensions' upper bounds, with room for whole tiles of rows behind.
-fn most_bytes(t: &Type, most: &dyn Fn(&str) -> Option<i64>) -> usize {
-    let mut t = t.clone();
-    for d in &mut t.shape {
-        if d.as_const().is_none() {
-            let n = d.eval(most).unwrap_or(0) as usize;
-            *d = (n.next_multiple_of(lathe_rewrite::ROW_PADDING as usize) as i64).into();
-        }
-    }
-    (t.bits().eval(most).unwrap_or(0).max(0) as usize).div_ceil(8)
-}
-
 impl Runner {
     /// Compiles and loads the model of a file; `progress` is told the stage, what is done of it, and all of it.
     pub fn load(
@@ -97,15 +97,14 @@ impl Runner {
             }
         }
         let target = detect_target();
-        let cache = &options.cache;
+        let classes = classes(options.max_rows.max(options.max_sequences));
+        let passes = options.precision.passes();
         let compiled = compile(
             &model.graph,
-            options.precision,
-            &target,
-            cache,
-            options.max_rows.max(options.max_sequences),
-            progress,
-        )?;
+            &Options { target: &target, cache: &options.cache, passes, classes: &classes },
+            &mut |done, all| progress(Stage::Compile, done, all),
+        )
+        .map_err(below)?;
         let compile_s = start.elapsed().as_secs_f64();
 
         let start = Instant::now();
@@ -188,12 +187,12 @@ impl Runner {
 
         let (mut inputs, mut states) = (HashMap::new(), vec![]);
         let is_state = |v: &&lathe_ir::graph::Value| v.source == Source::State;
-        let state_bytes = |t: &Type| most_bytes(t, &get).next_multiple_of(64);
+        let state_bytes = |t: &Type| storage_bytes(t, &get).next_multiple_of(64);
         let all_states = alloc(g.values.iter().filter(is_state).map(|v| state_bytes(&v.ty)).sum())?;
         let mut at = 0;
         for v in &g.values {
             let view = match v.source {
-                Source::Input => alloc(most_bytes(&v.ty, &get))?,
+                Source::Input => alloc(storage_bytes(&v.ty, &get))?,
                 Source::State => {
                     let view = all_states.part(at, state_bytes(&v.ty)).map_err(below)?;
                     at += state_bytes(&v.ty);
@@ -203,7 +202,7 @@ impl Runner {
             };
             given.insert(v.name.clone(), view.clone());
             if v.source == Source::State {
-                let page = most_bytes(&v.ty, &get) / options.pages;
+                let page = storage_bytes(&v.ty, &get) / options.pages;
                 states.push((view, page));
             } else {
                 inputs.insert(v.name.clone(), view);
@@ -212,7 +211,7 @@ impl Runner {
         let cache_bytes = states.iter().map(|(v, _)| v.len()).sum::<usize>();
         let result = g.value(g.outputs[0]);
         let vocabulary = result.ty.shape[1].as_const().unwrap_or(0) as usize;
-        let logits = alloc(most_bytes(&result.ty, &get))?;
+        let logits = alloc(storage_bytes(&result.ty, &get))?;
         given.insert(result.name.clone(), logits.clone());
         let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0);
         let planned = alloc(planned as usize)?;

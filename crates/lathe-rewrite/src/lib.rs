@@ -23,7 +23,7 @@ mod pack;
 mod plan;
 mod quantize;
 
-pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan};
+pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
 
 use lathe_ir::IrError;
 use lathe_ir::graph::{Graph, OpTable};

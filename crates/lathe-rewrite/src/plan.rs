@@ -2,7 +2,7 @@
 //! threads meet between steps that touch the same bytes.
 
 use crate::group::groups;
-use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId};
+use lathe_ir::graph::{Form, Graph, OpTable, Source, Type, ValueId};
 use lathe_ir::step::{Program, Step, StepBuffer, Storage, conflicts};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
@@ -48,6 +48,16 @@ pub struct Plan {
 pub const ROW_PADDING: i64 = 24;
 
 const ALIGN: i64 = 64;
+
+/// Bytes of a value's storage at its dimensions' upper bounds, with room for whole tiles of rows behind.
+pub fn storage_bytes(t: &Type, most: &dyn Fn(&str) -> Option<i64>) -> usize {
+    let padded = |d: &Int| match d.as_const() {
+        Some(c) => Int::from(c),
+        None => Int::from((d.eval(most).unwrap_or(0) + ROW_PADDING - 1) / ROW_PADDING * ROW_PADDING),
+    };
+    let t = Type { shape: t.shape.iter().map(padded).collect(), ..t.clone() };
+    (t.bits().eval(most).unwrap_or(0).max(0) as usize).div_ceil(8)
+}
 
 struct Planner<'g> {
     g: &'g Graph,
@@ -96,23 +106,10 @@ impl Planner<'_> {
         self.bounds.fixed.get(n).or_else(|| self.bounds.most.get(n)).copied()
     }
 
-    /// Largest size of a value's storage, rows padded.
+    /// Largest size of a value's storage, aligned.
     fn bytes(&self, v: ValueId) -> i64 {
-        let mut t = self.g.ty(v).clone();
-        t.shape = t
-            .shape
-            .iter()
-            .map(|d| match d.as_const() {
-                Some(c) => Int::from(c),
-                None => {
-                    let n = d.eval(&|n| self.most(n)).unwrap_or(0);
-                    Int::from((n + ROW_PADDING - 1) / ROW_PADDING * ROW_PADDING)
-                }
-            })
-            .collect();
-        // One row runs in kernels of their own, without padding.
-        let bits = t.bits().eval(&|n| self.most(n)).unwrap_or(0);
-        ((bits + 7) / 8 + ALIGN - 1) / ALIGN * ALIGN
+        let bytes = storage_bytes(self.g.ty(v), &|n| self.most(n)) as i64;
+        (bytes + ALIGN - 1) / ALIGN * ALIGN
     }
 
     fn program(&mut self, name: &str, nodes: &[usize], given: &dyn Fn(ValueId) -> bool) -> (Program, i64) {

@@ -1,9 +1,7 @@
-//! From a model's graph to compiled plans: rewrite, plan for each class of sizes, schedule each distinct kernel, emit,
-//! build, load.
+//! From a graph to compiled plans: rewrite, plan for each class of sizes, schedule each distinct kernel, emit, build, load.
 
-use crate::{EngineError, Precision, Stage};
+use crate::CompileError;
 use lathe_codegen::{Dialect, emit, prelude};
-use lathe_diagnostic::Diagnostic;
 use lathe_exec::Image;
 use lathe_ir::graph::Graph;
 use lathe_ir::tensor::Fact;
@@ -16,7 +14,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 /// A kernel on its way from operators to C.
-pub(crate) struct Made {
+pub struct Made {
     /// The symbol in the library.
     pub symbol: String,
     /// The operators in it.
@@ -31,101 +29,91 @@ pub(crate) struct Made {
     workspace_bytes: Int,
 }
 
-/// A class of sizes with its plan and kernels.
-pub(crate) struct Class {
+/// A class of sizes that gets a plan and kernels of its own.
+#[derive(Clone, Debug, Default)]
+pub struct Sizes {
+    /// Its name.
     pub name: &'static str,
+    /// Dimensions with one value.
+    pub fixed: Vec<(&'static str, i64)>,
+    /// Most rows of a product, when few: kernels get small tiles.
+    pub few: Option<i64>,
+}
+
+/// A class of sizes with its plan and kernels.
+pub struct Class {
+    /// The class's name.
+    pub name: &'static str,
+    /// Step programs and naive kernels.
     pub plan: Plan,
+    /// The compiled kernels by their names in the plan.
     pub images: HashMap<Name, Image>,
 }
 
-/// A compiled model.
-pub(crate) struct Compiled {
+/// A compiled graph.
+pub struct Compiled {
     /// The graph after all rewrites.
     pub graph: Graph,
+    /// A plan for each class of sizes, in the order they were asked for.
     pub classes: Vec<Class>,
+    /// The distinct kernels.
     pub kernels: Vec<Made>,
+    /// The code.
     pub library: Library,
 }
 
-/// A class of sizes that gets kernels of its own.
-pub(crate) struct Sizes {
-    pub name: &'static str,
-    /// Dimensions with one value.
-    fixed: &'static [(&'static str, i64)],
-    /// Most tokens and rows, when few.
-    most: Option<i64>,
+/// What a graph is compiled for.
+pub struct Options<'a> {
+    /// The machine.
+    pub target: &'a Target,
+    /// The folder of compiled kernels.
+    pub cache: &'a Path,
+    /// Passes from graph to graph, in order (names of [`lathe_rewrite::PASSES`]).
+    pub passes: &'a [&'a str],
+    /// Classes of sizes.
+    pub classes: &'a [Sizes],
 }
 
-/// The classes, in order of preference; one sequence needs the first two only.
-pub(crate) const CLASSES: [Sizes; 5] = [
-    Sizes { name: "decode", fixed: &[("T", 1), ("R", 1)], most: None },
-    Sizes { name: "prefill", fixed: &[("R", 1)], most: None },
-    Sizes { name: "batch4", fixed: &[], most: Some(4) },
-    Sizes { name: "batch16", fixed: &[], most: Some(16) },
-    Sizes { name: "batch", fixed: &[], most: None },
-];
-
-/// The class of a step of this many tokens that wants the logits of this many rows.
-pub(crate) fn class_of(tokens: usize, rows: usize) -> usize {
-    match (tokens, rows) {
-        (1, 0 | 1) => 0,
-        (_, 0 | 1) => 1,
-        (0..=4, _) => 2,
-        (0..=16, _) => 3,
-        _ => 4,
-    }
-}
-
-/// Passes that a precision asks for, in order.
-fn pipeline(precision: Precision) -> &'static [&'static str] {
-    match precision {
-        Precision::Fast => &["quantize", "pack"],
-        Precision::Exact => &["pack"],
-    }
-}
-
-pub(crate) fn compile(
+/// Compiles a graph; `progress` is told how many of all C files are built.
+pub fn compile(
     graph: &Graph,
-    precision: Precision,
-    target: &Target,
-    cache: &Path,
-    rows: usize,
-    progress: &mut dyn FnMut(Stage, usize, usize),
-) -> Result<Compiled, EngineError> {
+    options: &Options<'_>,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Compiled, CompileError> {
     let table = lathe_ops::table();
+    let Options { target, cache, passes, classes: sizes } = *options;
     let mut graph = graph.clone();
-    for name in pipeline(precision) {
-        let pass = lathe_rewrite::pass(name).expect("a pass of the table");
-        graph = pass.run(&graph, &table).map_err(|e| EngineError::below(&e))?;
+    for name in passes {
+        let pass = lathe_rewrite::pass(name).ok_or_else(|| CompileError::bug(format!("no pass '{name}'")))?;
+        graph = pass.run(&graph, &table)?;
     }
-    let dialect = Dialect::named(&target.dialect).expect("a target names a dialect");
+    let dialect = Dialect::named(&target.dialect)
+        .ok_or_else(|| CompileError::bug(format!("no dialect '{}'", target.dialect)))?;
     let most: HashMap<Name, i64> = graph.dims.iter().cloned().collect();
     let mut kernels: Vec<Made> = vec![];
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut plans: Vec<(&'static str, Plan, Vec<usize>)> = vec![];
-    for sizes in &CLASSES[..if rows > 1 { CLASSES.len() } else { 2 }] {
-        let class = sizes.name;
-        let fixed = sizes.fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
+    for Sizes { name: class, fixed, few } in sizes {
+        let fixed = fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
         let plan = plan(&graph, &table, &Bounds { fixed, most: most.clone() });
         if cfg!(debug_assertions) {
             for program in [&plan.load, &plan.run] {
-                lathe_ir::step::check(program).map_err(|e| EngineError::below(&e))?;
+                lathe_ir::step::check(program)?;
             }
         }
         let mut ids = vec![];
         for k in &plan.kernels {
             if cfg!(debug_assertions) {
-                lathe_ir::tensor::check(&k.kernel).map_err(|e| EngineError::below(&e))?;
+                lathe_ir::tensor::check(&k.kernel)?;
             }
             let contraction = matches!(k.parts.first(), Some((lathe_ir::graph::Form::Contraction, _)));
-            let few = sizes.most.filter(|_| contraction);
+            let few = few.filter(|_| contraction);
             let key = format!("{few:?} {}", k.kernel);
             let id = match known.get(&key) {
                 Some(id) => *id,
                 None => {
                     let symbol = format!("k{}", kernels.len());
-                    let schedule = schedule(k.kernel.clone(), &k.parts, target, few)
-                        .map_err(|e| EngineError::below(&e))?;
+                    let schedule = schedule(k.kernel.clone(), &k.parts, target, few)?;
                     debug_assert_eq!(
                         Schedule::replay(k.kernel.clone(), &schedule.trace())
                             .map(|s| s.kernel().clone())
@@ -135,7 +123,7 @@ pub(crate) fn compile(
                         "a kernel replays from its naive loops by its trace"
                     );
                     promises_kept(schedule.kernel())?;
-                    let e = emit(schedule.kernel(), &symbol, dialect).map_err(|e| EngineError::below(&e))?;
+                    let e = emit(schedule.kernel(), &symbol, dialect)?;
                     known.insert(key, kernels.len());
                     kernels.push(Made {
                         symbol,
@@ -155,16 +143,14 @@ pub(crate) fn compile(
     }
     let request = BuildRequest::new(units(&kernels, dialect), target);
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let library = KernelCache::new(cache)
-        .load(&request, jobs, &mut |done, all| progress(Stage::Compile, done, all))
-        .map_err(|e| EngineError::below(&e))?;
+    let library = KernelCache::new(cache).load(&request, jobs, progress)?;
     let mut classes = vec![];
     for (name, plan, ids) in plans {
         let mut images = HashMap::new();
         for (k, id) in plan.kernels.iter().zip(ids) {
             let made = &kernels[id];
             let image = Image {
-                function: library.kernel(&made.symbol).map_err(|e| EngineError::below(&e))?,
+                function: library.kernel(&made.symbol)?,
                 kernel: made.schedule.kernel().clone(),
                 grid: made.grid.clone(),
                 workspace_bytes: made.workspace_bytes.clone(),
@@ -178,7 +164,7 @@ pub(crate) fn compile(
 
 /// Checks that storage is padded as a kernel's schedule relies on: whole multiples by shape, or rows, which the planner
 /// pads.
-fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), EngineError> {
+fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), CompileError> {
     for v in k.views() {
         for f in &v.facts {
             if let Fact::Padded(d, m) = f {
@@ -186,11 +172,7 @@ fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), EngineError> {
                 let rows = *d == 0 && lathe_rewrite::ROW_PADDING % m == 0 && v.shape[*d].as_const().is_none();
                 if !whole && !rows {
                     let what = format!("nothing pads dimension {d} of '{}' to a multiple of {m}", v.name);
-                    return Err(EngineError::Below(Box::new(Diagnostic::new(
-                        "padding",
-                        lathe_diagnostic::Fault::Bug,
-                        what,
-                    ))));
+                    return Err(CompileError::bug(what));
                 }
             }
         }

@@ -1,0 +1,27 @@
+//! The driver: from graphs to compiled, loaded step programs.
+//!
+//! [`compile`] rewrites a graph, plans it for each class of sizes, schedules, emits and builds its kernels. [`Session`] is a
+//! graph that runs on tensors; the language-model engine keeps memory of its own and uses [`compile`] alone.
+//!
+//! ```
+//! use lathe_ir::{Tensor, graph::parse};
+//! use std::collections::HashMap;
+//! let g = parse("graph f(T <= 4) {
+//!   x: f32[T, 8] = input
+//!   y: f32[T, 8] = silu(x)
+//!   return y
+//! }").unwrap();
+//! let folder = tempfile::tempdir().unwrap();
+//! let target = lathe_machine::Target::portable();
+//! let mut f = lathe_compile::Session::new(&g, &[], &HashMap::new(), &target, folder.path(), 1).unwrap();
+//! let y = f.run(&[("x", &Tensor::f32(&[1, 8], &[0.0; 8]))]).unwrap();
+//! assert_eq!(y[0].to_f32(), [0.0; 8]);
+//! ```
+
+mod compile;
+mod error;
+mod session;
+
+pub use compile::{Class, Compiled, Made, Options, Sizes, compile};
+pub use error::CompileError;
+pub use session::Session;

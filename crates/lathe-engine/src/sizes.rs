@@ -1,0 +1,28 @@
+//! The classes of step sizes that get kernels of their own.
+
+use lathe_compile::Sizes;
+
+/// The classes, in order of preference; steps of one row of logits need the first two only.
+pub(crate) fn classes(rows: usize) -> Vec<Sizes> {
+    let class = |name, fixed: &[(&'static str, i64)], few| Sizes { name, fixed: fixed.to_vec(), few };
+    let mut all = vec![class("decode", &[("T", 1), ("R", 1)], None), class("prefill", &[("R", 1)], None)];
+    if rows > 1 {
+        all.extend([
+            class("batch4", &[], Some(4)),
+            class("batch16", &[], Some(16)),
+            class("batch", &[], None),
+        ]);
+    }
+    all
+}
+
+/// The class of a step of this many tokens that wants the logits of this many rows.
+pub(crate) fn class_of(tokens: usize, rows: usize) -> usize {
+    match (tokens, rows) {
+        (1, 0 | 1) => 0,
+        (_, 0 | 1) => 1,
+        (0..=4, _) => 2,
+        (0..=16, _) => 3,
+        _ => 4,
+    }
+}
