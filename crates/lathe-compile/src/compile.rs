@@ -105,6 +105,7 @@ pub fn compile(
         for k in &plan.kernels {
             if cfg!(debug_assertions) {
                 lathe_ir::tensor::check(&k.kernel)?;
+                lathe_ir::tensor::inside(&k.kernel)?;
             }
             let contraction = matches!(k.parts.first(), Some((lathe_ir::graph::Form::Contraction, _)));
             let few = few.filter(|_| contraction);

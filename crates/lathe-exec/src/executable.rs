@@ -1,6 +1,7 @@
 //! A step program bound to memory and compiled kernels.
 
 use crate::ExecError;
+use crate::facts::{Promise, check, promises};
 use lathe_ir::step::{Program, Step, Storage};
 use lathe_ir::tensor::{Access, Kernel};
 use lathe_ir::{Int, Name};
@@ -46,6 +47,8 @@ pub struct Executable {
     dims: Vec<Name>,
     values: Vec<i64>,
     actions: Vec<Action>,
+    promises: Vec<Promise>,
+    scratch: Vec<i32>,
 }
 
 impl Executable {
@@ -131,7 +134,9 @@ impl Executable {
                 }
             });
         }
-        Ok(Executable { name: program.name.clone(), dims: program.dims.clone(), values: vec![], actions })
+        let promises = promises(program, &|n| images.get(n).map(|i| &i.kernel), &views)?;
+        let (name, dims) = (program.name.clone(), program.dims.clone());
+        Ok(Executable { name, dims, values: vec![], actions, promises, scratch: vec![] })
     }
 
     /// The program's name.
@@ -139,12 +144,14 @@ impl Executable {
         &self.name
     }
 
+    /// Binds the dimensions, and checks what the caller promised of its buffers.
     fn bind(&mut self, values: &[i64]) -> Result<(), ExecError> {
+        let names = &self.dims;
+        let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
+        check(&self.name, &self.promises, &get, &mut self.scratch)?;
         if self.values == values {
             return Ok(());
         }
-        let names = &self.dims;
-        let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
         for a in &mut self.actions {
             if let Action::Call { call, grid, extent, required, dims, .. } = a {
                 let own: Vec<i64> = dims.iter().map(|i| values[*i]).collect();

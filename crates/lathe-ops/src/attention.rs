@@ -8,9 +8,9 @@ use crate::gather::{empty_cache, filled};
 use crate::norm::{array, scalar};
 use crate::require;
 use crate::sample::{Rng, attrs, result};
-use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type, float_attr, int_attr};
-use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
-use lathe_ir::{DType, Tensor};
+use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
+use lathe_ir::tensor::{Axis, Expr, Iter, Stmt, Unary};
+use lathe_ir::{Bounds, DType, Tensor};
 
 /// Positions in a page.
 const PAGE: i64 = 16;
@@ -69,25 +69,46 @@ fn reference(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     vec![result(&t[0], &y)]
 }
 
+/// The keys that a token sees: the positions up to its own of its sequence, stored where the page table says.
+fn keys(l: &Lowering) -> Axis {
+    let (pages, seq, pos) = (&l.ins[3], &l.ins[4], &l.ins[5]);
+    let (t, j) = (l.var("t"), l.var("key"));
+    let sequence = seq.read(std::slice::from_ref(&t)).cast(DType::INDEX);
+    let page = pages.read(&[sequence, j.clone() / PAGE]).cast(DType::INDEX);
+    Axis {
+        name: l.name("key").into(),
+        parents: vec![l.name("t").into()],
+        extent: pages.ty.shape[1].clone() * PAGE,
+        length: pos.read(&[t]).cast(DType::INDEX) + 1,
+        at: page * PAGE + j % PAGE,
+    }
+}
+
+fn edge(l: &Lowering) -> Edge {
+    let (cache, pages) = (&l.ins[1].ty.shape, &l.ins[3].ty.shape);
+    let facts = Edge::below(3, cache[0].div(PAGE, &Bounds::new()))
+        .and_below(4, pages[0].clone())
+        .and_below(5, pages[1].clone() * PAGE);
+    Edge { axes: vec![keys(l)], ..facts }
+}
+
 fn lower(l: &Lowering) -> Vec<Stmt> {
-    let [q, k, v, pages, seq, pos] = &l.ins[..] else { return vec![] };
+    let [q, k, v, ..] = &l.ins[..] else { return vec![] };
     let types: Vec<Type> = l.ins.iter().map(|o| o.ty.clone()).collect();
     let s = shape(&types, &l.attrs).expect("inferred before");
     let per = s.heads / s.groups;
     let (t, g, r) = (l.var("0"), l.var("g"), l.var("r"));
     let one = std::slice::from_ref;
-    let keys = pos.read(one(&t)).cast(DType::INDEX) + 1;
-    let place = |j: &Expr| {
-        let page = pages.read(&[seq.read(one(&t)).cast(DType::INDEX), j.clone() / PAGE]);
-        page.cast(DType::INDEX) * PAGE + j.clone() % PAGE
-    };
+    let keys = keys(l);
+    let place = |j: &Expr| keys.coordinate(one(&t), j);
+    let over_keys = |v: &str, it, body| keys.over(&l.name(v), one(&t), it, body);
     let head = |c: &Expr| [t.clone(), (g.clone() * per + r.clone()) * s.dim + c.clone()];
     let [dot, sc, m, p, sum, o] = ["dot", "s", "m", "p", "l", "o"].map(|n| l.name(n));
     let at = |b: &str, i: &[Expr]| Expr::load(b, i);
     let loop_ = |v: &str, n: Expr, it, body| Stmt::for_(&l.name(v), n, it, body);
     let (js, jm, jp, jl, jo) = (l.var("js"), l.var("jm"), l.var("jp"), l.var("jl"), l.var("jo"));
     let (d, c, z, y) = (l.var("d"), l.var("c"), l.var("z"), l.var("y"));
-    let context = pages.ty.shape[1].clone() * PAGE;
+    let context = keys.extent.clone();
     let dim: Expr = s.dim.into();
 
     let score = vec![
@@ -111,30 +132,19 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
     let weighted = &at(&p, one(&jo)) * &v.read(&[place(&jo), g.clone(), c.clone()]);
     let head_body = vec![
         array(&sc, std::slice::from_ref(&context)),
-        loop_("js", keys.clone(), Iter::Spatial, score),
+        over_keys("js", Iter::Spatial, score),
         scalar(&m, DType::F32),
         Stmt::store(&l.name("zm"), &m, &[], Expr::f32(f32::MIN)),
-        loop_(
-            "jm",
-            keys.clone(),
-            Iter::Reduce,
-            vec![Stmt::reduce(&l.name("bm"), &m, &[], "max", at(&sc, one(&jm)))],
-        ),
+        over_keys("jm", Iter::Reduce, vec![Stmt::reduce(&l.name("bm"), &m, &[], "max", at(&sc, one(&jm)))]),
         array(&p, std::slice::from_ref(&context)),
-        loop_("jp", keys.clone(), Iter::Spatial, vec![Stmt::store(&l.name("bp"), &p, one(&jp), weight)]),
+        over_keys("jp", Iter::Spatial, vec![Stmt::store(&l.name("bp"), &p, one(&jp), weight)]),
         scalar(&sum, DType::F32),
         Stmt::store(&l.name("zl"), &sum, &[], Expr::f32(0.0)),
-        loop_(
-            "jl",
-            keys.clone(),
-            Iter::Reduce,
-            vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", at(&p, one(&jl)))],
-        ),
+        over_keys("jl", Iter::Reduce, vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", at(&p, one(&jl)))]),
         array(&o, &[s.dim.into()]),
         loop_("z", dim.clone(), Iter::Spatial, vec![Stmt::store(&l.name("zo"), &o, one(&z), Expr::f32(0.0))]),
-        loop_(
+        over_keys(
             "jo",
-            keys,
             Iter::Reduce,
             vec![loop_(
                 "c",
@@ -163,6 +173,7 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
     infer,
     reference,
     lower,
+    edge,
     sample: |seed| {
         let mut r = Rng(seed);
         let (g, d, per) = (2, 16, 1 + r.below(3) as usize);

@@ -3,7 +3,7 @@
 
 use crate::require;
 use crate::sample::{Rng, result};
-use lathe_ir::graph::{Attrs, Form, Lowering, OpRow, Type};
+use lathe_ir::graph::{Attrs, Edge, Form, Lowering, OpRow, Type};
 use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
 use lathe_ir::{DType, Tensor};
 
@@ -57,6 +57,7 @@ macro_rules! unary {
             reference: |a, _, t| {
                 vec![result(&t[0], &a[0].values().into_iter().map($reference).collect::<Vec<_>>())]
             },
+            edge: Edge::none,
             lower: |l| {
                 let value: fn(&Expr) -> Expr = $value;
                 loops(l, &|a| value(&a[0]))
@@ -75,6 +76,7 @@ macro_rules! binary {
             donates: &[],
             infer: infer_binary,
             reference: |a, _, t| map2(a, &t[0], $reference),
+            edge: Edge::none,
             lower: |l| {
                 let value: fn(&Expr, &Expr) -> Expr = $value;
                 loops(l, &|a| value(&a[0], &a[1]))

@@ -4,7 +4,7 @@ use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, attrs};
 use lathe_ir::encodings::{GROUP, encoding};
-use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type};
+use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type};
 use lathe_ir::tensor::{Binary, Buffer, Expr, HOST, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, Encoding, Int, Layout, Tensor, Term, read_bits, write_bits};
 use std::sync::Arc;
@@ -230,6 +230,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_encode,
         reference: |a, _, _| vec![encode_a8(&a[0])],
         lower: lower_encode,
+        edge: Edge::none,
         sample: |seed| (vec![Rng(seed).dense(&[3, 64])], Attrs::new()),
     },
     OpRow {
@@ -240,6 +241,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_pack,
         reference: pack,
         lower: lower_pack,
+        edge: Edge::none,
         sample: |seed| {
             let names = ["q4_1", "q4_0", "q8_0", "f16", "f32"];
             let name = names[seed as usize % names.len()];

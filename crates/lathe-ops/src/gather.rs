@@ -3,8 +3,8 @@
 use crate::require;
 use crate::sample::{Rng, result};
 use lathe_ir::encodings::encoding;
-use lathe_ir::graph::{Attrs, Form, Lowering, OpRow, Type};
-use lathe_ir::tensor::{Expr, Iter, Stmt};
+use lathe_ir::graph::{Attrs, Edge, Form, Lowering, OpRow, Type};
+use lathe_ir::tensor::{Expr, Fact, Iter, Stmt};
 use lathe_ir::{Bounds, DType, Int, Tensor, write_bits};
 use std::sync::Arc;
 
@@ -89,6 +89,7 @@ pub(crate) const ROWS: &[OpRow] = &[
             vec![result(&t[0], &y.collect::<Vec<_>>())]
         },
         lower: lower_take,
+        edge: |l| Edge::below(1, l.ins[0].ty.shape[0].clone()),
         sample: |seed| {
             let mut r = Rng(seed);
             let name = ["f32", "q8_0.tile16", "q4_1.tile16", "q4_0"][seed as usize % 4];
@@ -103,6 +104,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_put,
         reference: put,
         lower: lower_put,
+        edge: |l| Edge::below(2, l.ins[0].ty.shape[0].clone()).and(2, Fact::Injective),
         sample: |seed| {
             let mut r = Rng(seed);
             let cache = empty_cache(if seed.is_multiple_of(2) { "keys16" } else { "values16" }, &[48, 2, 16]);

@@ -115,7 +115,7 @@ pub fn lower_group(
             Param { name: o.name.clone(), access: *access, views: o.views(), bits: o.ty.bits() }
         })
         .collect();
-    let (mut temps, mut body, mut parts) = (vec![], vec![], vec![]);
+    let (mut temps, mut body, mut parts, mut axes) = (vec![], vec![], vec![], vec![]);
     for (i, (node, (ins, outs))) in nodes.iter().zip(&shape.names).enumerate() {
         let node = &g.nodes[*node];
         let row = table.get(&node.op).expect("checked graph");
@@ -125,12 +125,25 @@ pub fn lower_group(
             attrs: node.attrs.clone(),
             prefix: format!("n{i}"),
         };
+        let edge = (row.edge)(&l);
+        axes.extend(edge.axes);
+        let facts_of = |name: &Name| {
+            let at = l.ins.iter().chain(&l.outs).position(|o| o.name == *name);
+            edge.facts.iter().filter(move |(i, _)| Some(*i) == at).map(|(_, f)| f.clone())
+        };
+        for p in &mut params {
+            for f in facts_of(&p.name) {
+                p.views.iter_mut().filter(|v| !v.facts.contains(&f)).for_each(|v| v.facts.push(f.clone()));
+            }
+        }
         for o in l.outs.iter().filter(|o| o.name.starts_with('t')) {
-            temps.extend(
-                o.views()
-                    .into_iter()
-                    .map(|b| Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &b.shape, WORKSPACE)))),
-            );
+            temps.extend(o.views().into_iter().map(|b| {
+                let facts = facts_of(&o.name).collect();
+                Stmt::Alloc(Arc::new(Buffer {
+                    facts,
+                    ..Buffer::dense(&b.name, b.dtype, &b.shape, WORKSPACE)
+                }))
+            }));
         }
         parts.push((row.form, l.prefix.clone()));
         body.extend((row.lower)(&l));
@@ -152,6 +165,6 @@ pub fn lower_group(
     }
     temps.extend(body);
     let dims = g.dims.iter().map(|(n, _)| n.clone()).filter(|n| !fixed.contains_key(n)).collect();
-    let kernel = Kernel { name: "k".into(), dims, axes: vec![], params, body: temps };
+    let kernel = Kernel { name: "k".into(), dims, axes, params, body: temps };
     GroupKernel { kernel, args: shape.args, parts }
 }

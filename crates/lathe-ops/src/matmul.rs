@@ -7,7 +7,7 @@ use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, result};
 use lathe_ir::encodings::GROUP;
-use lathe_ir::graph::{Attrs, Form, Lowering, OpRow, Operand, Type};
+use lathe_ir::graph::{Attrs, Edge, Form, Lowering, OpRow, Operand, Type};
 use lathe_ir::tensor::{Expr, Iter, Stmt};
 use lathe_ir::{Bounds, DType, Decode, Tensor};
 
@@ -90,6 +90,7 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
     infer,
     reference,
     lower,
+    edge: Edge::none,
     sample: |seed| {
         let mut r = Rng(seed);
         let weights = [

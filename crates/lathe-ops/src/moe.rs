@@ -5,8 +5,8 @@ use crate::matmul::dot;
 use crate::norm::{array, scalar};
 use crate::require;
 use crate::sample::{Rng, attrs, result};
-use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type, int_attr};
-use lathe_ir::tensor::{Expr, Iter, Reducer, Stmt, Store, Unary};
+use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, int_attr};
+use lathe_ir::tensor::{Axis, Buffer, Expr, Fact, Iter, REGISTER, Reducer, Stmt, Store, Unary, WORKSPACE};
 use lathe_ir::{DType, Int, Tensor};
 use std::slice::from_ref as one;
 use std::sync::Arc;
@@ -47,6 +47,9 @@ fn lower_route(l: &Lowering) -> Vec<Stmt> {
     let [left, best, at, sum] = ["left", "best", "at", "sum"].map(|v| l.name(v));
     let low = Expr::float(f64::NEG_INFINITY, DType::F32);
     let load = |b: &str| Expr::load(b, &[]);
+    let nonnegative = Fact::Range(0.into(), (i64::from(i32::MAX) + 1).into());
+    // Where no logit is a number, no expert is the largest: the last one then.
+    let chosen = load(&at).cast(DType::INDEX).min_with(&(experts.clone() - 1));
     let pick = Stmt::Store(Arc::new(Store {
         name: l.name("ra").into(),
         targets: vec![(best.as_str().into(), vec![]), (at.as_str().into(), vec![])],
@@ -57,13 +60,13 @@ fn lower_route(l: &Lowering) -> Vec<Stmt> {
         |v: &Expr| (&w.read(&[t.clone(), v.clone()]) - &w.read(&[t.clone(), 0.into()])).un(Unary::Exp);
     let choose = vec![
         scalar(&best, DType::F32),
-        scalar(&at, DType::I32),
+        Stmt::Alloc(Arc::new(Buffer::dense(&at, DType::I32, &[], REGISTER).with(nonnegative))),
         Stmt::store(&l.name("zb"), &best, &[], low.clone()),
         Stmt::store(&l.name("za"), &at, &[], Expr::int(i64::from(i32::MAX), DType::I32)),
         Stmt::for_(&l.name("e"), experts.clone(), Iter::Reduce, vec![pick]),
         w.write(&l.name("yw"), &[t.clone(), j.clone()], load(&best)),
-        ex.write(&l.name("ye"), &[t.clone(), j.clone()], load(&at)),
-        Stmt::store(&l.name("bl"), &left, &[load(&at).cast(DType::INDEX)], low),
+        ex.write(&l.name("ye"), &[t.clone(), j.clone()], chosen.cast(DType::I32)),
+        Stmt::store(&l.name("bl"), &left, &[chosen], low),
     ];
     // The first weight is the largest logit, so it is overwritten last.
     let back = k.clone() - 1 - y.clone();
@@ -140,12 +143,11 @@ fn lower_bucket(l: &Lowering) -> Vec<Stmt> {
             Iter::Scan,
             vec![offsets.write(&l.name("be"), &[e.clone() + 1], &at(&(e.clone() + 1)) + &at(&e))],
         ),
-        Stmt::Alloc(Arc::new(lathe_ir::tensor::Buffer::dense(
-            &cursor,
-            DType::I32,
-            &[n.into()],
-            lathe_ir::tensor::WORKSPACE,
-        ))),
+        // Read at a slot's turn only, and no bucket has more turns than slots.
+        Stmt::Alloc(Arc::new(
+            Buffer::dense(&cursor, DType::I32, &[n.into()], WORKSPACE)
+                .with(Fact::Range(0.into(), index.ty.shape[0].clone())),
+        )),
         Stmt::for_(
             &l.name("b"),
             n.into(),
@@ -191,17 +193,38 @@ fn expert(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     vec![result(&t[0], &y)]
 }
 
+/// Facts of offsets (the operand `first`) and slots sorted by bucket (the one behind it).
+fn bucketed(edge: Edge, first: usize, slots: &Int) -> Edge {
+    edge.and_below(first, slots.clone() + Int::from(1))
+        .and(first, Fact::Monotone)
+        .and_below(first + 1, slots.clone())
+        .and(first + 1, Fact::Injective)
+}
+
+/// The slots of an expert's bucket.
+fn slots_of_expert(l: &Lowering) -> Axis {
+    let (offsets, index) = (&l.ins[2], &l.ins[3]);
+    let (e, slot) = (l.var("expert"), l.var("slot"));
+    let at = |v: Expr| offsets.read(&[v]).cast(DType::INDEX);
+    Axis {
+        name: l.name("slot").into(),
+        parents: vec![l.name("expert").into()],
+        extent: index.ty.shape[0].clone(),
+        length: &at(e.clone() + 1) - &at(e.clone()),
+        at: index.read(&[&at(e) + &slot]).cast(DType::INDEX),
+    }
+}
+
 fn lower_expert(l: &Lowering) -> Vec<Stmt> {
-    let [x, w, offsets, index] = &l.ins[..] else { return vec![] };
+    let [x, w, ..] = &l.ins[..] else { return vec![] };
     let y = &l.outs[0];
     let (e, i, n, acc) = (l.var("e"), l.var("i"), l.var("n"), l.name("acc"));
-    let at = |v: Expr| offsets.read(&[v]).cast(DType::INDEX);
-    let row = index.read(&[&at(e.clone()) + &i]).cast(DType::INDEX);
+    let slots = slots_of_expert(l);
+    let row = slots.coordinate(one(&e), &i);
     let mut body = dot(l, x, w, &[row.clone() / k_of(&l.attrs)], &[e.clone(), n.clone()], &acc);
     body.push(y.write(&l.name("y"), &[row, n], Expr::load(&acc, &[])));
     let inner = Stmt::for_(&l.name("n"), (&w.ty.shape[1]).into(), Iter::Spatial, body);
-    let length = &at(e.clone() + 1) - &at(e);
-    let rows = Stmt::for_(&l.name("i"), length, Iter::Spatial, vec![inner]);
+    let rows = slots.over(&l.name("i"), one(&e), Iter::Spatial, vec![inner]);
     vec![Stmt::for_(&l.name("e"), (&w.ty.shape[0]).into(), Iter::Spatial, vec![rows])]
 }
 
@@ -252,6 +275,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_route,
         reference: route,
         lower: lower_route,
+        edge: |l| Edge::below(2, l.ins[0].ty.shape[1].clone()),
         sample: |seed| (vec![Rng(seed).dense(&[5, 4])], attrs(&[("k", Attr::Int(2))])),
     },
     OpRow {
@@ -262,6 +286,10 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_bucket,
         reference: bucket,
         lower: lower_bucket,
+        edge: |l| {
+            let experts = int_attr(&l.attrs, "experts").unwrap_or(0);
+            bucketed(Edge::below(0, experts.into()), 1, &l.outs[1].ty.shape[0])
+        },
         sample: |seed| (vec![Rng(seed).ints(&[5, 2], 4)], attrs(&[("experts", Attr::Int(4))])),
     },
     OpRow {
@@ -272,6 +300,10 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_expert,
         reference: expert,
         lower: lower_expert,
+        edge: |l| {
+            let facts = bucketed(Edge::default(), 2, &l.ins[3].ty.shape[0]);
+            Edge { axes: vec![slots_of_expert(l)], ..facts }
+        },
         sample: |seed| {
             let mut r = Rng(seed);
             let (offsets, index) = sample_buckets(&mut r);
@@ -299,6 +331,7 @@ pub(crate) const ROWS: &[OpRow] = &[
             vec![result(&t[0], &y)]
         },
         lower: lower_combine,
+        edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
             (vec![r.dense(&[10, 48]), r.dense(&[5, 2])], Attrs::new())

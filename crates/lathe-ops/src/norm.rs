@@ -2,7 +2,7 @@
 
 use crate::require;
 use crate::sample::{Rng, attrs, result};
-use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type, float_attr};
+use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr};
 use lathe_ir::tensor::{Buffer, Expr, Iter, REGISTER, Stmt, Unary, WORKSPACE};
 use lathe_ir::{DType, Int, Tensor};
 use std::sync::Arc;
@@ -131,6 +131,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_rms,
         reference: rms,
         lower: lower_rms,
+        edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
             (vec![r.dense(&[3, 64]), r.dense(&[64])], attrs(&[("eps", Attr::Float(1e-5))]))
@@ -144,6 +145,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_softmax,
         reference: softmax,
         lower: lower_softmax,
+        edge: Edge::none,
         sample: |seed| (vec![Rng(seed).dense(&[3, 40])], Attrs::new()),
     },
 ];

@@ -2,7 +2,7 @@
 
 use crate::require;
 use crate::sample::{Rng, attrs, result};
-use lathe_ir::graph::{Attr, Attrs, Form, Lowering, OpRow, Type, int_attr};
+use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, int_attr};
 use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, Tensor};
 
@@ -94,6 +94,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_table,
         reference: table,
         lower: lower_table,
+        edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
             (vec![r.ints(&[3], 50), r.dense(&[8])], Attrs::new())
@@ -107,6 +108,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         infer: infer_rope,
         reference: rope,
         lower: lower_rope,
+        edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
             let d = attrs(&[("head_dim", Attr::Int(16))]);

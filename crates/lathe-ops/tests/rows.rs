@@ -33,6 +33,7 @@ fn naive_loops_compute_the_reference() {
 
             let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
             lathe_ir::tensor::check(&k.kernel).unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
+            lathe_ir::tensor::inside(&k.kernel).unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
             let again = lathe_ir::tensor::parse(&k.kernel.to_string())
                 .unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
             assert_eq!(again.to_string(), k.kernel.to_string());

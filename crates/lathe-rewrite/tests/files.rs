@@ -55,6 +55,7 @@ fn checked(ir: &str, text: &str, table: &OpTable) -> Result<&'static str, IrErro
     match ir {
         "graph" => graph::check(&graph::parse(text)?, table)?,
         "tensor" => tensor::check(&tensor::parse(text)?)?,
+        "inside" => tensor::inside(&tensor::parse(text)?)?,
         "step" => step::check(&step::parse(text)?)?,
         _ => panic!("there is no IR '{ir}'"),
     }

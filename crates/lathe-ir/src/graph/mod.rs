@@ -11,7 +11,7 @@ mod text;
 
 pub use check::check;
 pub use interpret::interpret;
-pub use op::{Form, Lowering, OpRow, OpTable, Operand};
+pub use op::{Edge, Form, Lowering, OpRow, OpTable, Operand};
 pub use text::parse;
 
 use crate::encodings::encoding;

@@ -2,8 +2,8 @@
 
 use super::{Attrs, Type};
 use crate::encoding::{Decode, Encoding};
-use crate::tensor::{Buffer, Expr, HOST, Stmt};
-use crate::{DType, Name, Tensor};
+use crate::tensor::{Axis, Buffer, Expr, Fact, HOST, Stmt};
+use crate::{DType, Int, Name, Tensor};
 
 /// How an operator's iterations are made; schedules by rule start from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +36,44 @@ pub struct OpRow {
     pub reference: fn(&[Tensor], &Attrs, &[Type]) -> Vec<Tensor>,
     /// The naive loops.
     pub lower: fn(&Lowering) -> Vec<Stmt>,
+    /// What holds of arguments and results beyond their types: indirect axes, and facts that let the loops read and write
+    /// without checks ([`crate::tensor::inside`]).
+    pub edge: fn(&Lowering) -> Edge,
     /// Arguments for a test, from a seed.
     pub sample: fn(u64) -> (Vec<Tensor>, Attrs),
+}
+
+/// The indirect axes of an operator's loops, and the facts of its index operands: established by the operator that makes
+/// them, else checked when the kernel is called.
+#[derive(Clone, Debug, Default)]
+pub struct Edge {
+    /// Axes that the loops run over.
+    pub axes: Vec<Axis>,
+    /// Facts by operand: arguments first, then results.
+    pub facts: Vec<(usize, Fact)>,
+}
+
+impl Edge {
+    /// No indirection.
+    pub fn none(_: &Lowering) -> Edge {
+        Edge::default()
+    }
+
+    /// Every element of an operand is in `[0, hi)`.
+    pub fn below(operand: usize, hi: Int) -> Edge {
+        Edge::default().and_below(operand, hi)
+    }
+
+    /// As well: every element of an operand is in `[0, hi)`.
+    pub fn and_below(self, operand: usize, hi: Int) -> Edge {
+        self.and(operand, Fact::Range(0.into(), hi))
+    }
+
+    /// As well: a fact of an operand.
+    pub fn and(mut self, operand: usize, fact: Fact) -> Edge {
+        self.facts.push((operand, fact));
+        self
+    }
 }
 
 /// The operators, by name.

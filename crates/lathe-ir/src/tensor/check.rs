@@ -52,11 +52,13 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
         }
     }
     for a in &kernel.axes {
-        for n in [&a.offsets, &a.indices].into_iter().flatten() {
-            if !c.buffers.contains_key(n) {
-                return c.fail(&a.name, format!("the axis uses '{n}', which is no buffer"));
-            }
+        c.loops = a.parents.iter().map(|p| (p.clone(), Iter::Spatial)).collect();
+        let length = c.expr(&a.name, &a.length)?;
+        c.loops.push((a.name.clone(), Iter::Spatial));
+        if length != DType::INDEX || c.expr(&a.name, &a.at)? != DType::INDEX {
+            return c.fail(&a.name, "the axis's length or coordinate is not an index");
         }
+        c.loops.clear();
     }
     c.body(&kernel.body)
 }

@@ -318,6 +318,11 @@ impl Opaque {
         self.atoms.values().any(|e| e.mentions(var))
     }
 
+    /// The load or cast behind a variable.
+    pub(crate) fn hidden(&self, var: &str) -> Option<&Expr> {
+        self.atoms.get(var)
+    }
+
     /// Whether no load or cast was met so far.
     pub fn hides_nothing(&self) -> bool {
         self.atoms.is_empty()

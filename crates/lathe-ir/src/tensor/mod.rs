@@ -6,6 +6,7 @@
 
 mod check;
 mod expr;
+mod inside;
 mod interpret;
 mod parse;
 mod print;
@@ -14,6 +15,7 @@ mod rewrite;
 
 pub use check::{check, expr_type};
 pub use expr::{Binary, Expr, Node, Opaque, Unary};
+pub use inside::inside;
 pub use interpret::{Memory, interpret};
 pub use parse::parse;
 pub(crate) use parse::parse_expr;
@@ -107,6 +109,12 @@ impl Buffer {
         }
     }
 
+    /// With a promise.
+    pub fn with(mut self, fact: Fact) -> Buffer {
+        self.facts.push(fact);
+        self
+    }
+
     /// Number of elements a dimension is padded to a multiple of (1 when not padded).
     pub fn padding(&self, dim: usize) -> i64 {
         self.facts
@@ -144,19 +152,42 @@ pub struct Param {
     pub bits: Int,
 }
 
-/// An indirect axis: ragged batches, page tables, expert buckets and sparse rows all declare one.
+/// An indirect axis: ragged batches, page tables, expert buckets and sparse rows all are one. Under each position of its
+/// parents it has `length` positions, each of which stands for coordinate `at` of something else (a row of storage, a
+/// column of a matrix). Both are expressions over the parents, the axis's own name as the position, and index buffers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Axis {
-    /// Name.
+    /// Its name, and that of a position on it in `at`.
     pub name: Name,
-    /// Extent, or the bound of it when it depends on the parent's position.
+    /// Names of the positions that select the segment.
+    pub parents: Vec<Name>,
+    /// What `length` never exceeds.
     pub extent: Int,
-    /// The axis whose positions select this one's segment.
-    pub parent: Option<Name>,
-    /// Buffer of segment boundaries or lengths along the parent.
-    pub offsets: Option<Name>,
-    /// Buffer that maps positions to storage.
-    pub indices: Option<Name>,
+    /// Positions of the segment.
+    pub length: Expr,
+    /// The coordinate that a position stands for.
+    pub at: Expr,
+}
+
+impl Axis {
+    fn bind(&self, e: &Expr, parents: &[Expr], position: Option<&Expr>) -> Expr {
+        assert_eq!(parents.len(), self.parents.len(), "one position for each parent of '{}'", self.name);
+        e.rewrite(&|e| match &**e {
+            Node::Var(n) if *n == self.name => position.cloned(),
+            Node::Var(n) => self.parents.iter().position(|p| p == n).map(|i| parents[i].clone()),
+            _ => None,
+        })
+    }
+
+    /// The coordinate of a position.
+    pub fn coordinate(&self, parents: &[Expr], position: &Expr) -> Expr {
+        self.bind(&self.at, parents, Some(position))
+    }
+
+    /// A loop over the segment.
+    pub fn over(&self, var: &str, parents: &[Expr], iter: Iter, body: Vec<Stmt>) -> Stmt {
+        Stmt::for_(var, self.bind(&self.length, parents, None), iter, body)
+    }
 }
 
 /// A loop.

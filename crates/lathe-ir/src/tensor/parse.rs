@@ -22,16 +22,13 @@ fn kernel(c: &mut Cursor) -> Result<Kernel, IrError> {
     let (mut axes, mut params) = (vec![], vec![]);
     while c.eat_word("axis") {
         let name = c.ident()?.into();
+        let parents = c.list("(", ")", &mut |c| Ok(c.ident()?.into()))?;
         c.expect_word("extent")?;
-        let mut a = Axis { name, extent: c.symbolic()?, parent: None, offsets: None, indices: None };
-        for (word, slot) in
-            [("parent", &mut a.parent), ("offsets", &mut a.offsets), ("indices", &mut a.indices)]
-        {
-            if c.eat_word(word) {
-                *slot = Some(c.ident()?.into());
-            }
-        }
-        axes.push(a);
+        let extent = c.symbolic()?;
+        c.expect_word("length")?;
+        let length = parse_expr(c)?;
+        c.expect_word("at")?;
+        axes.push(Axis { name, parents, extent, length, at: parse_expr(c)? });
     }
     loop {
         let access = match c.peek() {

@@ -121,13 +121,8 @@ impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel {}({}) {{", self.name, list(&self.dims))?;
         for a in &self.axes {
-            write!(f, "  axis {} extent {}", a.name, a.extent)?;
-            for (word, value) in [("parent", &a.parent), ("offsets", &a.offsets), ("indices", &a.indices)] {
-                if let Some(v) = value {
-                    write!(f, " {word} {v}")?;
-                }
-            }
-            writeln!(f)?;
+            let (name, parents) = (&a.name, list(&a.parents));
+            writeln!(f, "  axis {name}({parents}) extent {} length {} at {}", a.extent, a.length, a.at)?;
         }
         for p in &self.params {
             let access = match p.access {

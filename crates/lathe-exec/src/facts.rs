@@ -1,0 +1,104 @@
+//! The facts that a program's kernels rely on, at its door: those of buffers that the caller passes are checked before each
+//! run, once for all kernels; those of buffers that a kernel makes must be promised by that kernel.
+
+use crate::ExecError;
+use lathe_ir::step::{Program, Step};
+use lathe_ir::tensor::{Access, Fact, Kernel};
+use lathe_ir::{DType, Int, Name};
+use lathe_runtime::View;
+
+/// What one buffer must hold.
+pub(crate) struct Promise {
+    buffer: Name,
+    view: View,
+    /// Number of elements in use.
+    len: Int,
+    fact: Fact,
+}
+
+/// Collects what the caller must keep; an error when a kernel relies on what the maker of a buffer does not promise.
+pub(crate) fn promises<'k>(
+    program: &Program,
+    kernel: &dyn Fn(&Name) -> Option<&'k Kernel>,
+    views: &[View],
+) -> Result<Vec<Promise>, ExecError> {
+    let mut made: Vec<(u32, Vec<Fact>)> = vec![];
+    let mut out: Vec<Promise> = vec![];
+    for s in &program.steps {
+        let Step::Call { kernel: name, args, .. } = s else { continue };
+        let Some(k) = kernel(name) else { continue };
+        for (p, arg) in k.params.iter().zip(args) {
+            let [view] = p.views.as_slice() else { continue };
+            let promised: Vec<&Fact> = view.facts.iter().filter(|f| !matches!(f, Fact::Padded(..))).collect();
+            if p.access == Access::Out {
+                made.retain(|(b, _)| b != arg);
+                made.push((*arg, promised.into_iter().cloned().collect()));
+                continue;
+            }
+            let buffer = &program.buffers[*arg as usize].name;
+            for fact in promised {
+                match made.iter().find(|(b, _)| b == arg) {
+                    Some((_, known)) if known.contains(fact) => {}
+                    Some(_) => {
+                        return Err(ExecError::Buffer {
+                            program: program.name.clone(),
+                            buffer: buffer.to_string(),
+                            message: format!("is made without the promise that '{name}' needs: {fact:?}"),
+                        });
+                    }
+                    None if view.dtype != DType::I32 => {
+                        return Err(ExecError::Buffer {
+                            program: program.name.clone(),
+                            buffer: buffer.to_string(),
+                            message: format!("has facts, and elements of type {}, not i32", view.dtype),
+                        });
+                    }
+                    None => {
+                        let len = view.shape.iter().fold(Int::from(1), |n, d| n * d.clone());
+                        let same = |o: &Promise| o.buffer == *buffer && o.fact == *fact && o.len == len;
+                        if !out.iter().any(same) {
+                            let view = views[*arg as usize].clone();
+                            out.push(Promise { buffer: buffer.clone(), view, len, fact: fact.clone() });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Checks what the caller passed, with the dimensions bound.
+pub(crate) fn check(
+    program: &str,
+    promises: &[Promise],
+    get: &dyn Fn(&str) -> Option<i64>,
+    scratch: &mut Vec<i32>,
+) -> Result<(), ExecError> {
+    for p in promises {
+        scratch.resize(p.len.eval(get).unwrap_or(0).max(0) as usize, 0);
+        p.view.read(0, scratch)?;
+        let broken = match &p.fact {
+            Fact::Range(lo, hi) => {
+                let (lo, hi) = (lo.eval(get).unwrap_or(0), hi.eval(get).unwrap_or(0));
+                let at = scratch.iter().position(|v| i64::from(*v) < lo || i64::from(*v) >= hi);
+                at.map(|i| format!("holds {} at {i}, outside {lo}..{hi}", scratch[i]))
+            }
+            Fact::Monotone => {
+                let at = scratch.windows(2).position(|w| w[0] > w[1]);
+                at.map(|i| format!("decreases from {} to {} at {i}", scratch[i], scratch[i + 1]))
+            }
+            Fact::Injective => {
+                scratch.sort_unstable();
+                let at = scratch.windows(2).position(|w| w[0] == w[1]);
+                at.map(|i| format!("holds {} more than once", scratch[i]))
+            }
+            Fact::Padded(..) => None,
+        };
+        if let Some(message) = broken {
+            let (program, buffer) = (program.to_string(), p.buffer.to_string());
+            return Err(ExecError::Buffer { program, buffer, message });
+        }
+    }
+    Ok(())
+}
