@@ -87,6 +87,15 @@ impl Session {
         write(view, name, t)
     }
 
+    /// Copies `bytes` of a state's storage to another place of it (a page of a cache that is about to be written).
+    pub fn copy(&self, state: &str, from: usize, to: usize, bytes: usize) -> Result<(), CompileError> {
+        let view = self
+            .views
+            .get(state)
+            .ok_or_else(|| CompileError::user(format!("there is no state '{state}'")))?;
+        Ok(view.part(to, bytes)?.copy(0, &view.part(from, bytes)?)?)
+    }
+
     /// Runs the graph: inputs by name, whose shapes bind the dimensions (inputs not passed keep what they had); the
     /// results in order.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Tensor>, CompileError> {
