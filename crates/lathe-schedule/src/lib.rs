@@ -31,6 +31,7 @@ mod join;
 mod lanes;
 mod online;
 mod pad;
+mod partials;
 mod prefetch;
 mod rfactor;
 mod rules;
@@ -94,6 +95,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &interchange::INTERCHANGE,
     &rfactor::RFACTOR,
     &online::ONLINE,
+    &partials::PARTIALS,
     &pad::PAD,
     &prefetch::PREFETCH,
     &tensorize::TENSORIZE,

@@ -38,7 +38,13 @@ fn linear(e: &Expr, is: &dyn Fn(&Expr) -> bool, names: &[Name]) -> bool {
 
 /// Whether all of a buffer's writes outside of some loops are one constant for which `is` holds, in the statements
 /// given.
-fn starts_at(k: &Kernel, name: &str, inside: &[Stmt], given: &[Stmt], is: &dyn Fn(f64) -> bool) -> bool {
+pub(crate) fn starts_at(
+    k: &Kernel,
+    name: &str,
+    inside: &[Stmt],
+    given: &[Stmt],
+    is: &dyn Fn(f64) -> bool,
+) -> bool {
     let writes = |body: &[Stmt]| accesses(body, name).iter().filter(|(_, w)| *w).count();
     let mut constant = false;
     for_each(given, &mut |s| {
@@ -54,46 +60,28 @@ fn starts_at(k: &Kernel, name: &str, inside: &[Stmt], given: &[Stmt], is: &dyn F
     constant && !guarded && writes(given) == 1 && writes(&k.body) == 1 + writes(inside)
 }
 
-fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
-    let (mvar, rest) = (arg(args, 0)?, &args[1..]);
-    let lm = need_loop(k, mvar)?;
-    let mut maximum: Option<Arc<Store>> = None;
-    for_each(&lm.body, &mut |s| {
-        if let Stmt::Store(b) = s
-            && b.reducer.is_some_and(|r| r.name == "max")
-        {
-            maximum = Some(b.clone());
-        }
-    });
-    let b = maximum.ok_or("the first loop computes no maximum")?;
-    let (m, mi) = b.targets[0].clone();
-    if lm.iter != Iter::Reduce || !mi.is_empty() {
-        return Err("the first loop is not a reduction into one scalar".into());
-    }
-    let loops = rest.iter().map(|j| need_loop(k, j)).collect::<Result<Vec<_>, _>>()?;
-    let mut bodies = vec![lm.body.clone()];
-    for (j, l) in rest.iter().zip(&loops) {
-        if l.extent != lm.extent {
-            return Err(format!("'{j}' runs over another axis"));
-        }
-        if !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
-            return Err(format!("'{j}' is neither spatial nor a reduction"));
-        }
-        bodies.push(rename_vars(&l.body, &HashMap::from([(*j, Expr::var(mvar))])));
-    }
-    let load_m = Expr::load(&m, &[]);
+/// What follows a maximum `m` in one pass: temporaries with a factor `exp(x - m)`, and sums linear in them.
+pub(crate) struct Linear {
+    pub weights: Vec<Name>,
+    /// Buffer, index, and the loops inside the pass whose variables pick the element.
+    pub sums: Vec<(Name, Vec<Expr>, Vec<Arc<For>>)>,
+}
+
+/// Checks that all that statements compute from the maximum `m` are weights and sums linear in `exp(x - m)`; `var` is the
+/// loop of the pass.
+pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Linear, String> {
+    let load_m = Expr::load(m, &[]);
     // What changes while the pass goes on: the maximum, the weights and the sums.
     let mut running: Vec<Name> = vec![m.clone()];
-    for_each(&bodies[1..].concat(), &mut |s| {
+    for_each(&bodies.concat(), &mut |s| {
         if let Stmt::Store(b) = s
             && b.reducer.is_some()
         {
             running.extend(b.targets.iter().map(|(n, _)| n.clone()));
         }
     });
-    let mut weights: Vec<Name> = vec![];
-    let mut sums: Vec<(Name, Vec<Expr>, Vec<Arc<For>>)> = vec![];
-    for body in &bodies[1..] {
+    let (mut weights, mut sums): (Vec<Name>, Vec<_>) = (vec![], vec![]);
+    for body in bodies {
         let mut bad = None;
         let mut loops_inside: Vec<Arc<For>> = vec![];
         for_each(body, &mut |s| match s {
@@ -126,7 +114,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                     }
                     Some(r)
                         if r.name == "sum"
-                            && !index.iter().any(|i| i.mentions(mvar))
+                            && !index.iter().any(|i| i.mentions(var))
                             && (is_linear(&is_factor) || is_linear(&is_weight)) =>
                     {
                         let axes = loops_inside
@@ -146,6 +134,38 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             return Err(format!("block '{b}' is not linear in exp(x - {m})"));
         }
     }
+    Ok(Linear { weights, sums })
+}
+
+fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
+    let (mvar, rest) = (arg(args, 0)?, &args[1..]);
+    let lm = need_loop(k, mvar)?;
+    let mut maximum: Option<Arc<Store>> = None;
+    for_each(&lm.body, &mut |s| {
+        if let Stmt::Store(b) = s
+            && b.reducer.is_some_and(|r| r.name == "max")
+        {
+            maximum = Some(b.clone());
+        }
+    });
+    let b = maximum.ok_or("the first loop computes no maximum")?;
+    let (m, mi) = b.targets[0].clone();
+    if lm.iter != Iter::Reduce || !mi.is_empty() {
+        return Err("the first loop is not a reduction into one scalar".into());
+    }
+    let loops = rest.iter().map(|j| need_loop(k, j)).collect::<Result<Vec<_>, _>>()?;
+    let mut bodies = vec![lm.body.clone()];
+    for (j, l) in rest.iter().zip(&loops) {
+        if l.extent != lm.extent {
+            return Err(format!("'{j}' runs over another axis"));
+        }
+        if !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
+            return Err(format!("'{j}' is neither spatial nor a reduction"));
+        }
+        bodies.push(rename_vars(&l.body, &HashMap::from([(*j, Expr::var(mvar))])));
+    }
+    let load_m = Expr::load(&m, &[]);
+    let Linear { weights, sums } = linear_in(&m, mvar, &bodies[1..])?;
     // What one loop leaves for another must be the iteration's own, and the weights are nobody else's.
     let all = bodies.concat();
     let bounds = loop_bounds(k);

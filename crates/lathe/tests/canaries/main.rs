@@ -3,6 +3,7 @@
 //!
 //! `cargo test -p lathe --test canaries` runs them all.
 
+mod online;
 mod paged;
 
 use std::path::Path;
