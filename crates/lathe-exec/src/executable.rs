@@ -39,13 +39,16 @@ enum Action {
         to: View,
     },
     Meet,
+    /// A promise about what an earlier step made, which that step does not give.
+    Check(Promise),
 }
 
 /// A program that can run.
 pub struct Executable {
     name: String,
     dims: Vec<Name>,
-    values: Vec<i64>,
+    /// Values of the dimensions that all sizes follow; none before the first run.
+    values: Option<Vec<i64>>,
     actions: Vec<Action>,
     promises: Vec<Promise>,
     scratch: Vec<i32>,
@@ -83,8 +86,14 @@ impl Executable {
         let scratch = |i: &Image| i.workspace_bytes.eval(&get).unwrap_or(0).max(0) as usize;
         let most_scratch = images.values().map(scratch).max().unwrap_or(0).next_multiple_of(64);
         let workspace = arena.alloc((most_scratch * threads).max(64))?.into_view();
+        let all = promises(program, &|n| images.get(n).map(|i| &i.kernel), &views)?;
+        let (promises, mut checks): (Vec<Promise>, Vec<Promise>) =
+            all.into_iter().partition(|p| p.step.is_none());
         let mut actions = vec![];
-        for s in &program.steps {
+        for (i, s) in program.steps.iter().enumerate() {
+            while checks.first().is_some_and(|c| c.step == Some(i)) {
+                actions.push(Action::Check(checks.remove(0)));
+            }
             actions.push(match s {
                 Step::Meet => Action::Meet,
                 Step::Copy { from, to } => {
@@ -134,9 +143,8 @@ impl Executable {
                 }
             });
         }
-        let promises = promises(program, &|n| images.get(n).map(|i| &i.kernel), &views)?;
         let (name, dims) = (program.name.clone(), program.dims.clone());
-        Ok(Executable { name, dims, values: vec![], actions, promises, scratch: vec![] })
+        Ok(Executable { name, dims, values: None, actions, promises, scratch: vec![] })
     }
 
     /// The program's name.
@@ -148,8 +156,8 @@ impl Executable {
     fn bind(&mut self, values: &[i64]) -> Result<(), ExecError> {
         let names = &self.dims;
         let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
-        check(&self.name, &self.promises, &get, &mut self.scratch)?;
-        if self.values == values {
+        check(&self.name, self.promises.iter(), &get, &mut self.scratch)?;
+        if self.values.as_deref() == Some(values) {
             return Ok(());
         }
         for a in &mut self.actions {
@@ -159,14 +167,15 @@ impl Executable {
                 *grid = extent.eval(&get).unwrap_or(0);
             }
         }
-        self.values = values.to_vec();
+        self.values = Some(values.to_vec());
         Ok(())
     }
 
     /// Runs the program with its dimensions bound, in the program's order of them.
     pub fn run(&mut self, pool: &Pool, values: &[i64]) -> Result<(), ExecError> {
         self.bind(values)?;
-        let actions = &self.actions;
+        let (actions, names, name) = (&self.actions, &self.dims, &self.name);
+        let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
         let threads = pool.threads() as i64;
         for a in actions {
             if let Action::Call { next, .. } = a {
@@ -178,6 +187,8 @@ impl Executable {
             for a in actions {
                 match a {
                     Action::Meet => barrier.wait(),
+                    // Every thread looks for itself, so that none goes on.
+                    Action::Check(p) => check(name, std::iter::once(p), &get, &mut vec![])?,
                     Action::Copy { from, to } if thread == 0 => to.copy(0, from)?,
                     Action::Copy { .. } => {}
                     Action::Call { call, grid, next, .. } => share(call, *grid, next, &mut ctx)?,
@@ -185,7 +196,6 @@ impl Executable {
             }
             Ok(())
         })
-        .map_err(ExecError::Runtime)
     }
 
     /// Runs the program once and says how long each kernel took in all, longest first: (kernel, calls, seconds). The

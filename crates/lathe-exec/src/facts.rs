@@ -1,5 +1,6 @@
-//! The facts that a program's kernels rely on, at its door: those of buffers that the caller passes are checked before each
-//! run, once for all kernels; those of buffers that a kernel makes must be promised by that kernel.
+//! The facts that a program's kernels rely on: those of buffers that the caller passes are checked at the program's door,
+//! once for all kernels; those of buffers that a kernel makes are promised by that kernel, or else checked at the door of the
+//! kernel that relies on them.
 
 use crate::ExecError;
 use lathe_ir::step::{Program, Step};
@@ -14,9 +15,11 @@ pub(crate) struct Promise {
     /// Number of elements in use.
     len: Int,
     fact: Fact,
+    /// The step before which it is checked, for what the program makes itself.
+    pub step: Option<usize>,
 }
 
-/// Collects what the caller must keep; an error when a kernel relies on what the maker of a buffer does not promise.
+/// Collects what must be checked.
 pub(crate) fn promises<'k>(
     program: &Program,
     kernel: &dyn Fn(&Name) -> Option<&'k Kernel>,
@@ -24,7 +27,7 @@ pub(crate) fn promises<'k>(
 ) -> Result<Vec<Promise>, ExecError> {
     let mut made: Vec<(u32, Vec<Fact>)> = vec![];
     let mut out: Vec<Promise> = vec![];
-    for s in &program.steps {
+    for (step, s) in program.steps.iter().enumerate() {
         let Step::Call { kernel: name, args, .. } = s else { continue };
         let Some(k) = kernel(name) else { continue };
         for (p, arg) in k.params.iter().zip(args) {
@@ -37,30 +40,24 @@ pub(crate) fn promises<'k>(
             }
             let buffer = &program.buffers[*arg as usize].name;
             for fact in promised {
-                match made.iter().find(|(b, _)| b == arg) {
-                    Some((_, known)) if known.contains(fact) => {}
-                    Some(_) => {
-                        return Err(ExecError::Buffer {
-                            program: program.name.clone(),
-                            buffer: buffer.to_string(),
-                            message: format!("is made without the promise that '{name}' needs: {fact:?}"),
-                        });
-                    }
-                    None if view.dtype != DType::I32 => {
-                        return Err(ExecError::Buffer {
-                            program: program.name.clone(),
-                            buffer: buffer.to_string(),
-                            message: format!("has facts, and elements of type {}, not i32", view.dtype),
-                        });
-                    }
-                    None => {
-                        let len = view.shape.iter().fold(Int::from(1), |n, d| n * d.clone());
-                        let same = |o: &Promise| o.buffer == *buffer && o.fact == *fact && o.len == len;
-                        if !out.iter().any(same) {
-                            let view = views[*arg as usize].clone();
-                            out.push(Promise { buffer: buffer.clone(), view, len, fact: fact.clone() });
-                        }
-                    }
+                let maker = made.iter().find(|(b, _)| b == arg);
+                if maker.is_some_and(|(_, known)| known.contains(fact)) {
+                    continue;
+                }
+                if view.dtype != DType::I32 {
+                    return Err(ExecError::Buffer {
+                        program: program.name.clone(),
+                        buffer: buffer.to_string(),
+                        message: format!("has facts, and elements of type {}, not i32", view.dtype),
+                    });
+                }
+                let len = view.shape.iter().fold(Int::from(1), |n, d| n * d.clone());
+                let step = maker.map(|_| step);
+                let same =
+                    |o: &Promise| o.buffer == *buffer && o.fact == *fact && o.len == len && o.step == step;
+                if !out.iter().any(same) {
+                    let view = views[*arg as usize].clone();
+                    out.push(Promise { buffer: buffer.clone(), view, len, fact: fact.clone(), step });
                 }
             }
         }
@@ -68,10 +65,10 @@ pub(crate) fn promises<'k>(
     Ok(out)
 }
 
-/// Checks what the caller passed, with the dimensions bound.
-pub(crate) fn check(
+/// Checks what buffers hold, with the dimensions bound.
+pub(crate) fn check<'p>(
     program: &str,
-    promises: &[Promise],
+    promises: impl Iterator<Item = &'p Promise>,
     get: &dyn Fn(&str) -> Option<i64>,
     scratch: &mut Vec<i32>,
 ) -> Result<(), ExecError> {

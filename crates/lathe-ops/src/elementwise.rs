@@ -86,9 +86,16 @@ macro_rules! binary {
     };
 }
 
+fn one_and_exp_neg(x: &Expr) -> Expr {
+    &Expr::f32(1.0) + &x.un(Unary::Neg).un(Unary::Exp)
+}
+
+fn sigmoid(x: &Expr) -> Expr {
+    &Expr::f32(1.0) / &one_and_exp_neg(x)
+}
+
 fn silu(x: &Expr) -> Expr {
-    let one = Expr::f32(1.0);
-    x / &(&one + &x.un(Unary::Neg).un(Unary::Exp))
+    x / &one_and_exp_neg(x)
 }
 
 pub(crate) const ROWS: &[OpRow] = &[
@@ -96,6 +103,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     unary!("exp", "e to the power x", f64::exp, |x| x.un(Unary::Exp)),
     unary!("tanh", "hyperbolic tangent", f64::tanh, |x| x.un(Unary::Tanh)),
     unary!("relu", "max(x, 0)", |x| x.max(0.0), |x| x.max_with(&Expr::f32(0.0))),
+    unary!("sigmoid", "1 / (1 + exp(-x))", |x| 1.0 / (1.0 + (-x).exp()), sigmoid),
     unary!("silu", "x / (1 + exp(-x))", |x| x / (1.0 + (-x).exp()), silu),
     binary!("add", "x + y", |x, y| x + y, |x, y| x + y),
     binary!("sub", "x - y", |x, y| x - y, |x, y| x - y),

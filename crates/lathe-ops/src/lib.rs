@@ -13,6 +13,7 @@ mod elementwise;
 mod encode;
 mod gather;
 mod group;
+mod integer;
 mod matmul;
 mod moe;
 mod norm;
@@ -25,7 +26,7 @@ use lathe_ir::graph::{OpRow, OpTable};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
-    let families: [&'static [OpRow]; 8] = [
+    let families: [&'static [OpRow]; 9] = [
         elementwise::ROWS,
         norm::ROWS,
         matmul::ROWS,
@@ -34,6 +35,7 @@ pub fn table() -> OpTable {
         attention::ROWS,
         encode::ROWS,
         moe::ROWS,
+        integer::ROWS,
     ];
     OpTable::new(families.into_iter().flatten().collect())
 }

@@ -41,6 +41,7 @@ fn parsed(ir: &str, text: &str) -> Result<String, IrError> {
     let print = |text: &str| {
         Ok(match ir {
             "graph" => graph::parse(text)?.to_string(),
+            "module" => graph::parse_module(text)?.to_string(),
             "tensor" => tensor::parse(text)?.to_string(),
             "step" => step::parse(text)?.to_string(),
             _ => panic!("there is no IR '{ir}'"),
@@ -54,6 +55,7 @@ fn parsed(ir: &str, text: &str) -> Result<String, IrError> {
 fn checked(ir: &str, text: &str, table: &OpTable) -> Result<&'static str, IrError> {
     match ir {
         "graph" => graph::check(&graph::parse(text)?, table)?,
+        "module" => graph::check_module(&graph::parse_module(text)?, table)?,
         "tensor" => tensor::check(&tensor::parse(text)?)?,
         "inside" => tensor::inside(&tensor::parse(text)?)?,
         "step" => step::check(&step::parse(text)?)?,

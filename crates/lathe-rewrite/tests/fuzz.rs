@@ -18,7 +18,17 @@ const WORDS: &[&str] = &[
     "intrinsic",
     "axis",
     "extent",
-    "parent",
+    "length",
+    "at",
+    "module",
+    "data",
+    "function",
+    "match",
+    "make",
+    "while",
+    "do",
+    "else",
+    "offset",
     "spatial",
     "reduce",
     "scan",
@@ -119,8 +129,11 @@ fn seeds() -> Vec<String> {
         include_str!("files/parse/tensor.txt"),
         include_str!("files/parse/graph.txt"),
         include_str!("files/parse/step.txt"),
+        include_str!("files/parse/module.txt"),
         include_str!("files/check/tensor.txt"),
         include_str!("files/check/graph.txt"),
+        include_str!("files/check/inside.txt"),
+        include_str!("files/check/module.txt"),
         include_str!("files/check/step.txt"),
         include_str!("files/schedule/online.txt"),
         include_str!("files/schedule/tensorize.txt"),
@@ -201,7 +214,15 @@ fn read(text: &str) {
         let printed = k.to_string();
         let again = tensor::parse(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
         assert_eq!(again.to_string(), printed);
-        let _ = tensor::check(&k);
+        if tensor::check(&k).is_ok() {
+            let _ = tensor::inside(&k);
+        }
+    }
+    if let Ok(m) = graph::parse_module(text) {
+        let printed = m.to_string();
+        let again = graph::parse_module(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+        assert_eq!(again.to_string(), printed);
+        let _ = graph::check_module(&m, &lathe_ops::table());
     }
     if let Ok(g) = graph::parse(text) {
         let printed = g.to_string();
@@ -227,8 +248,8 @@ proptest! {
     }
 
     #[test]
-    fn any_words_do_not_panic(words in prop::collection::vec(0..WORDS.len(), 0..60), start in 0..3usize) {
-        let start = ["kernel f(n) {", "graph f(n <= 4) {", "program f(n) {"][start];
+    fn any_words_do_not_panic(words in prop::collection::vec(0..WORDS.len(), 0..60), start in 0..4usize) {
+        let start = ["kernel f(n) {", "graph f(n <= 4) {", "program f(n) {", "module m() {"][start];
         let words: Vec<_> = words.into_iter().map(|w| WORDS[w]).collect();
         read(&format!("{start} {}", words.join(" ")));
     }

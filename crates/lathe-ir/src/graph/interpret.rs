@@ -1,6 +1,6 @@
 //! The interpreter of graphs: each operator's reference, in order.
 
-use super::{Graph, OpTable, Source, Type};
+use super::{Graph, Item, Module, OpTable, Source, Type, run_module};
 use crate::{DType, Int, IrError, Name, Tensor};
 use std::collections::HashMap;
 
@@ -42,6 +42,21 @@ pub fn interpret(
         .iter()
         .map(|v| env.get(&v.0).cloned().ok_or_else(|| IrError::run(&*g.name, "a result is never made")))
         .collect()
+}
+
+/// Runs a function of a module, its regions by [`interpret`]. Regions' dimensions must be fixed; `constants` are by name.
+pub fn interpret_module(
+    m: &Module,
+    table: &OpTable,
+    constants: &HashMap<Name, Tensor>,
+    function: &str,
+    args: &[Item],
+) -> Result<Vec<Item>, IrError> {
+    run_module(m, function, args, &mut |g, inputs| {
+        let mut named = constants.clone();
+        named.extend(inputs.iter().map(|(n, t)| ((*n).into(), (*t).clone())));
+        interpret(g, table, &HashMap::new(), &named)
+    })
 }
 
 fn concrete(t: &Type, dims: &HashMap<Name, i64>) -> Option<Type> {

@@ -6,11 +6,19 @@
 
 mod check;
 mod interpret;
+mod module;
+mod module_check;
+mod module_text;
 mod op;
 mod text;
 
 pub use check::check;
-pub use interpret::interpret;
+pub use interpret::{interpret, interpret_module};
+pub use module::{
+    Arm, Block, Control, Data, Function, Item, Kind, MOST_DEPTH, Module, RunRegion, Tree, run_module,
+};
+pub use module_check::check_module;
+pub use module_text::parse_module;
 pub use op::{Edge, Form, Lowering, OpRow, OpTable, Operand};
 pub use text::parse;
 
@@ -206,6 +214,12 @@ impl Graph {
         let outputs: Vec<ValueId> = out.into_iter().map(|t| self.add_value("", t, Source::Node)).collect();
         self.nodes.push(Node { op: op.into(), inputs: inputs.to_vec(), attrs, outputs: outputs.clone() });
         Ok(outputs)
+    }
+
+    /// Names of its inputs and of its state.
+    pub fn arguments(&self) -> impl Iterator<Item = &Name> {
+        let taken = |v: &&Value| matches!(v.source, Source::Input | Source::State);
+        self.values.iter().filter(taken).map(|v| &v.name)
     }
 
     /// Index of the node that makes each value, by value.

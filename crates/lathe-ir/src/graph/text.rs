@@ -56,7 +56,7 @@ impl fmt::Display for Graph {
     }
 }
 
-fn ty(c: &mut Cursor) -> Result<Type, IrError> {
+pub(crate) fn ty(c: &mut Cursor) -> Result<Type, IrError> {
     let dtype = c.dtype()?;
     let shape = c.list("[", "]", &mut |c| c.symbolic())?;
     let mut encoding = None;
@@ -88,7 +88,12 @@ fn attr(c: &mut Cursor) -> Result<Attr, IrError> {
 /// Reads one graph.
 pub fn parse(text: &str) -> Result<Graph, IrError> {
     let mut c = Cursor::new(text)?;
-    let c = &mut c;
+    let g = graph(&mut c)?;
+    if *c.peek() == Token::End { Ok(g) } else { c.error("the end") }
+}
+
+/// A graph where the cursor stands.
+pub(crate) fn graph(c: &mut Cursor) -> Result<Graph, IrError> {
     c.expect_word("graph")?;
     let mut g = Graph { name: c.ident()?, ..Graph::default() };
     g.dims = c.list("(", ")", &mut |c| {

@@ -3,6 +3,7 @@
 //!
 //! `cargo test -p lathe --test canaries` runs them all.
 
+mod control;
 mod online;
 mod paged;
 
