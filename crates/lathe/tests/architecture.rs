@@ -123,7 +123,8 @@ const PURE: &[&str] = &[
 #[test]
 fn the_core_is_pure() {
     let packages = packages();
-    let harmless = ["thiserror", "half", "serde", "toml", "blake3"];
+    // `stacker` gives deep recursion more stack.
+    let harmless = ["thiserror", "half", "serde", "toml", "blake3", "stacker"];
     for name in PURE {
         for (file, line) in lines(name) {
             for word in ["fs", "thread", "net", "process", "env", "time", "io"] {
