@@ -19,7 +19,8 @@ pub enum DType {
         /// Mantissa bits, without the hidden one.
         mantissa: u8,
     },
-    /// Signed fixed point.
+    /// Signed fixed point: a two's complement integer times 2^-fraction. Results are exact, then rounded towards minus
+    /// infinity and wrapped; conversion to integers rounds towards zero. It has `+ - * min max neg` and comparisons.
     Fixed {
         /// Bits before the point, sign included.
         integer: u8,
@@ -123,9 +124,10 @@ impl DType {
         }
     }
 
-    /// Wraps an integer to this type's width.
+    /// Wraps an integer (that which is stored, for fixed point) to this type's width.
     pub fn wrap(self, v: i64) -> i64 {
         match self {
+            DType::Fixed { .. } => DType::int(self.bits() as u8).wrap(v),
             DType::Int { bits: 64, .. } => v,
             DType::Int { signed, bits } => {
                 let shift = 64 - u32::from(bits);

@@ -150,7 +150,10 @@ pub(crate) fn encode_bits(t: DType, v: f64) -> u64 {
         DType::F64 => v.to_bits(),
         DType::F16 => u64::from(half::f16::from_f64(v).to_bits()),
         DType::BF16 => u64::from(half::bf16::from_f64(v).to_bits()),
-        DType::Fixed { fraction, .. } => (v * f64::from(fraction).exp2()).floor() as i64 as u64,
+        DType::Fixed { fraction, .. } => {
+            // Wraps as wide as a word; the remainder is exact.
+            ((v * f64::from(fraction).exp2()).floor() % 64f64.exp2()) as i128 as u64
+        }
         DType::Float { .. } => nearest_code(t, v),
         DType::Int { .. } => t.wrap(v as i64) as u64,
     }

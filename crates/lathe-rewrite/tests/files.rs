@@ -90,6 +90,7 @@ impl Random {
                     let (lo, hi) = range.unwrap_or((0, 1 << (width - 1).min(6)));
                     (lo + (self.next() as i64).rem_euclid((hi - lo).max(1))) as u64
                 }
+                DType::Fixed { .. } => self.next() << 31 | self.next(),
                 t => panic!("no random values of {t}"),
             };
             lathe_ir::write_bits(bytes, at * width, width, bits).expect("inside");
@@ -164,6 +165,31 @@ fn scheduled(text: &str, steps: &str) -> String {
     }
 }
 
+/// What a kernel without dimensions writes when the elements of each argument are 0, 1, 2, ...
+fn ran(text: &str) -> Result<String, IrError> {
+    let k = tensor::parse(text)?;
+    tensor::check(&k)?;
+    let mut memory = Memory::default();
+    for p in &k.params {
+        let (bits, width) = (p.bits.as_const().expect("no dimensions"), p.views[0].dtype.bits());
+        let mut bytes = vec![0; bits as usize / 8 + 8];
+        for i in 0..bits / width {
+            lathe_ir::write_bits(&mut bytes, i * width, width, i as u64).expect("inside");
+        }
+        memory.set(&p.name, &bytes);
+    }
+    interpret(&k, &mut memory)?;
+    let mut out = String::new();
+    for p in k.params.iter().filter(|p| p.access != Access::In) {
+        let v = &p.views[0];
+        let shape = v.shape.iter().map(|s| s.as_const().expect("no dimensions") as usize).collect();
+        let bytes = memory.params[&p.name].clone();
+        let t = lathe_ir::Tensor { shape, dtype: v.dtype, encoding: None, bytes };
+        writeln!(out, "{}: {:?}", p.name, t.values()).expect("a string takes all");
+    }
+    Ok(out)
+}
+
 fn passed(name: &str, text: &str, table: &OpTable) -> Result<String, IrError> {
     let g = graph::parse(text)?;
     graph::check(&g, table)?;
@@ -200,6 +226,7 @@ fn run(header: &str, body: &str, table: &OpTable) -> String {
     let result = match kind {
         "parse" => shown(parsed(rest, parts[0])),
         "check" => shown(checked(rest, parts[0], table)),
+        "run" => shown(ran(parts[0])),
         "schedule" => scheduled(parts[0], parts[1]),
         "pass" => shown(passed(rest, parts[0], table)),
         "plan" => shown(planned(rest, parts[0], table)),

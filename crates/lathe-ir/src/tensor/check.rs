@@ -1,6 +1,9 @@
 //! The checker: refuses malformed tensor programs and names the place.
 
-use super::{Access, Buffer, Expr, Iter, Kernel, Node, Stmt, Store};
+use super::{
+    Access, Buffer, CHANNEL, Expr, For, Iter, Kernel, Node, PROCESS, Stmt, Store, Unary, for_each, network,
+    popped, processes,
+};
 use crate::{DType, IrError, Name};
 use std::collections::{HashMap, HashSet};
 
@@ -46,6 +49,9 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
             if c.buffers.insert(v.name.clone(), (v.clone(), 0)).is_some() {
                 return c.fail(&v.name, "two buffers of this name");
             }
+            if &*v.memory == CHANNEL {
+                return c.fail(&v.name, "a parameter is no channel");
+            }
             if p.access != Access::In {
                 c.writable.insert(v.name.clone());
             }
@@ -60,12 +66,31 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
         }
         c.loops.clear();
     }
-    c.body(&kernel.body)
+    c.body(&kernel.body)?;
+    processes(kernel).map(|_| ())
 }
 
 impl Checker<'_> {
     fn fail<T>(&self, place: &str, message: impl Into<String>) -> Result<T, IrError> {
         Err(IrError::check(format!("{}/{place}", self.kernel.name), message))
+    }
+
+    fn is_fixed(&self, e: &Expr) -> bool {
+        matches!(expr_type(e, &|n| self.buffers.get(n).map(|(b, _)| b.dtype)), Some(DType::Fixed { .. }))
+    }
+
+    fn is_channel(&self, n: &str) -> bool {
+        self.buffers.get(n).is_some_and(|(b, _)| &*b.memory == CHANNEL)
+    }
+
+    /// Refuses an expression that is a pop: it would be of no certain number and order.
+    fn pure(&self, place: &str, e: &Expr) -> Result<(), IrError> {
+        let mut pop = None;
+        e.visit(&mut |e| match &**e {
+            Node::Load(n, _) if self.is_channel(n) => pop = Some(n.clone()),
+            _ => {}
+        });
+        pop.map_or(Ok(()), |n| self.fail(place, format!("a pop from '{n}' is the whole of a block")))
     }
 
     fn expr(&self, place: &str, e: &Expr) -> Result<DType, IrError> {
@@ -76,11 +101,17 @@ impl Checker<'_> {
             }
             Node::Load(n, i) => match self.buffers.get(n) {
                 None => bad = Some(format!("buffer '{n}' is not in scope")),
-                Some((b, _)) if b.shape.len() != i.len() => {
-                    bad = Some(format!("'{n}' has rank {}, indexed by {}", b.shape.len(), i.len()));
+                Some((b, _)) if rank(b) != i.len() => {
+                    bad = Some(format!("'{n}' has rank {}, indexed by {}", rank(b), i.len()));
                 }
                 _ => {}
             },
+            Node::Unary(op, a) if *op != Unary::Neg && self.is_fixed(a) => {
+                bad = Some(format!("fixed point has no '{}'", op.name()));
+            }
+            Node::Binary(op, a, _) if !op.of_fixed() && self.is_fixed(a) => {
+                bad = Some(format!("fixed point has no '{}'", op.spelling().0));
+            }
             _ => {}
         });
         if let Some(b) = bad {
@@ -94,9 +125,20 @@ impl Checker<'_> {
 
     fn body(&mut self, body: &[Stmt]) -> Result<(), IrError> {
         let mut opened = vec![];
-        for s in body {
+        let mut behind = 0;
+        for (at, s) in body.iter().enumerate() {
+            if at >= behind {
+                behind = at + network(&body[at..]).max(1);
+                self.apart(&body[at..behind])?;
+            }
             match s {
                 Stmt::Alloc(b) => {
+                    if &*b.memory == CHANNEL && !b.shape.iter().all(|s| s.as_const().is_some_and(|s| s > 0)) {
+                        return self.fail(&b.name, "a channel has constant extents, the last one its depth");
+                    }
+                    if &*b.memory == CHANNEL && b.shape.is_empty() {
+                        return self.fail(&b.name, "a channel's last extent is its depth");
+                    }
                     if self.buffers.insert(b.name.clone(), ((**b).clone(), self.loops.len())).is_some() {
                         return self.fail(&b.name, "two buffers of this name");
                     }
@@ -110,7 +152,13 @@ impl Checker<'_> {
                     if self.expr(&l.var, &l.extent)? != DType::INDEX {
                         return self.fail(&l.var, "the extent is not an index");
                     }
-                    self.loops.push((l.var.clone(), l.iter));
+                    self.pure(&l.var, &l.extent)?;
+                    if &*l.level == PROCESS && l.iter != Iter::Spatial {
+                        return self.fail(&l.var, "a loop of processes is spatial");
+                    }
+                    // One iteration has nothing to collide with.
+                    let iter = if l.extent.as_int() == Some(1) { Iter::Sequential } else { l.iter };
+                    self.loops.push((l.var.clone(), iter));
                     self.body(&l.body)?;
                     self.loops.pop();
                 }
@@ -118,6 +166,7 @@ impl Checker<'_> {
                     if self.expr("if", c)? != DType::BOOL {
                         return self.fail("if", "the condition is no truth value");
                     }
+                    self.pure("if", c)?;
                     self.body(b)?;
                 }
                 Stmt::Intrinsic(_, b) => self.body(b)?,
@@ -137,6 +186,20 @@ impl Checker<'_> {
         if s.values.len() != s.targets.len() || s.reducer.is_some_and(|r| r.arity != s.targets.len()) {
             return self.fail(&s.name, "targets, values and accumulators differ in number");
         }
+        let pop = popped(s, &|n| self.is_channel(n));
+        let pushes = s.targets.iter().any(|(n, _)| self.is_channel(n));
+        let alone = s.targets.len() == 1 && s.reducer.is_none() && !(pushes && pop.is_some());
+        if (pushes || pop.is_some()) && !alone {
+            return self.fail(&s.name, "a push or a pop is a block of its own");
+        }
+        if pop.is_none() {
+            s.values.iter().try_for_each(|v| self.pure(&s.name, v))?;
+        }
+        if let Some((n, index)) = pop {
+            index.iter().try_for_each(|i| self.pure(&s.name, i))?;
+            self.expr(&s.name, &s.values[0])?;
+            self.ordered(s, n, index)?;
+        }
         for ((n, index), v) in s.targets.iter().zip(&s.values) {
             let t = self.expr(&s.name, &Expr::load(n, index))?;
             let got = self.expr(&s.name, v)?;
@@ -146,7 +209,11 @@ impl Checker<'_> {
             if !self.writable.contains(n) {
                 return self.fail(&s.name, format!("'{n}' is read only"));
             }
+            if self.is_channel(n) {
+                self.ordered(s, n, index)?;
+            }
             for i in index {
+                self.pure(&s.name, i)?;
                 if self.expr(&s.name, i)? != DType::INDEX {
                     return self.fail(&s.name, format!("{i} is not an index"));
                 }
@@ -165,4 +232,80 @@ impl Checker<'_> {
         }
         Ok(())
     }
+
+    /// The order of a channel's values is fixed: a loop around it that is free in its order must pick the channel.
+    fn ordered(&self, s: &Store, n: &Name, index: &[Expr]) -> Result<(), IrError> {
+        let depth = self.buffers.get(n).map_or(0, |(_, d)| *d);
+        let free = |iter: &Iter| matches!(iter, Iter::Spatial | Iter::Reduce);
+        let mut loops = self.loops[depth.min(self.loops.len())..].iter();
+        match loops.find(|(var, iter)| free(iter) && !index.iter().any(|i| i.mentions(var))) {
+            Some((var, _)) => {
+                self.fail(&s.name, format!("the order of loop '{var}' is free and that of '{n}' is not"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses processes that see what another one writes other than through channels.
+    fn apart(&self, body: &[Stmt]) -> Result<(), IrError> {
+        let run: Vec<&For> = body
+            .iter()
+            .filter_map(|s| match s {
+                Stmt::For(l) if &*l.level == PROCESS => Some(&**l),
+                _ => None,
+            })
+            .collect();
+        let seen: Vec<_> = run.iter().map(|l| self.outer_accesses(&l.body)).collect();
+        for (l, mine) in run.iter().zip(&seen) {
+            for (n, ..) in mine.iter().filter(|(.., writes)| *writes) {
+                for (o, theirs) in run.iter().zip(&seen) {
+                    if o.var != l.var && theirs.iter().any(|(m, ..)| m == n) {
+                        let message = format!("'{n}' is written by '{}' and used by '{}'", l.var, o.var);
+                        return self.fail(&l.var, message);
+                    }
+                }
+                let picked =
+                    |i: &[Expr]| l.extent.as_int() == Some(1) || i.iter().any(|e| e.mentions(&l.var));
+                if mine.iter().any(|(m, i, _)| m == n && !picked(i)) {
+                    return self.fail(&l.var, format!("processes of '{}' share elements of '{n}'", l.var));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Accesses to buffers (no channels) that were there before some statements: index, and whether it is written.
+    fn outer_accesses(&self, body: &[Stmt]) -> Vec<(Name, Vec<Expr>, bool)> {
+        let mut out = vec![];
+        let mut add = |n: &Name, i: &[Expr], writes| {
+            if self.buffers.contains_key(n) && !self.is_channel(n) {
+                out.push((n.clone(), i.to_vec(), writes));
+            }
+        };
+        for_each(body, &mut |s| {
+            let mut reads = |e: &Expr| {
+                e.visit(&mut |e| {
+                    if let Node::Load(n, i) = &**e {
+                        add(n, i, false);
+                    }
+                });
+            };
+            match s {
+                Stmt::For(l) => reads(&l.extent),
+                Stmt::If(c, _) => reads(c),
+                Stmt::Store(s) => {
+                    s.values.iter().for_each(&mut reads);
+                    s.targets.iter().flat_map(|(_, i)| i).for_each(&mut reads);
+                    s.targets.iter().for_each(|(n, i)| add(n, i, true));
+                }
+                Stmt::Alloc(_) | Stmt::Intrinsic(..) => {}
+            }
+        });
+        out
+    }
+}
+
+/// Number of indices: a channel's depth takes none.
+fn rank(b: &Buffer) -> usize {
+    b.shape.len().saturating_sub(usize::from(&*b.memory == CHANNEL))
 }

@@ -98,6 +98,12 @@ impl Binary {
     pub fn is_comparison(self) -> bool {
         matches!(self, Binary::Lt | Binary::Le | Binary::Eq | Binary::Ne)
     }
+
+    /// Whether fixed point has it.
+    pub fn of_fixed(self) -> bool {
+        use Binary::{Add, Max, Min, Mul, Sub};
+        matches!(self, Add | Sub | Mul | Min | Max) || self.is_comparison()
+    }
 }
 
 /// What an expression is.

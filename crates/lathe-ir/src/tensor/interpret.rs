@@ -1,10 +1,17 @@
-//! The interpreter: the meaning of a tensor program, one scalar at a time, loops in order, storage by layout.
+//! The interpreter: the meaning of a tensor program, one scalar at a time, loops in order, storage by layout. Processes take
+//! turns: each runs until it waits for a channel, and when all wait, what each waits for is told.
+//!
+//! Fixed point is exact arithmetic whose result is rounded towards minus infinity and wrapped to the type, as the default
+//! modes of `ap_fixed` do (`AP_TRN`, `AP_WRAP`) when a result is assigned.
 
-use super::{Binary, Buffer, Expr, Kernel, Node, Stmt, Store, Unary};
+use super::network::{label, shown};
+use super::{Binary, Buffer, CHANNEL, Expr, For, Kernel, Node, Stmt, Store, Unary, network, popped};
 use crate::encoding::Resolved;
 use crate::value::{decode_bits, encode_bits, read_bits, write_bits};
-use crate::{DType, IrError, Name};
-use std::collections::HashMap;
+use crate::{DType, IrError, Layout, Name};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
 
 /// The arguments of a run: dimensions and the bytes of each parameter.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +49,8 @@ impl Memory {
 enum Value {
     Int(i64),
     Float(f64),
+    /// The integer that is stored, and the number of its bits behind the point.
+    Fixed(i64, u8),
 }
 
 impl Value {
@@ -49,6 +58,7 @@ impl Value {
         match self {
             Value::Int(v) => v as f64,
             Value::Float(v) => v,
+            Value::Fixed(v, fraction) => v as f64 / f64::from(fraction).exp2(),
         }
     }
 
@@ -56,29 +66,105 @@ impl Value {
         match self {
             Value::Int(v) => v,
             Value::Float(v) => v as i64,
+            Value::Fixed(v, fraction) => (i128::from(v) / (1i128 << fraction)) as i64,
         }
+    }
+
+    /// The value of stored bits.
+    fn of_bits(t: DType, bits: u64) -> Value {
+        match t {
+            DType::Int { .. } => Value::Int(t.wrap(bits as i64)),
+            DType::Fixed { fraction, .. } => Value::Fixed(t.wrap(bits as i64), fraction),
+            t => Value::Float(decode_bits(t, bits)),
+        }
+    }
+
+    /// The stored bits of the value as a type.
+    fn bits(self, t: DType) -> u64 {
+        match (t, self) {
+            (DType::Int { .. }, v) => t.wrap(v.int()) as u64,
+            (DType::Fixed { fraction, .. }, Value::Int(v)) => (i128::from(v) << fraction) as u64,
+            (DType::Fixed { fraction, .. }, Value::Fixed(v, from)) if fraction >= from => {
+                (i128::from(v) << (fraction - from)) as u64
+            }
+            (DType::Fixed { fraction, .. }, Value::Fixed(v, from)) => {
+                (i128::from(v) >> (from - fraction)) as u64
+            }
+            (t, v) => encode_bits(t, v.float()),
+        }
+    }
+
+    fn cast(self, t: DType) -> Value {
+        Value::of_bits(t, self.bits(t))
     }
 }
 
+/// Where the elements of a buffer are; clones share.
+#[derive(Clone)]
+enum Place {
+    Param(Name),
+    Local(Rc<RefCell<Vec<u8>>>),
+    Channel(Rc<Channels>),
+}
+
+/// An array of channels; the queues hold stored bits.
+struct Channels {
+    name: Name,
+    depth: usize,
+    queues: RefCell<Vec<VecDeque<u64>>>,
+}
+
+#[derive(Clone)]
 struct Slot {
-    param: Option<Name>,
-    bytes: Vec<u8>,
+    place: Place,
     dtype: DType,
     shape: Vec<i64>,
+    /// Bit addresses, or the numbers of channels.
     layout: Resolved,
 }
 
+/// Statements on the way, and the loop they are the body of: its iteration and their number.
+struct Frame<'k> {
+    body: &'k [Stmt],
+    at: usize,
+    turn: Option<(&'k For, i64, i64)>,
+}
+
+/// A process (the whole kernel is one): what it sees, where it is, and what it waits for.
+struct Task<'k> {
+    label: String,
+    parent: Option<usize>,
+    /// Processes it started that have not ended.
+    children: usize,
+    waits: String,
+    vars: HashMap<Name, i64>,
+    slots: HashMap<Name, Slot>,
+    stack: Vec<Frame<'k>>,
+}
+
+/// Why a process stopped running.
+enum Stop<'k> {
+    Waits(String),
+    Starts(Vec<(&'k For, i64, i64)>),
+    Ends,
+}
+
+/// The arguments, and what the process that has its turn sees.
 struct Run<'m> {
     memory: &'m mut Memory,
     name: Name,
     slots: HashMap<Name, Slot>,
     vars: HashMap<Name, i64>,
+    channels: Vec<Rc<Channels>>,
 }
+
+/// Processes that a message about a deadlock names.
+const NAMED: usize = 8;
 
 /// Runs a kernel over the whole range of its loops.
 pub fn interpret(k: &Kernel, memory: &mut Memory) -> Result<(), IrError> {
     let vars = memory.dims.clone();
-    let mut r = Run { memory, name: k.name.clone(), slots: HashMap::new(), vars };
+    let mut r = Run { memory, name: k.name.clone(), slots: HashMap::new(), vars, channels: vec![] };
     for p in &k.params {
         if !r.memory.params.contains_key(&p.name) {
             return r.fail(&p.name, "no storage was passed");
@@ -88,7 +174,22 @@ pub fn interpret(k: &Kernel, memory: &mut Memory) -> Result<(), IrError> {
             r.slots.insert(v.name.clone(), slot);
         }
     }
-    r.body(&k.body)
+    let whole = Task {
+        label: String::new(),
+        parent: None,
+        children: 0,
+        waits: String::new(),
+        vars: std::mem::take(&mut r.vars),
+        slots: std::mem::take(&mut r.slots),
+        stack: vec![Frame { body: &k.body, at: 0, turn: None }],
+    };
+    r.tasks(whole)?;
+    for c in &r.channels {
+        if let Some(n) = c.queues.borrow().iter().map(VecDeque::len).find(|n| *n > 0) {
+            return r.fail(&c.name, format!("{n} of the values pushed were never popped"));
+        }
+    }
+    Ok(())
 }
 
 impl Run<'_> {
@@ -96,47 +197,217 @@ impl Run<'_> {
         Err(IrError::run(format!("{}/{place}", self.name), message))
     }
 
-    fn slot(&self, b: &Buffer, param: Option<Name>) -> Result<Slot, IrError> {
+    fn slot(&mut self, b: &Buffer, param: Option<Name>) -> Result<Slot, IrError> {
         let get = |n: &str| self.vars.get(n).copied();
         let shape = b.shape.iter().map(|s| s.eval(&get)).collect::<Option<Vec<_>>>();
-        let (Some(shape), Some(layout)) = (shape, b.layout.resolve(&get)) else {
+        let (Some(mut shape), Some(mut layout)) = (shape, b.layout.resolve(&get)) else {
             return self.fail(&b.name, "its shape mentions an unbound dimension");
         };
-        let bits = shape.iter().product::<i64>() * b.dtype.bits();
-        let bytes = if param.is_some() { vec![] } else { vec![0xa5; bits.max(0) as usize / 8 + 8] };
-        Ok(Slot { param, bytes, dtype: b.dtype, shape, layout })
+        let elements = |shape: &[i64]| shape.iter().map(|n| (*n).max(0) as usize).product::<usize>();
+        let place = match param {
+            Some(p) => Place::Param(p),
+            None if &*b.memory == CHANNEL => {
+                let depth = shape.pop().unwrap_or(0).max(0) as usize;
+                let bounds = Layout::dense(DType::BOOL, &b.shape[..shape.len()]).resolve(&get);
+                layout = bounds.expect("its shape was evaluated");
+                let queues = RefCell::new(vec![VecDeque::new(); elements(&shape)]);
+                let c = Rc::new(Channels { name: b.name.clone(), depth, queues });
+                self.channels.push(c.clone());
+                Place::Channel(c)
+            }
+            None => {
+                let bits = elements(&shape) * b.dtype.bits() as usize;
+                Place::Local(Rc::new(RefCell::new(vec![0xa5; bits / 8 + 8])))
+            }
+        };
+        Ok(Slot { place, dtype: b.dtype, shape, layout })
     }
 
-    fn body(&mut self, body: &[Stmt]) -> Result<(), IrError> {
-        for s in body {
-            match s {
-                Stmt::Alloc(b) => {
-                    let slot = self.slot(b, None)?;
-                    self.slots.insert(b.name.clone(), slot);
-                }
-                Stmt::For(l) => {
-                    let n = self.eval(&l.extent, &l.var)?.int();
-                    for i in 0..n {
-                        self.vars.insert(l.var.clone(), i);
-                        self.body(&l.body)?;
+    /// Runs a process and all that it starts, by turns.
+    fn tasks(&mut self, whole: Task) -> Result<(), IrError> {
+        let mut tasks = BTreeMap::from([(0, whole)]);
+        let mut next = 1;
+        while !tasks.is_empty() {
+            let mut moved = false;
+            for id in tasks.keys().copied().collect::<Vec<_>>() {
+                let Some(task) = tasks.get_mut(&id).filter(|t| t.children == 0) else { continue };
+                let (stop, ran) = self.turn(task)?;
+                moved |= ran;
+                match stop {
+                    Stop::Waits(what) => task.waits = what,
+                    Stop::Ends => {
+                        let parent = tasks.remove(&id).and_then(|t| t.parent);
+                        if let Some(p) = parent.and_then(|p| tasks.get_mut(&p)) {
+                            p.children -= 1;
+                        }
                     }
-                    self.vars.remove(&l.var);
-                }
-                Stmt::If(c, b) => {
-                    if self.eval(c, "if")?.int() != 0 {
-                        self.body(b)?;
+                    Stop::Starts(started) => {
+                        task.children = started.len();
+                        let mut new = vec![];
+                        for (l, i, n) in started {
+                            let mut vars = task.vars.clone();
+                            vars.insert(l.var.clone(), i);
+                            new.push(Task {
+                                label: label(&task.label, l, i, n),
+                                parent: Some(id),
+                                children: 0,
+                                waits: String::new(),
+                                vars,
+                                slots: task.slots.clone(),
+                                stack: vec![Frame { body: &l.body, at: 0, turn: None }],
+                            });
+                        }
+                        for t in new {
+                            tasks.insert(next, t);
+                            next += 1;
+                        }
                     }
                 }
-                Stmt::Intrinsic(_, b) => self.body(b)?,
-                Stmt::Store(s) => self.store(s)?,
+            }
+            if !moved {
+                let stuck: Vec<&Task> = tasks.values().filter(|t| t.children == 0).collect();
+                let mut said: Vec<String> = stuck
+                    .iter()
+                    .take(NAMED)
+                    .map(|t| {
+                        if t.label.is_empty() {
+                            t.waits.clone()
+                        } else {
+                            format!("'{}' {}", t.label, t.waits)
+                        }
+                    })
+                    .collect();
+                if stuck.len() > NAMED {
+                    said.push(format!("{} more wait", stuck.len() - NAMED));
+                }
+                return self.fail("", format!("deadlock: {}", said.join("; ")));
             }
         }
         Ok(())
     }
 
+    /// Runs a process as far as it goes; says why it stopped, and whether anything was done.
+    fn turn<'k>(&mut self, task: &mut Task<'k>) -> Result<(Stop<'k>, bool), IrError> {
+        std::mem::swap(&mut self.vars, &mut task.vars);
+        std::mem::swap(&mut self.slots, &mut task.slots);
+        let mut ran = false;
+        let stop = loop {
+            let Some(frame) = task.stack.last_mut() else { break Stop::Ends };
+            let Some(s) = frame.body.get(frame.at) else {
+                match &mut frame.turn {
+                    Some((l, i, n)) if *i + 1 < *n => {
+                        *i += 1;
+                        self.vars.insert(l.var.clone(), *i);
+                        frame.at = 0;
+                        continue;
+                    }
+                    Some((l, ..)) => {
+                        self.vars.remove(&l.var);
+                    }
+                    None => {}
+                }
+                task.stack.pop();
+                continue;
+            };
+            let mut inner = None;
+            match s {
+                Stmt::Alloc(b) => {
+                    let slot = self.slot(b, None)?;
+                    self.slots.insert(b.name.clone(), slot);
+                }
+                Stmt::For(_) if network(std::slice::from_ref(s)) == 1 => {
+                    let run = network(&frame.body[frame.at..]);
+                    let mut started = vec![];
+                    for s in &frame.body[frame.at..frame.at + run] {
+                        if let Stmt::For(l) = s {
+                            let n = self.eval(&l.extent, &l.var)?.int();
+                            started.extend((0..n).map(|i| (&**l, i, n)));
+                        }
+                    }
+                    frame.at += run;
+                    ran = true;
+                    break Stop::Starts(started);
+                }
+                Stmt::For(l) => {
+                    let n = self.eval(&l.extent, &l.var)?.int();
+                    if n > 0 {
+                        self.vars.insert(l.var.clone(), 0);
+                        inner = Some(Frame { body: &l.body, at: 0, turn: Some((l, 0, n)) });
+                    }
+                }
+                Stmt::If(c, b) => {
+                    if self.eval(c, "if")?.int() != 0 {
+                        inner = Some(Frame { body: b, at: 0, turn: None });
+                    }
+                }
+                Stmt::Intrinsic(_, b) => inner = Some(Frame { body: b, at: 0, turn: None }),
+                Stmt::Store(s) => {
+                    if let Some(what) = self.waits(s)? {
+                        break Stop::Waits(what);
+                    }
+                    self.store(s)?;
+                }
+            }
+            frame.at += 1;
+            ran = true;
+            task.stack.extend(inner);
+        };
+        std::mem::swap(&mut self.vars, &mut task.vars);
+        std::mem::swap(&mut self.slots, &mut task.slots);
+        let ended = matches!(stop, Stop::Ends);
+        Ok((stop, ran || ended))
+    }
+
+    /// The channels of a name, and the number of the one that is meant.
+    fn channel(
+        &mut self,
+        n: &Name,
+        index: &[Expr],
+        place: &str,
+    ) -> Result<(Rc<Channels>, usize, Vec<i64>), IrError> {
+        let index = self.index(index, place)?;
+        let at = self.address(n, &index, place)?;
+        match &self.slots[n].place {
+            Place::Channel(c) => Ok((c.clone(), at as usize, index)),
+            _ => self.fail(place, format!("'{n}' is no channel")),
+        }
+    }
+
+    fn is_channel(&self, n: &str) -> bool {
+        self.slots.get(n).is_some_and(|s| matches!(s.place, Place::Channel(_)))
+    }
+
+    /// What a block must wait for.
+    fn waits(&mut self, s: &Store) -> Result<Option<String>, IrError> {
+        if let Some((n, i)) = popped(s, &|n| self.is_channel(n)) {
+            let (c, at, index) = self.channel(n, i, &s.name)?;
+            if c.queues.borrow()[at].is_empty() {
+                return Ok(Some(format!("waits to pop from {}, which is empty", shown(&(n.clone(), index)))));
+            }
+        }
+        for (n, i) in &s.targets {
+            if self.is_channel(n) {
+                let (c, at, index) = self.channel(n, i, &s.name)?;
+                if c.queues.borrow()[at].len() >= c.depth {
+                    return Ok(Some(format!(
+                        "waits to push to {}, which is full",
+                        shown(&(n.clone(), index))
+                    )));
+                }
+            }
+        }
+        Ok(None)
+    }
+
     fn store(&mut self, s: &Store) -> Result<(), IrError> {
         let mut values = vec![];
         match s.reducer {
+            None if popped(s, &|n| self.is_channel(n)).is_some() => {
+                let (n, i) = popped(s, &|n| self.is_channel(n)).expect("seen just now");
+                let (c, at, _) = self.channel(n, i, &s.name)?;
+                let bits = c.queues.borrow_mut()[at].pop_front();
+                values.push(Value::of_bits(self.slots[n].dtype, bits.unwrap_or_default()));
+            }
             None => {
                 for v in &s.values {
                     values.push(self.eval(v, &s.name)?);
@@ -152,17 +423,20 @@ impl Run<'_> {
         for ((n, index), v) in s.targets.iter().zip(values) {
             let index = self.index(index, &s.name)?;
             let address = self.address(n, &index, &s.name)?;
-            let slot = self.slots.get_mut(n).expect("address found it");
-            let bits = match (slot.dtype, v) {
-                (t @ DType::Int { .. }, v) => t.wrap(v.int()) as u64,
-                (t, v) => encode_bits(t, v.float()),
+            let slot = &self.slots[n];
+            let (width, bits) = (slot.dtype.bits(), v.bits(slot.dtype));
+            let written = match &slot.place {
+                Place::Param(p) => {
+                    let bytes = self.memory.params.get_mut(p).expect("passed storage");
+                    write_bits(bytes, address, width, bits)
+                }
+                Place::Local(bytes) => write_bits(&mut bytes.borrow_mut(), address, width, bits),
+                Place::Channel(c) => {
+                    c.queues.borrow_mut()[address as usize].push_back(bits);
+                    Some(())
+                }
             };
-            let width = slot.dtype.bits();
-            let bytes = match &slot.param {
-                Some(p) => self.memory.params.get_mut(p).expect("passed storage"),
-                None => &mut slot.bytes,
-            };
-            if write_bits(bytes, address, width, bits).is_none() {
+            if written.is_none() {
                 return self.fail(&s.name, format!("{n}{index:?} is outside the storage"));
             }
         }
@@ -185,7 +459,9 @@ impl Run<'_> {
 
     fn eval(&mut self, e: &Expr, place: &str) -> Result<Value, IrError> {
         Ok(match &**e {
+            Node::Int(v, t @ DType::Fixed { .. }) => Value::Int(*v).cast(*t),
             Node::Int(v, _) => Value::Int(*v),
+            Node::Float(b, t @ DType::Fixed { .. }) => Value::Float(f64::from_bits(*b)).cast(*t),
             Node::Float(b, _) => Value::Float(f64::from_bits(*b)),
             Node::Var(n) => match self.vars.get(n) {
                 Some(v) => Value::Int(*v),
@@ -195,35 +471,27 @@ impl Run<'_> {
                 let i = self.index(i, place)?;
                 let a = self.address(n, &i, place)?;
                 let slot = &self.slots[n];
-                let bytes = match &slot.param {
-                    Some(p) => &self.memory.params[p],
-                    None => &slot.bytes,
+                let width = slot.dtype.bits();
+                let bits = match &slot.place {
+                    Place::Param(p) => read_bits(&self.memory.params[p], a, width),
+                    Place::Local(bytes) => read_bits(&bytes.borrow(), a, width),
+                    Place::Channel(_) => {
+                        return self.fail(place, format!("a pop from '{n}' is the whole of a block"));
+                    }
                 };
-                let Some(bits) = read_bits(bytes, a, slot.dtype.bits()) else {
+                let Some(bits) = bits else {
                     return self.fail(place, format!("{n}{i:?} is outside the storage"));
                 };
-                match slot.dtype {
-                    t @ DType::Int { .. } => Value::Int(t.wrap(bits as i64)),
-                    t => Value::Float(decode_bits(t, bits)),
-                }
+                Value::of_bits(slot.dtype, bits)
             }
-            Node::Cast(t, a) => {
-                let v = self.eval(a, place)?;
-                match *t {
-                    DType::Int { .. } => Value::Int(t.wrap(v.int())),
-                    t => Value::Float(decode_bits(t, encode_bits(t, v.float()))),
-                }
-            }
+            Node::Cast(t, a) => self.eval(a, place)?.cast(*t),
             Node::Bitcast(t, a) => {
                 let from = self.type_of(a);
                 let bits = match self.eval(a, place)? {
                     Value::Int(v) => v as u64,
-                    Value::Float(v) => encode_bits(from, v),
+                    v => v.bits(from),
                 };
-                match t {
-                    DType::Int { .. } => Value::Int(t.wrap(bits as i64)),
-                    t => Value::Float(decode_bits(*t, bits)),
-                }
+                Value::of_bits(*t, bits)
             }
             Node::Select(c, a, b) => {
                 let c = self.eval(c, place)?.int() != 0;
@@ -235,6 +503,8 @@ impl Run<'_> {
                     (Unary::Neg, Value::Int(v)) => Value::Int(t.wrap(v.wrapping_neg())),
                     (Unary::Abs, Value::Int(v)) => Value::Int(t.wrap(v.wrapping_abs())),
                     (Unary::Not, Value::Int(v)) => Value::Int(t.wrap(!v)),
+                    (Unary::Neg, Value::Fixed(v, f)) => Value::Fixed(t.wrap(v.wrapping_neg()), f),
+                    (op, Value::Fixed(..)) => return self.fail(place, format!("{t} has no '{}'", op.name())),
                     (op, v) => Value::Float(t.round(unary(*op, v.float()))),
                 }
             }
@@ -246,6 +516,11 @@ impl Run<'_> {
                         Some(v) if op.is_comparison() => Value::Int(v),
                         Some(v) => Value::Int(t.wrap(v)),
                         None => return self.fail(place, format!("division by zero in {e}")),
+                    },
+                    (Value::Fixed(x, f), Value::Fixed(y, _)) => match binary_fixed(*op, x, y, f) {
+                        Some(v) if op.is_comparison() => Value::Int(v),
+                        Some(v) => Value::Fixed(t.wrap(v), f),
+                        None => return self.fail(place, format!("{t} has no '{}'", op.spelling().0)),
                     },
                     (x, y) => {
                         let (x, y) = (x.float(), y.float());
@@ -302,6 +577,15 @@ fn binary_int(op: Binary, x: i64, y: i64) -> Option<i64> {
         Binary::Eq => (x == y).into(),
         Binary::Ne => (x != y).into(),
     })
+}
+
+/// On stored integers with the same number of bits behind the point; the caller wraps.
+fn binary_fixed(op: Binary, x: i64, y: i64, fraction: u8) -> Option<i64> {
+    match op {
+        Binary::Mul => Some(((i128::from(x) * i128::from(y)) >> fraction) as i64),
+        op if op.of_fixed() => binary_int(op, x, y),
+        _ => None,
+    }
 }
 
 fn binary_float(op: Binary, x: f64, y: f64) -> f64 {

@@ -2,12 +2,14 @@
 //!
 //! A [`Kernel`] has symbolic dimensions, parameters (each one allocation, seen through one or more [`Buffer`] views), and
 //! a body of [`Stmt`]. Loops and blocks have names; schedule steps refer to nothing else. Spatial loops have independent
-//! iterations; reduce loops carry accumulators only.
+//! iterations; reduce loops carry accumulators only. Loops at the level [`PROCESS`] are concurrent processes, and buffers in
+//! the memory [`CHANNEL`] the bounded first-in-first-out channels between them.
 
 mod check;
 mod expr;
 mod inside;
 mod interpret;
+mod network;
 mod parse;
 mod print;
 mod reducer;
@@ -17,6 +19,7 @@ pub use check::{check, expr_type};
 pub use expr::{Binary, Expr, Node, Opaque, Unary};
 pub use inside::inside;
 pub use interpret::{Memory, interpret};
+pub use network::{CHANNEL, End, PROCESS, Process, is_network, network, popped, processes};
 pub use parse::parse;
 pub(crate) use parse::parse_expr;
 pub use reducer::{Law, REDUCERS, Reducer};

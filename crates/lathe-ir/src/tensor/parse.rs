@@ -212,6 +212,9 @@ fn number(c: &mut Cursor, negative: bool) -> Result<Expr, IrError> {
     let t = if suffix.is_empty() { Some(DType::INDEX) } else { DType::parse(suffix) };
     let e = match t {
         Some(t) if t.is_float() => digits.parse::<f64>().ok().map(|v| Expr::float(sign * v, t)),
+        Some(t @ DType::Fixed { .. }) if digits.contains('.') => {
+            digits.parse::<f64>().ok().map(|v| Expr::float(sign * v, t))
+        }
         Some(t) => {
             format!("{}{digits}", if negative { "-" } else { "" }).parse().ok().map(|v| Expr::int(v, t))
         }

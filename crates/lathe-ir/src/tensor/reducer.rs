@@ -71,6 +71,7 @@ fn lowest(t: DType) -> Expr {
     match t {
         DType::Int { signed: false, .. } => Expr::int(0, t),
         DType::Int { bits, .. } => Expr::int(i64::MIN >> (64 - bits), t),
+        DType::Fixed { .. } => lowest(DType::int(t.bits() as u8)).bitcast(t),
         _ => Expr::float(f64::NEG_INFINITY, t),
     }
 }
@@ -79,6 +80,7 @@ fn highest(t: DType) -> Expr {
     match t {
         DType::Int { signed: false, bits } => Expr::int((u64::MAX >> (64 - bits)) as i64, t),
         DType::Int { bits, .. } => Expr::int(i64::MAX >> (64 - bits), t),
+        DType::Fixed { .. } => highest(DType::int(t.bits() as u8)).bitcast(t),
         _ => Expr::float(f64::INFINITY, t),
     }
 }
