@@ -5,7 +5,9 @@ use crate::rules::LANES;
 use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Buffer, CORE, For, Iter, Kernel, LANE, Stmt, UNROLLED, find_loop, map_stmts};
+use lathe_ir::tensor::{
+    Buffer, CHANNEL, CORE, For, Iter, Kernel, LANE, Stmt, UNROLLED, find_loop, map_stmts,
+};
 use std::sync::Arc;
 
 pub(crate) static VECTORIZE: Primitive = Primitive {
@@ -49,6 +51,9 @@ pub(crate) static SET_MEMORY: Primitive = Primitive {
     tag: Tag::Bitwise,
     apply: |k, a| {
         let (name, memory): (&str, Name) = (arg(a, 0)?, arg(a, 1)?.into());
+        if &*memory == CHANNEL {
+            return Err("a channel is no place to keep values: 'stream' makes one".into());
+        }
         let mut hit = false;
         let body = map_stmts(&k.body, &mut |s| match &s {
             Stmt::Alloc(b) if &*b.name == name => {

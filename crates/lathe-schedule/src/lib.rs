@@ -36,7 +36,10 @@ mod prefetch;
 mod rfactor;
 mod rules;
 mod sink;
+mod space_time;
 mod split;
+mod stage;
+mod stream;
 mod tensorize;
 mod util;
 
@@ -103,7 +106,14 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &annotate::UNROLL,
     &annotate::PARALLEL,
     &annotate::SET_MEMORY,
+    &stage::STAGE,
+    &stream::STREAM,
+    &space_time::SPACE_TIME,
 ];
+
+/// The primitives that keep the order of every loop and statement, and so the order of values in channels. No other one
+/// changes a program that has processes: in another order, processes might wait for each other for ever.
+const KEEP_ORDER: &[&str] = &["split", "stage", "stream"];
 
 /// A step that was applied.
 #[derive(Clone, Debug)]
@@ -166,6 +176,9 @@ impl Schedule {
             .find(|p| p.name == *name)
             .ok_or_else(|| fail("there is no such primitive".into()))?;
         let before = self.kernel().clone();
+        if lathe_ir::tensor::is_network(&before) && !KEEP_ORDER.contains(name) {
+            return Err(fail("the program has processes already, and their order might change".into()));
+        }
         let after = (p.apply)(&before, args).map_err(fail)?;
         if cfg!(debug_assertions) {
             lathe_ir::tensor::check(&after).map_err(|e| fail(format!("broke the program: {e}")))?;
