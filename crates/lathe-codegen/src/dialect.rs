@@ -1,5 +1,10 @@
 //! The dialect tables: which builtins a target has, and how each compiler spells them.
 
+use crate::emit::{CodegenError, Emitter, c_type};
+use lathe_ir::tensor::{Buffer, Expr, For};
+use lathe_ir::{DType, Name};
+use std::borrow::Cow;
+
 /// How a compiler spells builtins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compiler {
@@ -27,6 +32,26 @@ pub struct Dialect {
     pub lanes: i64,
     /// Builtins beyond plain C.
     pub rows: &'static [Row],
+    /// What it writes in its own way; `None` is C of the kernel ABI.
+    pub(crate) form: Option<&'static dyn Form>,
+}
+
+/// What a dialect may write in its own way: types, memory and functions. Statements and expressions are the emitter's.
+pub(crate) trait Form: Sync {
+    /// What every translation unit begins with.
+    fn prelude(&self) -> String;
+    /// The name of an element type.
+    fn type_name(&self, t: DType) -> String;
+    /// The whole text of the kernel.
+    fn function(&self, e: &mut Emitter, symbol: &str) -> Result<(), CodegenError>;
+    /// The declaration of a buffer in a body.
+    fn declare(&self, e: &mut Emitter, b: &Buffer) -> Result<(), CodegenError>;
+    /// A line at the head of a loop's body.
+    fn head_of_loop(&self, l: &For) -> Option<&'static str>;
+    /// The text of an expression that is not written as in C.
+    fn node(&self, e: &mut Emitter, x: &Expr) -> Result<Option<String>, CodegenError>;
+    /// Writes an element.
+    fn assign(&self, e: &mut Emitter, n: &Name, index: &[Expr], value: &str) -> Result<(), CodegenError>;
 }
 
 /// Calls every dialect has: the compiler's own names for C's mathematics.
@@ -65,9 +90,10 @@ const AVX512: &[Row] = &[
 ];
 
 /// All dialects.
-static DIALECTS: [Dialect; 2] = [
-    Dialect { name: "avx512vnni", lanes: 16, rows: AVX512 },
-    Dialect { name: "portable", lanes: 1, rows: &[] },
+static DIALECTS: [Dialect; 3] = [
+    Dialect { name: "avx512vnni", lanes: 16, rows: AVX512, form: None },
+    Dialect { name: "portable", lanes: 1, rows: &[], form: None },
+    Dialect { name: "hls", lanes: 1, rows: &[], form: Some(&crate::hls::Hls) },
 ];
 
 impl Dialect {
@@ -84,6 +110,11 @@ impl Dialect {
     /// A row by name.
     pub fn row(&self, name: &str) -> Option<&'static Row> {
         self.rows.iter().chain(COMMON).find(|r| r.name == name)
+    }
+
+    /// The name of an element type.
+    pub fn type_name(&self, t: DType) -> Cow<'static, str> {
+        self.form.map_or(c_type(t).into(), |f| f.type_name(t).into())
     }
 
     /// All rows, those of every dialect included.

@@ -5,7 +5,7 @@ use crate::registers::{Kind, promotable};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::tensor::{
     Buffer, CORE, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, Store, UNROLLED, expr_type,
-    for_each, loop_bounds, rename_vars,
+    for_each, is_network, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
 use std::collections::HashMap;
@@ -43,6 +43,9 @@ const STACK_LIMIT: i64 = 64 << 10;
 
 /// What every translation unit begins with; `context` declares `struct lathe_ctx`.
 pub fn prelude(dialect: &Dialect, context: &str) -> String {
+    if let Some(form) = dialect.form {
+        return form.prelude();
+    }
     let mut out = format!("{context}\ntypedef long long i64;\n");
     let scalars = [
         ("f32", "float"),
@@ -147,7 +150,7 @@ pub(crate) fn c_type(t: DType) -> &'static str {
     }
 }
 
-/// Writes a kernel as the C function `symbol`.
+/// Writes a kernel as the function `symbol` of a dialect.
 pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<Emitted, CodegenError> {
     let mut buffers: HashMap<Name, Buffer> = kernel.views().map(|b| (b.name.clone(), b.clone())).collect();
     let mut grid = Int::from(1);
@@ -179,6 +182,17 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
         registers,
         workspace: 0.into(),
     };
+    if let Some(form) = dialect.form {
+        form.function(&mut e, symbol)?;
+        return Ok(Emitted { source: e.out, grid: 1.into(), workspace_bytes: 0.into() });
+    }
+    if is_network(kernel) {
+        return e.fail(format!("the dialect '{}' has no processes and channels", dialect.name));
+    }
+    if let Some(b) = e.buffers.values().find(|b| matches!(b.dtype, DType::Fixed { .. })) {
+        return e
+            .fail(format!("the dialect '{}' has no fixed point, the type of '{}'", dialect.name, b.name));
+    }
     let _ = writeln!(
         e.out,
         "int {symbol}(const struct lathe_ctx *ctx, unsigned char *const *buffers, const i64 *dims, \
@@ -243,7 +257,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    fn body(&mut self, body: &[Stmt]) -> Result<(), CodegenError> {
+    pub fn body(&mut self, body: &[Stmt]) -> Result<(), CodegenError> {
         for s in body {
             match s {
                 Stmt::Alloc(b) => self.alloc(b)?,
@@ -315,12 +329,18 @@ impl Emitter<'_> {
             _ => {
                 let n = self.scalar(&extent)?;
                 self.line(&format!("for (i64 {var} = 0, n_{var} = {n}; {var} < n_{var}; {var}++) {{"));
+                if let Some(head) = self.dialect.form.and_then(|f| f.head_of_loop(l)) {
+                    self.out.push_str(head);
+                }
                 self.scope(&mut |e| e.body(&l.body))
             }
         }
     }
 
     fn alloc(&mut self, b: &Buffer) -> Result<(), CodegenError> {
+        if let Some(form) = self.dialect.form {
+            return form.declare(self, b);
+        }
         let name = ident(&b.name);
         let elements = b.shape.iter().fold(Int::from(1), |p, d| p * d.clone());
         if let Some(kind) = self.registers.get(&b.name).copied() {

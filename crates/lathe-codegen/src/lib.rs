@@ -20,6 +20,7 @@
 
 mod dialect;
 mod emit;
+mod hls;
 mod legalize;
 mod registers;
 mod scalar;

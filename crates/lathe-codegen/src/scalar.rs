@@ -10,9 +10,19 @@ impl Emitter<'_> {
     /// C text of a scalar expression.
     pub fn scalar(&mut self, e: &Expr) -> Result<String, CodegenError> {
         match &**e {
+            Node::Int(_, t @ DType::Fixed { .. })
+            | Node::Float(_, t @ DType::Fixed { .. })
+            | Node::Cast(t @ DType::Fixed { .. }, _)
+            | Node::Bitcast(t @ DType::Fixed { .. }, _)
+                if self.dialect.form.is_none() =>
+            {
+                return self
+                    .fail(format!("the dialect '{}' has no fixed point, such as {t}", self.dialect.name));
+            }
             Node::Int(v, t) => {
                 return Ok(match *t {
                     DType::INDEX => format!("{v}LL"),
+                    t if self.dialect.form.is_some() => format!("(({}){v}LL)", self.dialect.type_name(t)),
                     DType::Int { signed: false, bits } if bits > 32 => format!("{}ULL", *v as u64),
                     DType::I32 if *v >= 0 => format!("{v}"),
                     t => format!("(({}){v}LL)", c_type(t)),
@@ -21,6 +31,9 @@ impl Emitter<'_> {
             Node::Float(bits, t) => {
                 let v = f64::from_bits(*bits);
                 return Ok(match v {
+                    v if matches!(t, DType::Fixed { .. }) => {
+                        format!("(({}){v:?})", self.dialect.type_name(*t))
+                    }
                     v if v.is_nan() => "(0.0f/0.0f)".into(),
                     v if v.is_infinite() => format!("({}1.0f/0.0f)", if v < 0.0 { "-" } else { "" }),
                     v if *t == DType::F32 => format!("({:?}f)", v as f32),
@@ -45,7 +58,7 @@ impl Emitter<'_> {
             return Ok(format!("({text})"));
         }
         let t = self.temp();
-        self.line(&format!("const {} {t} = {text};", c_type(ty)));
+        self.line(&format!("const {} {t} = {text};", self.dialect.type_name(ty)));
         let constant = self.is_constant(e);
         self.memo.insert(key, (t.clone(), constant));
         Ok(t)
@@ -71,6 +84,11 @@ impl Emitter<'_> {
     }
 
     fn scalar_node(&mut self, e: &Expr) -> Result<String, CodegenError> {
+        if let Some(form) = self.dialect.form
+            && let Some(text) = form.node(self, e)?
+        {
+            return Ok(text);
+        }
         Ok(match &**e {
             Node::Int(..) | Node::Float(..) | Node::Var(_) => self.scalar(e)?,
             Node::Load(n, i) => self.load(n, i)?,
@@ -102,7 +120,7 @@ impl Emitter<'_> {
                 let (c, a, b) = (self.scalar(c)?, self.scalar(a)?, self.scalar(b)?);
                 format!("({c} ? {a} : {b})")
             }
-            Node::Cast(t, x) => format!("({}){}", c_type(*t), self.scalar(x)?),
+            Node::Cast(t, x) => format!("({}){}", self.dialect.type_name(*t), self.scalar(x)?),
             Node::Bitcast(t, x) => {
                 let from = self.dtype(x)?;
                 let v = self.scalar(x)?;
@@ -160,6 +178,9 @@ impl Emitter<'_> {
     }
 
     fn assign(&mut self, n: &Name, index: &[Expr], value: &str) -> Result<(), CodegenError> {
+        if let Some(form) = self.dialect.form {
+            return form.assign(self, n, index, value);
+        }
         if let Some(Place::Registers(kind)) = self.places.get(n) {
             let r = self.register(n, index, *kind)?;
             self.line(&format!("{r} = {value};"));

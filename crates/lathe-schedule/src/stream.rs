@@ -8,8 +8,8 @@ use crate::util::{accesses, arg, edit_list, need_free, number, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, Expr, For, Iter, Kernel, PROCESS, REGISTER, SERIAL, Stmt, Store, UNROLLED,
-    find_block, for_each, is_network, map_stmts, rename_vars,
+    Buffer, CHANNEL, Expr, For, Iter, Kernel, PROCESS, REGISTER, SERIAL, Stmt, Store, UNROLLED, find_block,
+    for_each, is_network, map_stmts, rename_vars,
 };
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -4,6 +4,7 @@
 //! `cargo test -p lathe --test canaries` runs them all.
 
 mod control;
+mod hardware;
 mod online;
 mod paged;
 
