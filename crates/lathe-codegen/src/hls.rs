@@ -11,7 +11,6 @@ use lathe_ir::tensor::{
     processes,
 };
 use lathe_ir::{DType, Layout, Name};
-use std::collections::HashMap;
 use std::fmt::Write;
 
 /// What the dialect writes in its own way.
@@ -285,7 +284,7 @@ impl Hls {
             .collect();
         let function = format!("{symbol}_{}", ident(&leaf.var));
 
-        let (out, memo) = (std::mem::take(&mut e.out), std::mem::replace(&mut e.memo, HashMap::new()));
+        let (out, memo) = (std::mem::take(&mut e.out), std::mem::take(&mut e.memo));
         e.body(&leaf.body)?;
         let body = std::mem::replace(&mut e.out, out);
         e.memo = memo;

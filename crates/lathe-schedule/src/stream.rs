@@ -250,10 +250,8 @@ pub(crate) fn loops(body: &[Stmt], block: &str) -> Option<Vec<Arc<For>>> {
     for s in body {
         match s {
             Stmt::Store(b) if &*b.name == block => return Some(vec![]),
-            Stmt::For(l) => {
-                if find_block(&l.body, block).is_some() {
-                    return Some([vec![l.clone()], loops(&l.body, block)?].concat());
-                }
+            Stmt::For(l) if find_block(&l.body, block).is_some() => {
+                return Some([vec![l.clone()], loops(&l.body, block)?].concat());
             }
             _ => {}
         }

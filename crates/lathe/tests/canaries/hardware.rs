@@ -3,6 +3,7 @@
 //!
 //! Results are compared bit for bit with the interpreter on the naive product, and that with integer arithmetic here.
 
+use super::Random;
 use lathe_hardware::{Project, Simulation, headers};
 use lathe_ir::tensor::{Kernel, Memory, check, interpret, parse, processes};
 use lathe_ir::{read_bits, write_bits};
@@ -35,15 +36,6 @@ fn scheduled(k: &Kernel, steps: &str) -> Kernel {
     let s = Schedule::replay(k.clone(), steps).unwrap_or_else(|e| panic!("{e}"));
     check(s.kernel()).unwrap_or_else(|e| panic!("{e}\n{}", s.kernel()));
     s.kernel().clone()
-}
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
 }
 
 /// Arguments with every bit random, results too.
@@ -215,13 +207,12 @@ fn fixed_point_is_that_of_the_vendor() {
     check(&k).unwrap();
     let mut start = arguments(&k, 11);
     // Floats whose value is far outside of the types as well as between their steps.
-    let mut random = Random(3);
-    let floats: Vec<f32> =
-        (0..n).map(|i| (random.next() as f32 / (1u64 << 30) as f32 - 1.0) * 2f32.powi(i % 24 - 8)).collect();
+    let mut floats = Random(3).floats(n);
+    floats.iter_mut().enumerate().for_each(|(i, v)| *v *= 2f32.powi(i as i32 % 24 - 8));
     start.set_f32("f", &floats);
     // Equal pairs, or comparisons would hardly ever see them.
     for (a, b, w) in [("x", "y", 8), ("u", "v", 12), ("p", "q", 32)] {
-        for i in (0..i64::from(n)).step_by(5) {
+        for i in (0..n as i64).step_by(5) {
             let bits = read_bits(&start.params[a], i * w, w).unwrap();
             write_bits(start.params.get_mut(b).unwrap(), i * w, w, bits).unwrap();
         }
@@ -231,7 +222,7 @@ fn fixed_point_is_that_of_the_vendor() {
     simulation(&k, "operators").run(&mut z).unwrap();
     for p in &k.params {
         let w = p.views[0].dtype.bits();
-        let (x, z) = (elements(&x, &p.name, w, n as usize), elements(&z, &p.name, w, n as usize));
+        let (x, z) = (elements(&x, &p.name, w, n), elements(&z, &p.name, w, n));
         let what =
             text.lines().find(|l| l.trim().starts_with(&format!("R{}:", &p.name[1..]))).unwrap_or_default();
         assert_eq!(x, z, "{what} of {}", p.views[0].dtype);
