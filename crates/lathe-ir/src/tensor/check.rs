@@ -259,14 +259,14 @@ impl Checker<'_> {
         for (l, mine) in run.iter().zip(&seen) {
             for (n, ..) in mine.iter().filter(|(.., writes)| *writes) {
                 for (o, theirs) in run.iter().zip(&seen) {
-                    if o.var != l.var && theirs.iter().any(|(m, ..)| m == n) {
+                    if o.var != l.var && theirs.iter().any(|(m, ..)| self.kernel.overlap(m, n)) {
                         let message = format!("'{n}' is written by '{}' and used by '{}'", l.var, o.var);
                         return self.fail(&l.var, message);
                     }
                 }
                 let picked =
                     |i: &[Expr]| l.extent.as_int() == Some(1) || i.iter().any(|e| e.mentions(&l.var));
-                if mine.iter().any(|(m, i, _)| m == n && !picked(i)) {
+                if mine.iter().any(|(m, i, _)| self.kernel.overlap(m, n) && !picked(i)) {
                     return self.fail(&l.var, format!("processes of '{}' share elements of '{n}'", l.var));
                 }
             }

@@ -257,6 +257,12 @@ impl Kernel {
         self.params.iter().flat_map(|p| &p.views)
     }
 
+    /// Whether two buffers lie in one allocation: equal, or views of one parameter.
+    pub fn overlap(&self, a: &str, b: &str) -> bool {
+        let views = |p: &Param, n: &str| p.views.iter().any(|v| &*v.name == n);
+        a == b || self.params.iter().any(|p| views(p, a) && views(p, b))
+    }
+
     /// A buffer by name: a view of a parameter or one allocated inside.
     pub fn buffer(&self, name: &str) -> Option<Buffer> {
         if let Some(b) = self.views().find(|b| &*b.name == name) {
