@@ -5,7 +5,7 @@
 
 use super::Random;
 use lathe_hardware::{Project, Simulation, headers};
-use lathe_ir::tensor::{Kernel, Memory, check, interpret, parse, processes};
+use lathe_ir::tensor::{Kernel, Memory, Process, check, interpret, parse, processes};
 use lathe_ir::{read_bits, write_bits};
 use lathe_schedule::Schedule;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,9 @@ fn places(name: &str) -> (PathBuf, PathBuf) {
 fn simulation(k: &Kernel, name: &str) -> Simulation {
     let (folder, headers) = places(name);
     let project = Project::new(k).unwrap_or_else(|e| panic!("{e}\n{k}"));
-    Simulation::build(&project, &folder, &headers).unwrap_or_else(|e| panic!("{e}\n{}", project.kernel()))
+    Simulation::build(&project, &folder, &headers).unwrap_or_else(|e| {
+        panic!("{e}\nThis test needs g++, or a C++ compiler that CXX names.\n{}", project.kernel())
+    })
 }
 
 #[test]
@@ -97,6 +99,12 @@ fn two_processes_and_a_channel() {
     }
 }
 
+/// The step at which a process has its first values, when each hands one on in the step after it came.
+fn begin(all: &[Process], p: &Process) -> i64 {
+    let feeds = |q: &&Process| q.pushes.iter().any(|c| p.pops.contains(c));
+    all.iter().filter(feeds).map(|q| begin(all, q) + 1).max().unwrap_or(0)
+}
+
 #[test]
 fn a_systolic_array() {
     let naive = product(4, 4, 9);
@@ -108,6 +116,10 @@ fn a_systolic_array() {
     assert_eq!(all.iter().filter(|p| p.pops.is_empty() && !p.pushes.is_empty()).count(), 8, "feeders");
     let handed: usize = all.iter().map(|p| p.pushes.len()).sum();
     assert_eq!(handed, 2 * 16, "channels: one an operand into each processing element");
+    // Time: an element begins one step behind those that feed it, so the step k of the element i, j is at i + j + k.
+    for p in all.iter().filter(|p| p.vars.len() == 2) {
+        assert_eq!(begin(&all, p), 1 + p.vars.iter().map(|(_, v)| v).sum::<i64>(), "{}", p.label);
+    }
     let simulation = simulation(&array, "systolic");
     for seed in 0..4 {
         let start = arguments(&naive, seed);
