@@ -23,6 +23,7 @@
 //! ```
 
 mod annotate;
+mod cache_write;
 mod contract;
 mod fuse;
 mod interchange;
@@ -38,10 +39,12 @@ mod sink;
 mod split;
 mod tensorize;
 mod util;
+mod witness;
 
 pub use intrinsics::{INTRINSICS, IntrinsicRow};
 pub use lanes::{Lane, lane};
 pub use rules::schedule;
+pub use witness::Witness;
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::tensor::Kernel;
@@ -81,6 +84,7 @@ pub struct Primitive {
     pub doc: &'static str,
     /// How results may differ.
     pub tag: Tag,
+    witness: Option<fn(&Kernel, &[&str]) -> Option<Witness>>,
     apply: fn(&Kernel, &[&str]) -> Result<Kernel, String>,
 }
 
@@ -92,6 +96,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &contract::CONTRACT,
     &sink::SINK,
     &interchange::INTERCHANGE,
+    &cache_write::CACHE_WRITE,
     &rfactor::RFACTOR,
     &online::ONLINE,
     &pad::PAD,
@@ -102,6 +107,15 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &annotate::PARALLEL,
     &annotate::SET_MEMORY,
 ];
+
+/// What the primitive of a step says of how its iterations move, from the program before it; nothing where iterations stay
+/// what they are. It is a hint, to be checked.
+pub fn witness(before: &Kernel, step: &str) -> Option<Witness> {
+    let words: Vec<&str> = step.split_whitespace().collect();
+    let (name, args) = words.split_first()?;
+    let p = PRIMITIVES.iter().find(|p| p.name == *name)?;
+    p.witness.and_then(|w| w(before, args))
+}
 
 /// A step that was applied.
 #[derive(Clone, Debug)]

@@ -2,3 +2,5 @@
 //! rooms as a language model. What each asked of the IRs is told in `ARCHITECTURE.md`.
 //!
 //! `cargo test -p lathe --test canaries` runs them all.
+
+mod proof;
