@@ -64,13 +64,24 @@ impl Diagnose for Refusal {
     }
 }
 
+/// What is proved of iterations that move, or go to lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// They keep their order.
+    Kept,
+    /// Those that are exchanged do not meet.
+    Apart,
+    /// They meet only where one block accumulates by a commutative reducer.
+    Accumulated,
+}
+
 /// What proves that two programs mean the same, up to the tag that [`check`] finds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Certificate {
     /// How iterations move, where they do.
     pub witness: Option<Witness>,
-    /// Whether they keep their order (else those that are exchanged are shown not to meet).
-    pub ordered: bool,
+    /// What is proved of their order.
+    pub order: Order,
     /// A proof for each obligation, in order.
     pub proofs: Vec<Proof>,
 }
@@ -85,7 +96,12 @@ impl fmt::Display for Certificate {
                 writeln!(f, "after {n} = {e}")?;
             }
         }
-        writeln!(f, "{}", if self.ordered { "in order" } else { "exchanged" })?;
+        let order = match self.order {
+            Order::Kept => "kept",
+            Order::Apart => "apart",
+            Order::Accumulated => "accumulated",
+        };
+        writeln!(f, "order {order}")?;
         self.proofs.iter().try_for_each(|p| writeln!(f, "{p}"))
     }
 }
@@ -93,7 +109,7 @@ impl fmt::Display for Certificate {
 /// Checks a certificate: computes from the two programs what must hold, and demands a proof of each. The tag says how
 /// results may differ.
 pub fn check(before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Tag, Refusal> {
-    let claim = obligations::obligations(before, after, c.witness.as_ref(), c.ordered)?;
+    let claim = obligations::obligations(before, after, c.witness.as_ref(), c.order)?;
     if claim.obligations.len() != c.proofs.len() {
         let (n, m) = (claim.obligations.len(), c.proofs.len());
         return Err(Refusal::Wrong("all holds".into(), format!("{n} obligations have {m} proofs")));
@@ -106,7 +122,7 @@ pub fn check(before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Tag, Re
 
 /// What must be true of two programs besides what a certificate proves: storage that goes on behind its end.
 pub fn assumes(before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Vec<String>, Refusal> {
-    obligations::obligations(before, after, c.witness.as_ref(), c.ordered).map(|c| c.assumes)
+    obligations::obligations(before, after, c.witness.as_ref(), c.order).map(|c| c.assumes)
 }
 
 /// Finds a certificate for a step.
@@ -137,11 +153,14 @@ impl Prover {
         after: &Kernel,
         witness: Option<Witness>,
     ) -> Result<Certificate, Refusal> {
-        let first = self.attempt(before, after, witness.clone(), true);
-        if matches!(first, Err(Refusal::NotFound(_))) && witness.is_some() {
-            return self.attempt(before, after, witness, false);
+        let mut last = Refusal::NotFound("it holds".into());
+        for order in [Order::Kept, Order::Apart, Order::Accumulated] {
+            match self.attempt(before, after, witness.clone(), order) {
+                Err(e @ Refusal::NotFound(_)) => last = e,
+                result => return result,
+            }
         }
-        first
+        Err(last)
     }
 
     fn attempt(
@@ -149,9 +168,9 @@ impl Prover {
         before: &Kernel,
         after: &Kernel,
         witness: Option<Witness>,
-        ordered: bool,
+        order: Order,
     ) -> Result<Certificate, Refusal> {
-        let claim = obligations::obligations(before, after, witness.as_ref(), ordered)?;
+        let claim = obligations::obligations(before, after, witness.as_ref(), order)?;
         let mut proofs = vec![];
         for o in claim.obligations {
             let proof = self
@@ -161,7 +180,7 @@ impl Prover {
                 .clone();
             proofs.push(proof.ok_or(Refusal::NotFound(o.about))?);
         }
-        Ok(Certificate { witness, ordered, proofs })
+        Ok(Certificate { witness, order, proofs })
     }
 }
 

@@ -16,8 +16,8 @@
 //! order, and then the tag says so. It is assumed that the program before runs: that its indices are inside its buffers
 //! (the outermost one up to its padding), that it reads nothing it has not written, and that dimensions are positive.
 
-use crate::Refusal;
 use crate::scope::{Env, Scope, World, exact};
+use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{Buffer, Expr, Fact, For, Iter, Kernel, LANE, Law, Node, SERIAL, Stmt, Store, parse};
 use lathe_ir::{DType, Layout, Name};
@@ -39,12 +39,12 @@ pub(crate) struct Claim {
     pub assumes: Vec<String>,
 }
 
-/// The obligations for two programs; the witness and whether order is kept are hints.
+/// The obligations for two programs; the witness and what is claimed of the order are hints.
 pub(crate) fn obligations(
     before: &Kernel,
     after: &Kernel,
     witness: Option<&Witness>,
-    ordered: bool,
+    order: Order,
 ) -> Result<Claim, Refusal> {
     for k in [before, after] {
         lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))?;
@@ -54,7 +54,7 @@ pub(crate) fn obligations(
     let mut w = Walk {
         world: &world,
         witness,
-        ordered,
+        order,
         cache: None,
         lanes: false,
         tag: Tag::Bitwise,
@@ -189,7 +189,7 @@ fn touches(body: &[Stmt], name: &str) -> usize {
 struct Walk<'k> {
     world: &'k World,
     witness: Option<&'k Witness>,
-    ordered: bool,
+    order: Order,
     cache: Option<Cache<'k>>,
     lanes: bool,
     tag: Tag,
@@ -473,10 +473,9 @@ impl<'k> Walk<'k> {
         so.precedes(&first.1, &second.1)?;
         so.precedes(&second.2, &first.2)?;
         let body = &a[a.len() - 1].body;
-        if self.ordered {
-            self.never(so, "the order is kept");
-        } else {
-            self.apart(&so, &first.0, &second.0, body, true)?;
+        match self.order {
+            Order::Kept => self.never(so, "the order is kept"),
+            order => self.apart(&so, &first.0, &second.0, body, order == Order::Accumulated)?,
         }
         self.list(&sa, &env_b, &env_a, &b[b.len() - 1].body, body)
     }
@@ -491,7 +490,7 @@ impl<'k> Walk<'k> {
         let i = s.iteration(&l.var, &l.extent, &mut first)?;
         let j = s.iteration(&l.var, &l.extent, &mut second)?;
         s.at_most(&exact(i.plus(1))?, &j)?;
-        self.apart(&s, &first, &second, &l.body, l.iter == Iter::Reduce)
+        self.apart(&s, &first, &second, &l.body, l.iter == Iter::Reduce && self.order == Order::Accumulated)
     }
 
     /// Two iterations of a body do not meet; accumulations may, where allowed.

@@ -75,7 +75,7 @@ impl Search<'_> {
                 facts.extend(zero);
                 let equal = match farkas(facts) {
                     Some(sum) => Some(Proof::Sum(sum)),
-                    None => self.cuts(facts, deep),
+                    None => self.products(facts).or_else(|| self.cuts(facts, deep)),
                 };
                 facts.truncate(known);
                 return Some(Proof::Cut(below, less, Proof::Cut(t.clone(), equal?.into(), more).into()));
