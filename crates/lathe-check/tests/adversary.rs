@@ -142,7 +142,7 @@ fn what_is_possible_is_never_refuted() {
     let mut refuted = 0;
     for round in 0..2000 {
         let point: Vec<i128> = (0..3).map(|_| r.below(7) as i128 - 3).collect();
-        let mut satisfied = |r: &mut Random| {
+        let satisfied = |r: &mut Random| {
             let mut sum = Term::default();
             for v in 0..3u32 {
                 sum = sum.add(&Term::product(vec![v], r.below(5) as i128 - 2)).unwrap();

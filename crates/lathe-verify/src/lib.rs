@@ -27,6 +27,9 @@
 //! assert!(check(&step.before, &wrong, &certificate).is_err());
 //! ```
 
+mod cache;
+mod instruction;
+mod meet;
 mod obligations;
 mod scope;
 mod search;

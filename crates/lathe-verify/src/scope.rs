@@ -22,14 +22,14 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub fn new(before: &Kernel, after: &Kernel) -> World {
+    pub fn new(before: &Kernel, after: &Kernel) -> Result<World, Refusal> {
         let mut w = World {
             buffers: HashMap::new(),
             home: HashMap::new(),
             written: HashSet::new(),
             dims: before.dims.clone(),
         };
-        let mut written: HashSet<Name> = HashSet::new();
+        let (mut written, mut twice): (HashSet<Name>, Option<Name>) = Default::default();
         for k in [after, before] {
             for p in &k.params {
                 for v in &p.views {
@@ -39,7 +39,10 @@ impl World {
             }
             for_each(&k.body, &mut |s| match s {
                 Stmt::Alloc(b) => {
-                    w.buffers.insert(b.name.clone(), (**b).clone());
+                    let other = w.buffers.insert(b.name.clone(), (**b).clone());
+                    if other.is_some_and(|o| o != **b) {
+                        twice = Some(b.name.clone());
+                    }
                 }
                 Stmt::Store(s) => written.extend(s.targets.iter().map(|(n, _)| n.clone())),
                 _ => {}
@@ -48,7 +51,10 @@ impl World {
         let homes: HashSet<&Name> = written.iter().filter_map(|n| w.home.get(n)).collect();
         let others = w.home.iter().filter(|(_, p)| homes.contains(p)).map(|(n, _)| n.clone());
         w.written = others.chain(written.iter().cloned()).collect();
-        w
+        match twice {
+            Some(n) => Err(Refusal::Differs(format!("'{n}' is declared in two ways"))),
+            None => Ok(w),
+        }
     }
 
     pub fn dtype(&self, e: &Expr) -> Option<DType> {
@@ -158,7 +164,7 @@ impl<'w> Scope<'w> {
             Node::Var(n) => match env.vars.get(n) {
                 Some(t) => Ok(t.clone()),
                 None if self.world.dims.contains(n) => {
-                    let (t, new) = self.atom(format!("dim {n}"));
+                    let (t, new) = self.atom(format!("dim {n:?}"));
                     if new {
                         self.at_most(&Term::constant(1), &t)?;
                     }
@@ -206,9 +212,9 @@ impl<'w> Scope<'w> {
             Node::Bitcast(t, _) => format!("bitcast {t}"),
             Node::Load(n, _) if env.apart && self.world.written.contains(n) => {
                 self.count += 1;
-                format!("load {n} then {}", self.count)
+                format!("load {n:?} then {}", self.count)
             }
-            Node::Load(n, _) => format!("load {n}"),
+            Node::Load(n, _) => format!("load {n:?}"),
         };
         let mut out = format!("{op}(");
         for c in e.children() {
