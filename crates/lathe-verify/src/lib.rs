@@ -1,8 +1,8 @@
 //! Proof that a schedule's step keeps the meaning: obligations from the program before and the program after, certificates
 //! for them, and the check of one by `lathe-check`.
 //!
-//! - [`check`] is what is trusted, with the obligations it computes from the two programs: it believes neither the step
-//!   nor the certificate.
+//! - [`check`] is what is trusted, with the obligations that [`claim`] computes from the two programs: it believes neither
+//!   the step nor the certificate.
 //! - [`certify`] (or a [`Prover`], which remembers) finds a certificate for a step of a primitive of [`PROVED`]; other
 //!   steps are [`Refusal::Unproved`].
 //!
@@ -33,6 +33,8 @@ mod meet;
 mod obligations;
 mod scope;
 mod search;
+
+pub use obligations::{Claim, Named, claim};
 
 use lathe_check::{Obligation, Proof};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
@@ -112,20 +114,15 @@ impl fmt::Display for Certificate {
 /// Checks a certificate: computes from the two programs what must hold, and demands a proof of each. The tag says how
 /// results may differ.
 pub fn check(before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Tag, Refusal> {
-    let claim = obligations::obligations(before, after, c.witness.as_ref(), c.order)?;
-    if claim.obligations.len() != c.proofs.len() {
-        let (n, m) = (claim.obligations.len(), c.proofs.len());
+    let claimed = claim(before, after, c.witness.as_ref(), c.order)?;
+    if claimed.obligations.len() != c.proofs.len() {
+        let (n, m) = (claimed.obligations.len(), c.proofs.len());
         return Err(Refusal::Wrong("all holds".into(), format!("{n} obligations have {m} proofs")));
     }
-    for (o, p) in claim.obligations.iter().zip(&c.proofs) {
+    for (o, p) in claimed.obligations.iter().zip(&c.proofs) {
         o.obligation.check(p).map_err(|e| Refusal::Wrong(o.about.clone(), e.to_string()))?;
     }
-    Ok(claim.tag)
-}
-
-/// What must be true of two programs besides what a certificate proves: storage that goes on behind its end.
-pub fn assumes(before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Vec<String>, Refusal> {
-    obligations::obligations(before, after, c.witness.as_ref(), c.order).map(|c| c.assumes)
+    Ok(claimed.tag)
 }
 
 /// Finds a certificate for a step.
@@ -173,9 +170,9 @@ impl Prover {
         witness: Option<Witness>,
         order: Order,
     ) -> Result<Certificate, Refusal> {
-        let claim = obligations::obligations(before, after, witness.as_ref(), order)?;
+        let claimed = claim(before, after, witness.as_ref(), order)?;
         let mut proofs = vec![];
-        for o in claim.obligations {
+        for o in claimed.obligations {
             let proof = self
                 .found
                 .entry(o.obligation)

@@ -25,23 +25,31 @@ use lathe_ir::{DType, Name};
 use lathe_schedule::{Tag, Witness};
 use std::collections::HashSet;
 
-/// An obligation with what it is about, and hints for the search.
-pub(crate) struct Named {
+/// An obligation with what it is about.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// What follows when its hypotheses contradict each other.
     pub about: String,
+    /// The hypotheses.
     pub obligation: Obligation,
-    pub cuts: Vec<Term>,
+    /// Hints for the search.
+    pub(crate) cuts: Vec<Term>,
 }
 
-/// All that must hold, and what it then means.
-pub(crate) struct Claim {
+/// What must hold of two programs, and what it then means.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// All of these are to be proved.
     pub obligations: Vec<Named>,
+    /// How results may differ.
     pub tag: Tag,
-    /// What callers must promise in addition.
+    /// What callers must promise in addition: storage that goes on behind its end.
     pub assumes: Vec<String>,
 }
 
-/// The obligations for two programs; the witness and what is claimed of the order are hints.
-pub(crate) fn obligations(
+/// Computes from two programs what must hold for them to mean the same, when iterations move as the witness says and keep
+/// this order; an error where nothing of the kind can be said. Neither hint is believed.
+pub fn claim(
     before: &Kernel,
     after: &Kernel,
     witness: Option<&Witness>,

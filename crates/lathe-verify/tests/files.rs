@@ -3,7 +3,7 @@
 use lathe_check::Proof;
 use lathe_ir::tensor::parse;
 use lathe_schedule::{Schedule, Tag};
-use lathe_verify::{PROVED, Prover, Refusal, assumes, check, report};
+use lathe_verify::{PROVED, Prover, Refusal, check, claim, report};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -59,7 +59,8 @@ fn tags_and_promises_are_found() {
         .iter()
         .map(|s| {
             let c = prover.certify(&s.before, &s.after, &s.step).expect("a certificate");
-            (check(&s.before, &s.after, &c).expect("sound"), assumes(&s.before, &s.after, &c).expect("sound"))
+            let claimed = claim(&s.before, &s.after, c.witness.as_ref(), c.order).expect("a rule");
+            (check(&s.before, &s.after, &c).expect("sound"), claimed.assumes)
         })
         .collect();
     let padded = vec!["dimension 1 of 'x' is padded to 16".to_string()];

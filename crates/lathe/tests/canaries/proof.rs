@@ -13,7 +13,7 @@ use lathe_machine::Target;
 use lathe_models::{CacheShape, GgmlType, GgufFile, GgufWriter, build};
 use lathe_rewrite::{Bounds, pass, plan};
 use lathe_schedule::{INTRINSICS, Schedule, Witness, schedule, witness};
-use lathe_verify::{Certificate, Order, PROVED, Prover, Refusal, certify, check, report};
+use lathe_verify::{Certificate, Named, Order, PROVED, Prover, Refusal, certify, check, claim, report};
 use mutants::{MUTANTS, Mutant, Seen};
 use std::collections::{BTreeMap, HashSet};
 
@@ -267,8 +267,8 @@ impl Random {
     }
 }
 
-/// Certificates that someone might pass off: that of the right step, with each hint and each claim of order, its proofs
-/// shuffled, cut off, or made up, in any number.
+/// Certificates that someone might pass off: that of the right step, with each hint and each claim of order, its proofs in
+/// any number shuffled or made up, and for each obligation the best of them.
 fn forged(c: &Case, r: &mut Random) -> Vec<Certificate> {
     let real: Vec<Proof> = c.right.iter().flat_map(|(_, c)| c.proofs.clone()).collect();
     let mut out: Vec<Certificate> = c.right.iter().map(|(_, c)| c.clone()).collect();
@@ -276,6 +276,10 @@ fn forged(c: &Case, r: &mut Random) -> Vec<Certificate> {
         for order in [Order::Kept, Order::Apart, Order::Accumulated] {
             let mut add = |proofs| out.push(Certificate { witness: witness.clone(), order, proofs });
             add(real.clone());
+            if let Ok(claimed) = claim(&c.before, &c.after, witness.as_ref(), order) {
+                let best = |o: &Named| real.iter().find(|p| o.obligation.check(p).is_ok()).cloned();
+                add(claimed.obligations.iter().map(|o| best(o).unwrap_or(Proof::Sum(vec![]))).collect());
+            }
             for n in 0..40 {
                 let made = |r: &mut Random| match r.below(3) {
                     0 if !real.is_empty() => real[r.below(real.len())].clone(),
