@@ -146,6 +146,12 @@ impl Prover {
         self.search(before, after, witness(before, step))
     }
 
+    /// Finds a proof of one obligation.
+    pub fn prove(&mut self, o: &Named) -> Option<Proof> {
+        let found = self.found.entry(o.obligation.clone());
+        found.or_insert_with_key(|obligation| search::prove(obligation, &o.cuts)).clone()
+    }
+
     /// Finds a certificate for two programs, with iterations that move as a witness says.
     pub fn search(
         &mut self,
@@ -172,13 +178,8 @@ impl Prover {
     ) -> Result<Certificate, Refusal> {
         let claimed = claim(before, after, witness.as_ref(), order)?;
         let mut proofs = vec![];
-        for o in claimed.obligations {
-            let proof = self
-                .found
-                .entry(o.obligation)
-                .or_insert_with_key(|obligation| search::prove(obligation, &o.cuts))
-                .clone();
-            proofs.push(proof.ok_or(Refusal::NotFound(o.about))?);
+        for o in &claimed.obligations {
+            proofs.push(self.prove(o).ok_or_else(|| Refusal::NotFound(o.about.clone()))?);
         }
         Ok(Certificate { witness, order, proofs })
     }
