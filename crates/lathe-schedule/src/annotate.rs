@@ -15,6 +15,7 @@ pub(crate) static VECTORIZE: Primitive = Primitive {
     doc: "vectorize L: iterations of the family L run in the lanes of a vector; a reduction's order changes. Where the \
           extent is not constant, whole vectors are read: parameters must be stored padded",
     tag: Tag::Reassociates,
+    witness: None,
     apply: |k, a| {
         let family = arg(a, 0)?;
         let partial = find_loop(&k.body, family).is_some_and(|l| l.extent.as_int().is_none());
@@ -27,6 +28,7 @@ pub(crate) static UNROLL: Primitive = Primitive {
     name: "unroll",
     doc: "unroll L: iterations of the family L are written out",
     tag: Tag::Bitwise,
+    witness: None,
     apply: |k, a| {
         level(k, arg(a, 0)?, UNROLLED, &[Iter::Spatial, Iter::Reduce, Iter::Scan, Iter::Sequential])
     },
@@ -36,6 +38,7 @@ pub(crate) static PARALLEL: Primitive = Primitive {
     name: "parallel",
     doc: "parallel L: iterations of L go to the cores; it must be the kernel's one outermost loop",
     tag: Tag::Bitwise,
+    witness: None,
     apply: |k, a| {
         let var = arg(a, 0)?;
         match k.body.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).collect::<Vec<_>>().as_slice() {
@@ -49,6 +52,7 @@ pub(crate) static SET_MEMORY: Primitive = Primitive {
     name: "set_memory",
     doc: "set_memory T M: the temporary T lies in the memory M",
     tag: Tag::Bitwise,
+    witness: None,
     apply: |k, a| {
         let (name, memory): (&str, Name) = (arg(a, 0)?, arg(a, 1)?.into());
         if &*memory == CHANNEL {

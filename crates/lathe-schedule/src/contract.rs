@@ -14,6 +14,7 @@ pub(crate) static CONTRACT: Primitive = Primitive {
     name: "contract",
     doc: "contract T: the temporary T inside the loops that index it, without their dimensions",
     tag: Tag::Bitwise,
+    witness: None,
     apply,
 };
 

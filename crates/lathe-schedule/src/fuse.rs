@@ -1,7 +1,7 @@
 //! `fuse A B`: the loop `A` and the loop `B` that is all its body, as one loop `A.f`. `B`'s extent must not depend on `A`.
 
 use crate::util::{arg, need_free, need_loop};
-use crate::{Primitive, Tag};
+use crate::{Primitive, Tag, Witness};
 use lathe_ir::tensor::{Expr, For, Kernel, Stmt, rename_vars, replace_loop};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,8 +10,18 @@ pub(crate) static FUSE: Primitive = Primitive {
     name: "fuse",
     doc: "fuse A B: one loop A.f over the iterations of A and of B, all its body",
     tag: Tag::Bitwise,
+    witness: Some(witness),
     apply,
 };
+
+fn witness(k: &Kernel, args: &[&str]) -> Option<Witness> {
+    let (a, b) = (arg(args, 0).ok()?, arg(args, 1).ok()?);
+    let n = need_loop(k, b).ok()?.extent.clone();
+    let var = format!("{a}.f");
+    let v = Expr::var(&var);
+    let before = [(a, v.clone() / n.clone()), (b, v % n.clone())];
+    Some(Witness::new(&before, &[(&*var, Expr::var(a) * n + Expr::var(b))]))
+}
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (a, b) = (arg(args, 0)?, arg(args, 1)?);

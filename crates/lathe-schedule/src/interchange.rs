@@ -1,16 +1,25 @@
 //! `interchange A`: swaps `A` with the loop that is its whole body. One of the two must be spatial.
 
 use crate::util::{arg, need_loop};
-use crate::{Primitive, Tag};
-use lathe_ir::tensor::{For, Iter, Kernel, Stmt, replace_loop};
+use crate::{Primitive, Tag, Witness};
+use lathe_ir::tensor::{Expr, For, Iter, Kernel, Stmt, replace_loop};
 use std::sync::Arc;
 
 pub(crate) static INTERCHANGE: Primitive = Primitive {
     name: "interchange",
     doc: "interchange A: A inside the loop that was its whole body",
     tag: Tag::Bitwise,
+    witness: Some(witness),
     apply,
 };
+
+fn witness(k: &Kernel, args: &[&str]) -> Option<Witness> {
+    let a = arg(args, 0).ok()?;
+    let la = need_loop(k, a).ok()?;
+    let [Stmt::For(lb)] = la.body.as_slice() else { return None };
+    let (a, b) = ((a, Expr::var(a)), (&*lb.var, Expr::var(&lb.var)));
+    Some(Witness::new(&[a.clone(), b.clone()], &[b, a]))
+}
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let a = arg(args, 0)?;

@@ -14,6 +14,7 @@ pub(crate) static JOIN: Primitive = Primitive {
     name: "join",
     doc: "join A B: the bodies of the later loop B and of A in one loop A",
     tag: Tag::Bitwise,
+    witness: None,
     apply,
 };
 

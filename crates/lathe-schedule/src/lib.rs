@@ -23,6 +23,7 @@
 //! ```
 
 mod annotate;
+mod cache_write;
 mod contract;
 mod fuse;
 mod interchange;
@@ -42,10 +43,12 @@ mod stage;
 mod stream;
 mod tensorize;
 mod util;
+mod witness;
 
 pub use intrinsics::{INTRINSICS, IntrinsicRow};
 pub use lanes::{Lane, lane};
 pub use rules::schedule;
+pub use witness::Witness;
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::tensor::Kernel;
@@ -85,6 +88,7 @@ pub struct Primitive {
     pub doc: &'static str,
     /// How results may differ.
     pub tag: Tag,
+    witness: Option<fn(&Kernel, &[&str]) -> Option<Witness>>,
     apply: fn(&Kernel, &[&str]) -> Result<Kernel, String>,
 }
 
@@ -96,6 +100,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &contract::CONTRACT,
     &sink::SINK,
     &interchange::INTERCHANGE,
+    &cache_write::CACHE_WRITE,
     &rfactor::RFACTOR,
     &online::ONLINE,
     &partials::PARTIALS,
@@ -114,6 +119,15 @@ pub static PRIMITIVES: &[&Primitive] = &[
 /// The primitives that keep the order of every loop and statement, and so the order of values in channels. No other one
 /// changes a program that has processes: in another order, processes might wait for each other for ever.
 const KEEP_ORDER: &[&str] = &["split", "stage", "stream"];
+
+/// What the primitive of a step says of how its iterations move, from the program before it; nothing where iterations stay
+/// what they are. It is a hint, to be checked.
+pub fn witness(before: &Kernel, step: &str) -> Option<Witness> {
+    let words: Vec<&str> = step.split_whitespace().collect();
+    let (name, args) = words.split_first()?;
+    let p = PRIMITIVES.iter().find(|p| p.name == *name)?;
+    p.witness.and_then(|w| w(before, args))
+}
 
 /// A step that was applied.
 #[derive(Clone, Debug)]

@@ -21,6 +21,7 @@ pub(crate) static ONLINE: Primitive = Primitive {
     name: "online",
     doc: "online M J...: the maximum of loop M and the sums of loops J, which use it, in one pass",
     tag: Tag::Reassociates,
+    witness: None,
     apply,
 };
 

@@ -22,6 +22,7 @@ pub(crate) static PARTIALS: Primitive = Primitive {
     doc: "partials L: the parts L of a pass made by online, each with a maximum and sums of its own, joined at the end",
     tag: Tag::Reassociates,
     apply,
+    witness: None,
 };
 
 /// The one block inside nested loops.

@@ -10,6 +10,7 @@ pub(crate) static PREFETCH: Primitive = Primitive {
     name: "prefetch",
     doc: "prefetch L B S: before the block S reads B, ask for what it will read in the next iteration of L",
     tag: Tag::Bitwise,
+    witness: None,
     apply,
 };
 

@@ -11,6 +11,7 @@ pub(crate) static RFACTOR: Primitive = Primitive {
     name: "rfactor",
     doc: "rfactor L: one accumulator for each iteration of the inner reduce loop L, combined at the end",
     tag: Tag::Reassociates,
+    witness: None,
     apply,
 };
 

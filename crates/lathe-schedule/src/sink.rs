@@ -17,6 +17,7 @@ pub(crate) static SINK: Primitive = Primitive {
     name: "sink",
     doc: "sink L [stop...]: the loop L around each block inside it (or around loops of the families named)",
     tag: Tag::Bitwise,
+    witness: None,
     apply,
 };
 

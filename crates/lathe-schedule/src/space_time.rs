@@ -21,6 +21,7 @@ pub(crate) static SPACE_TIME: Primitive = Primitive {
     doc: "space_time I [J] B+L... [depth]: the loops I and J are processing elements, and B travels along L (B-L: against it)",
     tag: Tag::Bitwise,
     apply,
+    witness: None,
 };
 
 /// An operand that travels.

@@ -2,7 +2,7 @@
 //! when `f` does not divide the extent). Order is kept.
 
 use crate::util::{arg, need_free, need_loop, number};
-use crate::{Primitive, Tag};
+use crate::{Primitive, Tag, Witness};
 use lathe_ir::tensor::{Expr, For, Kernel, Opaque, Stmt, loop_bounds, rename_vars, replace_loop};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,8 +11,17 @@ pub(crate) static SPLIT: Primitive = Primitive {
     name: "split",
     doc: "split L f: two loops, L.o over blocks of f iterations and L.i inside one",
     tag: Tag::Bitwise,
+    witness: Some(witness),
     apply,
 };
+
+fn witness(_: &Kernel, args: &[&str]) -> Option<Witness> {
+    let (var, f) = (arg(args, 0).ok()?, number(arg(args, 1).ok()?).ok()?);
+    let (o, i) = (format!("{var}.o"), format!("{var}.i"));
+    let whole = Expr::var(&o) * f + Expr::var(&i);
+    let after = [(&*o, Expr::var(var) / f), (&*i, Expr::var(var) % f)];
+    Some(Witness::new(&[(var, whole)], &after))
+}
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (var, f) = (arg(args, 0)?, number(arg(args, 1)?)?);

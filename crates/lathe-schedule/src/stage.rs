@@ -11,6 +11,7 @@ pub(crate) static STAGE: Primitive = Primitive {
     doc: "stage B S: what the block S reads of B goes through a temporary B.S",
     tag: Tag::Bitwise,
     apply,
+    witness: None,
 };
 
 /// The one element of a buffer that a block's values read.

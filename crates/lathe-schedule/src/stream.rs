@@ -19,6 +19,7 @@ pub(crate) static STREAM: Primitive = Primitive {
     doc: "stream T P Q [depth]: a process P computes the temporary T and sends it to the rest, the process Q",
     tag: Tag::Bitwise,
     apply,
+    witness: None,
 };
 
 /// Fixes the order of every loop around an access to a channel.

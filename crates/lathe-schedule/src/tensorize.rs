@@ -14,6 +14,7 @@ pub(crate) static TENSORIZE: Primitive = Primitive {
     name: "tensorize",
     doc: "tensorize L I: the loops of the family L are the instruction I",
     tag: Tag::Bitwise,
+    witness: None,
     apply,
 };
 

@@ -111,11 +111,13 @@ fn unsafe_code_stays_in_the_basement() {
 /// Crates that only compute.
 const PURE: &[&str] = &[
     "lathe-diagnostic",
+    "lathe-check",
     "lathe-symbolic",
     "lathe-machine",
     "lathe-ir",
     "lathe-ops",
     "lathe-schedule",
+    "lathe-verify",
     "lathe-rewrite",
     "lathe-codegen",
 ];

@@ -7,6 +7,7 @@ mod control;
 mod hardware;
 mod online;
 mod paged;
+mod proof;
 
 use std::path::Path;
 

@@ -1,0 +1,111 @@
+//! Integer polynomials: a constant plus coefficients of products of variables, exact or refused.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A polynomial over integer variables. Products of variables are kept apart as they are: whoever sums hypotheses sees
+/// them as one more unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term {
+    /// Coefficients (none 0) of sorted products; the empty product is the constant.
+    parts: BTreeMap<Vec<u32>, i128>,
+}
+
+impl Term {
+    /// A number.
+    pub fn constant(v: i128) -> Term {
+        Term::product(vec![], v)
+    }
+
+    /// A variable.
+    pub fn var(v: u32) -> Term {
+        Term::product(vec![v], 1)
+    }
+
+    /// A number times a product of variables, in any order.
+    pub fn product(mut vars: Vec<u32>, by: i128) -> Term {
+        vars.sort_unstable();
+        Term { parts: if by == 0 { BTreeMap::new() } else { BTreeMap::from([(vars, by)]) } }
+    }
+
+    /// The products and their coefficients; the empty product is the constant.
+    pub fn parts(&self) -> impl Iterator<Item = (&[u32], i128)> {
+        self.parts.iter().map(|(k, v)| (k.as_slice(), *v))
+    }
+
+    /// The value, when no variable is left.
+    pub fn as_constant(&self) -> Option<i128> {
+        match self.parts.len() {
+            0 => Some(0),
+            1 => self.parts.get(&vec![]).copied(),
+            _ => None,
+        }
+    }
+
+    /// The sum; `None` on overflow.
+    pub fn add(&self, o: &Term) -> Option<Term> {
+        self.add_scaled(o, 1)
+    }
+
+    /// The difference; `None` on overflow.
+    pub fn sub(&self, o: &Term) -> Option<Term> {
+        self.add_scaled(o, -1)
+    }
+
+    /// With a number added; `None` on overflow.
+    pub fn plus(&self, v: i128) -> Option<Term> {
+        self.add(&Term::constant(v))
+    }
+
+    /// With the other sign; `None` on overflow.
+    pub fn neg(&self) -> Option<Term> {
+        Term::default().sub(self)
+    }
+
+    /// With a multiple of another added; `None` on overflow.
+    pub fn add_scaled(&self, o: &Term, by: i128) -> Option<Term> {
+        let mut out = self.clone();
+        for (vars, c) in &o.parts {
+            out.put(vars, c.checked_mul(by)?)?;
+        }
+        Some(out)
+    }
+
+    /// The product; `None` on overflow.
+    pub fn mul(&self, o: &Term) -> Option<Term> {
+        let mut out = Term::default();
+        for (a, x) in &self.parts {
+            for (b, y) in &o.parts {
+                let mut vars = [a.as_slice(), b].concat();
+                vars.sort_unstable();
+                out.put(&vars, x.checked_mul(*y)?)?;
+            }
+        }
+        Some(out)
+    }
+
+    fn put(&mut self, vars: &[u32], c: i128) -> Option<()> {
+        let sum = self.parts.get(vars).copied().unwrap_or(0).checked_add(c)?;
+        match sum {
+            0 => self.parts.remove(vars),
+            _ => self.parts.insert(vars.to_vec(), sum),
+        };
+        Some(())
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.parts.is_empty() {
+            return write!(f, "0");
+        }
+        for (i, (vars, c)) in self.parts.iter().enumerate() {
+            let plus = if i > 0 { " + " } else { "" };
+            write!(f, "{plus}{c}")?;
+            for v in vars {
+                write!(f, "*v{v}")?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,95 @@
+//! The rule of an instruction: a nest is wrapped that is what the instruction's row says.
+
+use crate::Refusal;
+use crate::obligations::{Walk, differs};
+use crate::scope::{Env, Scope, exact};
+use lathe_check::Term;
+use lathe_ir::tensor::{Buffer, Expr, Node, Stmt, parse};
+use lathe_ir::{DType, Name};
+use lathe_schedule::INTRINSICS;
+
+impl Walk<'_> {
+    pub(crate) fn instruction(
+        &mut self,
+        s: &Scope,
+        ea: &Env,
+        name: &str,
+        inner: &Stmt,
+    ) -> Result<(), Refusal> {
+        let row = INTRINSICS.iter().find(|r| r.name == name);
+        let row = row.ok_or_else(|| Refusal::Differs(format!("no row says what '{name}' is")))?;
+        let row = parse(row.meaning).map_err(|e| Refusal::Differs(e.to_string()))?;
+        let (mut s, mut here, mut there) = (s.clone(), ea.clone(), Env::default());
+        let (mut zero_here, mut zero_there) = (ea.clone(), Env::default());
+        let (mut got, mut want) = (inner, row.body.first());
+        while let (Stmt::For(l), Some(Stmt::For(w))) = (got, want) {
+            if l.iter != w.iter || l.extent != w.extent || l.body.len() != 1 || w.body.len() != 1 {
+                return differs(format!("'{}' is not the loop '{}' of '{name}'", l.var, w.var));
+            }
+            let i = s.iteration(&l.var, &l.extent, &mut here)?;
+            there.vars.insert(w.var.clone(), i);
+            zero_here.vars.insert(l.var.clone(), Term::default());
+            zero_there.vars.insert(w.var.clone(), Term::default());
+            (got, want) = (&l.body[0], w.body.first());
+        }
+        let (Stmt::Store(got), Some(Stmt::Store(want))) = (got, want) else {
+            return differs(format!("the statement is not that of '{name}'"));
+        };
+        if got.reducer != want.reducer || got.targets.len() != 1 || want.targets.len() != 1 {
+            return differs(format!("the block '{}' is not that of '{name}'", got.name));
+        }
+        let mut operands = vec![(got.targets[0].clone(), want.targets[0].clone())];
+        pair(&got.values[0], &want.values[0], &mut operands)
+            .ok_or_else(|| Refusal::Differs(format!("'{}' does not compute what '{name}' does", got.name)))?;
+        let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
+        for (k, ((n, i), (m, j))) in operands.iter().enumerate() {
+            let (Some(b), Some(r)) = (self.world.buffers.get(n), row.buffer(m)) else {
+                return differs(format!("there is no buffer '{n}'"));
+            };
+            let narrow = matches!(b.dtype, DType::Int { signed: false, bits } if bits < 8);
+            if b.dtype != r.dtype && !(narrow && r.dtype == DType::U8) {
+                return differs(format!("'{n}' is no operand '{m}' of '{name}'"));
+            }
+            if k > 0 && home(n) == home(&operands[0].0.0) {
+                return differs(format!("'{n}' is read and written"));
+            }
+            if i.iter().any(|i| self.world.volatile(i)) {
+                return differs(format!("what is written picks an element of '{n}'"));
+            }
+            let at = |s: &mut Scope, b: &Buffer, i: &[Expr], env: &Env| -> Result<Term, Refusal> {
+                let i = i.iter().map(|i| s.term(i, env)).collect::<Result<Vec<_>, _>>()?;
+                s.address(b, &i)
+            };
+            let far = exact(at(&mut s, b, i, &here)?.sub(&at(&mut s, b, i, &zero_here)?))?;
+            let row_far = exact(at(&mut s, &r, j, &there)?.sub(&at(&mut s, &r, j, &zero_there)?))?;
+            // Distances in elements, those of packed codes in the bytes they stand in.
+            let (unit, row_unit) =
+                (Term::constant(b.dtype.bits().max(8).into()), Term::constant(r.dtype.bits().into()));
+            let (far, row_far) = (exact(far.mul(&row_unit))?, exact(row_far.mul(&unit))?);
+            self.equal(&s, &far, &row_far, &format!("elements of '{n}' lie as in '{m}' of '{name}'"))?;
+        }
+        Ok(())
+    }
+}
+
+type Element = (Name, Vec<Expr>);
+
+/// Matches an expression with a row's, whose loads are operands.
+fn pair(got: &Expr, want: &Expr, operands: &mut Vec<(Element, Element)>) -> Option<()> {
+    let same = match (&**got, &**want) {
+        (Node::Load(n, i), Node::Load(m, j)) => {
+            operands.push(((n.clone(), i.clone()), (m.clone(), j.clone())));
+            return Some(());
+        }
+        (Node::Int(..) | Node::Float(..), _) => return (got == want).then_some(()),
+        (Node::Unary(f, _), Node::Unary(g, _)) => f == g,
+        (Node::Binary(f, ..), Node::Binary(g, ..)) => f == g,
+        (Node::Select(..), Node::Select(..)) => true,
+        (Node::Cast(t, _), Node::Cast(u, _)) | (Node::Bitcast(t, _), Node::Bitcast(u, _)) => t == u,
+        _ => false,
+    };
+    if !same {
+        return None;
+    }
+    got.children().into_iter().zip(want.children()).try_for_each(|(x, y)| pair(x, y, operands).ok_or(())).ok()
+}

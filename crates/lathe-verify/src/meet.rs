@@ -1,0 +1,191 @@
+//! When two iterations meet: one writes what the other touches. The rule of lanes, and that of iterations exchanged.
+
+use crate::obligations::{Walk, differs};
+use crate::scope::{Env, Scope, exact};
+use crate::{Order, Refusal};
+use lathe_check::Term;
+use lathe_ir::tensor::{Buffer, Expr, For, Iter, Law, Node, Stmt, Store};
+use lathe_ir::{DType, Layout, Name};
+use lathe_schedule::Tag;
+
+/// What is around an access inside a loop's body.
+#[derive(Clone)]
+enum Around<'k> {
+    Loop(&'k For),
+    If(&'k Expr),
+}
+
+/// An access to a buffer inside a loop's body.
+struct Access<'k> {
+    buffer: Name,
+    index: Vec<Expr>,
+    /// The block, when it writes.
+    writes: Option<&'k Store>,
+    around: Vec<Around<'k>>,
+}
+
+/// All accesses to buffers that live longer than the statements.
+fn accesses<'k>(body: &'k [Stmt], around: &mut Vec<Around<'k>>, out: &mut Vec<Access<'k>>) {
+    let reads = |e: &Expr, around: &[Around<'k>], out: &mut Vec<Access<'k>>| {
+        e.visit(&mut |e| {
+            if let Node::Load(n, i) = &**e {
+                out.push(Access {
+                    buffer: n.clone(),
+                    index: i.clone(),
+                    writes: None,
+                    around: around.to_vec(),
+                });
+            }
+        });
+    };
+    let first = out.len();
+    for s in body {
+        match s {
+            Stmt::Alloc(_) => {}
+            Stmt::For(l) => {
+                reads(&l.extent, around, out);
+                around.push(Around::Loop(l));
+                accesses(&l.body, around, out);
+                around.pop();
+            }
+            Stmt::If(c, b) => {
+                reads(c, around, out);
+                around.push(Around::If(c));
+                accesses(b, around, out);
+                around.pop();
+            }
+            Stmt::Intrinsic(_, b) => accesses(b, around, out),
+            Stmt::Store(s) => {
+                s.values.iter().for_each(|v| reads(v, around, out));
+                for (n, i) in &s.targets {
+                    i.iter().for_each(|i| reads(i, around, out));
+                    let (buffer, index) = (n.clone(), i.clone());
+                    out.push(Access { buffer, index, writes: Some(s), around: around.clone() });
+                }
+            }
+        }
+    }
+    for s in body {
+        if let Stmt::Alloc(b) = s {
+            let mut at = 0;
+            out.retain(|a| {
+                at += 1;
+                at <= first || a.buffer != b.name
+            });
+        }
+    }
+}
+
+pub(crate) fn touches(body: &[Stmt], name: &str) -> usize {
+    let mut all = vec![];
+    accesses(body, &mut vec![], &mut all);
+    all.iter().filter(|a| &*a.buffer == name).count()
+}
+
+impl<'k> Walk<'k> {
+    pub(crate) fn lanes(&mut self, s: &Scope, ea: &Env, l: &'k For) -> Result<(), Refusal> {
+        if !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
+            return differs(format!("iterations of '{}' follow each other", l.var));
+        }
+        self.lanes = true;
+        let mut s = s.clone();
+        let (mut first, mut second) = (Env { apart: true, ..ea.clone() }, Env { apart: true, ..ea.clone() });
+        let i = s.iteration(&l.var, &l.extent, &mut first)?;
+        let j = s.iteration(&l.var, &l.extent, &mut second)?;
+        s.at_most(&exact(i.plus(1))?, &j)?;
+        self.apart(&s, &first, &second, &l.body, l.iter == Iter::Reduce && self.order == Order::Accumulated)
+    }
+
+    /// Two iterations of a body do not meet; accumulations may, where allowed.
+    pub(crate) fn apart(
+        &mut self,
+        s: &Scope,
+        first: &Env,
+        second: &Env,
+        body: &'k [Stmt],
+        accumulate: bool,
+    ) -> Result<(), Refusal> {
+        let mut all = vec![];
+        accesses(body, &mut vec![], &mut all);
+        for x in &all {
+            for y in &all {
+                let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
+                if (x.writes.is_none() && y.writes.is_none()) || home(&x.buffer) != home(&y.buffer) {
+                    continue;
+                }
+                if let (Some(b), Some(c)) = (x.writes, y.writes)
+                    && accumulate
+                    && b.name == c.name
+                    && b.reducer.is_some_and(|r| r.law == Law::Commutative)
+                    && b.targets.iter().all(|(_, i)| *i == b.targets[0].1)
+                    && x.buffer == y.buffer
+                {
+                    self.tag = self.tag.max(Tag::Reassociates);
+                    continue;
+                }
+                self.distinct(s, (x, first), (y, second))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Two accesses at two moments are to different elements.
+    fn distinct(&mut self, s: &Scope, x: (&Access, &Env), y: (&Access, &Env)) -> Result<(), Refusal> {
+        let mut s = s.clone();
+        let mut at = vec![];
+        for (access, env) in [x, y] {
+            let mut env = env.clone();
+            for a in &access.around {
+                match a {
+                    Around::Loop(l) => drop(s.iteration(&l.var, &l.extent, &mut env)?),
+                    Around::If(c) => condition(&mut s, c, &env)?,
+                }
+            }
+            at.push(access.index.iter().map(|i| s.term(i, &env)).collect::<Result<Vec<_>, _>>()?);
+        }
+        let about = match x.0.buffer == y.0.buffer {
+            true => format!("two iterations do not meet in '{}'", x.0.buffer),
+            false => format!("two iterations do not meet in '{}' and '{}'", x.0.buffer, y.0.buffer),
+        };
+        self.overlap(&mut s, (&x.0.buffer, &at[0]), (&y.0.buffer, &at[1]))?;
+        self.never(s, &about);
+        Ok(())
+    }
+
+    /// Adds the hypothesis that two elements share storage.
+    pub(crate) fn overlap(
+        &self,
+        s: &mut Scope,
+        x: (&Name, &[Term]),
+        y: (&Name, &[Term]),
+    ) -> Result<(), Refusal> {
+        let buffer = |n: &Name| {
+            self.world.buffers.get(n).ok_or_else(|| Refusal::Differs(format!("there is no buffer '{n}'")))
+        };
+        let (b, c) = (buffer(x.0)?, buffer(y.0)?);
+        if x.0 == y.0 && b.layout == Layout::dense(b.dtype, &b.shape) {
+            return x.1.iter().zip(y.1).try_for_each(|(i, j)| s.equal(i, j));
+        }
+        let (i, j) = (s.address(b, x.1)?, s.address(c, y.1)?);
+        let last = |t: &Term, b: &Buffer| exact(t.plus(i128::from(b.dtype.bits()) - 1));
+        s.at_most(&i, &last(&j, c)?)?;
+        s.at_most(&j, &last(&i, b)?)
+    }
+}
+
+/// Adds a condition that holds, as far as it is one on indices.
+fn condition(s: &mut Scope, c: &Expr, env: &Env) -> Result<(), Refusal> {
+    use lathe_ir::tensor::Binary::{Eq, Le, Lt};
+    if let Node::Binary(op @ (Lt | Le | Eq), x, y) = &**c
+        && s.world.dtype(x) == Some(DType::INDEX)
+        && !s.world.volatile(c)
+    {
+        let (x, y) = (s.term(x, env)?, s.term(y, env)?);
+        match op {
+            Lt => s.at_most(&exact(x.plus(1))?, &y)?,
+            Le => s.at_most(&x, &y)?,
+            _ => s.equal(&x, &y)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,402 @@
+//! What must hold for two programs to mean the same, computed from the two programs alone. This is trusted: it is one walk
+//! over both programs side by side, with one rule for each way in which they may differ.
+//!
+//! - **Nothing differs**: equal statements over equal iterations; an index that is written otherwise is an equation to
+//!   prove.
+//! - **Loops renamed** (`band`, here): nested loops before and after run the same body once for each other's iterations,
+//!   by an index map and its inverse (a witness); and either in the same order, or those pairs that are exchanged do not
+//!   meet.
+//! - **Lanes** (`meet.rs`): a loop goes to the lanes of a vector; no two iterations meet.
+//! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
+//!   operand, with the operands' elements as far apart as the row says.
+//! - **A cache** (`cache.rs`): what an iteration does to a buffer is done in a temporary: an image of the buffer
+//!   without repetition, all of it written first, copied out at the end.
+//!
+//! Two accesses meet when one writes what the other touches; accumulations of one block by a commutative reducer may change
+//! order, and then the tag says so. It is assumed that the program before runs: that its indices are inside its buffers
+//! (the outermost one up to its padding), that it reads nothing it has not written, and that dimensions are positive.
+
+use crate::cache::Cache;
+use crate::scope::{Env, Scope, World, exact};
+use crate::{Order, Refusal};
+use lathe_check::{Obligation, Term};
+use lathe_ir::tensor::{Buffer, Expr, Fact, For, Kernel, LANE, Node, SERIAL, Stmt, Store};
+use lathe_ir::{DType, Name};
+use lathe_schedule::{Tag, Witness};
+use std::collections::HashSet;
+
+/// An obligation with what it is about.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// What follows when its hypotheses contradict each other.
+    pub about: String,
+    /// The hypotheses.
+    pub obligation: Obligation,
+    /// Hints for the search.
+    pub(crate) cuts: Vec<Term>,
+}
+
+/// What must hold of two programs, and what it then means.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// All of these are to be proved.
+    pub obligations: Vec<Named>,
+    /// How results may differ.
+    pub tag: Tag,
+    /// What callers must promise in addition: storage that goes on behind its end.
+    pub assumes: Vec<String>,
+}
+
+/// Computes from two programs what must hold for them to mean the same, when iterations move as the witness says and keep
+/// this order; an error where nothing of the kind can be said. Neither hint is believed.
+pub fn claim(
+    before: &Kernel,
+    after: &Kernel,
+    witness: Option<&Witness>,
+    order: Order,
+) -> Result<Claim, Refusal> {
+    for k in [before, after] {
+        lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))?;
+        if lathe_ir::tensor::is_network(k) {
+            return differs("processes: what a pop gives depends on all pops before it");
+        }
+    }
+    let assumes = header(before, after)?;
+    let world = World::new(before, after)?;
+    let mut w = Walk {
+        before,
+        world: &world,
+        witness,
+        order,
+        cache: None,
+        lanes: false,
+        tag: Tag::Bitwise,
+        out: vec![],
+        seen: HashSet::new(),
+    };
+    let (scope, env) = (Scope::new(&world), Env::default());
+    w.list(&scope, &env, &env, &before.body, &after.body)?;
+    if !assumes.is_empty() && !w.lanes {
+        return differs("a promise on storage that no vector needs");
+    }
+    Ok(Claim { obligations: w.out, tag: w.tag, assumes })
+}
+
+pub(crate) fn differs<T>(message: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal::Differs(message.into()))
+}
+
+/// Compares all but the bodies; returns the promises on padding that are new.
+fn header(before: &Kernel, after: &Kernel) -> Result<Vec<String>, Refusal> {
+    if before.name != after.name || before.dims != after.dims || before.axes != after.axes {
+        return differs("the kernels' names, dimensions or axes differ");
+    }
+    if before.params.len() != after.params.len() {
+        return differs("the kernels' parameters differ in number");
+    }
+    let mut new = vec![];
+    for (b, a) in before.params.iter().zip(&after.params) {
+        if (&b.name, b.access, &b.bits, b.views.len()) != (&a.name, a.access, &a.bits, a.views.len()) {
+            return differs(format!("the parameters '{}' and '{}' differ", b.name, a.name));
+        }
+        for (b, a) in b.views.iter().zip(&a.views) {
+            let same = Buffer { facts: a.facts.clone(), ..b.clone() } == *a;
+            let more = a.facts.strip_prefix(b.facts.as_slice());
+            let Some(more) = more.filter(|_| same) else {
+                return differs(format!("the buffers '{}' and '{}' differ", b.name, a.name));
+            };
+            for f in more {
+                match f {
+                    Fact::Padded(d, m) => new.push(format!("dimension {d} of '{}' is padded to {m}", a.name)),
+                    _ => return differs(format!("'{}' promises something new", a.name)),
+                }
+            }
+        }
+    }
+    Ok(new)
+}
+
+/// The walk over both programs.
+pub(crate) struct Walk<'k> {
+    pub(crate) before: &'k Kernel,
+    pub(crate) world: &'k World,
+    witness: Option<&'k Witness>,
+    pub(crate) order: Order,
+    pub(crate) cache: Option<Cache<'k>>,
+    pub(crate) lanes: bool,
+    pub(crate) tag: Tag,
+    out: Vec<Named>,
+    seen: HashSet<Obligation>,
+}
+
+impl<'k> Walk<'k> {
+    fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>) {
+        if self.seen.insert(obligation.clone()) {
+            self.out.push(Named { about: about.to_string(), obligation, cuts });
+        }
+    }
+
+    /// What the scope says is impossible.
+    pub(crate) fn never(&mut self, s: Scope, about: &str) {
+        for side in &s.sides {
+            self.push("a divisor is positive", side.clone(), vec![]);
+        }
+        let cuts = s.cuts();
+        self.push(about, Obligation { facts: s.facts, choices: s.choices }, cuts);
+    }
+
+    /// `t <= 0` follows.
+    pub(crate) fn holds(&mut self, s: &Scope, t: &Term, about: &str) -> Result<(), Refusal> {
+        let mut s = s.clone();
+        s.fact(exact(t.neg().and_then(|t| t.plus(1)))?);
+        self.never(s, about);
+        Ok(())
+    }
+
+    /// `a = b` follows.
+    pub(crate) fn equal(&mut self, s: &Scope, a: &Term, b: &Term, about: &str) -> Result<(), Refusal> {
+        if a != b {
+            let mut s = s.clone();
+            let d = exact(a.sub(b))?;
+            s.choices.push(vec![vec![exact(d.plus(1))?], vec![exact(d.neg().and_then(|d| d.plus(1)))?]]);
+            self.never(s, about);
+        }
+        Ok(())
+    }
+
+    /// `0 <= t < n` follows.
+    pub(crate) fn inside(&mut self, s: &Scope, t: &Term, n: &Term, about: &str) -> Result<(), Refusal> {
+        self.holds(s, &exact(t.neg())?, about)?;
+        self.holds(s, &exact(t.sub(n).and_then(|t| t.plus(1)))?, about)
+    }
+
+    fn list(&mut self, s: &Scope, eb: &Env, ea: &Env, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
+        if self.cache.is_none() && b == a && eb == ea {
+            return Ok(());
+        }
+        if self.cache.is_none() && a.len() == b.len() + 2 {
+            return self.cached(s, eb, ea, b, a);
+        }
+        if a.len() != b.len() {
+            return differs(format!("{} statements become {}", b.len(), a.len()));
+        }
+        b.iter().zip(a).try_for_each(|(b, a)| self.statement(s, eb, ea, b, a))
+    }
+
+    pub(crate) fn statement(
+        &mut self,
+        s: &Scope,
+        eb: &Env,
+        ea: &Env,
+        b: &'k Stmt,
+        a: &'k Stmt,
+    ) -> Result<(), Refusal> {
+        match (b, a) {
+            (Stmt::Alloc(b), Stmt::Alloc(a)) if a == b => Ok(()),
+            (Stmt::Store(b), Stmt::Store(a)) => self.store(s, eb, ea, b, a),
+            (Stmt::If(c, b), Stmt::If(d, a)) => {
+                self.same(s, eb, ea, c, d, "if")?;
+                self.list(s, eb, ea, b, a)
+            }
+            (Stmt::Intrinsic(n, b), Stmt::Intrinsic(m, a)) if n == m => self.list(s, eb, ea, b, a),
+            (b, Stmt::Intrinsic(n, inner)) => {
+                let [inner] = inner.as_slice() else { return differs("an instruction is one statement") };
+                self.instruction(s, ea, n, inner)?;
+                self.statement(s, eb, ea, b, inner)
+            }
+            (Stmt::For(b), Stmt::For(a)) => self.loops(s, eb, ea, b, a),
+            _ => differs("a statement became one of another kind"),
+        }
+    }
+
+    fn store(&mut self, s: &Scope, eb: &Env, ea: &Env, b: &Store, a: &Store) -> Result<(), Refusal> {
+        let alike = b.name == a.name && b.reducer == a.reducer;
+        if !alike || b.targets.len() != a.targets.len() || b.values.len() != a.values.len() {
+            return differs(format!("the blocks '{}' and '{}' differ", b.name, a.name));
+        }
+        for ((n, i), (m, j)) in b.targets.iter().zip(&a.targets) {
+            self.element(s, eb, ea, (n, i), (m, j), &b.name)?;
+        }
+        b.values.iter().zip(&a.values).try_for_each(|(x, y)| self.same(s, eb, ea, x, y, &b.name))
+    }
+
+    /// Both elements hold the same.
+    fn element(
+        &mut self,
+        s: &Scope,
+        eb: &Env,
+        ea: &Env,
+        b: (&Name, &[Expr]),
+        a: (&Name, &[Expr]),
+        place: &str,
+    ) -> Result<(), Refusal> {
+        if self.cache.as_ref().is_none_or(|c| *b.0 != c.buffer) {
+            if b.0 != a.0 || b.1.len() != a.1.len() {
+                return differs(format!("'{place}' uses '{}' in place of '{}'", a.0, b.0));
+            }
+            return b.1.iter().zip(a.1).try_for_each(|(x, y)| self.same(s, eb, ea, x, y, place));
+        }
+        self.cached_element(s, eb, ea, b.1, a, place)
+    }
+
+    /// Both expressions have the same value.
+    fn same(
+        &mut self,
+        s: &Scope,
+        eb: &Env,
+        ea: &Env,
+        b: &Expr,
+        a: &Expr,
+        place: &str,
+    ) -> Result<(), Refusal> {
+        let (tb, ta) = (self.world.dtype(b), self.world.dtype(a));
+        let index = |e: &Expr| !matches!(&**e, Node::Load(..) | Node::Cast(..) | Node::Select(..));
+        if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && self.cache.is_none() {
+            let mut s = s.clone();
+            let (x, y) = (s.term(b, eb)?, s.term(a, ea)?);
+            return self.equal(&s, &x, &y, &format!("an index of '{place}' is the same"));
+        }
+        let alike = match (&**b, &**a) {
+            (Node::Load(n, i), Node::Load(m, j)) => return self.element(s, eb, ea, (n, i), (m, j), place),
+            (Node::Var(_), Node::Var(_)) => {
+                let mut s = s.clone();
+                let (x, y) = (s.term(b, eb)?, s.term(a, ea)?);
+                return self.equal(&s, &x, &y, &format!("an index of '{place}' is the same"));
+            }
+            (Node::Int(..) | Node::Float(..), _) => b == a,
+            (Node::Unary(f, _), Node::Unary(g, _)) => f == g,
+            (Node::Binary(f, ..), Node::Binary(g, ..)) => f == g,
+            (Node::Select(..), Node::Select(..)) => true,
+            (Node::Cast(t, _), Node::Cast(u, _)) | (Node::Bitcast(t, _), Node::Bitcast(u, _)) => t == u,
+            _ => false,
+        };
+        if !alike {
+            return differs(format!("'{place}' computes {a} in place of {b}"));
+        }
+        b.children().into_iter().zip(a.children()).try_for_each(|(x, y)| self.same(s, eb, ea, x, y, place))
+    }
+
+    fn loops(&mut self, s: &Scope, eb: &Env, ea: &Env, b: &'k For, a: &'k For) -> Result<(), Refusal> {
+        if let Some(w) = self.witness
+            && w.before.first() == Some(&b.var)
+            && w.after.first() == Some(&a.var)
+            && b != a
+        {
+            return self.band(s, eb, ea, b, a, w);
+        }
+        if b.var != a.var || b.iter != a.iter {
+            return differs(format!("the loops '{}' and '{}' differ", b.var, a.var));
+        }
+        self.same(s, eb, ea, &b.extent, &a.extent, &b.var)?;
+        if (&*b.level, &*a.level) == (SERIAL, LANE) {
+            self.lanes(s, ea, a)?;
+        } else if b.level != a.level {
+            return differs(format!("the loop '{}' goes from {} to {}", b.var, b.level, a.level));
+        }
+        let (mut s, mut eb, mut ea) = (s.clone(), eb.clone(), ea.clone());
+        let i = s.iteration(&a.var, &a.extent, &mut ea)?;
+        eb.vars.insert(b.var.clone(), i);
+        self.list(&s, &eb, &ea, &b.body, &a.body)
+    }
+
+    /// The loops of the witness, each the whole body of the one before it.
+    fn nest(&self, first: &'k For, names: &[Name]) -> Result<Vec<&'k For>, Refusal> {
+        let mut out = vec![first];
+        while out.len() < names.len() {
+            match out[out.len() - 1].body.as_slice() {
+                [Stmt::For(l)] => out.push(l),
+                _ => return differs(format!("'{}' is not around one loop", out[out.len() - 1].var)),
+            }
+        }
+        if out.iter().zip(names).any(|(l, n)| l.var != *n) {
+            return differs("the witness is about other loops");
+        }
+        if let Some(l) = out.iter().find(|l| self.world.volatile(&l.extent)) {
+            return differs(format!("the extent of '{}' may change", l.var));
+        }
+        Ok(out)
+    }
+
+    /// The iterations of one nest, mapped to another's by `map`: inside it. Returns where they land.
+    fn land(
+        &mut self,
+        s: &mut Scope,
+        from: &Env,
+        mut to: Env,
+        nest: &[&For],
+        map: &[Expr],
+        about: &str,
+    ) -> Result<(Vec<Term>, Env), Refusal> {
+        let mut places = vec![];
+        for (l, e) in nest.iter().zip(map) {
+            if self.world.volatile(e) {
+                return differs("the witness depends on what is written");
+            }
+            let (t, n) = (s.term(e, from)?, s.term(&l.extent, &to)?);
+            self.inside(s, &t, &n, about)?;
+            to.vars.insert(l.var.clone(), t.clone());
+            places.push(t);
+        }
+        Ok((places, to))
+    }
+
+    fn band(
+        &mut self,
+        s: &Scope,
+        eb: &Env,
+        ea: &Env,
+        b: &'k For,
+        a: &'k For,
+        w: &'k Witness,
+    ) -> Result<(), Refusal> {
+        if w.to_before.len() != w.before.len() || w.to_after.len() != w.after.len() {
+            return differs("the witness does not fit its loops");
+        }
+        let (b, a) = (self.nest(b, &w.before)?, self.nest(a, &w.after)?);
+        let kind = |l: &For| (l.iter, l.level.clone());
+        for l in &a {
+            let own = b.iter().find(|o| o.var == l.var).map_or(kind(b[0]), |o| kind(o));
+            let uniform = b.iter().all(|o| kind(o) == kind(b[0])) || b.iter().any(|o| o.var == l.var);
+            if !uniform || kind(l) != own {
+                return differs(format!("the loop '{}' is of another kind", l.var));
+            }
+        }
+        // Every iteration after is one before, and back.
+        let (mut sa, mut env_a) = (s.clone(), ea.clone());
+        let here =
+            a.iter().map(|l| sa.iteration(&l.var, &l.extent, &mut env_a)).collect::<Result<Vec<_>, _>>()?;
+        let about = "an iteration after is one before";
+        let (_, env_b) = self.land(&mut sa, &env_a, eb.clone(), &b, &w.to_before, about)?;
+        for (e, t) in w.to_after.iter().zip(&here) {
+            let back = sa.term(e, &env_b)?;
+            self.equal(&sa, &back, t, "the way back leads to the same iteration after")?;
+        }
+        let (mut sb, mut there) = (s.clone(), eb.clone());
+        let from =
+            b.iter().map(|l| sb.iteration(&l.var, &l.extent, &mut there)).collect::<Result<Vec<_>, _>>()?;
+        let about = "an iteration before is one after";
+        let (_, again) = self.land(&mut sb, &there, ea.clone(), &a, &w.to_after, about)?;
+        for (e, t) in w.to_before.iter().zip(&from) {
+            let back = sb.term(e, &again)?;
+            self.equal(&sb, &back, t, "the way back leads to the same iteration before")?;
+        }
+        // Two iterations after whose order before was the other one.
+        let mut so = s.clone();
+        let pair = |so: &mut Scope| -> Result<(Env, Vec<Term>, Vec<Term>), Refusal> {
+            let mut env = Env { apart: true, ..ea.clone() };
+            let at =
+                a.iter().map(|l| so.iteration(&l.var, &l.extent, &mut env)).collect::<Result<Vec<_>, _>>()?;
+            let old = w.to_before.iter().map(|e| so.term(e, &env)).collect::<Result<Vec<_>, _>>()?;
+            Ok((env, at, old))
+        };
+        let (first, second) = (pair(&mut so)?, pair(&mut so)?);
+        so.precedes(&first.1, &second.1)?;
+        so.precedes(&second.2, &first.2)?;
+        let body = &a[a.len() - 1].body;
+        match self.order {
+            Order::Kept => self.never(so, "the order is kept"),
+            order => self.apart(&so, &first.0, &second.0, body, order == Order::Accumulated)?,
+        }
+        self.list(&sa, &env_b, &env_a, &b[b.len() - 1].body, body)
+    }
+}

@@ -1,0 +1,345 @@
+//! From index expressions to polynomials with hypotheses: every division becomes a quotient and a remainder with what
+//! defines them, every minimum a variable with its cases, everything else that is no arithmetic an unknown named by what
+//! it is.
+//!
+//! Index arithmetic is that of the integers: that addresses fit 64 bits is assumed, as everywhere in the compiler.
+
+use crate::Refusal;
+use lathe_check::{Obligation, Term};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Kernel, Node, Stmt, expr_type, for_each};
+use lathe_ir::{DType, Int, Name};
+use std::collections::{HashMap, HashSet};
+
+/// What both programs say of names.
+pub(crate) struct World {
+    /// Every buffer of either program.
+    pub buffers: HashMap<Name, Buffer>,
+    /// The allocation of each view of a parameter.
+    pub home: HashMap<Name, Name>,
+    /// Buffers that either program writes, and other views of the same storage.
+    written: HashSet<Name>,
+    dims: Vec<Name>,
+}
+
+impl World {
+    pub fn new(before: &Kernel, after: &Kernel) -> Result<World, Refusal> {
+        let mut w = World {
+            buffers: HashMap::new(),
+            home: HashMap::new(),
+            written: HashSet::new(),
+            dims: before.dims.clone(),
+        };
+        let (mut written, mut twice): (HashSet<Name>, Option<Name>) = Default::default();
+        for k in [after, before] {
+            for p in &k.params {
+                for v in &p.views {
+                    w.home.insert(v.name.clone(), p.name.clone());
+                    w.buffers.insert(v.name.clone(), v.clone());
+                }
+            }
+            for_each(&k.body, &mut |s| match s {
+                Stmt::Alloc(b) => {
+                    let other = w.buffers.insert(b.name.clone(), (**b).clone());
+                    if other.is_some_and(|o| o != **b) {
+                        twice = Some(b.name.clone());
+                    }
+                }
+                Stmt::Store(s) => written.extend(s.targets.iter().map(|(n, _)| n.clone())),
+                _ => {}
+            });
+        }
+        let homes: HashSet<&Name> = written.iter().filter_map(|n| w.home.get(n)).collect();
+        let others = w.home.iter().filter(|(_, p)| homes.contains(p)).map(|(n, _)| n.clone());
+        w.written = others.chain(written.iter().cloned()).collect();
+        match twice {
+            Some(n) => Err(Refusal::Differs(format!("'{n}' is declared in two ways"))),
+            None => Ok(w),
+        }
+    }
+
+    pub fn dtype(&self, e: &Expr) -> Option<DType> {
+        expr_type(e, &|n| self.buffers.get(n).map(|b| b.dtype))
+    }
+
+    /// Whether a value depends on when it is computed.
+    pub fn volatile(&self, e: &Expr) -> bool {
+        let mut found = false;
+        e.visit(&mut |e| found |= matches!(&**e, Node::Load(n, _) if self.written.contains(n)));
+        found
+    }
+}
+
+/// What loop variables stand for, in one program at one moment.
+#[derive(Clone, Default, PartialEq)]
+pub(crate) struct Env {
+    pub vars: HashMap<Name, Term>,
+    /// Whether other moments are talked of too: then each load of what is written is an unknown of its own.
+    pub apart: bool,
+}
+
+/// Hypotheses in the making.
+#[derive(Clone)]
+pub(crate) struct Scope<'w> {
+    pub world: &'w World,
+    pub facts: Vec<Term>,
+    pub choices: Vec<Vec<Vec<Term>>>,
+    /// Quotients with their dividends and divisors: hints for the search.
+    quotients: Vec<(Term, Term, Term)>,
+    /// What must hold besides: that divisors are positive.
+    pub sides: Vec<Obligation>,
+    atoms: HashMap<String, u32>,
+    count: u32,
+}
+
+pub(crate) fn exact(t: Option<Term>) -> Result<Term, Refusal> {
+    t.ok_or_else(|| Refusal::Differs("the numbers are too large".into()))
+}
+
+fn gcd(a: i128, b: i128) -> i128 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+impl<'w> Scope<'w> {
+    pub fn new(world: &'w World) -> Scope<'w> {
+        Scope {
+            world,
+            facts: vec![],
+            choices: vec![],
+            quotients: vec![],
+            sides: vec![],
+            atoms: HashMap::new(),
+            count: 0,
+        }
+    }
+
+    /// A variable of which nothing is known.
+    pub fn fresh(&mut self) -> Term {
+        self.count += 1;
+        Term::var(self.count - 1)
+    }
+
+    /// The unknown of a name, and whether it is new.
+    fn atom(&mut self, key: String) -> (Term, bool) {
+        if let Some(v) = self.atoms.get(&key) {
+            return (Term::var(*v), false);
+        }
+        self.atoms.insert(key, self.count);
+        (self.fresh(), true)
+    }
+
+    /// `t <= 0`.
+    pub fn fact(&mut self, t: Term) {
+        self.facts.push(t);
+    }
+
+    /// `a <= b`.
+    pub fn at_most(&mut self, a: &Term, b: &Term) -> Result<(), Refusal> {
+        let t = exact(a.sub(b))?;
+        self.fact(t);
+        Ok(())
+    }
+
+    /// `a = b`.
+    pub fn equal(&mut self, a: &Term, b: &Term) -> Result<(), Refusal> {
+        self.at_most(a, b)?;
+        self.at_most(b, a)
+    }
+
+    /// A fresh iteration of a loop, bound to its variable; its extent is a hypothesis where it does not change.
+    pub fn iteration(&mut self, var: &Name, extent: &Expr, env: &mut Env) -> Result<Term, Refusal> {
+        let i = self.fresh();
+        self.fact(exact(i.neg())?);
+        if !self.world.volatile(extent) {
+            let n = self.term(extent, env)?;
+            self.at_most(&exact(i.plus(1))?, &n)?;
+        }
+        env.vars.insert(var.clone(), i.clone());
+        Ok(i)
+    }
+
+    /// The polynomial of an index expression.
+    pub fn term(&mut self, e: &Expr, env: &Env) -> Result<Term, Refusal> {
+        match &**e {
+            Node::Int(v, DType::INDEX) => Ok(Term::constant((*v).into())),
+            Node::Var(n) => match env.vars.get(n) {
+                Some(t) => Ok(t.clone()),
+                None if self.world.dims.contains(n) => {
+                    let (t, new) = self.atom(format!("dim {n:?}"));
+                    if new {
+                        self.at_most(&Term::constant(1), &t)?;
+                    }
+                    Ok(t)
+                }
+                None => Err(Refusal::Differs(format!("'{n}' has no meaning here"))),
+            },
+            Node::Binary(op, x, y) if self.world.dtype(e) == Some(DType::INDEX) => {
+                let (x, y) = (self.term(x, env)?, self.term(y, env)?);
+                match op {
+                    Binary::Add => exact(x.add(&y)),
+                    Binary::Sub => exact(x.sub(&y)),
+                    Binary::Mul => exact(x.mul(&y)),
+                    Binary::Div => Ok(self.divide(&x, &y)?.0),
+                    Binary::Rem => Ok(self.divide(&x, &y)?.1),
+                    Binary::Min => self.extreme("min", &x, &y, 1),
+                    Binary::Max => self.extreme("max", &x, &y, -1),
+                    _ => self.unknown(e, env),
+                }
+            }
+            _ => self.unknown(e, env),
+        }
+    }
+
+    /// The polynomial of a shape or stride.
+    pub fn int(&mut self, i: &Int) -> Result<Term, Refusal> {
+        self.term(&Expr::from(i), &Env::default())
+    }
+
+    fn unknown(&mut self, e: &Expr, env: &Env) -> Result<Term, Refusal> {
+        let key = self.key(e, env)?;
+        Ok(self.atom(key).0)
+    }
+
+    /// What an expression is, indices in normal form.
+    fn key(&mut self, e: &Expr, env: &Env) -> Result<String, Refusal> {
+        let op = match &**e {
+            Node::Int(v, t) => format!("{v} {t}"),
+            Node::Float(bits, t) => format!("{bits} {t}"),
+            Node::Var(_) => return Ok(self.term(e, env)?.to_string()),
+            Node::Unary(op, _) => op.name().to_string(),
+            Node::Binary(op, ..) => format!("{op:?}"),
+            Node::Select(..) => "select".into(),
+            Node::Cast(t, _) => format!("cast {t}"),
+            Node::Bitcast(t, _) => format!("bitcast {t}"),
+            Node::Load(n, _) if env.apart && self.world.written.contains(n) => {
+                self.count += 1;
+                format!("load {n:?} then {}", self.count)
+            }
+            Node::Load(n, _) => format!("load {n:?}"),
+        };
+        let mut out = format!("{op}(");
+        for c in e.children() {
+            let arithmetic =
+                matches!(&**c, Node::Binary(..) | Node::Int(..)) && self.world.dtype(c) == Some(DType::INDEX);
+            out += &if arithmetic { self.term(c, env)?.to_string() } else { self.key(c, env)? };
+            out += ", ";
+        }
+        Ok(out + ")")
+    }
+
+    /// Quotient and remainder: `x = q*m + r` with `0 <= r < m`.
+    pub fn divide(&mut self, x: &Term, m: &Term) -> Result<(Term, Term), Refusal> {
+        let (mut whole, mut rest) = (Term::default(), x.clone());
+        match m.as_constant() {
+            Some(c) if c <= 0 => {
+                return Err(Refusal::Differs("a division by a number that is not positive".into()));
+            }
+            // Whole multiples come out of a quotient by a number.
+            Some(c) => {
+                rest = Term::default();
+                for (vars, v) in x.parts() {
+                    let (to, by) = if v % c == 0 { (&mut whole, v / c) } else { (&mut rest, v) };
+                    *to = exact(to.add(&Term::product(vars.to_vec(), by)))?;
+                }
+                if let Some(v) = rest.as_constant() {
+                    let q = exact(whole.plus(v.div_euclid(c)))?;
+                    return Ok((q, Term::constant(v.rem_euclid(c))));
+                }
+                // floor(g*x / g*c) = floor(x / c), and the remainder is g times as large.
+                let g = rest.parts().fold(c, |g, (_, v)| gcd(g, (v % c).abs()));
+                if g > 1 {
+                    let less: Option<Term> = rest.parts().try_fold(Term::default(), |sum, (vars, v)| {
+                        sum.add(&Term::product(vars.to_vec(), v / g))
+                    });
+                    let (q, r) = self.divide(&exact(less)?, &Term::constant(c / g))?;
+                    return Ok((exact(whole.add(&q))?, exact(r.mul(&Term::constant(g)))?));
+                }
+            }
+            None => {
+                let mut facts = self.facts.clone();
+                facts.push(m.clone());
+                self.sides.push(Obligation { facts, choices: self.choices.clone() });
+            }
+        }
+        let (q, new) = self.atom(format!("{rest} / {m}"));
+        let (r, _) = self.atom(format!("{rest} % {m}"));
+        if new {
+            let sum = exact(q.mul(m).and_then(|p| p.add(&r)))?;
+            self.equal(&sum, &rest)?;
+            self.fact(exact(r.neg())?);
+            self.at_most(&exact(r.plus(1))?, m)?;
+            self.quotients.push((q.clone(), rest, m.clone()));
+        }
+        Ok((exact(whole.add(&q))?, r))
+    }
+
+    /// The least (`sign` 1) or greatest (-1) of two.
+    fn extreme(&mut self, name: &str, x: &Term, y: &Term, sign: i128) -> Result<Term, Refusal> {
+        if let Some(d) = exact(x.sub(y))?.as_constant() {
+            return Ok(if d * sign <= 0 { x.clone() } else { y.clone() });
+        }
+        let (e, new) = self.atom(format!("{name} {x}, {y}"));
+        if new {
+            let below =
+                |t: &Term| exact(Term::default().add_scaled(&e, sign).and_then(|e| e.add_scaled(t, -sign)));
+            let (dx, dy) = (below(x)?, below(y)?);
+            let cases = vec![vec![exact(dx.neg())?], vec![exact(dy.neg())?]];
+            self.fact(dx);
+            self.fact(dy);
+            self.choices.push(cases);
+        }
+        Ok(e)
+    }
+
+    /// The first tuple comes before the second, in the order of nested loops.
+    pub fn precedes(&mut self, a: &[Term], b: &[Term]) -> Result<(), Refusal> {
+        let mut cases = vec![];
+        for d in 0..a.len() {
+            let mut case = vec![exact(a[d].sub(&b[d]).and_then(|t| t.plus(1)))?];
+            for e in 0..d {
+                case.extend([exact(a[e].sub(&b[e]))?, exact(b[e].sub(&a[e]))?]);
+            }
+            cases.push(case);
+        }
+        self.choices.push(cases);
+        Ok(())
+    }
+
+    /// Terms whose sign may decide: each quotient beside what its dividend says it is, and beside the others.
+    pub fn cuts(&self) -> Vec<Term> {
+        let mut out = vec![];
+        for (i, (q, x, m)) in self.quotients.iter().enumerate() {
+            let divisor = m.parts().next().map(|(vars, _)| vars);
+            let mut whole = Term::default();
+            for (vars, c) in x.parts() {
+                if let [a, b] = vars
+                    && let Some([d]) = divisor
+                    && (d == a || d == b)
+                {
+                    let other = if d == a { *b } else { *a };
+                    whole = whole.add(&Term::product(vec![other], c)).unwrap_or_default();
+                }
+            }
+            out.extend(q.sub(&whole));
+            let alike = |n: &Term| m == n || (m.as_constant().is_some() && n.as_constant().is_some());
+            out.extend(self.quotients[..i].iter().filter(|(.., n)| alike(n)).filter_map(|(p, ..)| q.sub(p)));
+        }
+        out
+    }
+
+    /// The bit address of an element.
+    pub fn address(&mut self, b: &Buffer, index: &[Term]) -> Result<Term, Refusal> {
+        let mut sum = self.int(&b.layout.offset)?;
+        for t in &b.layout.terms {
+            let mut i = index[t.dim].clone();
+            if t.div != 1 {
+                i = self.divide(&i, &Term::constant(t.div.into()))?.0;
+            }
+            if let Some(m) = t.modulo {
+                i = self.divide(&i, &Term::constant(m.into()))?.1;
+            }
+            let stride = self.int(&t.stride)?;
+            sum = exact(i.mul(&stride).and_then(|p| sum.add(&p)))?;
+        }
+        Ok(sum)
+    }
+}

@@ -1,0 +1,68 @@
+//! Every step of the proved primitives in the file tests of schedules has a certificate, whose text says all its proofs.
+
+use lathe_check::Proof;
+use lathe_ir::tensor::parse;
+use lathe_schedule::{Schedule, Tag};
+use lathe_verify::{PROVED, Prover, Refusal, check, claim, report};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+#[test]
+fn steps_of_the_file_tests_are_certified() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-rewrite/tests/files/schedule");
+    let (mut prover, mut counts) = (Prover::default(), BTreeMap::new());
+    for file in std::fs::read_dir(folder).expect("the folder can be read") {
+        let text = std::fs::read_to_string(file.expect("an entry").path()).expect("the file can be read");
+        for case in text.split("# test: schedule\n").skip(1) {
+            let parts: Vec<&str> = case.split("\n----\n").collect();
+            let Ok(s) = Schedule::replay(parse(parts[0]).expect("a kernel"), parts[1]) else { continue };
+            for ((step, result), applied) in report(&s, &mut prover).into_iter().zip(s.steps()) {
+                let name = step.split_whitespace().next().expect("a name").to_string();
+                match result {
+                    Ok(c) => {
+                        for p in &c.proofs {
+                            assert_eq!(p.to_string().parse::<Proof>().as_ref(), Ok(p), "{step}");
+                        }
+                        *counts.entry(name).or_insert(0) += 1;
+                    }
+                    Err(Refusal::Unproved(_)) => assert!(!PROVED.contains(&&*name)),
+                    Err(e) => panic!("{step}: {e}\n{}\n{}", applied.before, applied.after),
+                }
+            }
+        }
+    }
+    println!("{counts:?}");
+    for name in PROVED {
+        assert!(counts.get(name).is_some_and(|n| *n >= 2), "{name}: {counts:?}");
+    }
+}
+
+#[test]
+fn tags_and_promises_are_found() {
+    let k = parse(
+        "kernel f(n) {
+  in x: f32[n, 40]
+  out y: f32[n]
+  for i in n spatial serial {
+    Z: y[i] = 0f32
+    for k in 40 reduce serial {
+      S: y[i] sum = x[i, k]
+    }
+  }
+}",
+    )
+    .expect("a kernel");
+    let s = Schedule::replay(k, "split k 16\nvectorize k.i").expect("it applies");
+    let mut prover = Prover::default();
+    let tags: Vec<(Tag, Vec<String>)> = s
+        .steps()
+        .iter()
+        .map(|s| {
+            let c = prover.certify(&s.before, &s.after, &s.step).expect("a certificate");
+            let claimed = claim(&s.before, &s.after, c.witness.as_ref(), c.order).expect("a rule");
+            (check(&s.before, &s.after, &c).expect("sound"), claimed.assumes)
+        })
+        .collect();
+    let padded = vec!["dimension 1 of 'x' is padded to 16".to_string()];
+    assert_eq!(tags, [(Tag::Bitwise, vec![]), (Tag::Reassociates, padded)]);
+}

@@ -1,0 +1,360 @@
+//! Wrong steps: programs, a step of theirs, and what is wrong in the program after it.
+
+/// How it is known that a wrong step is wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Seen {
+    /// The interpreter computes something else, or finds an index outside.
+    Run,
+    /// It does when the lanes' iterations run in another order, or side by side.
+    Lanes,
+    /// It does when the instruction's meaning runs in place of what it wraps.
+    Instruction,
+}
+
+/// A wrong step.
+pub struct Mutant {
+    /// What is wrong.
+    pub what: &'static str,
+    pub before: &'static str,
+    /// The step it pretends to be; hints of how iterations move are taken from it and from `others`.
+    pub step: &'static str,
+    /// Changes of the text of the program after the step (of the one before where the step itself is refused).
+    pub changes: &'static [(&'static str, &'static str)],
+    /// Further hints: what the loops before are after (a variable and an index each), and the other way round.
+    pub hint: Option<(&'static [(&'static str, &'static str)], &'static [(&'static str, &'static str)])>,
+    pub seen: Seen,
+}
+
+const SQUARE: &str = "kernel f(n) {
+  in x: f32[n]
+  out y: f32[n]
+  for i in n spatial serial {
+    S: y[i] = x[i] * x[i]
+  }
+}";
+
+const SHIFT: &str = "kernel f() {
+  in x: f32[64]
+  out y: f32[64]
+  for i in 64 spatial serial {
+    S: y[i] = x[i] + 1f32
+  }
+}";
+
+const SUM: &str = "kernel f(n) {
+  in x: f32[n, 20]
+  out y: f32[n]
+  for i in n spatial serial {
+    Z: y[i] = 0f32
+    for k in 20 reduce serial {
+      S: y[i] sum = x[i, k]
+    }
+  }
+}";
+
+const RECURRENCE: &str = "kernel f() {
+  in x: f32[64]
+  inout y: f32[65]
+  for i in 64 scan serial {
+    S: y[i + 1] = y[i] * 0.5f32 + x[i]
+  }
+}";
+
+const PLANE: &str = "kernel f(n) {
+  in x: f32[n, 8]
+  out y: f32[n, 8]
+  for i in n spatial serial {
+    for j in 8 spatial serial {
+      S: y[i, j] = x[i, j] + 1f32
+    }
+  }
+}";
+
+const MATRIX: &str = "kernel f(n, m) {
+  in x: f32[n, m]
+  out y: f32[n, m]
+  for i in n spatial serial {
+    for j in m spatial serial {
+      S: y[i, j] = x[i, j] + 1f32
+    }
+  }
+}";
+
+const SLANTED: &str = "kernel f() {
+  inout y: f32[9, 9]
+  for i in 8 sequential serial {
+    for j in 8 sequential serial {
+      S: y[i + 1, j] = y[i, j + 1] * 0.5f32 + 1f32
+    }
+  }
+}";
+
+/// The same with a mark that is not true, which the primitive believes.
+const SLANTED_SPATIAL: &str = "kernel f() {
+  inout y: f32[9, 9]
+  for i in 8 spatial serial {
+    for j in 8 spatial serial {
+      S: y[i + 1, j] = y[i, j + 1] * 0.5f32 + 1f32
+    }
+  }
+}";
+
+const LAST_WINS: &str = "kernel f() {
+  in x: f32[4, 4]
+  out y: f32[7]
+  for i in 4 sequential serial {
+    for j in 4 sequential serial {
+      S: y[i + j] = x[i, j]
+    }
+  }
+}";
+
+const CARRIED: &str = "kernel f() {
+  in x: f32[16]
+  inout y: f32[17]
+  for i in 16 spatial serial {
+    S: y[i + 1] = y[i] * 0.5f32 + x[i]
+  }
+}";
+
+const STENCIL: &str = "kernel f() {
+  inout y: f32[17]
+  for i in 16 spatial serial {
+    S: y[i] = y[i] + y[i + 1]
+  }
+}";
+
+/// What `split; reverse_compute_at; vectorize` left in a mature compiler: each step alone is right, but the tile of a block
+/// is shared by all blocks.
+const SHARED_TILE: &str = "kernel f() {
+  in x: f32[64]
+  out y: f32[64]
+  alloc t: f32[4] on workspace
+  for o in 16 spatial serial {
+    for a in 4 spatial serial {
+      T: t[(o * 4 + a) % 4] = x[o * 4 + a]
+    }
+    for b in 4 spatial serial {
+      S: y[o * 4 + b] = t[(o * 4 + b) % 4] + 1f32
+    }
+  }
+}";
+
+const SCATTER: &str = "kernel f(n) {
+  in x: f32[n]
+  in at: i32[n]
+  out y: f32[n]
+  for i in n spatial serial {
+    S: y[index(at[i])] = x[i]
+  }
+}";
+
+const PREFIX: &str = "kernel f() {
+  in x: f32[16]
+  inout y: f32[1]
+  out z: f32[16]
+  for i in 16 reduce serial {
+    S: y[0] sum = x[i]
+    T: z[i] = y[0]
+  }
+}";
+
+const BYTES: &str = "kernel f() {
+  in w: u8[2, 16, 4]
+  in x: i8[2, 4]
+  out y: i32[2, 16]
+  for i in 2 spatial serial {
+    for l in 16 spatial serial {
+      for b in 4 reduce serial {
+        S: y[i, l] sum = i32(w[i, l, b]) * i32(x[i, b])
+      }
+    }
+  }
+}";
+
+const TILE: &str = "kernel f(n) {
+  in x: f32[n, 64]
+  out y: f32[n, 64]
+  for i in n spatial serial {
+    for o in 4 spatial serial {
+      for j in 16 spatial serial {
+        A: y[i, o * 16 + j] = x[i, o * 16 + j] * 2f32
+      }
+      for k in 16 spatial serial {
+        B: y[i, o * 16 + k] = y[i, o * 16 + k] + 1f32
+      }
+    }
+  }
+}";
+
+const fn plain(
+    what: &'static str,
+    before: &'static str,
+    step: &'static str,
+    changes: &'static [(&'static str, &'static str)],
+) -> Mutant {
+    Mutant { what, before, step, changes, hint: None, seen: Seen::Run }
+}
+
+const fn lanes(
+    what: &'static str,
+    before: &'static str,
+    step: &'static str,
+    changes: &'static [(&'static str, &'static str)],
+) -> Mutant {
+    Mutant { what, before, step, changes, hint: None, seen: Seen::Lanes }
+}
+
+const fn instruction(what: &'static str, changes: &'static [(&'static str, &'static str)]) -> Mutant {
+    Mutant { what, before: BYTES, step: "tensorize l dpbusd", changes, hint: None, seen: Seen::Instruction }
+}
+
+/// The table.
+pub const MUTANTS: &[Mutant] = &[
+    Mutant {
+        what: "split: the index of another factor",
+        hint: Some((&[("i", "i.o * 3 + i.i")], &[("i.o", "i / 3"), ("i.i", "i % 3")])),
+        ..plain("", SQUARE, "split i 4", &[("i.o * 4 + i.i", "i.o * 3 + i.i")])
+    },
+    plain("split: no guard of the last block", SQUARE, "split i 4", &[("min(n - i.o * 4, 4)", "4")]),
+    plain("split: a block is one shorter", SQUARE, "split i 4", &[("i.o * 4, 4)", "i.o * 4, 3)")]),
+    plain("split: the last block is missing", SQUARE, "split i 4", &[("(n + 3) / 4", "n / 4")]),
+    plain(
+        "split: the next element is read",
+        SQUARE,
+        "split i 4",
+        &[("* x[i.o * 4 + i.i]", "* x[i.o * 4 + i.i + 1]")],
+    ),
+    plain(
+        "split: the next element is written",
+        SQUARE,
+        "split i 4",
+        &[("y[i.o * 4 + i.i]", "y[i.o * 4 + i.i + 1]")],
+    ),
+    plain("split: a block too many", SHIFT, "split i 16", &[("i.o in 4", "i.o in 5")]),
+    Mutant {
+        what: "split: blocks overlap",
+        hint: Some((&[("i", "i.o * 15 + i.i")], &[("i.o", "i / 15"), ("i.i", "i % 15")])),
+        ..plain("", SHIFT, "split i 16", &[("i.o * 16", "i.o * 15")])
+    },
+    Mutant {
+        what: "split: the loops' parts are exchanged",
+        hint: Some((&[("i", "i.i * 16 + i.o")], &[("i.o", "i % 16"), ("i.i", "i / 16")])),
+        ..plain("", SHIFT, "split i 16", &[("i.o * 16 + i.i", "i.i * 16 + i.o")])
+    },
+    plain("split: another value", SHIFT, "split i 16", &[("1f32", "2f32")]),
+    plain("split: a sum without guard", SUM, "split k 6", &[("min(20 - k.o * 6, 6)", "6")]),
+    plain("split: another reducer", SUM, "split k 6", &[("sum =", "max =")]),
+    plain("split: the sum begins anew in each block", SUM, "split k 6", &[("S: y[i] sum = ", "S: y[i] = ")]),
+    Mutant {
+        what: "split: blocks of a recurrence run backwards",
+        hint: Some((&[("i", "i.o * 16 + (15 - i.i)")], &[("i.o", "i / 16"), ("i.i", "15 - i % 16")])),
+        ..plain("", RECURRENCE, "split i 16", &[("i.o * 16 + i.i", "i.o * 16 + (15 - i.i)")])
+    },
+    plain("fuse: the remainder by another number", PLANE, "fuse i j", &[("i.f % 8", "i.f % 7")]),
+    plain(
+        "fuse: quotient and remainder exchanged",
+        PLANE,
+        "fuse i j",
+        &[("i.f / 8, i.f % 8", "i.f % 8, i.f / 8")],
+    ),
+    plain("fuse: one iteration less", PLANE, "fuse i j", &[("n * 8 spatial", "n * 8 - 1 spatial")]),
+    plain("fuse: a row too many", PLANE, "fuse i j", &[("n * 8 spatial", "n * 8 + 8 spatial")]),
+    Mutant {
+        what: "fuse: the quotient by the other extent",
+        hint: Some((&[("i", "i.f % n"), ("j", "i.f / n")], &[("i.f", "j * n + i")])),
+        ..plain("", MATRIX, "fuse i j", &[("i.f / m", "i.f / n")])
+    },
+    Mutant {
+        what: "interchange: iterations that depend on each other",
+        hint: Some((&[("i", "i"), ("j", "j")], &[("j", "j"), ("i", "i")])),
+        ..plain(
+            "",
+            SLANTED,
+            "",
+            &[("for i in", "for q in"), ("for j in", "for i in"), ("for q in", "for j in")],
+        )
+    },
+    plain("interchange: loops marked spatial that are not", SLANTED_SPATIAL, "interchange i", &[]),
+    Mutant {
+        what: "interchange: the last of several writes",
+        hint: Some((&[("i", "i"), ("j", "j")], &[("j", "j"), ("i", "i")])),
+        ..plain(
+            "",
+            LAST_WINS,
+            "",
+            &[("for i in", "for q in"), ("for j in", "for i in"), ("for q in", "for j in")],
+        )
+    },
+    plain("interchange: the wrong extents", PLANE, "interchange i", &[("in n spatial", "in 8 spatial")]),
+    lanes("vectorize: a carried dependence", CARRIED, "vectorize i", &[]),
+    lanes("vectorize: what the next iteration overwrites", STENCIL, "vectorize i", &[]),
+    lanes("vectorize: a tile that blocks share", SHARED_TILE, "vectorize o", &[]),
+    lanes("vectorize: writes to the same place", SCATTER, "vectorize i", &[]),
+    lanes("vectorize: a sum that is read on the way", PREFIX, "vectorize i", &[]),
+    lanes("vectorize: iterations that follow each other", RECURRENCE, "", &[("scan serial", "scan lane")]),
+    plain(
+        "tensorize: the next row's weights",
+        BYTES,
+        "tensorize l dpbusd",
+        &[("w[i, l, b]", "w[i, (l + 1) % 16, b]")],
+    ),
+    plain("tensorize: the codes in reverse", BYTES, "tensorize l dpbusd", &[("x[i, b]", "x[i, 3 - b]")]),
+    instruction(
+        "tensorize: an operand transposed",
+        &[("u8[2, 16, 4]", "u8[2, 4, 16]"), ("w[i, l, b]", "w[i, b, l]")],
+    ),
+    instruction("tensorize: weights that are signed", &[("w: u8", "w: i8")]),
+    instruction(
+        "tensorize: one operand for all lanes is one for each",
+        &[("x: i8[2, 4]", "x: i8[2, 16, 4]"), ("x[i, b]", "x[i, l, b]")],
+    ),
+    plain(
+        "cache_write: copied out of range",
+        TILE,
+        "cache_write o y register",
+        &[("y.w0 in 16", "y.w0 in 17")],
+    ),
+    plain(
+        "cache_write: all of it a size too large",
+        TILE,
+        "cache_write o y register",
+        &[("y.w0 in 16", "y.w0 in 17"), ("y.w: f32[16]", "y.w: f32[17]")],
+    ),
+    plain(
+        "cache_write: copied backwards",
+        TILE,
+        "cache_write o y register",
+        &[("o * 16 + y.w0", "o * 16 + (15 - y.w0)")],
+    ),
+    plain(
+        "cache_write: two elements to one place",
+        TILE,
+        "cache_write o y register",
+        &[("o * 16 + y.w0", "o * 16 + y.w0 / 2")],
+    ),
+    plain(
+        "cache_write: the old element is read",
+        TILE,
+        "cache_write o y register",
+        &[("= y.w[k] + 1", "= y[i, o * 16 + k] + 1")],
+    ),
+    plain(
+        "cache_write: not all of it is written first",
+        TILE,
+        "cache_write o y register",
+        &[("for j in 16", "for j in 15")],
+    ),
+    plain(
+        "cache_write: what was not there counts",
+        TILE,
+        "cache_write o y register",
+        &[("A: y.w[j] =", "A: y.w[j] max =")],
+    ),
+    plain(
+        "cache_write: copied to another block",
+        TILE,
+        "cache_write o y register",
+        &[("y[i, o * 16", "y[i, (3 - o) * 16")],
+    ),
+];
