@@ -1,7 +1,7 @@
 //! The driver: from graphs to compiled, loaded step programs.
 //!
 //! [`compile`] rewrites a graph, plans it for each class of sizes, schedules, emits and builds its kernels. [`Session`] is a
-//! graph that runs on tensors, [`Program`] a module of functions; the language-model engine keeps memory of its own and uses [`compile`] alone.
+//! graph that runs on tensors, [`Program`] a module of functions, [`Function`] one kernel; the language-model engine keeps memory of its own and uses [`compile`] alone.
 //!
 //! ```
 //! use lathe_ir::{Tensor, graph::parse};
@@ -20,10 +20,12 @@
 
 mod compile;
 mod error;
+mod function;
 mod program;
 mod session;
 
 pub use compile::{Class, Compiled, Made, Options, Sizes, compile};
 pub use error::CompileError;
+pub use function::Function;
 pub use program::Program;
 pub use session::Session;

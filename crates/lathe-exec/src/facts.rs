@@ -4,7 +4,7 @@
 
 use crate::ExecError;
 use lathe_ir::step::{Program, Step};
-use lathe_ir::tensor::{Access, Fact, Kernel};
+use lathe_ir::tensor::{Access, Buffer, Fact, Kernel};
 use lathe_ir::{DType, Int, Name};
 use lathe_runtime::View;
 
@@ -15,6 +15,8 @@ pub(crate) struct Promise {
     /// Number of elements in use.
     len: Int,
     fact: Fact,
+    /// Boundaries of segments, and how many: of a fact about segments.
+    segments: Option<(View, Int)>,
     /// The step before which it is checked, for what the program makes itself.
     pub step: Option<usize>,
 }
@@ -41,7 +43,9 @@ pub(crate) fn promises<'k>(
             let buffer = &program.buffers[*arg as usize].name;
             for fact in promised {
                 let maker = made.iter().find(|(b, _)| b == arg);
-                if maker.is_some_and(|(_, known)| known.contains(fact)) {
+                // A name inside a fact is the kernel's own.
+                let local = matches!(fact, Fact::Ascending(_));
+                if maker.is_some_and(|(_, known)| known.contains(fact)) && !local {
                     continue;
                 }
                 if view.dtype != DType::I32 {
@@ -51,13 +55,28 @@ pub(crate) fn promises<'k>(
                         message: format!("has facts, and elements of type {}, not i32", view.dtype),
                     });
                 }
-                let len = view.shape.iter().fold(Int::from(1), |n, d| n * d.clone());
+                let size = |b: &Buffer| b.shape.iter().fold(Int::from(1), |n, d| n * d.clone());
+                let len = size(view);
+                let segments = match fact {
+                    Fact::Ascending(name) => k.params.iter().zip(args).find_map(|(p, a)| {
+                        let b = p.views.iter().find(|b| b.name == *name)?;
+                        Some((views[*a as usize].clone(), size(b)))
+                    }),
+                    _ => None,
+                };
                 let step = maker.map(|_| step);
                 let same =
                     |o: &Promise| o.buffer == *buffer && o.fact == *fact && o.len == len && o.step == step;
                 if !out.iter().any(same) {
                     let view = views[*arg as usize].clone();
-                    out.push(Promise { buffer: buffer.clone(), view, len, fact: fact.clone(), step });
+                    out.push(Promise {
+                        buffer: buffer.clone(),
+                        view,
+                        len,
+                        fact: fact.clone(),
+                        segments,
+                        step,
+                    });
                 }
             }
         }
@@ -89,6 +108,18 @@ pub(crate) fn check<'p>(
                 scratch.sort_unstable();
                 let at = scratch.windows(2).position(|w| w[0] == w[1]);
                 at.map(|i| format!("holds {} more than once", scratch[i]))
+            }
+            Fact::Ascending(_) => {
+                let (offsets, n) = p.segments.as_ref().expect("found when it was collected");
+                let mut bounds = vec![0i32; n.eval(get).unwrap_or(0).max(0) as usize];
+                offsets.read(0, &mut bounds)?;
+                let inside = |v: i32| (v.max(0) as usize).min(scratch.len());
+                let mut segments = bounds.windows(2).map(|w| inside(w[0])..inside(w[1].max(w[0])));
+                let at = segments.find_map(|s| {
+                    let i = scratch[s.clone()].windows(2).position(|w| w[0] >= w[1])?;
+                    Some(s.start + i)
+                });
+                at.map(|i| format!("goes from {} to {} at {i}, inside a segment", scratch[i], scratch[i + 1]))
             }
             Fact::Padded(..) => None,
         };

@@ -30,6 +30,7 @@ pub mod encodings;
 mod error;
 pub mod graph;
 mod lexer;
+pub mod notation;
 pub mod step;
 pub mod tensor;
 mod value;

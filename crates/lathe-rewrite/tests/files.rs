@@ -3,7 +3,7 @@
 
 use lathe_ir::graph::OpTable;
 use lathe_ir::tensor::{Access, Kernel, Memory, interpret};
-use lathe_ir::{DType, IrError, graph, step, tensor};
+use lathe_ir::{DType, IrError, graph, notation, step, tensor};
 use lathe_rewrite::{Bounds, pass, plan};
 use lathe_schedule::{Schedule, Tag};
 use std::fmt::Write;
@@ -50,6 +50,15 @@ fn parsed(ir: &str, text: &str) -> Result<String, IrError> {
     let once = print(text)?;
     assert_eq!(print(&once).as_ref(), Ok(&once), "the text form is not read back as it is");
     Ok(once)
+}
+
+/// The kernels of a statement in index notation, whose accesses must be inside.
+fn lowered(text: &str) -> Result<String, IrError> {
+    let n = notation::parse(text)?;
+    assert_eq!(notation::parse(&n.to_string()).as_ref(), Ok(&n), "the text form is not read back as it is");
+    let l = notation::lower(&n)?;
+    let kernels = l.count.iter().chain([&l.compute]);
+    kernels.map(|k| tensor::inside(k).map(|()| k.to_string())).collect()
 }
 
 fn checked(ir: &str, text: &str, table: &OpTable) -> Result<&'static str, IrError> {
@@ -229,6 +238,7 @@ fn run(header: &str, body: &str, table: &OpTable) -> String {
         "run" => shown(ran(parts[0])),
         "schedule" => scheduled(parts[0], parts[1]),
         "pass" => shown(passed(rest, parts[0], table)),
+        "lower" => shown(lowered(parts[0])),
         "plan" => shown(planned(rest, parts[0], table)),
         _ => panic!("there is no test '{kind}'"),
     };

@@ -1,7 +1,7 @@
 //! Whatever is done to a text, the parsers, printers and checkers answer and do not panic, and what a parser takes is
 //! printed so that it is read back the same.
 
-use lathe_ir::{graph, step, tensor};
+use lathe_ir::{graph, notation, step, tensor};
 use proptest::prelude::*;
 
 /// Words that a change may put anywhere.
@@ -21,6 +21,10 @@ const WORDS: &[&str] = &[
     "length",
     "at",
     "module",
+    "notation",
+    "csr",
+    "dense",
+    "compressed",
     "data",
     "function",
     "match",
@@ -142,6 +146,7 @@ fn seeds() -> Vec<String> {
         include_str!("files/schedule/online.txt"),
         include_str!("files/schedule/tensorize.txt"),
         include_str!("files/plan/plan.txt"),
+        include_str!("files/lower/notation.txt"),
     ];
     let cases = files.iter().flat_map(|f| f.split("# test:"));
     let texts =
@@ -222,6 +227,12 @@ fn read(text: &str) {
             let _ = tensor::inside(&k);
         }
     }
+    if let Ok(n) = notation::parse(text) {
+        let printed = n.to_string();
+        let again = notation::parse(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
+        assert_eq!(again.to_string(), printed);
+        let _ = notation::lower(&n);
+    }
     if let Ok(m) = graph::parse_module(text) {
         let printed = m.to_string();
         let again = graph::parse_module(&printed).unwrap_or_else(|e| panic!("{e}\n{printed}"));
@@ -252,8 +263,8 @@ proptest! {
     }
 
     #[test]
-    fn any_words_do_not_panic(words in prop::collection::vec(0..WORDS.len(), 0..60), start in 0..4usize) {
-        let start = ["kernel f(n) {", "graph f(n <= 4) {", "program f(n) {", "module m() {"][start];
+    fn any_words_do_not_panic(words in prop::collection::vec(0..WORDS.len(), 0..60), start in 0..5usize) {
+        let start = ["kernel f(n) {", "graph f(n <= 4) {", "program f(n) {", "module m() {", "notation f(n) {"][start];
         let words: Vec<_> = words.into_iter().map(|w| WORDS[w]).collect();
         read(&format!("{start} {}", words.join(" ")));
     }

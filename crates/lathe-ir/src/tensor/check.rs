@@ -1,8 +1,8 @@
 //! The checker: refuses malformed tensor programs and names the place.
 
 use super::{
-    Access, Buffer, CHANNEL, Expr, For, Iter, Kernel, Node, PROCESS, Stmt, Store, Unary, for_each, network,
-    popped, processes,
+    Access, Buffer, CHANNEL, Expr, Fact, For, Iter, Kernel, Node, PROCESS, Stmt, Store, Unary, for_each,
+    network, popped, processes,
 };
 use crate::{DType, IrError, Name};
 use std::collections::{HashMap, HashSet};
@@ -54,6 +54,15 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
             }
             if p.access != Access::In {
                 c.writable.insert(v.name.clone());
+            }
+        }
+    }
+    for v in kernel.views() {
+        for f in &v.facts {
+            if let Fact::Ascending(o) = f
+                && c.buffers.get(o).is_none_or(|(b, _)| b.shape.len() != 1)
+            {
+                return c.fail(&v.name, format!("'{o}' is no vector of offsets"));
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The proof that a kernel stays inside its buffers: every index of every access, at its least and at its greatest, for all
-//! sizes of at least 1, from the loops' extents and the facts on index buffers. Whoever calls the kernel establishes the
+//! sizes of at least 1, from the loops' extents, the conditions around it and the facts on index buffers. Whoever calls the kernel establishes the
 //! facts, so indirect indices need no check inside.
 
-use super::{Axis, Buffer, Expr, Fact, Kernel, Node, Opaque, Stmt};
+use super::{Axis, Binary, Buffer, Expr, Fact, Kernel, Node, Opaque, Stmt, for_each};
 use crate::{Bounds, Int, IrError, Name};
 use lathe_symbolic::Atom;
 use std::collections::HashMap;
@@ -12,6 +12,8 @@ struct Proof<'k> {
     buffers: HashMap<Name, Buffer>,
     /// Loops around, outermost first, with their extents.
     loops: Vec<(Name, Expr)>,
+    /// Conditions that hold where the walk stands.
+    guards: Vec<Expr>,
     bounds: Bounds,
 }
 
@@ -23,7 +25,7 @@ pub fn inside(kernel: &Kernel) -> Result<(), IrError> {
         bounds.set(d, 1, None);
     }
     let buffers = kernel.views().map(|b| (b.name.clone(), b.clone())).collect();
-    Proof { kernel, buffers, loops: vec![], bounds }.body(&kernel.body)
+    Proof { kernel, buffers, loops: vec![], guards: vec![], bounds }.body(&kernel.body)
 }
 
 impl Proof<'_> {
@@ -50,7 +52,12 @@ impl Proof<'_> {
                 }
                 Stmt::If(c, b) => {
                     self.accesses("if", c)?;
+                    // A condition holds throughout when nothing inside writes what it reads.
+                    let holds = !b.iter().any(|s| writes_any(s, c));
+                    let guards = self.guards.len();
+                    self.guards.extend(holds.then(|| c.clone()));
                     self.body(b)?;
+                    self.guards.truncate(guards);
                 }
                 Stmt::Intrinsic(_, b) => self.body(b)?,
                 Stmt::Store(b) => {
@@ -81,11 +88,16 @@ impl Proof<'_> {
             return self.fail(place, format!("there is no buffer '{buffer}'"));
         };
         for (i, extent) in index.iter().zip(&b.shape) {
+            let least = |e: &Int, least| self.bounds.range(&e.simplify(&self.bounds)).lo >= Some(least);
+            // What a condition bounds from above is below what the bound never exceeds.
+            let below = |g: &Expr| match &**g {
+                Node::Binary(Binary::Lt, x, y) if x == i => {
+                    self.extremes(y).is_some_and(|(_, hi)| least(&(extent.clone() - hi), 0))
+                }
+                _ => false,
+            };
             let proved = self.extremes(i).is_some_and(|(lo, hi)| {
-                let room = extent.clone() - hi;
-                let positive =
-                    |e: &Int, least| self.bounds.range(&e.simplify(&self.bounds)).lo >= Some(least);
-                positive(&lo, 0) && positive(&room, 1)
+                least(&lo, 0) && (least(&(extent.clone() - hi), 1) || self.guards.iter().any(below))
             });
             if !proved {
                 return self.fail(place, format!("cannot show that {i} is inside {extent} of '{buffer}'"));
@@ -171,6 +183,17 @@ impl Proof<'_> {
             Atom::Max(x, y) => inner(x)?.max_with(&inner(y)?, b),
         })
     }
+}
+
+/// Whether a statement writes a buffer that an expression reads.
+fn writes_any(s: &Stmt, e: &Expr) -> bool {
+    let mut found = false;
+    for_each(std::slice::from_ref(s), &mut |s| {
+        if let Stmt::Store(b) = s {
+            found |= b.targets.iter().any(|(n, _)| e.loads(n));
+        }
+    });
+    found
 }
 
 /// Whether an extent is the axis's length at some position of its parents.

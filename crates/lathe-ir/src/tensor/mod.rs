@@ -78,6 +78,8 @@ pub enum Fact {
     Monotone,
     /// No two elements are equal.
     Injective,
+    /// Elements ascend strictly inside each segment whose boundaries this buffer of offsets holds.
+    Ascending(Name),
     /// Storage along a dimension goes on to a multiple of this, and what is there is never looked at by a user.
     Padded(usize, i64),
 }

@@ -101,6 +101,10 @@ fn buffer(c: &mut Cursor, memory: &str) -> Result<Buffer, IrError> {
             b.facts.push(Fact::Monotone);
         } else if c.eat_word("injective") {
             b.facts.push(Fact::Injective);
+        } else if c.eat_word("ascending") {
+            c.expect("(")?;
+            b.facts.push(Fact::Ascending(c.ident()?.into()));
+            c.expect(")")?;
         } else if c.eat_word("padded") {
             c.expect("(")?;
             let d = c.integer()?;

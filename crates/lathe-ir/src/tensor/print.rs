@@ -75,6 +75,7 @@ pub(super) fn buffer(f: &mut dyn Write, b: &Buffer, memory: &str) -> fmt::Result
             Fact::Range(lo, hi) => write!(f, " range({lo}, {hi})")?,
             Fact::Monotone => write!(f, " monotone")?,
             Fact::Injective => write!(f, " injective")?,
+            Fact::Ascending(offsets) => write!(f, " ascending({offsets})")?,
             Fact::Padded(d, m) => write!(f, " padded({d}, {m})")?,
         }
     }

@@ -3,10 +3,9 @@
 //! naive one, interpreted, and compiled.
 
 use crate::{Random, cache};
-use lathe_codegen::{Dialect, emit, prelude};
+use lathe_compile::Function;
 use lathe_ir::tensor::{Iter, Kernel, Memory, Stmt, for_each, interpret, parse};
-use lathe_runtime::{Access, Buffer, Kernel as Callable, detect_target};
-use lathe_runtime::{Arena, BuildRequest, CTX_DECLARATION, Ctx, KernelCache, Param, Signature};
+use lathe_runtime::detect_target;
 use lathe_schedule::Schedule;
 
 const ATTENTION: &str = "kernel f() {
@@ -48,47 +47,18 @@ const WELFORD: &str = "kernel f() {
 fn run(k: &Kernel, inputs: &[&[f32]]) -> Vec<Vec<f32>> {
     let size = |p: &lathe_ir::tensor::Param| p.bits.as_const().unwrap() as usize / 8;
     let bytes = |d: &[f32]| d.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let given: Vec<(&str, Vec<u8>)> =
+        k.params.iter().zip(inputs).map(|(p, d)| (&*p.name, bytes(d))).collect();
     let mut memory = Memory::new(&[]);
-    for (i, p) in k.params.iter().enumerate() {
-        memory.set(&p.name, &inputs.get(i).map_or_else(|| vec![0; size(p)], |d| bytes(d)));
-    }
+    k.params.iter().for_each(|p| memory.set(&p.name, &vec![0; size(p)]));
+    given.iter().for_each(|(n, d)| memory.set(n, d));
     interpret(k, &mut memory).unwrap();
-
-    let target = detect_target();
-    let dialect = Dialect::named(&target.dialect).unwrap();
-    let made = emit(k, "f", dialect).unwrap();
-    let source = prelude(dialect, CTX_DECLARATION) + &made.source;
-    let library =
-        KernelCache::new(cache()).load(&BuildRequest::new(vec![source], &target), 1, &mut |_, _| ()).unwrap();
-    let arena = Arena::new("host", usize::MAX);
-    let view = |bytes: usize| arena.alloc(bytes.max(64)).map(Buffer::into_view).unwrap();
-    let views: Vec<_> = k.params.iter().map(|p| view(size(p))).collect();
-    inputs.iter().zip(&views).for_each(|(d, v)| v.write(0, d).unwrap());
-    let param = |p: &lathe_ir::tensor::Param| Param {
-        name: p.name.to_string(),
-        access: if p.access == lathe_ir::tensor::Access::In { Access::Read } else { Access::ReadWrite },
-        align: 1,
-    };
-    let workspace = made.workspace_bytes.as_const().unwrap() as usize;
-    let signature = Signature {
-        name: "f".into(),
-        dims: vec![],
-        params: k.params.iter().map(param).collect(),
-        workspace_bytes: workspace,
-    };
-    let required: Vec<usize> = k.params.iter().map(size).collect();
-    let grid = made.grid.as_const().unwrap();
-    Callable::new(library.kernel("f").unwrap(), signature)
-        .prepare(views.clone(), &required, &[], Some(view(workspace + 64)))
-        .unwrap()
-        .run(&mut Ctx { thread: 0, threads: 1 }, 0, grid)
-        .unwrap();
+    let given: Vec<(&str, &[u8])> = given.iter().map(|(n, d)| (*n, d.as_slice())).collect();
+    let compiled = Function::new(k, &detect_target(), cache(), 1).unwrap().run(&[], &given).unwrap();
     let read = |b: &[u8]| b.chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect::<Vec<_>>();
     let mut results = vec![];
-    for (i, p) in k.params.iter().enumerate().skip(inputs.len()) {
-        let mut compiled = vec![0u8; size(p)];
-        views[i].read(0, &mut compiled).unwrap();
-        let (compiled, meant) = (read(&compiled), read(&memory.params[&p.name]));
+    for p in k.params.iter().skip(inputs.len()) {
+        let (compiled, meant) = (read(&compiled[&p.name]), read(&memory.params[&p.name]));
         for (a, b) in compiled.iter().zip(&meant) {
             let same_bits = a.to_bits() == b.to_bits();
             assert!(same_bits || (a - b).abs() <= 1e-5 * b.abs().max(1e-3), "compiled {a}, meant {b}");
