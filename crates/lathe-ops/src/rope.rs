@@ -1,4 +1,5 @@
-//! Rotary position embedding (Su et al. 2021), in the interleaved convention of GGUF's Llama family.
+//! Rotary position embedding (Su et al. 2021). Pairs are neighbours (the interleaved order of GGUF's Llama family), or with the
+//! attribute `halves`, an element of the first half of what rotates and one of the second (the order of GPT-NeoX).
 
 use crate::require;
 use crate::sample::{Rng, attrs, result};
@@ -47,15 +48,22 @@ fn infer_rope(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
 }
 
+/// Where the two elements of pair `i` are in a head of which `width` elements rotate: `(factor of i, second - first)`.
+fn pairs(a: &Attrs, width: i64) -> (i64, i64) {
+    if int_attr(a, "halves") == Some(1) { (1, width / 2) } else { (2, 1) }
+}
+
 fn rope(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let (mut x, tab) = (a[0].values(), a[1].values());
     let (n, w) = (a[0].row(), a[1].row());
     let d = int_attr(at, "head_dim").unwrap_or(2) as usize;
+    let (step, apart) = pairs(at, w as i64);
     for (row, tab) in x.chunks_mut(n).zip(tab.chunks(w)) {
         for head in row.chunks_mut(d) {
             for i in 0..w / 2 {
-                let (u, v, c, s) = (head[2 * i], head[2 * i + 1], tab[i], tab[w / 2 + i]);
-                (head[2 * i], head[2 * i + 1]) = (u * c - v * s, u * s + v * c);
+                let (first, second) = (step as usize * i, step as usize * i + apart as usize);
+                let (u, v, c, s) = (head[first], head[second], tab[i], tab[w / 2 + i]);
+                (head[first], head[second]) = (u * c - v * s, u * s + v * c);
             }
         }
     }
@@ -68,12 +76,13 @@ fn lower_rope(l: &Lowering) -> Vec<Stmt> {
     let width = tab.ty.shape[1].as_const().unwrap_or(2);
     let heads = x.ty.shape[1].div(d, &Bounds::new());
     let (t, h, i) = (l.var("0"), l.var("h"), l.var("i"));
-    let at = |k: i64| [t.clone(), h.clone() * d + i.clone() * 2 + k];
-    let (u, v) = (x.read(&at(0)), x.read(&at(1)));
+    let (step, apart) = pairs(&l.attrs, width);
+    let at = |k: i64| [t.clone(), h.clone() * d + i.clone() * step + k];
+    let (u, v) = (x.read(&at(0)), x.read(&at(apart)));
     let (c, s) = (tab.read(&[t.clone(), i.clone()]), tab.read(&[t.clone(), i.clone() + width / 2]));
     let pair = vec![
         y.write(&l.name("ye"), &at(0), &(&u * &c) - &(&v * &s)),
-        y.write(&l.name("yo"), &at(1), &(&u * &s) + &(&v * &c)),
+        y.write(&l.name("yo"), &at(apart), &(&u * &s) + &(&v * &c)),
     ];
     let mut body = vec![Stmt::for_(&l.name("i"), (width / 2).into(), Iter::Spatial, pair)];
     if width < d {
@@ -102,7 +111,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     },
     OpRow {
         name: "rope",
-        doc: "rotates the pairs (2i, 2i+1) of each head of x[t, :] by the angles of table[t, :]",
+        doc: "rotates the pairs of each head of x[t, :] by the angles of table[t, :]",
         form: Form::Row,
         donates: &[],
         infer: infer_rope,
@@ -111,7 +120,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
-            let d = attrs(&[("head_dim", Attr::Int(16))]);
+            let d = attrs(&[("head_dim", Attr::Int(16)), ("halves", Attr::Int((seed / 2) as i64 % 2))]);
             (vec![r.dense(&[3, 32]), r.dense(&[3, if seed.is_multiple_of(2) { 16 } else { 8 }])], d)
         },
     },
