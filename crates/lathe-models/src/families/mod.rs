@@ -4,6 +4,7 @@
 //! the paged cache; every tensor it names was found in the file with the shape that the configuration asks for.
 
 mod config;
+mod decoder;
 mod error;
 mod llama;
 mod tensors;
