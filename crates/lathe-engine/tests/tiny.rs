@@ -55,8 +55,16 @@ fn add(b: &mut Batch, tokens: &[u32], from: usize, to: usize, pages: &[u32], all
     b.pages.push(pages.to_vec());
 }
 
-const NAMES: [&str; 7] =
-    ["llama-f32", "llama-f16", "llama-bf16", "llama-q4_0", "llama-q4_1", "llama-q8_0", "mixtral-f32"];
+const NAMES: [&str; 8] = [
+    "qwen2-f32",
+    "llama-f32",
+    "llama-f16",
+    "llama-bf16",
+    "llama-q4_0",
+    "llama-q4_1",
+    "llama-q8_0",
+    "mixtral-f32",
+];
 
 #[test]
 fn exact_logits_are_those_of_transformers() {

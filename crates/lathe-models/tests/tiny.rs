@@ -18,17 +18,18 @@ fn tiny_models_are_as_documented() -> Result<(), Box<dyn std::error::Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny");
     let expected: Vec<Expected> =
         serde_json::from_str(&std::fs::read_to_string(folder.join("expected.json"))?)?;
-    assert_eq!(expected.len(), 7);
+    assert_eq!(expected.len(), 8);
     for e in expected {
         let path = folder.join(format!("{}.gguf", e.name));
         assert!(std::fs::metadata(&path)?.len() < 150_000, "{}", e.name);
         let file = GgufFile::open(&path)?;
-        assert_eq!(file.get_str("general.architecture")?, "llama");
-        let hidden = file.get_u32("llama.embedding_length")? as usize;
-        let ffn = file.get_u32("llama.feed_forward_length")? as usize;
-        let (heads, kv_heads) =
-            (file.get_u32("llama.attention.head_count")?, file.get_u32("llama.attention.head_count_kv")?);
-        assert_eq!((heads, kv_heads, file.get_u32("llama.block_count")?), (4, 2, 2));
+        let family = file.get_str("general.architecture")?;
+        assert_eq!(family, if e.name.starts_with("qwen2") { "qwen2" } else { "llama" });
+        let number = |key: &str| file.get_u32(&format!("{family}.{key}"));
+        let hidden = number("embedding_length")? as usize;
+        let ffn = number("feed_forward_length")? as usize;
+        let (heads, kv_heads) = (number("attention.head_count")?, number("attention.head_count_kv")?);
+        assert_eq!((heads, kv_heads, number("block_count")?), (4, 2, 2));
         let shape = |name: &str| file.tensor(name).map(|t| t.shape());
         assert_eq!(shape("token_embd.weight"), Some(vec![e.vocab, hidden]));
         assert_eq!(shape("blk.1.attn_k.weight"), Some(vec![hidden / 2, hidden]));

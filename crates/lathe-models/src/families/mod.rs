@@ -7,6 +7,7 @@ mod config;
 mod decoder;
 mod error;
 mod llama;
+mod qwen2;
 mod tensors;
 
 pub use config::{Config, Experts};
@@ -54,7 +55,7 @@ pub struct Model {
 type Build = fn(&GgufFile, &CacheShape) -> Result<Model, FamilyErrorKind>;
 
 /// The families, by the architecture's name in a file.
-const FAMILIES: &[(&str, Build)] = &[("llama", llama::build)];
+const FAMILIES: &[(&str, Build)] = &[("llama", llama::build), ("qwen2", qwen2::build)];
 
 fn find(file: &GgufFile) -> Result<(&'static str, Build), FamilyErrorKind> {
     let name = file.get_str("general.architecture")?;

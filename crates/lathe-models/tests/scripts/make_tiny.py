@@ -6,7 +6,7 @@
                        differences of the two best logits on the way
 
 Weights are larger than a usual initialisation, so that attention, routing and rotation each matter to the logits.
-With `--llama-cpp`, llama.cpp's logits are compared too, which checks the file's conventions.
+With `--only NAME`, that model alone is made, and its entry of `expected.json`. With `--llama-cpp`, llama.cpp's logits are compared too, which checks the file's conventions.
 Run with the packages of bench/peers/requirements.txt.
 """
 
@@ -20,6 +20,7 @@ from gguf import GGMLQuantizationType as T
 from gguf import GGUFWriter
 from gguf.quants import dequantize, quantize
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 OUT = Path(__file__).parent.parent / "data/tiny"
 PROMPT = [1, 17, 42, 5, 60, 33, 33, 8, 51, 20, 3, 44]
@@ -41,6 +42,7 @@ MODELS = [
     ("llama-q4_0", T.Q4_0, T.Q4_0, WIDE),
     ("llama-q4_1", T.Q4_1, T.Q8_0, WIDE),
     ("llama-q8_0", T.Q8_0, T.Q8_0, WIDE),
+    ("qwen2-f32", T.F32, T.F32, dict(hidden=32, ffn=96, vocab=128, tied=True, theta=1000000.0, family="qwen2")),
     ("mixtral-f32", T.F32, T.F32, dict(hidden=32, ffn=32, vocab=64, tied=False, theta=1000000.0, experts=4, used=2)),
 ]
 HEADS, KV_HEADS, LAYERS, CONTEXT, EPSILON = 4, 2, 2, 256, 1e-5
@@ -86,6 +88,9 @@ def build(shape):
         rope_parameters={"rope_type": "default", "rope_theta": shape["theta"]},
         attn_implementation="eager",
     )
+    if shape.get("family") == "qwen2":
+        del common["head_dim"]
+        return Qwen2ForCausalLM(Qwen2Config(**common)).eval()
     if "experts" in shape:
         config = MixtralConfig(
             num_local_experts=shape["experts"], num_experts_per_tok=shape["used"], sliding_window=None, **common
@@ -98,8 +103,12 @@ def slots(layer, shape):
     """(GGUF name, HF name, heads to permute by, rows of the HF tensor) of one layer."""
     hf, gg = f"model.layers.{layer}.", f"blk.{layer}."
     yield gg + "attn_norm.weight", hf + "input_layernorm.weight", None, None
-    yield gg + "attn_q.weight", hf + "self_attn.q_proj.weight", HEADS, None
-    yield gg + "attn_k.weight", hf + "self_attn.k_proj.weight", KV_HEADS, None
+    # Qwen2's files keep the half-split order, and have biases.
+    qwen2 = shape.get("family") == "qwen2"
+    yield gg + "attn_q.weight", hf + "self_attn.q_proj.weight", None if qwen2 else HEADS, None
+    yield gg + "attn_k.weight", hf + "self_attn.k_proj.weight", None if qwen2 else KV_HEADS, None
+    for part in "qkv" if qwen2 else "":
+        yield gg + f"attn_{part}.bias", hf + f"self_attn.{part}_proj.bias", None, None
     yield gg + "attn_v.weight", hf + "self_attn.v_proj.weight", None, None
     yield gg + "attn_output.weight", hf + "self_attn.o_proj.weight", None, None
     yield gg + "ffn_norm.weight", hf + "post_attention_layernorm.weight", None, None
@@ -138,7 +147,7 @@ def make(name, ty, embedding_ty, shape, rng):
     model = build(shape)
     state = model.state_dict()
     path = OUT / f"{name}.gguf"
-    w = GGUFWriter(path, "llama")
+    w = GGUFWriter(path, shape.get("family", "llama"))
     w.add_name(name)
     w.add_block_count(LAYERS)
     w.add_context_length(CONTEXT)
@@ -166,6 +175,8 @@ def make(name, ty, embedding_ty, shape, rng):
         target = state[hf_name] if rows is None else state[hf_name][:, rows]
         if target.dim() == 1:
             values, kind = rng.uniform(0.5, 1.5, target.shape), T.F32
+            if gguf_name.endswith(".bias"):
+                values -= 1.0
         else:
             values = rng.standard_normal(target.shape) * (1.5 / np.sqrt(target.shape[-1]))
             kind = embedding_ty if gguf_name == "token_embd.weight" else ty
@@ -193,6 +204,11 @@ def make(name, ty, embedding_ty, shape, rng):
     return {"name": name, "prompt": PROMPT, "vocab": shape["vocab"], "greedy": greedy, "gaps": gaps}, logits
 
 
+def seed(name, i):
+    """Models made later do not change the ones before."""
+    return {"mixtral-f32": 106, "qwen2-f32": 107}.get(name, 100 + i)
+
+
 def llama_cpp_logits(name):
     import llama_cpp
 
@@ -205,14 +221,19 @@ def llama_cpp_logits(name):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--llama-cpp", action="store_true")
+    parser.add_argument("--only")
     args = parser.parse_args()
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float32)
     torch.set_num_threads(1)
     OUT.mkdir(parents=True, exist_ok=True)
+    kept = json.loads((OUT / "expected.json").read_text()) if args.only else []
     expected = []
     for i, (name, ty, embedding_ty, shape) in enumerate(MODELS):
-        entry, logits = make(name, ty, embedding_ty, shape, np.random.default_rng(100 + i))
+        if args.only and name != args.only:
+            expected.extend(e for e in kept if e["name"] == name)
+            continue
+        entry, logits = make(name, ty, embedding_ty, shape, np.random.default_rng(seed(name, i)))
         expected.append(entry)
         if args.llama_cpp:
             other = llama_cpp_logits(name)
