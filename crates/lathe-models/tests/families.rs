@@ -264,7 +264,7 @@ fn files_that_do_not_fit_are_refused_by_name() {
     let cases = [
         (
             Small { architecture: "mamba", ..small() },
-            "error[family-unknown]: the model family 'mamba' is not supported yet ('llama' is); use a model",
+            "error[family-unknown]: the model family 'mamba' is not supported yet (known: 'llama', 'qwen2'); use a model",
         ),
         (
             small().with("blk.0.attn_k.weight", &[8, 8]),

@@ -26,7 +26,7 @@ pub enum FamilyErrorKind {
     #[error("{}", .0.kind)]
     Gguf(#[from] GgufError),
     /// No family has this name.
-    #[error("the model family '{name}' is not supported yet ({known} is)")]
+    #[error("the model family '{name}' is not supported yet (known: {known})")]
     Unknown {
         /// The family in the file.
         name: String,
