@@ -133,7 +133,9 @@ fn ctrl_c_keeps_what_was_made() {
         Some(130) if output.stdout.is_empty() => {}
         Some(130) => {
             let answer: Value = serde_json::from_slice(&output.stdout).expect("the output is one object");
-            assert_eq!(answer["finish_reason"], "cancelled");
+            // The signal may come when all is written and the program is about to end.
+            let all = answer["tokens"].as_array().is_some_and(|tokens| tokens.len() == 200);
+            assert_eq!(answer["finish_reason"], if all { "length" } else { "cancelled" });
         }
         other => panic!("{other:?}"),
     }
