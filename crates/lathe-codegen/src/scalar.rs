@@ -3,7 +3,7 @@
 use crate::emit::{CodegenError, Emitter, Place, c_type, ident};
 use crate::legalize::legalize;
 use crate::registers::Kind;
-use lathe_ir::tensor::{Binary, Expr, Node, Opaque, Store, Unary};
+use lathe_ir::tensor::{Binary, Expr, Fact, Node, Opaque, Store, Unary};
 use lathe_ir::{DType, Int, Name};
 
 impl Emitter<'_> {
@@ -75,6 +75,29 @@ impl Emitter<'_> {
         ok
     }
 
+    /// Whether C's division is the IR's: of floats, of unsigned integers, and of what is known not to be negative.
+    fn rounds_alike(&self, x: &Expr, y: &Expr) -> Result<bool, CodegenError> {
+        if !matches!(self.dtype(x)?, DType::Int { signed: true, .. }) {
+            return Ok(true);
+        }
+        let least = |e| {
+            let mut o = Opaque::default();
+            let i = o.int(e, &self.bounds)?;
+            // Of what is read from memory only facts are known.
+            let nonnegative =
+                |f: &Fact| matches!(f, Fact::Range(lo, _) if self.bounds.range(lo).lo >= Some(0));
+            let known = |mut e: &Expr| {
+                while let Node::Cast(DType::INDEX, inner) = &**e {
+                    e = inner;
+                }
+                let Node::Load(n, _) = &**e else { return false };
+                self.buffers.get(n).is_some_and(|b| b.facts.iter().any(nonnegative))
+            };
+            self.bounds.range(&i).lo.filter(|_| o.hides_only(known))
+        };
+        Ok(least(x) >= Some(0) && least(y) >= Some(1))
+    }
+
     fn call(&mut self, row: &str, x: &Expr) -> Result<String, CodegenError> {
         let x = self.scalar(x)?;
         match self.dialect.row(row) {
@@ -109,8 +132,14 @@ impl Emitter<'_> {
                 }
             },
             Node::Binary(op, x, y) => {
+                let rounds = matches!(op, Binary::Div | Binary::Rem) && !self.rounds_alike(x, y)?;
                 let (x, y) = (self.scalar(x)?, self.scalar(y)?);
                 match op {
+                    // C rounds towards zero; here a remainder is never negative.
+                    Binary::Div if rounds => format!("{x} / {y} - ({x} % {y} < 0 ? ({y} < 0 ? -1 : 1) : 0)"),
+                    Binary::Rem if rounds => {
+                        format!("{x} % {y} + ({x} % {y} < 0 ? ({y} < 0 ? -{y} : {y}) : 0)")
+                    }
                     Binary::Min => format!("({y} < {x} ? {y} : {x})"),
                     Binary::Max => format!("({x} < {y} ? {y} : {x})"),
                     op => format!("{x} {} {y}", op.spelling().0),

@@ -88,6 +88,9 @@ impl Emitter<'_> {
                 if of == DType::INDEX {
                     return self.lanes_apart(e, t);
                 }
+                if matches!(op, Binary::Div | Binary::Rem) && of.is_int() {
+                    return self.lanes_apart(e, t);
+                }
                 let (x, y) = (self.vector(x)?, self.vector(y)?);
                 match op {
                     Binary::Min | Binary::Max => {

@@ -151,3 +151,64 @@ fn builtins_come_from_the_tables() {
         }
     }
 }
+
+/// Integer division and remainder of all signs, one by one and in lanes, as the interpreter has them.
+#[test]
+fn division_rounds_as_the_interpreter_does() {
+    let text = "kernel f() {
+  in x: i32[256]
+  in y: i32[256]
+  out q: i32[256]
+  out r: i32[256]
+  out k: index[256]
+  for i in 256 spatial serial { Q: q[i] = x[i] / y[i] }
+  for j in 64 spatial serial { for i4 in 4 spatial lane { R: r[j * 4 + i4] = x[j * 4 + i4] % y[j * 4 + i4] } }
+  for l in 256 spatial serial { K: k[l] = (index(x[l]) - 3) / 7 * 100 + (index(x[l]) - 3) % 7 }
+}";
+    let k = lathe_ir::tensor::parse(text).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (mut x, mut y) = (vec![], vec![]);
+    for i in 0..256i32 {
+        x.push(i % 16 * 5 - 37);
+        y.push(if i / 16 < 8 { i / 16 - 8 } else { i / 16 - 7 });
+    }
+    let bytes = |v: &[i32]| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let mut memory = lathe_ir::tensor::Memory::new(&[]);
+    for p in &k.params {
+        memory.set(&p.name, &vec![0; p.bits.as_const().unwrap() as usize / 8]);
+    }
+    memory.set("x", &bytes(&x));
+    memory.set("y", &bytes(&y));
+    lathe_ir::tensor::interpret(&k, &mut memory).unwrap();
+    for target in [Target::portable(), lathe_runtime::detect_target()] {
+        let dialect = Dialect::named(&target.dialect).unwrap();
+        let e = emit(&k, "f", dialect).unwrap();
+        let source = prelude(dialect, CTX_DECLARATION) + &e.source;
+        let request = BuildRequest::new(vec![source], &target);
+        let library = KernelCache::new(folder.path()).load(&request, 1, &mut |_, _| ()).unwrap();
+        let arena = Arena::new("host", usize::MAX);
+        let sizes: Vec<usize> = k.params.iter().map(|p| p.bits.as_const().unwrap() as usize / 8).collect();
+        let views: Vec<_> = sizes.iter().map(|n| arena.alloc(*n).unwrap().into_view()).collect();
+        views[0].write(0, &x).unwrap();
+        views[1].write(0, &y).unwrap();
+        let param = |p: &lathe_ir::tensor::Param| Param {
+            name: p.name.to_string(),
+            access: if p.access == Access::In {
+                lathe_runtime::Access::Read
+            } else {
+                lathe_runtime::Access::Write
+            },
+            align: 1,
+        };
+        let params = k.params.iter().map(param).collect();
+        let signature = Signature { name: "f".into(), dims: vec![], params, workspace_bytes: 0 };
+        let run =
+            Kernel::new(library.kernel("f").unwrap(), signature).prepare(views.clone(), &sizes, &[], None);
+        run.unwrap().run(&mut Ctx::default(), 0, 1).unwrap();
+        for (p, v) in k.params.iter().zip(&views) {
+            let mut got = vec![0u8; v.len().min(p.bits.as_const().unwrap() as usize / 8)];
+            v.read(0, &mut got).unwrap();
+            assert!(got == memory.params[&p.name], "'{}' by {}", p.name, target.dialect);
+        }
+    }
+}

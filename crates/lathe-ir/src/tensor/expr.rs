@@ -329,6 +329,11 @@ impl Opaque {
         self.atoms.get(var)
     }
 
+    /// Whether something holds of every load and cast met so far.
+    pub fn hides_only(&self, is: impl Fn(&Expr) -> bool) -> bool {
+        self.atoms.values().all(is)
+    }
+
     /// Whether no load or cast was met so far.
     pub fn hides_nothing(&self) -> bool {
         self.atoms.is_empty()
