@@ -89,9 +89,14 @@ const AVX512: &[Row] = &[
     },
 ];
 
+/// Vectors of 16 lanes are two registers each: the compiler splits them.
+const AVX2: &[Row] =
+    &[Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" }];
+
 /// All dialects.
-static DIALECTS: [Dialect; 3] = [
+static DIALECTS: [Dialect; 4] = [
     Dialect { name: "avx512vnni", lanes: 16, rows: AVX512, form: None },
+    Dialect { name: "avx2", lanes: 16, rows: AVX2, form: None },
     Dialect { name: "portable", lanes: 1, rows: &[], form: None },
     Dialect { name: "hls", lanes: 1, rows: &[], form: Some(&crate::hls::Hls) },
 ];

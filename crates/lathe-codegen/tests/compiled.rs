@@ -71,8 +71,7 @@ fn cases(target: &Target, dialect: &'static Dialect) -> Vec<Case> {
 #[test]
 fn compiled_kernels_compute_the_reference() {
     let folder = tempfile::tempdir().unwrap();
-    let native = lathe_runtime::detect_target();
-    for target in [Target::portable(), native] {
+    for target in Target::all_of_cpu(&lathe_runtime::detect_cpu()) {
         let Some(dialect) = Dialect::named(&target.dialect) else { continue };
         let cases = cases(&target, dialect);
         let half = cases.len() / 2;
@@ -140,8 +139,7 @@ fn run(c: &Case, library: &lathe_runtime::Library, target: &Target) {
 
 #[test]
 fn builtins_come_from_the_tables() {
-    let native = lathe_runtime::detect_target();
-    for target in [Target::portable(), native] {
+    for target in Target::all_of_cpu(&lathe_runtime::detect_cpu()) {
         let Some(dialect) = Dialect::named(&target.dialect) else { continue };
         let known: String = dialect.all_rows().map(|r| r.gcc).collect();
         for c in cases(&target, dialect) {
@@ -180,7 +178,7 @@ fn division_rounds_as_the_interpreter_does() {
     memory.set("x", &bytes(&x));
     memory.set("y", &bytes(&y));
     lathe_ir::tensor::interpret(&k, &mut memory).unwrap();
-    for target in [Target::portable(), lathe_runtime::detect_target()] {
+    for target in Target::all_of_cpu(&lathe_runtime::detect_cpu()) {
         let dialect = Dialect::named(&target.dialect).unwrap();
         let e = emit(&k, "f", dialect).unwrap();
         let source = prelude(dialect, CTX_DECLARATION) + &e.source;

@@ -27,5 +27,6 @@ mod session;
 pub use compile::{Class, Compiled, Made, Options, Sizes, compile};
 pub use error::CompileError;
 pub use function::Function;
+pub use lathe_schedule::multiplies_bytes;
 pub use program::Program;
 pub use session::Session;

@@ -4,11 +4,12 @@
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
 use crate::sizes::{class_of, classes};
 use crate::{Batch, EngineError, Forward, PAGE};
-use lathe_compile::{Compiled, Options, compile};
+use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
 use lathe_exec::Executable;
 use lathe_ir::graph::{Source, Type};
 use lathe_ir::step::{Program, Step};
 use lathe_ir::{Decode, Name};
+use lathe_machine::Target;
 use lathe_models::GgufFile;
 use lathe_models::{CacheShape, build};
 use lathe_rewrite::storage_bytes;
@@ -20,7 +21,7 @@ use std::time::Instant;
 /// How exact the arithmetic is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// Activations are quantized where weights are.
+    /// Activations are quantized where weights are, and the processor has an instruction that makes it pay.
     #[default]
     Fast,
     /// Activations stay f32.
@@ -28,11 +29,11 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// The passes it asks for, in order.
-    fn passes(self) -> &'static [&'static str] {
+    /// The passes it asks for on a target, in order.
+    fn passes(self, target: &Target) -> &'static [&'static str] {
         match self {
-            Precision::Fast => &["quantize", "pack"],
-            Precision::Exact => &["pack"],
+            Precision::Fast if multiplies_bytes(target) => &["quantize", "pack"],
+            _ => &["pack"],
         }
     }
 }
@@ -98,7 +99,7 @@ impl Runner {
         }
         let target = detect_target();
         let classes = classes(options.max_rows.max(options.max_sequences));
-        let passes = options.precision.passes();
+        let passes = options.precision.passes(&target);
         let compiled = compile(
             &model.graph,
             &Options { target: &target, cache: &options.cache, passes, classes: &classes },

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// The kind of code to generate.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
-    /// Name of the dialect table: `avx512vnni` or `portable`.
+    /// Name of the dialect table: `avx512vnni`, `avx2` or `portable`.
     pub dialect: String,
     /// Width of the vectors to write, bits.
     pub vector_bits: u32,
@@ -15,8 +15,10 @@ pub struct Target {
 }
 
 /// The dialects with their vector width and the features each needs, best first.
-const DIALECTS: &[(&str, u32, &[&str])] =
-    &[("avx512vnni", 512, &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "fma", "f16c"])];
+const DIALECTS: &[(&str, u32, &[&str])] = &[
+    ("avx512vnni", 512, &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "fma", "f16c"]),
+    ("avx2", 256, &["avx2", "fma", "f16c"]),
+];
 
 impl Target {
     /// Plain C that every processor runs: the truth that other dialects are tested against. Its vectors are 128 bits wide,
@@ -33,6 +35,20 @@ impl Target {
             }
             None => Target::portable(),
         }
+    }
+
+    /// All targets that `cpu` runs, best first; those behind the first use what their dialect needs and no more, as lesser
+    /// processors have it.
+    pub fn all_of_cpu(cpu: &Cpu) -> Vec<Target> {
+        let best = Target::of_cpu(cpu);
+        let runs = DIALECTS.iter().filter(|(name, _, needs)| cpu.has(needs) && *name != best.dialect);
+        let lesser = runs.map(|(name, bits, needs)| Target {
+            dialect: (*name).into(),
+            vector_bits: *bits,
+            features: needs.iter().map(ToString::to_string).collect(),
+        });
+        let portable = (best != Target::portable()).then(Target::portable);
+        std::iter::once(best.clone()).chain(lesser.collect::<Vec<_>>()).chain(portable).collect()
     }
 
     /// Whether the code may use what only this machine has (and so is compiled for this machine alone).
@@ -70,8 +86,12 @@ mod tests {
         for missing in DIALECTS[0].2 {
             let mut less = full.clone();
             less.features.remove(*missing);
-            assert_eq!(Target::of_cpu(&less), Target::portable());
+            let avx2 = less.has(DIALECTS[1].2);
+            assert_eq!(Target::of_cpu(&less).dialect, if avx2 { "avx2" } else { "portable" });
         }
+        let all: Vec<String> = Target::all_of_cpu(&full).into_iter().map(|t| t.dialect).collect();
+        assert_eq!(all, ["avx512vnni", "portable"], "this one has no avx2");
+        assert_eq!(Target::all_of_cpu(&cpu(&["avx2", "fma", "f16c"])).len(), 2);
     }
 
     #[test]

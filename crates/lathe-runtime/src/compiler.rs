@@ -23,9 +23,10 @@ pub fn kernel_flags(target: &Target) -> Vec<String> {
     ];
     let mut flags: Vec<String> = common.map(String::from).into();
     if target.is_native() {
-        flags.push("-march=native".into());
         if target.vector_bits == 512 {
-            flags.push("-mprefer-vector-width=512".into());
+            flags.extend(["-march=native", "-mprefer-vector-width=512"].map(String::from));
+        } else {
+            flags.extend(target.features.iter().map(|f| format!("-m{f}")));
         }
     }
     flags

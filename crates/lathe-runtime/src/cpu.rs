@@ -25,13 +25,12 @@ pub fn detect_cpu() -> Cpu {
     }
 }
 
-/// What to generate code for here: the best this processor runs, or the portable target when the environment variable
-/// `LATHE_CPU` is `portable`.
+/// What to generate code for here: the best this processor runs, or the dialect it runs that the environment variable
+/// `LATHE_CPU` names (`avx2`, `portable`).
 pub fn detect_target() -> Target {
-    match std::env::var("LATHE_CPU") {
-        Ok(value) if value == "portable" => Target::portable(),
-        _ => Target::of_cpu(&detect_cpu()),
-    }
+    let all = Target::all_of_cpu(&detect_cpu());
+    let named = std::env::var("LATHE_CPU").ok();
+    all.iter().find(|t| Some(&t.dialect) == named.as_ref()).unwrap_or(&all[0]).clone()
 }
 
 /// The data caches of the first processor, nearest first; empty where the system does not say.

@@ -1,5 +1,7 @@
 //! The table of machine instructions that `tensorize` can place: the meaning of each as loops over the operands' tiles.
 
+use lathe_machine::Target;
+
 /// A row: one machine instruction.
 pub struct IntrinsicRow {
     /// Name in the IR and in the dialect tables.
@@ -10,6 +12,12 @@ pub struct IntrinsicRow {
     pub feature: &'static str,
     /// Its meaning: loops `l` (lanes) and, inside, `b`, around one block; `acc`, `x` and `y` stand for the operands.
     pub meaning: &'static str,
+}
+
+/// Whether a target multiplies and adds bytes in one instruction; without one, products of 8-bit activations cost more than
+/// those of f32.
+pub fn multiplies_bytes(target: &Target) -> bool {
+    INTRINSICS.iter().any(|i| i.name == "dpbusd" && target.features.contains(i.feature))
 }
 
 /// The table.

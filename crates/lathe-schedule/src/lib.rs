@@ -45,7 +45,7 @@ mod tensorize;
 mod util;
 mod witness;
 
-pub use intrinsics::{INTRINSICS, IntrinsicRow};
+pub use intrinsics::{INTRINSICS, IntrinsicRow, multiplies_bytes};
 pub use lanes::{Lane, lane};
 pub use rules::schedule;
 pub use witness::Witness;

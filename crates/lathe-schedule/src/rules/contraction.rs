@@ -3,8 +3,8 @@
 
 use super::rows::vectorize_inner;
 use super::{LANES, temporaries};
-use crate::intrinsics::INTRINSICS;
 use crate::lanes::lane;
+use crate::multiplies_bytes;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::graph::Form;
 use lathe_ir::tensor::{Node, find_block, find_loop, loop_bounds};
@@ -93,7 +93,7 @@ pub(super) fn apply(
             s.step(&format!("unroll {q}_k.i"))?;
         }
     }
-    if integer && INTRINSICS.iter().any(|i| i.name == "dpbusd" && target.features.contains(i.feature)) {
+    if integer && multiplies_bytes(target) {
         s.step(&format!("tensorize {n}.i dpbusd"))?;
     }
     s.step(&format!("vectorize {n}.i"))?;
