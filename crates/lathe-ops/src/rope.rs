@@ -47,14 +47,19 @@ fn infer_rope(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
 }
 
+fn back(a: &Attrs) -> bool {
+    int_attr(a, "back") == Some(1)
+}
+
 fn rope(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let (mut x, tab) = (a[0].values(), a[1].values());
     let (n, w) = (a[0].row(), a[1].row());
     let d = int_attr(at, "head_dim").unwrap_or(2) as usize;
+    let sign = if back(at) { -1.0 } else { 1.0 };
     for (row, tab) in x.chunks_mut(n).zip(tab.chunks(w)) {
         for head in row.chunks_mut(d) {
             for i in 0..w / 2 {
-                let (u, v, c, s) = (head[2 * i], head[2 * i + 1], tab[i], tab[w / 2 + i]);
+                let (u, v, c, s) = (head[2 * i], head[2 * i + 1], tab[i], tab[w / 2 + i] * sign);
                 (head[2 * i], head[2 * i + 1]) = (u * c - v * s, u * s + v * c);
             }
         }
@@ -71,6 +76,7 @@ fn lower_rope(l: &Lowering) -> Vec<Stmt> {
     let at = |k: i64| [t.clone(), h.clone() * d + i.clone() * 2 + k];
     let (u, v) = (x.read(&at(0)), x.read(&at(1)));
     let (c, s) = (tab.read(&[t.clone(), i.clone()]), tab.read(&[t.clone(), i.clone() + width / 2]));
+    let s = if back(&l.attrs) { s.un(Unary::Neg) } else { s };
     let pair = vec![
         y.write(&l.name("ye"), &at(0), &(&u * &c) - &(&v * &s)),
         y.write(&l.name("yo"), &at(1), &(&u * &s) + &(&v * &c)),
@@ -90,6 +96,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "rope_table",
         doc: "cosines, then sines, of position[t] * frequency[i]",
         form: Form::Row,
+        gradient: None,
         donates: &[],
         infer: infer_table,
         reference: table,
@@ -102,8 +109,16 @@ pub(crate) const ROWS: &[OpRow] = &[
     },
     OpRow {
         name: "rope",
-        doc: "rotates the pairs (2i, 2i+1) of each head of x[t, :] by the angles of table[t, :]",
+        doc: "rotates the pairs (2i, 2i+1) of each head of x[t, :] by the angles of table[t, :]; with back = 1, back",
         form: Form::Row,
+        gradient: Some(|d| {
+            // A rotation's transpose is the rotation back.
+            let (tab, dy) = (d.arg(1), d.dy());
+            let back = 1 - int_attr(d.attrs(), "back").unwrap_or(0);
+            let head = int_attr(d.attrs(), "head_dim").unwrap_or(2);
+            let attrs = [("head_dim", Attr::Int(head)), ("back", Attr::Int(back))];
+            Ok(vec![Some(d.op_with("rope", &[dy, tab], &attrs)?), None])
+        }),
         donates: &[],
         infer: infer_rope,
         reference: rope,
@@ -111,7 +126,8 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
-            let d = attrs(&[("head_dim", Attr::Int(16))]);
+            let back = Attr::Int((seed / 2 % 2) as i64);
+            let d = attrs(&[("head_dim", Attr::Int(16)), ("back", back)]);
             (vec![r.dense(&[3, 32]), r.dense(&[3, if seed.is_multiple_of(2) { 16 } else { 8 }])], d)
         },
     },
