@@ -631,3 +631,27 @@ fn binary_float(op: Binary, x: f64, y: f64) -> f64 {
         _ => f64::NAN,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_64_bits_are_unsigned() {
+        let text = "kernel k() {
+  in a: u64[2]
+  out y: u64[4]
+  q: y[0] = a[0] / a[1]
+  r: y[1] = a[0] % a[1]
+  s: y[2] = a[0] >> a[1]
+  m: y[3] = max(a[0], a[1])
+}";
+        let kernel = crate::tensor::parse(text).unwrap();
+        let bytes = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>();
+        let mut m = Memory::new(&[]);
+        m.set("a", &bytes(&[u64::MAX, 10]));
+        m.set("y", &bytes(&[0; 4]));
+        interpret(&kernel, &mut m).unwrap();
+        assert_eq!(m.params["y"], bytes(&[u64::MAX / 10, u64::MAX % 10, u64::MAX >> 10, u64::MAX]));
+    }
+}

@@ -8,6 +8,7 @@ mod hardware;
 mod online;
 mod paged;
 mod proof;
+mod training;
 
 use std::path::Path;
 
