@@ -53,6 +53,14 @@ fn sample_binary(seed: u64) -> (Vec<Tensor>, Attrs) {
     (vec![r.dense(&[3, 48]), r.dense(&second)], Attrs::new())
 }
 
+/// Divisors away from 0, where a quotient says little.
+fn sample_quotient(seed: u64) -> (Vec<Tensor>, Attrs) {
+    let (mut args, attrs) = sample_binary(seed);
+    let away = |y: f32| y + 0.5f32.copysign(y);
+    args[1] = Tensor::f32(&args[1].shape, &args[1].to_f32().into_iter().map(away).collect::<Vec<_>>());
+    (args, attrs)
+}
+
 macro_rules! unary {
     ($name:literal, $doc:literal, $reference:expr, $value:expr, $gradient:expr) => {
         OpRow {
@@ -254,12 +262,15 @@ pub(crate) const ROWS: &[OpRow] = &[
         let (x, y) = (d.arg(0), d.arg(1));
         Ok((d.op("mul", &[dy, y])?, d.op("mul", &[dy, x])?))
     }),
-    binary!("div", "x / y", |x, y| x / y, |x, y| x / y, |d, dy| {
-        let (y, q) = (d.arg(1), d.result());
-        let dx = d.op("div", &[dy, y])?;
-        let t = d.op("mul", &[dx, q])?;
-        Ok((dx, d.op("neg", &[t])?))
-    }),
+    OpRow {
+        sample: sample_quotient,
+        ..binary!("div", "x / y", |x, y| x / y, |x, y| x / y, |d, dy| {
+            let (y, q) = (d.arg(1), d.result());
+            let dx = d.op("div", &[dy, y])?;
+            let t = d.op("mul", &[dx, q])?;
+            Ok((dx, d.op("neg", &[t])?))
+        })
+    },
     binary!("max", "the larger of x and y", f64::max, |x, y| x.max_with(y), |d, dy| {
         let (x, y) = (d.arg(0), d.arg(1));
         let t = d.op("sub", &[x, y])?;

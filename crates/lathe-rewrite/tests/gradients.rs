@@ -16,8 +16,27 @@ fn wide(t: &Tensor) -> Tensor {
     if t.dtype == DType::F32 && t.encoding.is_none() { Tensor::f64(&t.shape, &t.values()) } else { t.clone() }
 }
 
-/// The operator on its sample, and the sum of its result times fixed weights as the loss; names of arguments to
-/// differentiate by.
+/// Adds a loss to a graph: the sum of some values times fixed weights.
+fn weigh(table: &OpTable, g: &mut Graph, values: &[ValueId], named: &mut HashMap<Name, Tensor>) {
+    let mut terms = vec![];
+    for v in values {
+        let ty = g.ty(*v).clone();
+        let name = format!("weights{}", named.len());
+        let weights = g.input(&name, ty.clone());
+        let shape: Vec<usize> = ty.shape.iter().map(|d| d.as_const().unwrap() as usize).collect();
+        let numbers = (0..shape.iter().product()).map(|i| ((i * 37 + 11) % 23) as f64 / 11.0 - 1.0);
+        named.insert(name.as_str().into(), Tensor::f64(&shape, &numbers.collect::<Vec<_>>()));
+        let mut sum = g.apply(table, "mul", &[*v, weights], &[]).unwrap()[0];
+        while !g.ty(sum).shape.is_empty() {
+            sum = g.apply(table, "sum_last", &[sum], &[]).unwrap()[0];
+        }
+        terms.push(sum);
+    }
+    let add = |a, b: &ValueId| g.apply(table, "add", &[a, *b], &[]).unwrap()[0];
+    g.outputs = vec![terms[1..].iter().fold(terms[0], add)];
+}
+
+/// The operator on its sample with a loss; names of arguments to differentiate by.
 fn loss(table: &OpTable, op: &str, seed: u64) -> (Graph, Vec<String>, HashMap<Name, Tensor>) {
     let row = table.get(op).unwrap();
     let (mut args, attrs) = (row.sample)(seed);
@@ -38,68 +57,73 @@ fn loss(table: &OpTable, op: &str, seed: u64) -> (Graph, Vec<String>, HashMap<Na
         named.insert(name.as_str().into(), wide(t));
     }
     let attrs: Vec<(&str, Attr)> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
-    let y = g.apply(table, op, &ins, &attrs).unwrap()[0];
-    let weights = g.input("weights", g.ty(y).clone());
-    let shape: Vec<usize> = g.ty(y).shape.iter().map(|d| d.as_const().unwrap() as usize).collect();
-    let n: usize = shape.iter().product();
-    let values: Vec<f64> = (0..n).map(|i| ((i * 37 + 11) % 23) as f64 / 11.0 - 1.0).collect();
-    named.insert("weights".into(), Tensor::f64(&shape, &values));
-    let mut sum = g.apply(table, "mul", &[y, weights], &[]).unwrap()[0];
-    while !g.ty(sum).shape.is_empty() {
-        sum = g.apply(table, "sum_last", &[sum], &[]).unwrap()[0];
-    }
-    g.outputs = vec![sum];
+    let y = g.apply(table, op, &ins, &attrs).unwrap();
+    weigh(table, &mut g, &y, &mut named);
+    // An argument that the row says it has no gradient by (the table of a rotation) is refused alone.
+    by.retain(|n| differentiate(&g, table, &[n]).is_ok());
     (g, by, named)
+}
+
+/// Compares gradients with differences at about `most` elements of each value; returns their number.
+fn compare(table: &OpTable, g: &Graph, by: &[&str], named: &HashMap<Name, Tensor>, most: usize) -> usize {
+    const STEP: f64 = 1e-6;
+    let d = differentiate(g, table, by).unwrap();
+    assert_eq!(parse(&d.to_string()).unwrap().to_string(), d.to_string());
+    let run =
+        |g: &Graph, named: &HashMap<Name, Tensor>| interpret_wide(g, table, &HashMap::new(), named).unwrap();
+    let (got, mut named, mut compared) = (run(&d, named), named.clone(), 0);
+    for (name, gradient) in by.iter().zip(&got[1..]) {
+        let (x, gradient) = (named[*name].clone(), gradient.values());
+        let mut values = x.values();
+        for i in (0..values.len()).step_by(1 + values.len() / most) {
+            let mut at = |v: f64| {
+                let old = std::mem::replace(&mut values[i], v);
+                named.insert((*name).into(), Tensor::f64(&x.shape, &values));
+                values[i] = old;
+                run(g, &named)[0].values()[0]
+            };
+            let v = x.values()[i];
+            let want = (at(v + STEP) - at(v - STEP)) / (2.0 * STEP);
+            let near = (gradient[i] - want).abs() < 1e-6 * (1.0 + want.abs());
+            assert!(near, "{}: the gradient by {name}[{i}] is {}, not {want}\n{d}", g.name, gradient[i]);
+            compared += 1;
+        }
+        named.insert((*name).into(), x);
+    }
+    compared
 }
 
 #[test]
 fn gradients_are_differences() {
-    const STEP: f64 = 1e-6;
     let table = table();
-    let mut checked = 0;
     for row in table.rows().iter().filter(|r| r.gradient.is_some()) {
-        let mut reached = 0;
+        let mut compared = 0;
         for seed in 0..12 {
-            let (g, all, mut named) = loss(&table, row.name, seed);
-            // An argument that the row says it has no gradient by (the table of a rotation) is refused alone.
-            let by: Vec<&str> =
-                all.iter().map(String::as_str).filter(|n| differentiate(&g, &table, &[n]).is_ok()).collect();
+            let (g, by, named) = loss(&table, row.name, seed);
+            let by: Vec<&str> = by.iter().map(String::as_str).collect();
+            compared += compare(&table, &g, &by, &named, 12);
+        }
+        assert!(compared >= 12, "only {compared} differences of '{}'", row.name);
+    }
+}
+
+/// Gradients are operators of the same table, so they have gradients too.
+#[test]
+fn gradients_have_gradients() {
+    let table = table();
+    for row in table.rows().iter().filter(|r| r.gradient.is_some()) {
+        for seed in [0, 1, 10] {
+            let (g, by, mut named) = loss(&table, row.name, seed);
+            let by: Vec<&str> = by.iter().map(String::as_str).collect();
             if by.is_empty() {
                 continue;
             }
-            let d = differentiate(&g, &table, &by).unwrap();
-            assert_eq!(parse(&d.to_string()).unwrap().nodes.len(), d.nodes.len());
-            let run = |g: &Graph, named: &HashMap<Name, Tensor>| {
-                interpret_wide(g, &table, &HashMap::new(), named).unwrap()
-            };
-            let got = run(&d, &named);
-            for (name, gradient) in by.iter().zip(&got[1..]) {
-                let (x, gradient) = (named[*name].clone(), gradient.values());
-                let mut values = x.values();
-                for i in (0..values.len()).step_by(1 + values.len() / 12) {
-                    let mut at = |v: f64| {
-                        let old = std::mem::replace(&mut values[i], v);
-                        named.insert((*name).into(), Tensor::f64(&x.shape, &values));
-                        values[i] = old;
-                        run(&g, &named)[0].values()[0]
-                    };
-                    let v = x.values()[i];
-                    let want = (at(v + STEP) - at(v - STEP)) / (2.0 * STEP);
-                    assert!(
-                        (gradient[i] - want).abs() < 1e-6 * (1.0 + want.abs()),
-                        "{} seed {seed}: the gradient by {name}[{i}] is {}, not {want}",
-                        row.name,
-                        gradient[i]
-                    );
-                    checked += 1;
-                }
-                named.insert((*name).into(), x);
-                reached += 1;
-            }
+            let mut d = differentiate(&g, &table, &by).unwrap();
+            let gradients = d.outputs.split_off(1);
+            weigh(&table, &mut d, &gradients, &mut named);
+            compare(&table, &d, &by, &named, 4);
         }
-        assert!(reached > 0, "no argument of '{}' was reached", row.name);
     }
-    assert!(checked > 1000, "{checked} differences are few");
 }
 
 /// What must be refused, by which words.
