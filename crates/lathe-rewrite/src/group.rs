@@ -97,9 +97,11 @@ fn joins(g: &Graph, table: &OpTable, group: &[usize], i: usize) -> bool {
     if matches!(&*n.op, "take" | "combine") && n.inputs.iter().any(inside) {
         return false;
     }
-    // What has fewer axes than the first argument (a bias, a norm's weights) is read whole by every row.
+    // What has fewer axes than the rows (a bias, a norm's weights) is read whole by each; integers are one a row.
     let axes = |v: &ValueId| g.ty(*v).shape.len();
-    if n.inputs.iter().any(|v| inside(v) && axes(v) < axes(&n.inputs[0])) {
+    let rows = if &*n.op == "put" { &n.inputs[1] } else { &n.inputs[0] };
+    let whole = |v: &ValueId| axes(v) < axes(rows) && g.ty(*v).dtype != lathe_ir::DType::I32;
+    if n.inputs.iter().any(|v| inside(v) && whole(v)) {
         return false;
     }
     // Another row may still read what this one updates.

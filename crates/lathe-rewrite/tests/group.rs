@@ -28,6 +28,15 @@ fn a_row_that_is_read_whole_is_made_before() {
     assert_eq!(kernels(&text("16, 16")), ["relu add"]);
 }
 
+/// Rows on their way into a cache have fewer axes than it, and still are read by row.
+#[test]
+fn rows_go_into_a_cache_where_they_are_made() {
+    let text = "graph f(T <= 8) {\n k: f32[48, 2, 16]{keys16} = state\n x: f32[T, 32] = input\n \
+                slots: i32[T] = input\n y: f32[T, 32] = relu(x)\n \
+                k1: f32[48, 2, 16]{keys16} = put(k, y, slots)\n return k1\n}";
+    assert_eq!(kernels(text), ["relu put"]);
+}
+
 const STATE: &str = "w: f32[16, 16] = state\n m: f32[16, 16] = state\n v: f32[16, 16] = state\n \
                      c: f32[2] = input\n x: f32[16, 16] = input\n";
 
