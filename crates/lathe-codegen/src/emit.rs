@@ -50,6 +50,7 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
     let scalars = [
         ("f32", "float"),
         ("i32", "int"),
+        ("u64", "unsigned long long"),
         ("u32", "unsigned"),
         ("i16", "short"),
         ("u16", "unsigned short"),
@@ -70,6 +71,7 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
         ("u8", 1),
         ("f64", 8),
         ("i64", 8),
+        ("u64", 8),
     ] {
         let _ = writeln!(out, "typedef {name} m_{name} __attribute__((may_alias, aligned(1)));");
         let mut n = dialect.lanes;
@@ -138,7 +140,8 @@ pub(crate) fn c_type(t: DType) -> &'static str {
         DType::F64 => "f64",
         DType::F16 | DType::BF16 => "u16",
         DType::Int { signed, bits } => match (signed, bits) {
-            (_, 33..) => "i64",
+            (true, 33..) => "i64",
+            (false, 33..) => "u64",
             (true, 17..) | (_, 1) => "i32",
             (false, 17..) => "u32",
             (true, 9..) => "i16",

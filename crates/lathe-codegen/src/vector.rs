@@ -7,6 +7,11 @@ use lathe_ir::tensor::{Binary, Expr, Node, Store, Unary};
 use lathe_ir::{DType, Name};
 use lathe_schedule::lane;
 
+/// A scalar as a lane: truth is all bits there, and 1 here.
+fn lane_text(t: DType, scalar: String) -> String {
+    if t == DType::BOOL { format!("-{scalar}") } else { scalar }
+}
+
 impl Emitter<'_> {
     fn lane_var(&self) -> Name {
         self.lane.as_ref().map_or_else(|| "".into(), |l| l.var.clone())
@@ -42,7 +47,7 @@ impl Emitter<'_> {
         let t = self.dtype(e)?;
         let text = if !e.mentions(&var) {
             let s = self.scalar(e)?;
-            self.broadcast(t, &s)
+            self.broadcast(t, &lane_text(t, s))
         } else if let Some(l) = legalize(e, &|x| self.dtype(x).ok(), self.dialect.row("f32_of_f16").is_some())
         {
             self.vector(&l)?
@@ -64,7 +69,7 @@ impl Emitter<'_> {
         for i in 0..self.dialect.lanes {
             // Lanes past the extent repeat the first one, whose elements exist.
             let at = e.substitute(&var, &i.into());
-            let v = self.scalar(&at)?;
+            let v = lane_text(t, self.scalar(&at)?);
             match &partial {
                 Some(p) if i > 0 => items.push(format!("({i} < {p} ? {v} : ({})0)", c_type(t))),
                 _ => items.push(v),

@@ -42,6 +42,10 @@ impl DType {
     pub const INDEX: DType = DType::int(64);
     /// 32-bit signed.
     pub const I32: DType = DType::int(32);
+    /// 32-bit unsigned.
+    pub const U32: DType = DType::uint(32);
+    /// 64-bit unsigned.
+    pub const U64: DType = DType::uint(64);
     /// 8-bit signed.
     pub const I8: DType = DType::int(8);
     /// 8-bit unsigned.

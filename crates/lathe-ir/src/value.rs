@@ -55,6 +55,20 @@ impl Tensor {
         Tensor { shape: shape.to_vec(), dtype: DType::I32, encoding: None, bytes }
     }
 
+    /// A dense f64 tensor.
+    pub fn f64(shape: &[usize], data: &[f64]) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "shape and data differ");
+        let bytes = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Tensor { shape: shape.to_vec(), dtype: DType::F64, encoding: None, bytes }
+    }
+
+    /// A dense tensor of unsigned words.
+    pub fn u32(shape: &[usize], data: &[u32]) -> Tensor {
+        assert_eq!(shape.iter().product::<usize>(), data.len(), "shape and data differ");
+        let bytes = data.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Tensor { shape: shape.to_vec(), dtype: DType::U32, encoding: None, bytes }
+    }
+
     /// Number of logical elements.
     pub fn len(&self) -> usize {
         self.shape.iter().product()

@@ -169,6 +169,7 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
     name: "attention",
     doc: "softmax(scale * q[t, h, :] . k[j, h/r, :]) v[j, h/r, :] over keys j <= position[t] of sequence[t]'s pages",
     form: Form::Attention,
+    gradient: None,
     donates: &[],
     infer,
     reference,

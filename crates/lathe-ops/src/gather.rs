@@ -81,6 +81,10 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "take",
         doc: "y[t, :] = x[row[t], :], decoded",
         form: Form::Row,
+        gradient: Some(|d| {
+            let (x, rows, dy) = (d.arg(0), d.arg(1), d.dy());
+            Ok(vec![Some(d.op("scatter_add", &[dy, rows, x])?), None])
+        }),
         donates: &[],
         infer: infer_take,
         reference: |a, _, t| {
@@ -100,6 +104,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "put",
         doc: "cache[place[t], g, i] = x[t, g * d + i], in place",
         form: Form::Row,
+        gradient: None,
         donates: &[(0, 0)],
         infer: infer_put,
         reference: put,

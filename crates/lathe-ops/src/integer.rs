@@ -91,6 +91,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "argmax",
         doc: "the column of the largest value of each row, the first among equals",
         form: Form::Row,
+        gradient: None,
         donates: &[],
         infer: infer_argmax,
         reference: |a, _, t| {
@@ -108,6 +109,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "offset",
         doc: "x + by",
         form: Form::Row,
+        gradient: None,
         donates: &[],
         infer: infer_same,
         reference: |a, at, t| map(a, t, |v| v + attr(at, "by")),
@@ -119,6 +121,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "below",
         doc: "1 where x < limit, else 0",
         form: Form::Row,
+        gradient: None,
         donates: &[],
         infer: infer_same,
         reference: |a, at, t| map(a, t, |v| i64::from(v < attr(at, "limit"))),
@@ -130,6 +133,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "differs",
         doc: "1 where x is not `from`, else 0",
         form: Form::Row,
+        gradient: None,
         donates: &[],
         infer: infer_same,
         reference: |a, at, t| map(a, t, |v| i64::from(v != attr(at, "from"))),
@@ -141,6 +145,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "both",
         doc: "1 where neither x nor y is 0, else 0",
         form: Form::Row,
+        gradient: None,
         donates: &[],
         infer: infer_same,
         reference: |a, _, t| {
@@ -161,6 +166,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "place",
         doc: "list[at[i]] = x[i], in place",
         form: Form::Row,
+        gradient: None,
         donates: &[(0, 0)],
         infer: infer_place,
         reference: |a, _, t| {

@@ -9,6 +9,7 @@
 //! ```
 
 mod attention;
+mod axes;
 mod elementwise;
 mod encode;
 mod gather;
@@ -17,6 +18,9 @@ mod integer;
 mod matmul;
 mod moe;
 mod norm;
+mod optimizer;
+mod pick;
+mod random;
 mod rope;
 mod sample;
 
@@ -26,7 +30,7 @@ use lathe_ir::graph::{OpRow, OpTable};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
-    let families: [&'static [OpRow]; 9] = [
+    let families: [&'static [OpRow]; 13] = [
         elementwise::ROWS,
         norm::ROWS,
         matmul::ROWS,
@@ -36,6 +40,10 @@ pub fn table() -> OpTable {
         encode::ROWS,
         moe::ROWS,
         integer::ROWS,
+        axes::ROWS,
+        pick::ROWS,
+        random::ROWS,
+        optimizer::ROWS,
     ];
     OpTable::new(families.into_iter().flatten().collect())
 }

@@ -7,9 +7,9 @@ use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, result};
 use lathe_ir::encodings::GROUP;
-use lathe_ir::graph::{Attrs, Edge, Form, Lowering, OpRow, Operand, Type};
+use lathe_ir::graph::{Adjoint, Attrs, Edge, Form, Lowering, OpRow, Operand, Type, ValueId};
 use lathe_ir::tensor::{Expr, Iter, Stmt};
-use lathe_ir::{Bounds, DType, Decode, Tensor};
+use lathe_ir::{Bounds, DType, Decode, IrError, Tensor};
 
 fn infer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects two matrices")?;
@@ -82,36 +82,98 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
     vec![Stmt::for_(&l.name("m"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
 }
 
-pub(crate) const ROWS: &[OpRow] = &[OpRow {
-    name: "matmul",
-    doc: "y[m, n] = sum over k of x[m, k] * w[n, k]",
-    form: Form::Contraction,
+/// `dx = dy w` and `dw = dy' x`: products again, of what is transposed.
+fn gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
+    let (x, w, dy, op) = (d.arg(0), d.arg(1), d.dy(), d.operator());
+    let mut turned = vec![];
+    for v in [w, dy, x] {
+        turned.push(d.op("transpose", &[v])?);
+    }
+    let dx = d.op(&op, &[dy, turned[0]])?;
+    Ok(vec![Some(dx), Some(d.op(&op, &[turned[1], turned[2]])?)])
+}
+
+fn infer_batch(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 3), "expects two tensors of three axes")?;
+    require(t.iter().all(|t| t.dtype == DType::F32 && t.encoding.is_none()), "expects dense f32")?;
+    require(t[0].shape[0] == t[1].shape[0] && t[0].shape[2] == t[1].shape[2], "the shapes do not fit")?;
+    let (x, w) = (&t[0].shape, &t[1].shape);
+    Ok(vec![Type::dense(DType::F32, &[x[0].clone(), x[1].clone(), w[1].clone()])])
+}
+
+fn batch_reference(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (x, w, k) = (a[0].values(), a[1].values(), a[0].row());
+    let mut y = vec![];
+    for (x, w) in x.chunks(a[0].shape[1] * k).zip(w.chunks(a[1].shape[1] * k)) {
+        for xr in x.chunks(k) {
+            y.extend(w.chunks(k).map(|wr| xr.iter().zip(wr).map(|(a, b)| a * b).sum::<f64>()));
+        }
+    }
+    vec![result(&t[0], &y)]
+}
+
+fn lower_batch(l: &Lowering) -> Vec<Stmt> {
+    let (x, w, y) = (&l.ins[0], &l.ins[1], &l.outs[0]);
+    let (b, m, n, acc) = (l.var("0"), l.var("1"), l.var("2"), l.name("acc"));
+    let mut body = dot(l, x, w, &[b.clone(), m.clone()], &[b.clone(), n.clone()], &acc);
+    body.push(y.write(&l.name("y"), &[b, m, n], Expr::load(&acc, &[])));
+    for d in (0..3).rev() {
+        body = vec![Stmt::for_(&l.name(&d.to_string()), (&y.ty.shape[d]).into(), Iter::Spatial, body)];
+    }
+    body
+}
+
+const BATCH: OpRow = OpRow {
+    name: "batch_matmul",
+    doc: "y[b, m, n] = sum over k of x[b, m, k] * w[b, n, k]",
+    form: Form::Nest,
+    gradient: Some(gradient),
     donates: &[],
-    infer,
-    reference,
-    lower,
+    infer: infer_batch,
+    reference: batch_reference,
+    lower: lower_batch,
     edge: Edge::none,
     sample: |seed| {
         let mut r = Rng(seed);
-        let weights = [
-            "f32",
-            "f16",
-            "bf16",
-            "q4_0",
-            "q4_1",
-            "q8_0",
-            "f32.tile16",
-            "q4_0.tile16",
-            "q4_1.tile16",
-            "q8_0.tile16",
-        ];
-        let (m, n, k) = (1 + r.below(14) as usize, 32, 64);
-        let w = r.encoded(weights[seed as usize % weights.len()], &[n, k]);
-        let x = if (seed / 10).is_multiple_of(2) { r.encoded("a8", &[m, k]) } else { r.dense(&[m, k]) };
-        let x = if x.encoding.is_some() { consistent_sums(x) } else { x };
-        (vec![x, w], Attrs::new())
+        let k = if seed.is_multiple_of(2) { 5 } else { 16 };
+        (vec![r.dense(&[2, 3, k]), r.dense(&[2, 4, k])], Attrs::new())
     },
-}];
+};
+
+pub(crate) const ROWS: &[OpRow] = &[
+    BATCH,
+    OpRow {
+        name: "matmul",
+        doc: "y[m, n] = sum over k of x[m, k] * w[n, k]",
+        form: Form::Contraction,
+        gradient: Some(gradient),
+        donates: &[],
+        infer,
+        reference,
+        lower,
+        edge: Edge::none,
+        sample: |seed| {
+            let mut r = Rng(seed);
+            let weights = [
+                "f32",
+                "f16",
+                "bf16",
+                "q4_0",
+                "q4_1",
+                "q8_0",
+                "f32.tile16",
+                "q4_0.tile16",
+                "q4_1.tile16",
+                "q8_0.tile16",
+            ];
+            let (m, n, k) = (1 + r.below(14) as usize, 32, 64);
+            let w = r.encoded(weights[seed as usize % weights.len()], &[n, k]);
+            let x = if (seed / 10).is_multiple_of(2) { r.encoded("a8", &[m, k]) } else { r.dense(&[m, k]) };
+            let x = if x.encoding.is_some() { consistent_sums(x) } else { x };
+            (vec![x, w], Attrs::new())
+        },
+    },
+];
 
 /// Makes the sums of a random `a8` tensor those of its codes.
 pub(crate) fn consistent_sums(x: Tensor) -> Tensor {

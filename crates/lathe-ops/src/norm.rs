@@ -1,10 +1,10 @@
-//! Normalisations over rows.
+//! Normalisations over rows; their gradients are sums and products of rows.
 
 use crate::require;
 use crate::sample::{Rng, attrs, result};
-use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr};
+use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, float_attr};
 use lathe_ir::tensor::{Buffer, Expr, Iter, REGISTER, Stmt, Unary, WORKSPACE};
-use lathe_ir::{DType, Int, Tensor};
+use lathe_ir::{DType, Int, IrError, Tensor};
 use std::sync::Arc;
 
 /// A scalar accumulator.
@@ -68,6 +68,30 @@ fn lower_rms(l: &Lowering) -> Vec<Stmt> {
     )]
 }
 
+/// With `r = 1 / sqrt(mean(x^2) + eps)` and `g = dy * w`: `dx = r * (g - x * r * mean(g * x * r))`, `dw = sum of dy * x * r`.
+fn rms_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
+    let (x, w, dy, e) = (d.arg(0), d.arg(1), d.dy(), f64::from(eps(d.attrs())));
+    let Some(n) = d.ty(x).shape[1].as_const() else {
+        return d.refuse("no gradient where rows have no constant length");
+    };
+    let mean = |d: &mut Adjoint<'_>, v: ValueId, plus: f64| {
+        let sum = d.op("sum_last", &[v])?;
+        d.affine(sum, 1.0 / n as f64, plus)
+    };
+    let square = d.op("mul", &[x, x])?;
+    let power = mean(d, square, e)?;
+    let root = d.op("sqrt", &[power])?;
+    let root = d.op("spread_last", &[root, x])?;
+    let unit = d.op("div", &[x, root])?;
+    let (g, weighed) = (d.op("mul", &[dy, w])?, d.op("mul", &[dy, unit])?);
+    let along = d.op("mul", &[g, unit])?;
+    let along = mean(d, along, 0.0)?;
+    let along = d.op("spread_last", &[along, x])?;
+    let along = d.op("mul", &[unit, along])?;
+    let rest = d.op("sub", &[g, along])?;
+    Ok(vec![Some(d.op("div", &[rest, root])?), Some(d.op("sum_first", &[weighed])?)])
+}
+
 fn infer_softmax(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() == 2, "expects a matrix")?;
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
@@ -84,42 +108,63 @@ fn softmax(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
     vec![result(&t[0], &y)]
 }
 
+fn log_softmax(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let mut y = vec![];
+    for row in a[0].values().chunks(a[0].row()) {
+        let m = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let s = row.iter().map(|v| (v - m).exp()).sum::<f64>().ln();
+        y.extend(row.iter().map(|v| v - m - s));
+    }
+    vec![result(&t[0], &y)]
+}
+
 fn lower_softmax(l: &Lowering) -> Vec<Stmt> {
+    over_rows(l, &|x, max, sum| &(x - max).un(Unary::Exp) / sum, &|_| vec![])
+}
+
+fn lower_log_softmax(l: &Lowering) -> Vec<Stmt> {
+    let log = l.name("log");
+    let alloc = |sum: &Expr| {
+        vec![scalar(&log, DType::F32), Stmt::store(&l.name("ll"), &log, &[], sum.un(Unary::Log))]
+    };
+    over_rows(l, &|x, max, _| &(x - max) - &Expr::load(&log, &[]), &alloc)
+}
+
+/// Loops over rows: the maximum, the sum of exponentials below it, what `between` makes of the sum, then `value(element,
+/// maximum, sum)` for each element.
+fn over_rows(
+    l: &Lowering,
+    value: &dyn Fn(&Expr, &Expr, &Expr) -> Expr,
+    between: &dyn Fn(&Expr) -> Vec<Stmt>,
+) -> Vec<Stmt> {
     let (x, y) = (&l.ins[0], &l.outs[0]);
     let n: Expr = (&x.ty.shape[1]).into();
     let (t, m, s) = (l.var("0"), l.name("m"), l.name("l"));
     let at = |v: &str| x.read(&[t.clone(), l.var(v)]);
     let (max, sum) = (Expr::load(&m, &[]), Expr::load(&s, &[]));
     let e = |v: &str| (&at(v) - &max).un(Unary::Exp);
-    vec![Stmt::for_(
-        &l.name("0"),
-        (&x.ty.shape[0]).into(),
-        Iter::Spatial,
-        vec![
-            scalar(&m, DType::F32),
-            Stmt::store(&l.name("zm"), &m, &[], Expr::float(f64::NEG_INFINITY, DType::F32)),
-            Stmt::for_(
-                &l.name("k"),
-                n.clone(),
-                Iter::Reduce,
-                vec![Stmt::reduce(&l.name("rm"), &m, &[], "max", at("k"))],
-            ),
-            scalar(&s, DType::F32),
-            Stmt::store(&l.name("zl"), &s, &[], Expr::f32(0.0)),
-            Stmt::for_(
-                &l.name("j"),
-                n.clone(),
-                Iter::Reduce,
-                vec![Stmt::reduce(&l.name("rl"), &s, &[], "sum", e("j"))],
-            ),
-            Stmt::for_(
-                &l.name("1"),
-                n,
-                Iter::Spatial,
-                vec![y.write(&l.name("y"), &[t.clone(), l.var("1")], &e("1") / &sum)],
-            ),
-        ],
-    )]
+    let mut body = vec![
+        scalar(&m, DType::F32),
+        Stmt::store(&l.name("zm"), &m, &[], Expr::float(f64::NEG_INFINITY, DType::F32)),
+        Stmt::for_(
+            &l.name("k"),
+            n.clone(),
+            Iter::Reduce,
+            vec![Stmt::reduce(&l.name("rm"), &m, &[], "max", at("k"))],
+        ),
+        scalar(&s, DType::F32),
+        Stmt::store(&l.name("zl"), &s, &[], Expr::f32(0.0)),
+        Stmt::for_(
+            &l.name("j"),
+            n.clone(),
+            Iter::Reduce,
+            vec![Stmt::reduce(&l.name("rl"), &s, &[], "sum", e("j"))],
+        ),
+    ];
+    body.extend(between(&sum));
+    let write = y.write(&l.name("y"), &[t.clone(), l.var("1")], value(&at("1"), &max, &sum));
+    body.push(Stmt::for_(&l.name("1"), n, Iter::Spatial, vec![write]));
+    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, body)]
 }
 
 pub(crate) const ROWS: &[OpRow] = &[
@@ -127,6 +172,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "rms_norm",
         doc: "x[t, n] / sqrt(mean(x[t, :]^2) + eps) * w[n] (Zhang and Sennrich 2019)",
         form: Form::Row,
+        gradient: Some(rms_gradient),
         donates: &[],
         infer: infer_rms,
         reference: rms,
@@ -141,11 +187,39 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "softmax",
         doc: "exp(x[t, n]) / sum(exp(x[t, :]))",
         form: Form::Row,
+        gradient: Some(|d| {
+            let (y, dy) = (d.result(), d.dy());
+            let t = d.op("mul", &[y, dy])?;
+            let sum = d.op("sum_last", &[t])?;
+            let sum = d.op("spread_last", &[sum, y])?;
+            let rest = d.op("sub", &[dy, sum])?;
+            Ok(vec![Some(d.op("mul", &[y, rest])?)])
+        }),
         donates: &[],
         infer: infer_softmax,
         reference: softmax,
         lower: lower_softmax,
         edge: Edge::none,
         sample: |seed| (vec![Rng(seed).dense(&[3, 40])], Attrs::new()),
+    },
+    OpRow {
+        name: "log_softmax",
+        doc: "x[t, n] - log(sum(exp(x[t, :])))",
+        form: Form::Row,
+        gradient: Some(|d| {
+            let (x, dy) = (d.arg(0), d.dy());
+            let (y, sum) = (d.op("softmax", &[x])?, d.op("sum_last", &[dy])?);
+            let sum = d.op("spread_last", &[sum, y])?;
+            let t = d.op("mul", &[y, sum])?;
+            Ok(vec![Some(d.op("sub", &[dy, t])?)])
+        }),
+        donates: &[],
+        infer: infer_softmax,
+        reference: log_softmax,
+        lower: lower_log_softmax,
+        edge: Edge::none,
+        sample: |seed| {
+            (vec![Rng(seed).dense(&[3, if seed.is_multiple_of(2) { 40 } else { 48 }])], Attrs::new())
+        },
     },
 ];

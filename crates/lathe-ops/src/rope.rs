@@ -53,16 +53,21 @@ fn pairs(a: &Attrs, width: i64) -> (i64, i64) {
     if int_attr(a, "halves") == Some(1) { (1, width / 2) } else { (2, 1) }
 }
 
+fn back(a: &Attrs) -> bool {
+    int_attr(a, "back") == Some(1)
+}
+
 fn rope(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let (mut x, tab) = (a[0].values(), a[1].values());
     let (n, w) = (a[0].row(), a[1].row());
     let d = int_attr(at, "head_dim").unwrap_or(2) as usize;
     let (step, apart) = pairs(at, w as i64);
+    let sign = if back(at) { -1.0 } else { 1.0 };
     for (row, tab) in x.chunks_mut(n).zip(tab.chunks(w)) {
         for head in row.chunks_mut(d) {
             for i in 0..w / 2 {
                 let (first, second) = (step as usize * i, step as usize * i + apart as usize);
-                let (u, v, c, s) = (head[first], head[second], tab[i], tab[w / 2 + i]);
+                let (u, v, c, s) = (head[first], head[second], tab[i], tab[w / 2 + i] * sign);
                 (head[first], head[second]) = (u * c - v * s, u * s + v * c);
             }
         }
@@ -80,6 +85,7 @@ fn lower_rope(l: &Lowering) -> Vec<Stmt> {
     let at = |k: i64| [t.clone(), h.clone() * d + i.clone() * step + k];
     let (u, v) = (x.read(&at(0)), x.read(&at(apart)));
     let (c, s) = (tab.read(&[t.clone(), i.clone()]), tab.read(&[t.clone(), i.clone() + width / 2]));
+    let s = if back(&l.attrs) { s.un(Unary::Neg) } else { s };
     let pair = vec![
         y.write(&l.name("ye"), &at(0), &(&u * &c) - &(&v * &s)),
         y.write(&l.name("yo"), &at(apart), &(&u * &s) + &(&v * &c)),
@@ -99,6 +105,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "rope_table",
         doc: "cosines, then sines, of position[t] * frequency[i]",
         form: Form::Row,
+        gradient: None,
         donates: &[],
         infer: infer_table,
         reference: table,
@@ -111,8 +118,17 @@ pub(crate) const ROWS: &[OpRow] = &[
     },
     OpRow {
         name: "rope",
-        doc: "rotates the pairs of each head of x[t, :] by the angles of table[t, :]",
+        doc: "rotates the pairs of each head of x[t, :] by the angles of table[t, :]; with back = 1, back",
         form: Form::Row,
+        gradient: Some(|d| {
+            // A rotation's transpose is the rotation back.
+            let (tab, dy) = (d.arg(1), d.dy());
+            let attr = |name, default| int_attr(d.attrs(), name).unwrap_or(default);
+            let (head, halves, back) = (attr("head_dim", 2), attr("halves", 0), 1 - attr("back", 0));
+            let attrs =
+                [("head_dim", Attr::Int(head)), ("halves", Attr::Int(halves)), ("back", Attr::Int(back))];
+            Ok(vec![Some(d.op_with("rope", &[dy, tab], &attrs)?), None])
+        }),
         donates: &[],
         infer: infer_rope,
         reference: rope,
@@ -120,7 +136,8 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
-            let d = attrs(&[("head_dim", Attr::Int(16)), ("halves", Attr::Int((seed / 2) as i64 % 2))]);
+            let flag = |n: u64| Attr::Int((seed / n % 2) as i64);
+            let d = attrs(&[("head_dim", Attr::Int(16)), ("halves", flag(2)), ("back", flag(4))]);
             (vec![r.dense(&[3, 32]), r.dense(&[3, if seed.is_multiple_of(2) { 16 } else { 8 }])], d)
         },
     },

@@ -73,8 +73,16 @@ pub(crate) fn attrs(rows: &[(&str, lathe_ir::graph::Attr)]) -> lathe_ir::graph::
     rows.iter().map(|(n, a)| ((*n).into(), a.clone())).collect()
 }
 
-/// A dense f32 result of a reference.
+/// The extents of a concrete type.
+pub(crate) fn extents(ty: &lathe_ir::graph::Type) -> Vec<usize> {
+    ty.shape.iter().map(|d| d.as_const().unwrap_or(0) as usize).collect()
+}
+
+/// A dense f32 result of a reference; f64 where the caller computes so.
 pub(crate) fn result(ty: &lathe_ir::graph::Type, data: &[f64]) -> Tensor {
-    let shape: Vec<usize> = ty.shape.iter().map(|d| d.as_const().unwrap_or(0) as usize).collect();
+    let shape = extents(ty);
+    if ty.dtype == lathe_ir::DType::F64 {
+        return Tensor::f64(&shape, data);
+    }
     Tensor::f32(&shape, &data.iter().map(|v| *v as f32).collect::<Vec<_>>())
 }

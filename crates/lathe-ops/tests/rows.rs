@@ -46,9 +46,9 @@ fn naive_loops_compute_the_reference() {
                 m.set(&p.name, &bytes);
             }
             interpret(&k.kernel, &mut m).unwrap_or_else(|e| panic!("{e}\n{}", k.kernel));
-            for (v, want) in g.outputs.iter().zip(&want) {
+            for (j, (v, want)) in g.outputs.iter().zip(&want).enumerate() {
                 let param = k.args.iter().position(|a| a == v).or_else(|| {
-                    let (a, _) = row.donates.first().expect("a donated argument");
+                    let (a, _) = row.donates.iter().find(|(_, r)| *r == j).expect("a donated argument");
                     k.args.iter().position(|p| *p == ins[*a])
                 });
                 let bytes = m.params[&k.kernel.params[param.unwrap()].name].clone();

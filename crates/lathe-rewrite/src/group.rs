@@ -29,6 +29,8 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
             .filter_map(|v| producer(*v))
             .filter(|p| &*g.nodes[*p].op == "matmul" && nodes.contains(p) && !taken.contains(p))
             .filter(|p| g.ty(g.nodes[*p].outputs[0]).shape == g.ty(g.nodes[i].outputs[0]).shape)
+            // It would run later, and must still read what it reads.
+            .filter(|p| !(p + 1..=i).any(|m| donated(g, table, m).any(|v| g.nodes[*p].inputs.contains(&v))))
             .collect();
         // Several contractions share a kernel only when they read the same rows.
         let same = feeding.windows(2).all(|w| g.nodes[w[0]].inputs[0] == g.nodes[w[1]].inputs[0]);
@@ -60,7 +62,7 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
             continue;
         }
         match &mut rows {
-            Some(r) if joins(g, r, i) => r.push(i),
+            Some(r) if joins(g, table, r, i) => r.push(i),
             _ => {
                 out.extend(rows.take());
                 rows = Some(vec![i]);
@@ -78,7 +80,13 @@ fn row_extent(g: &Graph, i: usize) -> Option<lathe_ir::Int> {
     g.ty(v).shape.first().cloned()
 }
 
-fn joins(g: &Graph, group: &[usize], i: usize) -> bool {
+/// The values that a node updates in place.
+fn donated<'g>(g: &'g Graph, table: &OpTable, i: usize) -> impl Iterator<Item = ValueId> + 'g {
+    let pairs = table.get(&g.nodes[i].op).map_or(&[][..], |r| r.donates);
+    pairs.iter().map(move |(a, _)| g.nodes[i].inputs[*a])
+}
+
+fn joins(g: &Graph, table: &OpTable, group: &[usize], i: usize) -> bool {
     let extent = row_extent(g, i);
     let n = &g.nodes[i];
     if extent.is_none() || row_extent(g, group[0]) != extent {
@@ -87,6 +95,18 @@ fn joins(g: &Graph, group: &[usize], i: usize) -> bool {
     // An operator that picks rows by number would read rows of other iterations.
     let inside = |v: &ValueId| group.iter().any(|m| g.nodes[*m].outputs.contains(v));
     if matches!(&*n.op, "take" | "combine") && n.inputs.iter().any(inside) {
+        return false;
+    }
+    // What has fewer axes than the rows (a bias, a norm's weights) is read whole by each; integers are one a row.
+    let axes = |v: &ValueId| g.ty(*v).shape.len();
+    let rows = if &*n.op == "put" { &n.inputs[1] } else { &n.inputs[0] };
+    let whole = |v: &ValueId| axes(v) < axes(rows) && g.ty(*v).dtype != lathe_ir::DType::I32;
+    if n.inputs.iter().any(|v| inside(v) && whole(v)) {
+        return false;
+    }
+    // Another row may still read what this one updates.
+    let read = |v: ValueId| group.iter().any(|m| g.nodes[*m].inputs.contains(&v));
+    if donated(g, table, i).any(read) {
         return false;
     }
     // A cache is put into by its own rows only, and never read here.

@@ -1,4 +1,4 @@
-//! Graph passes: precision, constant packing, grouping into kernels, and memory planning.
+//! Graph passes: gradients, precision, constant packing, grouping into kernels, and memory planning.
 //!
 //! [`PASSES`] names the passes from graph to graph; [`plan()`] turns a graph into a step program and the naive kernels it
 //! calls.
@@ -18,11 +18,13 @@
 //! assert!(g.to_string().contains("encode(x)"));
 //! ```
 
+mod gradient;
 mod group;
 mod pack;
 mod plan;
 mod quantize;
 
+pub use gradient::differentiate;
 pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
 
 use lathe_ir::IrError;

@@ -27,6 +27,7 @@ pub fn schedule(
         Some((Form::Attention, p)) => attention::apply(&mut s, p)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,
+        Some((Form::Nest, _)) => rows::vectorize_inner(&mut s)?,
         None => {}
     }
     parallel_outermost(&mut s)?;
@@ -46,10 +47,10 @@ fn parallel_outermost(s: &mut Schedule) -> Result<(), ScheduleError> {
     Ok(())
 }
 
-/// Names of temporaries allocated at the top of the kernel.
+/// Names of temporaries with dimensions allocated at the top of the kernel.
 fn temporaries(k: &Kernel) -> Vec<String> {
     let top = k.body.iter().filter_map(|s| match s {
-        Stmt::Alloc(b) => Some(b.name.to_string()),
+        Stmt::Alloc(b) if !b.shape.is_empty() => Some(b.name.to_string()),
         _ => None,
     });
     top.collect()

@@ -11,6 +11,29 @@ pub fn interpret(
     dims: &HashMap<Name, i64>,
     named: &HashMap<Name, Tensor>,
 ) -> Result<Vec<Tensor>, IrError> {
+    run(g, table, &|t| concrete(t, dims), named)
+}
+
+/// The same with f64 in the place of every dense f32, passed values included: differences then tell gradients.
+pub fn interpret_wide(
+    g: &Graph,
+    table: &OpTable,
+    dims: &HashMap<Name, i64>,
+    named: &HashMap<Name, Tensor>,
+) -> Result<Vec<Tensor>, IrError> {
+    let wide = |t: &Type| match concrete(t, dims)? {
+        Type { dtype: DType::F32, encoding: None, shape } => Some(Type::dense(DType::F64, &shape)),
+        t => Some(t),
+    };
+    run(g, table, &wide, named)
+}
+
+fn run(
+    g: &Graph,
+    table: &OpTable,
+    concrete: &dyn Fn(&Type) -> Option<Type>,
+    named: &HashMap<Name, Tensor>,
+) -> Result<Vec<Tensor>, IrError> {
     let mut env: HashMap<u32, Tensor> = HashMap::new();
     for (i, v) in g.values.iter().enumerate() {
         let key = match &v.source {
@@ -20,7 +43,7 @@ pub fn interpret(
         };
         let place = format!("{}/{}", g.name, v.name);
         let t = named.get(key).ok_or_else(|| IrError::run(&place, "no value was passed"))?;
-        let want = concrete(&v.ty, dims).ok_or_else(|| IrError::run(&place, "an unbound dimension"))?;
+        let want = concrete(&v.ty).ok_or_else(|| IrError::run(&place, "an unbound dimension"))?;
         let got: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
         if want.shape != got || want.dtype != t.dtype {
             return Err(IrError::run(place, format!("has shape {:?}, not {:?}", t.shape, want.shape)));
@@ -33,7 +56,7 @@ pub fn interpret(
         let args: Vec<Tensor> =
             n.inputs.iter().map(|v| env.get(&v.0).cloned()).collect::<Option<_>>().ok_or_else(missing)?;
         let types: Vec<Type> =
-            n.outputs.iter().map(|v| concrete(g.ty(*v), dims)).collect::<Option<_>>().ok_or_else(missing)?;
+            n.outputs.iter().map(|v| concrete(g.ty(*v))).collect::<Option<_>>().ok_or_else(missing)?;
         for (v, t) in n.outputs.iter().zip((row.reference)(&args, &n.attrs, &types)) {
             env.insert(v.0, t);
         }

@@ -5,6 +5,7 @@
 //! that lives in another room.
 
 mod check;
+mod gradient;
 mod interpret;
 mod module;
 mod module_check;
@@ -13,7 +14,8 @@ mod op;
 mod text;
 
 pub use check::check;
-pub use interpret::{interpret, interpret_module};
+pub use gradient::{Adjoint, Gradient};
+pub use interpret::{interpret, interpret_module, interpret_wide};
 pub use module::{
     Arm, Block, Control, Data, Function, Item, Kind, MOST_DEPTH, Module, RunRegion, Tree, run_module,
 };
@@ -178,9 +180,21 @@ impl Graph {
 
     /// Adds a value.
     pub fn add_value(&mut self, name: &str, ty: Type, source: Source) -> ValueId {
-        let name = if name.is_empty() { format!("v{}", self.values.len()).into() } else { name.into() };
+        let name = if name.is_empty() { self.fresh() } else { name.into() };
         self.values.push(Value { name, ty, source });
         ValueId(self.values.len() as u32 - 1)
+    }
+
+    /// A name that no value has.
+    fn fresh(&self) -> Name {
+        let mut n = self.values.len();
+        loop {
+            let name = format!("v{n}");
+            if self.values.iter().all(|v| *v.name != *name) {
+                return name.into();
+            }
+            n += 1;
+        }
     }
 
     /// Adds an argument.

@@ -1,6 +1,6 @@
 //! The shape of an operator's row, and what its lowering is given.
 
-use super::{Attrs, Type};
+use super::{Attrs, Gradient, Type};
 use crate::encoding::{Decode, Encoding};
 use crate::tensor::{Axis, Buffer, Expr, Fact, HOST, Stmt};
 use crate::{DType, Int, Name, Tensor};
@@ -18,6 +18,8 @@ pub enum Form {
     Attention,
     /// A change of layout.
     Copy,
+    /// Any other loops; stands alone.
+    Nest,
 }
 
 /// A row of the operator table: everything the rooms need to know of one operator.
@@ -39,6 +41,8 @@ pub struct OpRow {
     /// What holds of arguments and results beyond their types: indirect axes, and facts that let the loops read and write
     /// without checks ([`crate::tensor::inside`]).
     pub edge: fn(&Lowering) -> Edge,
+    /// The gradients of its arguments; `None` where there are none (integers, state), or none yet.
+    pub gradient: Option<Gradient>,
     /// Arguments for a test, from a seed.
     pub sample: fn(u64) -> (Vec<Tensor>, Attrs),
 }

@@ -512,7 +512,7 @@ impl Run<'_> {
                 let t = self.type_of(a);
                 let (x, y) = (self.eval(a, place)?, self.eval(b, place)?);
                 match (x, y) {
-                    (Value::Int(x), Value::Int(y)) => match binary_int(*op, x, y) {
+                    (Value::Int(x), Value::Int(y)) => match integer(t)(*op, x, y) {
                         Some(v) if op.is_comparison() => Value::Int(v),
                         Some(v) => Value::Int(t.wrap(v)),
                         None => return self.fail(place, format!("division by zero in {e}")),
@@ -556,6 +556,25 @@ fn unary(op: Unary, v: f64) -> f64 {
         Unary::Floor => v.floor(),
         Unary::Round => v.round_ties_even(),
     }
+}
+
+/// The arithmetic of a type: what fits 63 bits is the same signed and unsigned.
+fn integer(t: DType) -> fn(Binary, i64, i64) -> Option<i64> {
+    if t == DType::U64 { binary_u64 } else { binary_int }
+}
+
+fn binary_u64(op: Binary, x: i64, y: i64) -> Option<i64> {
+    let (a, b) = (x as u64, y as u64);
+    Some(match op {
+        Binary::Div => a.checked_div(b)? as i64,
+        Binary::Rem => a.checked_rem(b)? as i64,
+        Binary::Min => a.min(b) as i64,
+        Binary::Max => a.max(b) as i64,
+        Binary::Shr => a.wrapping_shr(b as u32) as i64,
+        Binary::Lt => (a < b).into(),
+        Binary::Le => (a <= b).into(),
+        op => return binary_int(op, x, y),
+    })
 }
 
 fn binary_int(op: Binary, x: i64, y: i64) -> Option<i64> {
@@ -610,5 +629,29 @@ fn binary_float(op: Binary, x: f64, y: f64) -> f64 {
             }
         }
         _ => f64::NAN,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_64_bits_are_unsigned() {
+        let text = "kernel k() {
+  in a: u64[2]
+  out y: u64[4]
+  q: y[0] = a[0] / a[1]
+  r: y[1] = a[0] % a[1]
+  s: y[2] = a[0] >> a[1]
+  m: y[3] = max(a[0], a[1])
+}";
+        let kernel = crate::tensor::parse(text).unwrap();
+        let bytes = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>();
+        let mut m = Memory::new(&[]);
+        m.set("a", &bytes(&[u64::MAX, 10]));
+        m.set("y", &bytes(&[0; 4]));
+        interpret(&kernel, &mut m).unwrap();
+        assert_eq!(m.params["y"], bytes(&[u64::MAX / 10, u64::MAX % 10, u64::MAX >> 10, u64::MAX]));
     }
 }

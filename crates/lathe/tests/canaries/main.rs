@@ -9,6 +9,7 @@ mod online;
 mod paged;
 mod proof;
 mod sparse;
+mod training;
 
 use std::path::Path;
 
