@@ -344,7 +344,8 @@ impl Maker {
         ExecError::Buffer { program: self.program.name.clone(), buffer, message: message.into() }
     }
 
-    /// A whole buffer is all that its home has: a caller may pass less than the largest size, or more.
+    /// A whole buffer is all that its home has: a caller may pass less than the largest size, or more, and a kernel's door
+    /// looks at what it needs.
     fn piece(&self, u: &Unrolled<'_>, b: Bytes) -> Result<Piece, ExecError> {
         let whole = b.offset == 0 && b.len == u.sizes[b.buffer as usize];
         Ok(match &self.homes[b.buffer as usize] {
@@ -365,32 +366,32 @@ impl Maker {
         memory: &dyn Fn(Bytes) -> Result<View, ExecError>,
         get: &dyn Fn(&str) -> Option<i64>,
     ) -> Result<Action, ExecError> {
+        // What is moved is as long as the program says.
+        let exact = |b: Bytes| Ok::<View, ExecError>(memory(b)?.part(0, b.len as usize)?);
         let tier = |b: &Bytes| &*self.program.buffers[b.buffer as usize].tier;
         Ok(match &unit.op {
             Op::Meet => Action::Meet,
             Op::Signal(e) => Action::Signal(*e as usize),
             Op::Wait(e) => Action::Wait(*e as usize),
             Op::Copy(from, to) if tier(from) == tier(to) => {
-                Action::Copy { from: memory(*from)?, to: memory(*to)? }
+                Action::Copy { from: exact(*from)?, to: exact(*to)? }
             }
             Op::Copy(from, to) => {
                 let message =
                     || format!("is copied to {}, where no link leads from {}", tier(to), tier(from));
                 let link = self.link(tier(from), tier(to));
                 let link = link.ok_or_else(|| self.bad(from.buffer, &message()))?;
-                // The destination is as long as the program says, so that as much of a file is read.
-                let to = memory(*to)?.part(0, to.len as usize)?;
-                Action::Transfer { from: self.piece(u, *from)?, to, link }
+                let from = match self.piece(u, *from)? {
+                    Piece::Memory(_) => Piece::Memory(exact(*from)?),
+                    file => file,
+                };
+                Action::Transfer { from, to: exact(*to)?, link }
             }
             Op::Send(from, rank, tag) => {
                 let link = self.link(tier(from), NETWORK);
-                let from = memory(*from)?.part(0, from.len as usize)?;
-                Action::Send { from, rank: *rank, tag: *tag, link }
+                Action::Send { from: exact(*from)?, rank: *rank, tag: *tag, link }
             }
-            Op::Receive(to, rank, tag) => {
-                let to = memory(*to)?.part(0, to.len as usize)?;
-                Action::Receive { to, rank: *rank, tag: *tag }
-            }
+            Op::Receive(to, rank, tag) => Action::Receive { to: exact(*to)?, rank: *rank, tag: *tag },
             Op::Call(kernel, args) => {
                 let image = self.images.get(*kernel).ok_or_else(|| ExecError::Kernel {
                     program: self.program.name.clone(),

@@ -53,9 +53,26 @@ fn loops_follow_the_dimensions_of_each_run() {
     }
     // What does not fit is refused, and the next run is right again.
     let error = run.run(&pool, &[9]).unwrap_err().to_string();
-    assert!(error.contains("(i = 8)") && error.contains("are not inside 'x'"), "{error}");
+    assert!(error.contains("are not inside 'y'"), "{error}");
     run.run(&pool, &[1]).unwrap();
     assert_eq!(bytes(&places.given["y"])[..8], x[..8]);
+}
+
+#[test]
+fn a_flat_copy_moves_what_the_dimensions_say() {
+    let p = parse(
+        "program p(T) {
+           buffer x: T*8 bytes on host = given
+           buffer y: T*8 bytes on host = given
+           copy x to y
+         }",
+    )
+    .unwrap();
+    let places = places(&["x", "y"], 64);
+    places.given["x"].write(0, &[7u8; 64]).unwrap();
+    let mut run = bind(&p, &places, &HashMap::from([("T".into(), 8)])).unwrap();
+    run.run(&Pool::new(2).unwrap(), &[3]).unwrap();
+    assert_eq!(bytes(&places.given["y"]), [vec![7; 24], vec![0; 40]].concat());
 }
 
 #[test]

@@ -69,7 +69,7 @@ pub fn check(p: &Program) -> Result<(), IrError> {
     if let Some(b) = p.buffers.iter().find(|b| matches!(b.storage, Storage::Planned(at) if at < 0)) {
         return Err(early("its place", &b.name));
     }
-    if p.follows_dims() {
+    if p.mentions_dims(false) {
         return Ok(());
     }
     // Buffers whose sizes depend on a dimension may be as large as the bound allows.

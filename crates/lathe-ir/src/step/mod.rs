@@ -205,21 +205,29 @@ impl Program {
         Some(end)
     }
 
-    /// Whether which steps there are, and on which bytes, follows from the values of dimensions.
+    /// Whether which steps there are, and which bytes they move, follows from the values of dimensions.
     pub fn follows_dims(&self) -> bool {
-        fn any(steps: &[Step], mentions: &dyn Fn(&Int) -> bool) -> bool {
-            let part = |p: &Part| p.range.as_ref().is_some_and(|(o, n)| mentions(o) || mentions(n));
-            steps.iter().any(|s| match s {
-                Step::Call { args, .. } => args.iter().any(part),
-                Step::Copy { from, to } => part(from) || part(to),
-                Step::Meet | Step::Signal(_) | Step::Wait(_) => false,
-                Step::Send { from: p, rank, tag } | Step::Receive { to: p, rank, tag } => {
-                    part(p) || mentions(rank) || mentions(tag)
-                }
-                Step::Loop { count, body, .. } => mentions(count) || any(body, mentions),
-            })
-        }
+        self.mentions_dims(true)
+    }
+
+    /// Whether loops, parts or messages mention dimensions; with `sizes`, or the sizes of buffers that are moved whole.
+    fn mentions_dims(&self, sizes: bool) -> bool {
         let mentions = |e: &Int| self.dims.iter().any(|d| e.mentions(d));
-        self.all_queues().any(|(_, steps)| any(steps, &mentions))
+        let part = |p: &Part| p.range.as_ref().is_some_and(|(o, n)| mentions(o) || mentions(n));
+        let size = |p: &Part| self.buffers.get(p.buffer as usize).is_some_and(|b| mentions(&b.bytes));
+        let moved = |p: &Part| part(p) || (sizes && p.range.is_none() && size(p));
+        fn any(steps: &[Step], f: &dyn Fn(&Step) -> bool) -> bool {
+            steps.iter().any(|s| f(s) || matches!(s, Step::Loop { body, .. } if any(body, f)))
+        }
+        let step = |s: &Step| match s {
+            Step::Call { args, .. } => args.iter().any(part),
+            Step::Copy { from, to } => moved(from) || moved(to),
+            Step::Meet | Step::Signal(_) | Step::Wait(_) => false,
+            Step::Send { from: p, rank, tag } | Step::Receive { to: p, rank, tag } => {
+                moved(p) || mentions(rank) || mentions(tag)
+            }
+            Step::Loop { count, .. } => mentions(count),
+        };
+        self.all_queues().any(|(_, steps)| any(steps, &step))
     }
 }
