@@ -8,6 +8,8 @@ mod hardware;
 mod online;
 mod paged;
 mod proof;
+mod ranks;
+mod tiers;
 
 use std::path::Path;
 
