@@ -4,7 +4,7 @@
 use crate::CompileError;
 use lathe_codegen::{Dialect, emit, prelude};
 use lathe_exec::{Executable, Image};
-use lathe_ir::step::{Program, Step, StepBuffer, Storage};
+use lathe_ir::step::{Part, Program, Step, StepBuffer, Storage};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_machine::Target;
@@ -77,10 +77,16 @@ impl Function {
         }
         let call = Step::Call {
             kernel: k.name.clone(),
-            args: (0..buffers.len() as u32).collect(),
+            args: (0..buffers.len() as u32).map(Part::from).collect(),
             writes: k.params.iter().map(|p| p.access != Access::In).collect(),
         };
-        let program = Program { name: k.name.to_string(), dims: k.dims.clone(), buffers, steps: vec![call] };
+        let program = Program {
+            name: k.name.to_string(),
+            dims: k.dims.clone(),
+            buffers,
+            steps: vec![call],
+            ..Program::default()
+        };
         let images = [(k.name.clone(), self.image.clone())].into();
         let nothing = arena.alloc(64)?.into_view();
         Executable::new(&program, &images, &views, &nothing, &most, self.pool.threads(), &arena)?

@@ -152,7 +152,7 @@ impl Runner {
                 .iter()
                 .zip(writes)
                 .filter(|(_, w)| **w)
-                .map(|(a, _)| size(&load.buffers[*a as usize]).next_multiple_of(64))
+                .map(|(a, _)| size(&load.buffers[a.buffer as usize]).next_multiple_of(64))
                 .sum(),
             _ => 0,
         };
@@ -162,7 +162,7 @@ impl Runner {
             progress(Stage::Pack, done, steps.len());
             let Step::Call { args, writes, .. } = step else { continue };
             for (a, w) in args.iter().zip(writes) {
-                let b = &load.buffers[*a as usize];
+                let b = &load.buffers[a.buffer as usize];
                 if *w {
                     given.insert(b.name.clone(), packed.part(at, size(b)).map_err(below)?);
                     at += size(b).next_multiple_of(64);
@@ -177,9 +177,9 @@ impl Runner {
             let values: Vec<i64> = g.dims.iter().map(|(_, m)| *m).collect();
             e.run(&pool, &values).map_err(below)?;
             for (a, w) in args.iter().zip(writes) {
-                if let Some(info) = in_file.get(&load.buffers[*a as usize].name).filter(|_| !w) {
+                if let Some(info) = in_file.get(&load.buffers[a.buffer as usize].name).filter(|_| !w) {
                     file.drop_pages(info);
-                    given.remove(&load.buffers[*a as usize].name);
+                    given.remove(&load.buffers[a.buffer as usize].name);
                 }
             }
         }
@@ -393,11 +393,11 @@ fn only_used(mut p: Program) -> Program {
     for s in &mut p.steps {
         if let Step::Call { args, .. } = s {
             for a in args.iter_mut() {
-                let at = used.iter().position(|u| u == a).unwrap_or_else(|| {
-                    used.push(*a);
+                let at = used.iter().position(|u| *u == a.buffer).unwrap_or_else(|| {
+                    used.push(a.buffer);
                     used.len() - 1
                 });
-                *a = at as u32;
+                a.buffer = at as u32;
             }
         }
     }

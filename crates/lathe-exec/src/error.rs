@@ -1,10 +1,11 @@
 //! What can go wrong when a step program is bound to memory or run.
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
+use lathe_ir::IrError;
 use lathe_runtime::RuntimeError;
 
 /// An error of the executor.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum ExecError {
     /// A buffer that the caller did not pass, or of the wrong size.
     #[error("{program}: buffer '{buffer}' {message}")]
@@ -24,6 +25,17 @@ pub enum ExecError {
         /// The kernel.
         kernel: String,
     },
+    /// Another rank cannot be reached any more, or never could (environment).
+    #[error("rank {rank} {message}")]
+    Peer {
+        /// The other rank.
+        rank: u32,
+        /// What happened to it.
+        message: String,
+    },
+    /// The program is not sound, or does not fit the machine.
+    #[error(transparent)]
+    Program(#[from] IrError),
     /// The runtime refused.
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
@@ -33,6 +45,9 @@ impl Diagnose for ExecError {
     fn diagnostic(&self) -> Diagnostic {
         match self {
             ExecError::Runtime(e) => e.diagnostic(),
+            ExecError::Program(e) => e.diagnostic(),
+            ExecError::Peer { .. } => Diagnostic::new("lost-rank", Fault::Environment, self.to_string())
+                .fix("look at that rank's own message, then start all ranks again"),
             e => Diagnostic::new("step-program", Fault::Bug, e.to_string()),
         }
     }

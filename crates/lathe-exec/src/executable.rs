@@ -1,12 +1,15 @@
 //! A step program bound to memory and compiled kernels.
 
-use crate::ExecError;
 use crate::facts::{Promise, check, promises};
-use lathe_ir::step::{Program, Step, Storage};
-use lathe_ir::tensor::{Access, Kernel};
+use crate::queues::Run;
+use crate::{ExecError, NETWORK, Setting};
+use lathe_ir::step::{Bytes, Op, Program, Storage, Unit, Unrolled, unroll};
+use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
-use lathe_runtime::{Arena, Ctx, KernelFn, Pool, Prepared, RuntimeError, Signature, View};
+use lathe_machine::Link;
+use lathe_runtime::{Arena, Ctx, DiskFile, KernelFn, Pool, Prepared, RuntimeError, Signature, View};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 /// A compiled kernel as the executor needs it.
@@ -22,7 +25,56 @@ pub struct Image {
     pub workspace_bytes: Int,
 }
 
-enum Action {
+/// Where the buffers of a program are.
+#[derive(Clone, Debug, Default)]
+pub struct Places {
+    /// The given ones that are memory.
+    pub given: HashMap<Name, View>,
+    /// The given ones that are files; they are only copied from.
+    pub files: HashMap<Name, Arc<DiskFile>>,
+    /// The arenas of planned ones, by tier.
+    pub planned: HashMap<Name, View>,
+    /// What copies between tiers go over.
+    pub links: Vec<Link>,
+}
+
+impl Places {
+    /// Takes what the planned buffers of a program need from the arenas of their tiers, which have an end.
+    pub fn plan(
+        &mut self,
+        program: &Program,
+        most: &HashMap<Name, i64>,
+        tiers: &[&Arena],
+    ) -> Result<(), ExecError> {
+        for b in program.buffers.iter().filter(|b| b.storage != Storage::Given) {
+            if self.planned.contains_key(&b.tier) {
+                continue;
+            }
+            let bad = |message: &str| ExecError::Buffer {
+                program: program.name.clone(),
+                buffer: b.name.to_string(),
+                message: message.into(),
+            };
+            let tier =
+                tiers.iter().find(|t| t.tier() == &*b.tier).ok_or_else(|| bad("is on an unknown tier"))?;
+            let bytes = program.arena_bytes(&b.tier, &|n| most.get(n).copied());
+            let bytes = bytes.ok_or_else(|| bad("has no bound on its size"))?;
+            let view = tier.alloc(bytes.max(0) as usize)?.into_view();
+            self.planned.insert(b.tier.clone(), view);
+        }
+        Ok(())
+    }
+}
+
+/// Where some bytes are.
+#[derive(Clone)]
+pub(crate) enum Piece {
+    Memory(View),
+    File(Arc<DiskFile>, u64),
+}
+
+pub(crate) enum Action {
+    // What all threads share.
     Call {
         call: Box<Prepared>,
         grid: i64,
@@ -34,6 +86,7 @@ enum Action {
         dims: Vec<usize>,
         image: Name,
     },
+    /// Inside a tier.
     Copy {
         from: View,
         to: View,
@@ -41,6 +94,51 @@ enum Action {
     Meet,
     /// A promise about what an earlier step made, which that step does not give.
     Check(Promise),
+    // What the queue's own thread does.
+    /// From one tier to another.
+    Transfer {
+        from: Piece,
+        to: View,
+        link: usize,
+    },
+    Signal(usize),
+    Wait(usize),
+    Send {
+        from: View,
+        rank: u32,
+        tag: u64,
+        link: Option<usize>,
+    },
+    Receive {
+        to: View,
+        rank: u32,
+        tag: u64,
+    },
+}
+
+impl Action {
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Action::Call { .. } | Action::Copy { .. } | Action::Meet | Action::Check(_))
+    }
+}
+
+/// A queue that can run.
+pub(crate) struct Lane {
+    pub name: String,
+    pub actions: Vec<Action>,
+    /// The text of each action's step.
+    pub labels: Vec<String>,
+}
+
+/// What actions are made from: once, or for each change of the dimensions when loops or parts follow them.
+struct Maker {
+    program: Program,
+    images: HashMap<Name, Image>,
+    /// Where each buffer is.
+    homes: Vec<Piece>,
+    links: Vec<Link>,
+    workspace: View,
+    most: HashMap<Name, i64>,
 }
 
 /// A program that can run.
@@ -49,19 +147,39 @@ pub struct Executable {
     dims: Vec<Name>,
     /// Values of the dimensions that all sizes follow; none before the first run.
     values: Option<Vec<i64>>,
-    actions: Vec<Action>,
+    lanes: Vec<Lane>,
     promises: Vec<Promise>,
+    /// How high events count at the start.
+    counts: Vec<i64>,
+    links: Vec<Link>,
     scratch: Vec<i32>,
+    /// There when the steps follow from the dimensions.
+    maker: Option<Box<Maker>>,
 }
 
 impl Executable {
-    /// Binds a program: `given` holds the storage of its given buffers by name, `arena` its planned ones, `most` the
-    /// largest value of each dimension (those the kernels were specialised to included).
+    /// Binds a program on the host alone: `given` holds the storage of its given buffers by name, `planned` its arena.
+    /// See [`Executable::bind`].
     pub fn new(
         program: &Program,
         images: &HashMap<Name, Image>,
         given: &HashMap<Name, View>,
         planned: &View,
+        most: &HashMap<Name, i64>,
+        threads: usize,
+        arena: &Arena,
+    ) -> Result<Executable, ExecError> {
+        let planned = HashMap::from([(HOST.into(), planned.clone())]);
+        let places = Places { given: given.clone(), planned, ..Places::default() };
+        Executable::bind(program, images, &places, most, threads, arena)
+    }
+
+    /// Binds a program to memory. `most` has the largest value of each dimension (those the kernels were specialised to
+    /// included); scratch space of the kernels comes from `arena`.
+    pub fn bind(
+        program: &Program,
+        images: &HashMap<Name, Image>,
+        places: &Places,
         most: &HashMap<Name, i64>,
         threads: usize,
         arena: &Arena,
@@ -72,79 +190,46 @@ impl Executable {
             message: message.into(),
         };
         let get = |n: &str| most.get(n).copied();
-        let mut views = vec![];
+        let mut homes = vec![];
         for b in &program.buffers {
             let bytes = b.bytes.eval(&get).ok_or_else(|| bad(&b.name, "has no bound on its size"))? as usize;
-            views.push(match b.storage {
-                Storage::Given => {
-                    given.get(&b.name).cloned().ok_or_else(|| bad(&b.name, "was not passed"))?
+            homes.push(match b.storage {
+                Storage::Given => match (places.given.get(&b.name), places.files.get(&b.name)) {
+                    (Some(view), _) => Piece::Memory(view.clone()),
+                    (_, Some(file)) if file.len() >= bytes as u64 => Piece::File(file.clone(), 0),
+                    (_, Some(_)) => return Err(bad(&b.name, "is a file that is too short")),
+                    _ => return Err(bad(&b.name, "was not passed")),
+                },
+                Storage::Planned(at) => {
+                    let tier = places.planned.get(&b.tier);
+                    let tier = tier.ok_or_else(|| bad(&b.name, "is on a tier that has no arena"))?;
+                    Piece::Memory(tier.part(at as usize, bytes)?)
                 }
-                Storage::Planned(at) => planned.part(at as usize, bytes)?,
             });
         }
-        // One scratch area, as large as the hungriest kernel needs, serves all steps: they run one after the other.
+        // One scratch area, as large as the hungriest kernel needs, serves all steps: calls run one after the other.
         let scratch = |i: &Image| i.workspace_bytes.eval(&get).unwrap_or(0).max(0) as usize;
         let most_scratch = images.values().map(scratch).max().unwrap_or(0).next_multiple_of(64);
         let workspace = arena.alloc((most_scratch * threads).max(64))?.into_view();
-        let all = promises(program, &|n| images.get(n).map(|i| &i.kernel), &views)?;
-        let (promises, mut checks): (Vec<Promise>, Vec<Promise>) =
-            all.into_iter().partition(|p| p.step.is_none());
-        let mut actions = vec![];
-        for (i, s) in program.steps.iter().enumerate() {
-            while checks.first().is_some_and(|c| c.step == Some(i)) {
-                actions.push(Action::Check(checks.remove(0)));
-            }
-            actions.push(match s {
-                Step::Meet => Action::Meet,
-                Step::Copy { from, to } => {
-                    Action::Copy { from: views[*from as usize].clone(), to: views[*to as usize].clone() }
-                }
-                Step::Call { kernel, args, .. } => {
-                    let image = images.get(kernel).ok_or_else(|| ExecError::Kernel {
-                        program: program.name.clone(),
-                        kernel: kernel.to_string(),
-                    })?;
-                    let k = &image.kernel;
-                    let param = |p: &lathe_ir::tensor::Param| lathe_runtime::Param {
-                        name: p.name.to_string(),
-                        access: match p.access {
-                            Access::In => lathe_runtime::Access::Read,
-                            Access::Out => lathe_runtime::Access::Write,
-                            Access::InOut => lathe_runtime::Access::ReadWrite,
-                        },
-                        align: 1,
-                    };
-                    let signature = Signature {
-                        name: k.name.to_string(),
-                        dims: k.dims.iter().map(ToString::to_string).collect(),
-                        params: k.params.iter().map(param).collect(),
-                        workspace_bytes: scratch(image),
-                    };
-                    let args: Vec<View> = args.iter().map(|a| views[*a as usize].clone()).collect();
-                    let required: Vec<Int> = k.params.iter().map(|p| p.bits.clone()).collect();
-                    let bound: Vec<i64> = k.dims.iter().map(|d| get(d).unwrap_or(1)).collect();
-                    let call = lathe_runtime::Kernel::new(image.function.clone(), signature).prepare(
-                        args,
-                        &bytes_of(&required, &get),
-                        &bound,
-                        Some(workspace.clone()),
-                    )?;
-                    let dims =
-                        k.dims.iter().filter_map(|d| program.dims.iter().position(|p| p == d)).collect();
-                    Action::Call {
-                        call: Box::new(call),
-                        grid: 0,
-                        next: AtomicI64::new(0),
-                        extent: image.grid.clone(),
-                        required,
-                        dims,
-                        image: kernel.clone(),
-                    }
-                }
-            });
+        let mut e = Executable {
+            name: program.name.clone(),
+            dims: program.dims.clone(),
+            values: None,
+            lanes: vec![],
+            promises: vec![],
+            counts: program.events.iter().map(|e| e.count).collect(),
+            links: places.links.clone(),
+            scratch: vec![],
+            maker: None,
+        };
+        let (images, links, most) = (images.clone(), places.links.clone(), most.clone());
+        let maker = Maker { program: program.clone(), images, homes, links, workspace, most: most.clone() };
+        if program.follows_dims() {
+            e.maker = Some(Box::new(maker));
+        } else {
+            (e.lanes, e.promises) = maker.make(&|n| most.get(n).copied())?;
         }
-        let (name, dims) = (program.name.clone(), program.dims.clone());
-        Ok(Executable { name, dims, values: None, actions, promises, scratch: vec![] })
+        Ok(e)
     }
 
     /// The program's name.
@@ -153,14 +238,23 @@ impl Executable {
     }
 
     /// Binds the dimensions, and checks what the caller promised of its buffers.
-    fn bind(&mut self, values: &[i64]) -> Result<(), ExecError> {
+    fn set(&mut self, values: &[i64]) -> Result<(), ExecError> {
         let names = &self.dims;
         let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
+        let known = self.values.as_deref() == Some(values);
+        if !known {
+            // What fails below leaves nothing that the next run could take for bound.
+            self.values = None;
+        }
+        if let (Some(maker), false) = (&self.maker, known) {
+            let fixed = |n: &str| get(n).or_else(|| maker.most.get(n).copied());
+            (self.lanes, self.promises) = maker.make(&fixed)?;
+        }
         check(&self.name, self.promises.iter(), &get, &mut self.scratch)?;
-        if self.values.as_deref() == Some(values) {
+        if known {
             return Ok(());
         }
-        for a in &mut self.actions {
+        for a in self.lanes.iter_mut().flat_map(|l| &mut l.actions) {
             if let Action::Call { call, grid, extent, required, dims, .. } = a {
                 let own: Vec<i64> = dims.iter().map(|i| values[*i]).collect();
                 call.set_dims(&own, &bytes_of(required, &get))?;
@@ -173,38 +267,29 @@ impl Executable {
 
     /// Runs the program with its dimensions bound, in the program's order of them.
     pub fn run(&mut self, pool: &Pool, values: &[i64]) -> Result<(), ExecError> {
-        self.bind(values)?;
-        let (actions, names, name) = (&self.actions, &self.dims, &self.name);
+        self.run_in(&Setting { pool, peers: None, trace: None }, values)
+    }
+
+    /// As [`Executable::run`], with other ranks, or traced.
+    pub fn run_in(&mut self, setting: &Setting<'_>, values: &[i64]) -> Result<(), ExecError> {
+        self.set(values)?;
+        let names = &self.dims;
         let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
-        let threads = pool.threads() as i64;
-        for a in actions {
+        for a in self.lanes.iter().flat_map(|l| &l.actions) {
             if let Action::Call { next, .. } = a {
                 next.store(0, Ordering::Relaxed);
             }
         }
-        pool.try_run(&|thread, barrier| {
-            let mut ctx = Ctx { thread: thread as u32, threads: threads as u32 };
-            for a in actions {
-                match a {
-                    Action::Meet => barrier.wait(),
-                    // Every thread looks for itself, so that none goes on.
-                    Action::Check(p) => check(name, std::iter::once(p), &get, &mut vec![])?,
-                    Action::Copy { from, to } if thread == 0 => to.copy(0, from)?,
-                    Action::Copy { .. } => {}
-                    Action::Call { call, grid, next, .. } => share(call, *grid, next, &mut ctx)?,
-                }
-            }
-            Ok(())
-        })
+        Run::new(setting, &self.name, &self.links, &self.counts, &get).all(&self.lanes)
     }
 
     /// Runs the program once and says how long each kernel took in all, longest first: (kernel, calls, seconds). The
     /// threads meet after every step, so the sum is a little more than a run's time.
     pub fn profile(&mut self, pool: &Pool, values: &[i64]) -> Result<Vec<(Name, usize, f64)>, ExecError> {
-        self.bind(values)?;
+        self.set(values)?;
         let threads = pool.threads() as i64;
         let mut total: HashMap<Name, (usize, f64)> = HashMap::new();
-        for a in &self.actions {
+        for a in self.lanes.iter().flat_map(|l| &l.actions) {
             let Action::Call { call, grid, image, next, .. } = a else { continue };
             next.store(0, Ordering::Relaxed);
             let start = std::time::Instant::now();
@@ -222,6 +307,138 @@ impl Executable {
     }
 }
 
+impl Maker {
+    /// The actions of all queues with the dimensions bound, and what is to be checked at the program's door.
+    fn make(&self, get: &dyn Fn(&str) -> Option<i64>) -> Result<(Vec<Lane>, Vec<Promise>), ExecError> {
+        let u = unroll(&self.program, get)?;
+        // Programs of one flat list are the planner's, which is checked in debug builds; the dimensions change nothing there.
+        if u.queues.len() > 1 || self.program.follows_dims() {
+            u.check()?;
+        }
+        let memory = |b: Bytes| match self.piece(&u, b)? {
+            Piece::Memory(view) => Ok(view),
+            Piece::File(..) => Err(self.bad(b.buffer, "is a file, which is only copied from")),
+        };
+        let all = promises(&u, &|n| self.images.get(n).map(|i| &i.kernel), &memory)?;
+        let (door, mut checks): (Vec<Promise>, Vec<Promise>) =
+            all.into_iter().partition(|p| p.step.is_none());
+        let mut lanes = vec![];
+        for (queue, (name, _)) in self.program.all_queues().enumerate() {
+            let mut lane = Lane { name: name.into(), actions: vec![], labels: vec![] };
+            for (index, unit) in u.queues[queue].iter().enumerate() {
+                while checks.first().is_some_and(|c| c.step == Some((queue, index))) {
+                    lane.actions.push(Action::Check(checks.remove(0)));
+                    lane.labels.push("check".into());
+                }
+                let action = self.action(&u, unit, &memory, get)?;
+                lane.actions.push(action);
+                lane.labels.push(unit.step.map_or_else(|| "meet".into(), |s| self.program.line(s)));
+            }
+            lanes.push(lane);
+        }
+        Ok((lanes, door))
+    }
+
+    fn bad(&self, buffer: u32, message: &str) -> ExecError {
+        let buffer = self.program.buffers[buffer as usize].name.to_string();
+        ExecError::Buffer { program: self.program.name.clone(), buffer, message: message.into() }
+    }
+
+    /// A whole buffer is all that its home has: a caller may pass less than the largest size, or more, and a kernel's door
+    /// looks at what it needs.
+    fn piece(&self, u: &Unrolled<'_>, b: Bytes) -> Result<Piece, ExecError> {
+        let whole = b.offset == 0 && b.len == u.sizes[b.buffer as usize];
+        Ok(match &self.homes[b.buffer as usize] {
+            Piece::Memory(view) if whole => Piece::Memory(view.clone()),
+            Piece::Memory(view) => Piece::Memory(view.part(b.offset as usize, b.len as usize)?),
+            Piece::File(file, start) => Piece::File(file.clone(), start + b.offset as u64),
+        })
+    }
+
+    fn link(&self, from: &str, to: &str) -> Option<usize> {
+        self.links.iter().position(|l| l.from == from && l.to == to)
+    }
+
+    fn action(
+        &self,
+        u: &Unrolled<'_>,
+        unit: &Unit<'_>,
+        memory: &dyn Fn(Bytes) -> Result<View, ExecError>,
+        get: &dyn Fn(&str) -> Option<i64>,
+    ) -> Result<Action, ExecError> {
+        // What is moved is as long as the program says.
+        let exact = |b: Bytes| Ok::<View, ExecError>(memory(b)?.part(0, b.len as usize)?);
+        let tier = |b: &Bytes| &*self.program.buffers[b.buffer as usize].tier;
+        Ok(match &unit.op {
+            Op::Meet => Action::Meet,
+            Op::Signal(e) => Action::Signal(*e as usize),
+            Op::Wait(e) => Action::Wait(*e as usize),
+            Op::Copy(from, to) if tier(from) == tier(to) => {
+                Action::Copy { from: exact(*from)?, to: exact(*to)? }
+            }
+            Op::Copy(from, to) => {
+                let message =
+                    || format!("is copied to {}, where no link leads from {}", tier(to), tier(from));
+                let link = self.link(tier(from), tier(to));
+                let link = link.ok_or_else(|| self.bad(from.buffer, &message()))?;
+                let from = match self.piece(u, *from)? {
+                    Piece::Memory(_) => Piece::Memory(exact(*from)?),
+                    file => file,
+                };
+                Action::Transfer { from, to: exact(*to)?, link }
+            }
+            Op::Send(from, rank, tag) => {
+                let link = self.link(tier(from), NETWORK);
+                Action::Send { from: exact(*from)?, rank: *rank, tag: *tag, link }
+            }
+            Op::Receive(to, rank, tag) => Action::Receive { to: exact(*to)?, rank: *rank, tag: *tag },
+            Op::Call(kernel, args) => {
+                let image = self.images.get(*kernel).ok_or_else(|| ExecError::Kernel {
+                    program: self.program.name.clone(),
+                    kernel: kernel.to_string(),
+                })?;
+                let k = &image.kernel;
+                let param = |p: &lathe_ir::tensor::Param| lathe_runtime::Param {
+                    name: p.name.to_string(),
+                    access: match p.access {
+                        Access::In => lathe_runtime::Access::Read,
+                        Access::Out => lathe_runtime::Access::Write,
+                        Access::InOut => lathe_runtime::Access::ReadWrite,
+                    },
+                    align: 1,
+                };
+                let scratch = image.workspace_bytes.eval(&|n| self.most.get(n).copied());
+                let signature = Signature {
+                    name: k.name.to_string(),
+                    dims: k.dims.iter().map(ToString::to_string).collect(),
+                    params: k.params.iter().map(param).collect(),
+                    workspace_bytes: scratch.unwrap_or(0).max(0) as usize,
+                };
+                let args = args.iter().map(|(a, _)| memory(*a)).collect::<Result<Vec<View>, _>>()?;
+                let required: Vec<Int> = k.params.iter().map(|p| p.bits.clone()).collect();
+                let bound: Vec<i64> = k.dims.iter().map(|d| get(d).unwrap_or(1)).collect();
+                let call = lathe_runtime::Kernel::new(image.function.clone(), signature).prepare(
+                    args,
+                    &bytes_of(&required, get),
+                    &bound,
+                    Some(self.workspace.clone()),
+                )?;
+                let dims = &self.program.dims;
+                let dims = k.dims.iter().filter_map(|d| dims.iter().position(|p| p == d)).collect();
+                Action::Call {
+                    call: Box::new(call),
+                    grid: 0,
+                    next: AtomicI64::new(0),
+                    extent: image.grid.clone(),
+                    required,
+                    dims,
+                    image: (*kernel).clone(),
+                }
+            }
+        })
+    }
+}
+
 fn bytes_of(bits: &[Int], get: &dyn Fn(&str) -> Option<i64>) -> Vec<usize> {
     bits.iter().map(|b| (b.eval(get).unwrap_or(0).max(0) as usize).div_ceil(8)).collect()
 }
@@ -231,7 +448,7 @@ const PIECES: i64 = 16;
 
 /// A thread's share of a loop over cores. Short loops are cut into equal parts; long ones are taken piece by piece, as
 /// their iterations may cost unequally (causal attention) and a core may be busy elsewhere.
-fn share(call: &Prepared, grid: i64, next: &AtomicI64, ctx: &mut Ctx) -> Result<(), RuntimeError> {
+pub(crate) fn share(call: &Prepared, grid: i64, next: &AtomicI64, ctx: &mut Ctx) -> Result<(), RuntimeError> {
     let (thread, threads) = (i64::from(ctx.thread), i64::from(ctx.threads));
     let piece = grid / (threads * PIECES);
     if threads == 1 || piece < 4 {

@@ -3,80 +3,99 @@
 //! kernel that relies on them.
 
 use crate::ExecError;
-use lathe_ir::step::{Program, Step};
+use lathe_ir::step::{Bytes, Op, Unrolled};
 use lathe_ir::tensor::{Access, Buffer, Fact, Kernel};
 use lathe_ir::{DType, Int, Name};
 use lathe_runtime::View;
+use std::collections::{HashMap, HashSet};
 
 /// What one buffer must hold.
 pub(crate) struct Promise {
     buffer: Name,
+    bytes: Bytes,
     view: View,
     /// Number of elements in use.
     len: Int,
     fact: Fact,
     /// Boundaries of segments, and how many: of a fact about segments.
     segments: Option<(View, Int)>,
-    /// The step before which it is checked, for what the program makes itself.
-    pub step: Option<usize>,
+    /// The queue and the step before which it is checked, for what the program makes itself.
+    pub step: Option<(usize, usize)>,
 }
 
-/// Collects what must be checked.
+/// Collects what must be checked, in the order of queues and steps.
 pub(crate) fn promises<'k>(
-    program: &Program,
+    u: &Unrolled<'_>,
     kernel: &dyn Fn(&Name) -> Option<&'k Kernel>,
-    views: &[View],
+    memory: &dyn Fn(Bytes) -> Result<View, ExecError>,
 ) -> Result<Vec<Promise>, ExecError> {
-    let mut made: Vec<(u32, Vec<Fact>)> = vec![];
+    // Who writes what: the content of a buffer that another queue writes is known to nobody beforehand.
+    let mut writers: HashMap<u32, HashSet<usize>> = HashMap::new();
+    for (queue, unit) in u.queues.iter().enumerate().flat_map(|(q, us)| us.iter().map(move |x| (q, x))) {
+        for (b, _) in unit.op.touches().iter().filter(|(_, w)| *w) {
+            writers.entry(b.buffer).or_default().insert(queue);
+        }
+    }
     let mut out: Vec<Promise> = vec![];
-    for (step, s) in program.steps.iter().enumerate() {
-        let Step::Call { kernel: name, args, .. } = s else { continue };
-        let Some(k) = kernel(name) else { continue };
-        for (p, arg) in k.params.iter().zip(args) {
-            let [view] = p.views.as_slice() else { continue };
-            let promised: Vec<&Fact> = view.facts.iter().filter(|f| !matches!(f, Fact::Padded(..))).collect();
-            if p.access == Access::Out {
-                made.retain(|(b, _)| b != arg);
-                made.push((*arg, promised.into_iter().cloned().collect()));
-                continue;
-            }
-            let buffer = &program.buffers[*arg as usize].name;
-            for fact in promised {
-                let maker = made.iter().find(|(b, _)| b == arg);
-                // A name inside a fact is the kernel's own.
-                let local = matches!(fact, Fact::Ascending(_));
-                if maker.is_some_and(|(_, known)| known.contains(fact)) && !local {
+    for (queue, units) in u.queues.iter().enumerate() {
+        let others = |b: &Bytes| writers.get(&b.buffer).is_some_and(|w| w.iter().any(|q| *q != queue));
+        let mut made: Vec<(Bytes, Vec<Fact>)> = vec![];
+        for (index, unit) in units.iter().enumerate() {
+            let (name, args) = match &unit.op {
+                Op::Call(name, args) => (*name, args),
+                op => {
+                    let written = op.touches().into_iter().filter(|(_, w)| *w);
+                    made.extend(written.map(|(b, _)| (b, vec![])));
                     continue;
                 }
-                if view.dtype != DType::I32 {
-                    return Err(ExecError::Buffer {
-                        program: program.name.clone(),
-                        buffer: buffer.to_string(),
-                        message: format!("has facts, and elements of type {}, not i32", view.dtype),
-                    });
+            };
+            let Some(k) = kernel(name) else { continue };
+            for (p, (arg, _)) in k.params.iter().zip(args) {
+                let [view] = p.views.as_slice() else { continue };
+                let promised: Vec<&Fact> =
+                    view.facts.iter().filter(|f| !matches!(f, Fact::Padded(..))).collect();
+                if p.access == Access::Out {
+                    made.retain(|(b, _)| b != arg);
+                    made.push((*arg, promised.into_iter().cloned().collect()));
+                    continue;
                 }
-                let size = |b: &Buffer| b.shape.iter().fold(Int::from(1), |n, d| n * d.clone());
-                let len = size(view);
-                let segments = match fact {
-                    Fact::Ascending(name) => k.params.iter().zip(args).find_map(|(p, a)| {
-                        let b = p.views.iter().find(|b| b.name == *name)?;
-                        Some((views[*a as usize].clone(), size(b)))
-                    }),
-                    _ => None,
-                };
-                let step = maker.map(|_| step);
-                let same =
-                    |o: &Promise| o.buffer == *buffer && o.fact == *fact && o.len == len && o.step == step;
-                if !out.iter().any(same) {
-                    let view = views[*arg as usize].clone();
-                    out.push(Promise {
-                        buffer: buffer.clone(),
-                        view,
-                        len,
-                        fact: fact.clone(),
-                        segments,
-                        step,
-                    });
+                let buffer = &u.program.buffers[arg.buffer as usize].name;
+                for fact in promised {
+                    let mut makers = made.iter().filter(|(b, _)| b.buffer == arg.buffer).peekable();
+                    let late = others(arg) || makers.peek().is_some();
+                    // A name inside a fact is the kernel's own, so that of another kernel promises nothing.
+                    let local = matches!(fact, Fact::Ascending(_));
+                    if !local
+                        && !others(arg)
+                        && late
+                        && makers.all(|(b, known)| b == arg && known.contains(fact))
+                    {
+                        continue;
+                    }
+                    if view.dtype != DType::I32 {
+                        return Err(ExecError::Buffer {
+                            program: u.program.name.clone(),
+                            buffer: buffer.to_string(),
+                            message: format!("has facts, and elements of type {}, not i32", view.dtype),
+                        });
+                    }
+                    let size = |b: &Buffer| b.shape.iter().fold(Int::from(1), |n, d| n * d.clone());
+                    let len = size(view);
+                    let mut segments = None;
+                    if let Fact::Ascending(name) = fact {
+                        for (p, (arg, _)) in k.params.iter().zip(args) {
+                            if let Some(b) = p.views.iter().find(|b| b.name == *name) {
+                                segments = Some((memory(*arg)?, size(b)));
+                            }
+                        }
+                    }
+                    let (bytes, step) = (*arg, late.then_some((queue, index)));
+                    let same =
+                        |o: &Promise| o.bytes == bytes && o.fact == *fact && o.len == len && o.step == step;
+                    if !out.iter().any(same) {
+                        let (buffer, fact, view) = (buffer.clone(), fact.clone(), memory(bytes)?);
+                        out.push(Promise { buffer, bytes, view, len, fact, segments, step });
+                    }
                 }
             }
         }

@@ -7,6 +7,7 @@ use std::fs;
 use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 const PACKAGE: &str = "hls4ml==1.3.0";
 const WHEEL: &str = "hls4ml-1.3.0-py3-none-any.whl";
@@ -20,7 +21,13 @@ pub fn headers(cache: &Path) -> Result<PathBuf, HardwareError> {
     if folder.is_dir() {
         return Ok(folder);
     }
-    // Made under a name of this process and renamed, so that an interrupted or a second run finds all or nothing.
+    // One thread of this process at a time; made under a name of this process and renamed, so that an interrupted or a second
+    // run finds all or nothing.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
     let part = cache.join(format!("ap_types.{}.part", std::process::id()));
     fs::create_dir_all(&part).map_err(HardwareError::file("make", &part))?;
     let made = download(&part).and_then(|wheel| unpack(&wheel, &part.join("headers")));

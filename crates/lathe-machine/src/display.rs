@@ -25,6 +25,16 @@ impl Display for Machine {
         for memory in &self.memory {
             row(f, &memory.name, &binary(memory.capacity_bytes))?;
         }
+        for link in &self.links {
+            let text = format!(
+                "{} to {}, {} after {:.0} us",
+                link.from,
+                link.to,
+                bytes_per_second(link.bandwidth),
+                link.latency_seconds * 1e6
+            );
+            row(f, "link", &text)?;
+        }
         if let Some(disk) = &self.disk {
             row(
                 f,
@@ -142,6 +152,7 @@ example
   levels      core 2, lane 16
   caches      L1 48 KiB, L2 1 MiB, L3 32 MiB (shared by 2)
   dram        24 GiB
+  link        dram to device, 12.0 GB/s after 10 us
   disk read   1.5 GB/s (median 1.2 GB/s)
 
   best              1 thread     2 threads

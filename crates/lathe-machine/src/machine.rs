@@ -25,6 +25,9 @@ pub struct Machine {
     /// Memories that a buffer can live in, fastest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub memory: Vec<Memory>,
+    /// Ways between memories, the disk (`disk`) and other machines (`network`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<Link>,
     /// Peak arithmetic operations per second by data type (`f32`, `bf16`, `int8`); a multiply and an add are two.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rates: BTreeMap<String, ByThreads>,
@@ -78,6 +81,28 @@ pub struct Memory {
     pub read_bandwidth: ByThreads,
 }
 
+/// A way from one memory to another: one copy at a time, at so many bytes a second, after so long.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link {
+    /// The memory it reads.
+    pub from: String,
+    /// The memory it writes.
+    pub to: String,
+    /// Bytes carried per second.
+    pub bandwidth: f64,
+    /// Seconds that each copy takes besides.
+    #[serde(default)]
+    pub latency_seconds: f64,
+}
+
+impl Link {
+    /// How long it takes to carry `bytes`.
+    pub fn seconds(&self, bytes: u64) -> f64 {
+        self.latency_seconds + bytes as f64 / self.bandwidth
+    }
+}
+
 /// A disk.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -100,6 +125,11 @@ impl Machine {
     /// The memory called `name`.
     pub fn memory(&self, name: &str) -> Option<&Memory> {
         self.memory.iter().find(|memory| memory.name == name)
+    }
+
+    /// The link from one memory to another.
+    pub fn link(&self, from: &str, to: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.from == from && link.to == to)
     }
 
     /// The parallel level called `name`.

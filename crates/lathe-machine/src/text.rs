@@ -43,6 +43,16 @@ impl Machine {
             require(memory.capacity_bytes > 0, &format!("{field}.capacity_bytes"), "must be at least 1")?;
             check_rates(&format!("{field}.read_bandwidth"), &memory.read_bandwidth)?;
         }
+        let names: Vec<String> = self.links.iter().map(|link| format!("{}-{}", link.from, link.to)).collect();
+        unique("links", names.iter().map(String::as_str))?;
+        for (link, name) in self.links.iter().zip(&names) {
+            let field = format!("links.{name}");
+            require(link.from != link.to, &field, "must lead from one memory to another")?;
+            let speed = link.bandwidth.is_finite() && link.bandwidth > 0.0;
+            require(speed, &format!("{field}.bandwidth"), "must be a positive number")?;
+            let wait = link.latency_seconds.is_finite() && link.latency_seconds >= 0.0;
+            require(wait, &format!("{field}.latency_seconds"), "must be a number from 0 on")?;
+        }
         for (dtype, rates) in &self.rates {
             check_rates(&format!("rates.{dtype}"), rates)?;
         }
@@ -81,7 +91,7 @@ fn check_rate(field: &str, rate: Rate) -> Result<(), MachineError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{Cache, Cpu, Disk, Level, Memory};
+    use crate::{Cache, Cpu, Disk, Level, Link, Memory};
     use lathe_diagnostic::Diagnose;
 
     pub(crate) fn example() -> Machine {
@@ -111,6 +121,12 @@ pub(crate) mod tests {
                 capacity_bytes: 24 << 30,
                 read_bandwidth: rates(3.3e10),
             }],
+            links: vec![Link {
+                from: "dram".into(),
+                to: "device".into(),
+                bandwidth: 1.2e10,
+                latency_seconds: 1e-5,
+            }],
             rates: [("f32", 2.4e11), ("bf16", 4.8e11), ("int8", 9.6e11)]
                 .map(|(dtype, one)| (dtype.to_string(), rates(one)))
                 .into(),
@@ -129,7 +145,7 @@ pub(crate) mod tests {
     fn a_bare_machine_round_trips() {
         let mut machine = example();
         (machine.disk, machine.levels, machine.caches) = (None, vec![], vec![]);
-        (machine.memory, machine.rates) = (vec![], Default::default());
+        (machine.memory, machine.links, machine.rates) = (vec![], vec![], Default::default());
         assert_eq!(Machine::from_toml(&machine.to_toml()).unwrap(), machine);
     }
 
@@ -144,6 +160,8 @@ pub(crate) mod tests {
         assert!(refused(&|m| m.cpu.vector_bits = 100).starts_with("cpu.vector_bits:"));
         assert!(refused(&|m| m.memory[0].capacity_bytes = 0).starts_with("memory.dram.capacity_bytes:"));
         assert!(refused(&|m| m.levels[1].name = "core".into()).contains("'core' is there twice"));
+        assert!(refused(&|m| m.links[0].bandwidth = 0.0).starts_with("links.dram-device.bandwidth:"));
+        assert!(refused(&|m| m.links[0].to = "dram".into()).contains("from one memory to another"));
         let nan = Rate { best: f64::NAN, median: 1.0 };
         assert!(refused(&|m| m.rates.get_mut("int8").unwrap().set(2, nan)).starts_with("rates.int8.2:"));
     }

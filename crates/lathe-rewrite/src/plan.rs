@@ -188,7 +188,7 @@ impl Planner<'_> {
         let mut open: Vec<Step> = vec![];
         for (kernel, args) in calls {
             let (values, writes): (Vec<ValueId>, Vec<bool>) = args.into_iter().unzip();
-            let args = values.iter().map(|v| index[v]).collect();
+            let args = values.iter().map(|v| index[v].into()).collect();
             let step = Step::Call { kernel, args, writes };
             if open.iter().any(|o| conflicts(&program, o, &step, &|_| None)) {
                 program.steps.push(Step::Meet);

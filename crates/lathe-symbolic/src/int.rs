@@ -372,12 +372,17 @@ impl fmt::Display for Int {
                 (false, false) => write!(f, " + ")?,
                 _ => {}
             }
+            let signed = first && minus;
             first = false;
             for (i, a) in atoms.iter().enumerate() {
                 if i > 0 {
                     write!(f, "*")?;
                 }
-                write!(f, "{a}")?;
+                // A sign or a factor before a quotient or a remainder would be taken for a part of its left side.
+                match a {
+                    Atom::Div(..) | Atom::Rem(..) if i > 0 || signed => write!(f, "({a})")?,
+                    _ => write!(f, "{a}")?,
+                }
             }
             if c.unsigned_abs() != 1 {
                 write!(f, "*{}", c.wrapping_abs())?;

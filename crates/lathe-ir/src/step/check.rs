@@ -1,71 +1,208 @@
-//! The checker of step programs: known buffers, and no two steps between meetings that touch the same bytes unless both
-//! only read them.
+//! The checker of step programs: known buffers and events, parts inside their buffers, kernels that reach one tier only, no
+//! waiting forever, and no two steps that may run at the same time and touch the same bytes unless both only read them.
+//!
+//! All of this is decided on the loops written out, so it is exact: as one queue signals an event and one waits for it, which
+//! step comes before which is the same in every run. A program in which the number of iterations or a part follows from a
+//! dimension is looked at when its dimensions are bound: the executor and the interpreter do.
 
-use super::{Program, Step, Storage};
+use super::{Bytes, Cost, Op, Program, Step, Storage, Unit, Unrolled, order, unroll};
 use crate::IrError;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
-/// Whether two buffers may share bytes: the same one, or planned ranges of one tier that overlap at their largest.
-fn overlap(p: &Program, a: u32, b: u32, bound: &dyn Fn(&str) -> Option<i64>) -> bool {
-    if a == b {
-        return true;
-    }
-    let (x, y) = (&p.buffers[a as usize], &p.buffers[b as usize]);
-    match (&x.storage, &y.storage) {
-        (Storage::Planned(i), Storage::Planned(j)) if x.tier == y.tier => {
-            let size = |b: &super::StepBuffer| b.bytes.eval(bound).unwrap_or(i64::MAX / 4);
-            *i < j + size(y) && *j < i + size(x)
-        }
-        _ => false,
-    }
+/// Pairs of steps that the search for races looks at, at most.
+const MOST_PAIRS: usize = 1 << 26;
+
+/// Whether two pieces share bytes: of the same buffer, or of planned ones in one tier.
+fn overlap(p: &Program, a: Bytes, b: Bytes) -> bool {
+    let (x, y) = (&p.buffers[a.buffer as usize], &p.buffers[b.buffer as usize]);
+    let (i, j) = match (&x.storage, &y.storage) {
+        _ if a.buffer == b.buffer => (0, 0),
+        (Storage::Planned(i), Storage::Planned(j)) if x.tier == y.tier => (*i, *j),
+        _ => return false,
+    };
+    let (i, j) = (i.saturating_add(a.offset), j.saturating_add(b.offset));
+    i < j.saturating_add(b.len) && j < i.saturating_add(a.len)
 }
 
-fn touches(s: &Step) -> Vec<(u32, bool)> {
-    match s {
-        Step::Call { args, writes, .. } => args.iter().copied().zip(writes.iter().copied()).collect(),
-        Step::Copy { from, to } => vec![(*from, false), (*to, true)],
-        Step::Meet => vec![],
-    }
+/// The name of a buffer that both touch and one of them writes.
+fn clash<'p>(p: &'p Program, a: &[(Bytes, bool)], b: &[(Bytes, bool)]) -> Option<&'p str> {
+    let hits = |(x, wx): &(Bytes, bool)| b.iter().any(|(y, wy)| (*wx || *wy) && overlap(p, *x, *y));
+    a.iter().find(|x| hits(x)).map(|(x, _)| &*p.buffers[x.buffer as usize].name)
 }
 
-/// Whether two steps must not run at the same time, with dimensions at their upper bounds.
+/// Whether two calls or copies must not run at the same time, with dimensions at their upper bounds; a part counts as its
+/// whole buffer.
 pub fn conflicts(p: &Program, a: &Step, b: &Step, bound: &dyn Fn(&str) -> Option<i64>) -> bool {
-    touches(a)
-        .iter()
-        .any(|(x, wx)| touches(b).iter().any(|(y, wy)| (*wx || *wy) && overlap(p, *x, *y, bound)))
+    let touches = |s: &Step| -> Vec<(Bytes, bool)> {
+        let whole = |p_: &super::Part, w| {
+            let len = p.buffers[p_.buffer as usize].bytes.eval(bound).unwrap_or(i64::MAX / 4);
+            (Bytes { buffer: p_.buffer, offset: 0, len }, w)
+        };
+        match s {
+            Step::Call { args, writes, .. } => args.iter().zip(writes).map(|(a, w)| whole(a, *w)).collect(),
+            Step::Copy { from, to } => vec![whole(from, false), whole(to, true)],
+            _ => vec![],
+        }
+    };
+    // The same buffer conflicts even when it is empty.
+    let (a, b) = (touches(a), touches(b));
+    let same = |(x, wx): &(Bytes, bool)| b.iter().any(|(y, wy)| (*wx || *wy) && x.buffer == y.buffer);
+    a.iter().any(same) || clash(p, &a, &b).is_some()
 }
 
 /// Checks a program whose dimensions stay below 2^20.
 pub fn check(p: &Program) -> Result<(), IrError> {
     let mut names = HashSet::new();
-    for b in &p.buffers {
-        if !names.insert(&b.name) {
-            return Err(IrError::check(format!("{}/{}", p.name, b.name), "two buffers of this name"));
+    let buffers = p.buffers.iter().map(|b| ("buffers", &*b.name));
+    let events = p.events.iter().map(|e| ("events", &*e.name));
+    let queues = p.all_queues().map(|(name, _)| ("queues", name));
+    for (kind, name) in buffers.chain(events).chain(queues) {
+        if !names.insert((kind, name)) {
+            return Err(IrError::check(format!("{}/{name}", p.name), format!("two {kind} of this name")));
         }
     }
-    let mut open: Vec<&Step> = vec![];
-    for (i, s) in p.steps.iter().enumerate() {
-        let place = || format!("{}/step {i}", p.name);
-        if touches(s).iter().any(|(b, _)| *b as usize >= p.buffers.len()) {
-            return Err(IrError::check(place(), "an unknown buffer"));
+    let early =
+        |what: &str, name: &str| IrError::check(format!("{}/{name}", p.name), format!("{what} is negative"));
+    if let Some(e) = p.events.iter().find(|e| e.count < 0) {
+        return Err(early("its count", &e.name));
+    }
+    if let Some(b) = p.buffers.iter().find(|b| matches!(b.storage, Storage::Planned(at) if at < 0)) {
+        return Err(early("its place", &b.name));
+    }
+    if p.mentions_dims(false) {
+        return Ok(());
+    }
+    // Buffers whose sizes depend on a dimension may be as large as the bound allows.
+    unroll(p, &|n| p.dims.iter().any(|d| &**d == n).then_some(1 << 20))?.check()
+}
+
+/// Checks the programs of all ranks, and that they do not wait for each other forever.
+pub fn check_ranks(ranks: &[Unrolled<'_>]) -> Result<(), IrError> {
+    ranks.iter().try_for_each(Unrolled::check)?;
+    order(ranks, &mut |_, _| Ok(Cost::default()))?;
+    for (rank, r) in ranks.iter().enumerate() {
+        for u in r.queues.iter().flatten() {
+            if let Op::Send(_, peer, _) | Op::Receive(_, peer, _) = u.op
+                && (peer as usize >= ranks.len() || peer as usize == rank)
+            {
+                return Err(IrError::check(&*u.place, format!("rank {rank} has no peer {peer}")));
+            }
         }
-        if let Step::Call { args, writes, .. } = s
-            && args.len() != writes.len()
-        {
-            return Err(IrError::check(place(), "arguments and their uses differ in number"));
-        }
-        if *s == Step::Meet {
-            open.clear();
-            continue;
-        }
-        // Buffers whose sizes depend on a dimension may be as large as the bound allows.
-        if open.iter().any(|o| conflicts(p, o, s, &|_| Some(1 << 20))) {
-            return Err(IrError::check(
-                place(),
-                "it touches what an earlier step touches, without a meeting between",
-            ));
-        }
-        open.push(s);
     }
     Ok(())
+}
+
+impl Unrolled<'_> {
+    /// Checks a program with its dimensions bound.
+    pub fn check(&self) -> Result<(), IrError> {
+        let p = self.program;
+        for queue in &self.queues {
+            let mut open: Vec<Vec<(Bytes, bool)>> = vec![];
+            for u in queue {
+                let touched = u.op.touches();
+                if let Op::Call(_, args) = &u.op {
+                    let tier = |(b, _): &(Bytes, bool)| &p.buffers[b.buffer as usize].tier;
+                    if let Some(other) = args.iter().find(|a| tier(a) != tier(&args[0])) {
+                        let what = format!(
+                            "a kernel reaches one tier, not both {} and {}",
+                            tier(&args[0]),
+                            tier(other)
+                        );
+                        return Err(IrError::check(&*u.place, what));
+                    }
+                }
+                if !u.op.is_shared() {
+                    open.clear();
+                    continue;
+                }
+                if open.iter().any(|o| clash(p, o, &touched).is_some()) {
+                    let what = "it touches what an earlier step touches, without a meeting between";
+                    return Err(IrError::check(&*u.place, what));
+                }
+                open.push(touched);
+            }
+        }
+        self.one_to_one()?;
+        self.races()
+    }
+
+    /// Each event has one queue that signals it and one that waits for it; so with the messages of a rank and tag.
+    fn one_to_one(&self) -> Result<(), IrError> {
+        let mut users: HashMap<(&str, u64, u64), usize> = HashMap::new();
+        for (queue, u) in self.queues.iter().enumerate().flat_map(|(q, us)| us.iter().map(move |u| (q, u))) {
+            let (key, what) = match u.op {
+                Op::Signal(e) => (("signal", u64::from(e), 0), "another queue signals this event too"),
+                Op::Wait(e) => (("wait", u64::from(e), 0), "another queue waits for this event too"),
+                Op::Send(_, r, t) => {
+                    (("send", u64::from(r), t), "another queue sends to this rank and tag too")
+                }
+                Op::Receive(_, r, t) => {
+                    (("receive", u64::from(r), t), "another queue receives from this rank and tag too")
+                }
+                _ => continue,
+            };
+            if *users.entry(key).or_insert(queue) != queue {
+                return Err(IrError::check(&*u.place, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps of two queues that nothing orders and that touch the same bytes.
+    fn races(&self) -> Result<(), IrError> {
+        let ordered = order(std::slice::from_ref(self), &mut |_, _| Ok(Cost::default()))?;
+        let n = self.queues.len();
+        if n == 1 {
+            return Ok(());
+        }
+        // For each step, how many steps of each queue are over when it begins.
+        let mut before: Vec<Vec<Vec<usize>>> = self.queues.iter().map(|q| vec![vec![]; q.len()]).collect();
+        let mut now = vec![vec![0usize; n]; n];
+        let mut signals: HashMap<u32, (Vec<Vec<usize>>, i64)> = HashMap::new();
+        for t in ordered {
+            let unit = &self.queues[t.queue][t.index];
+            if let Op::Wait(e) = unit.op {
+                let entry = signals.entry(e).or_default();
+                let nth = entry.1 - self.program.events[e as usize].count;
+                entry.1 += 1;
+                if let Some(clock) = usize::try_from(nth).ok().and_then(|k| entry.0.get(k)) {
+                    now[t.queue]
+                        .iter_mut()
+                        .zip(clock)
+                        .for_each(|(mine, theirs)| *mine = (*mine).max(*theirs));
+                }
+            }
+            before[t.queue][t.index] = now[t.queue].clone();
+            now[t.queue][t.queue] = t.index + 1;
+            if let Op::Signal(e) = unit.op {
+                signals.entry(e).or_default().0.push(now[t.queue].clone());
+            }
+        }
+        let touched = |units: &[Unit<'_>]| units.iter().map(|u| u.op.touches()).collect::<Vec<_>>();
+        let touched: Vec<_> = self.queues.iter().map(|q| touched(q)).collect();
+        let mut pairs = 0;
+        for (a, b) in (0..n).flat_map(|a| (a + 1..n).map(move |b| (a, b))) {
+            for (j, second) in touched[b].iter().enumerate().filter(|(_, t)| !t.is_empty()) {
+                for (i, first) in touched[a].iter().enumerate().skip(before[b][j][a]) {
+                    if before[a][i][b] > j {
+                        break;
+                    }
+                    pairs += 1;
+                    let place = &*self.queues[b][j].place;
+                    if pairs > MOST_PAIRS {
+                        return Err(IrError::check(
+                            place,
+                            "too many steps run beside each other to be checked",
+                        ));
+                    }
+                    if let Some(name) = clash(self.program, first, second) {
+                        let other = &self.queues[a][i].place;
+                        let what = format!("it races with {other} for '{name}': no event orders them");
+                        return Err(IrError::check(place, what));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }

@@ -1,9 +1,10 @@
-//! The interpreter of step programs: one thread, kernels by the tensor interpreter, storage as bytes.
+//! The interpreter of step programs: one step after the other in one of the orders that the events allow, kernels by the
+//! tensor interpreter, storage as bytes.
 
-use super::{Program, Step};
+use super::{Bytes, Cost, Op, Program, Unrolled, check_ranks, order, unroll};
 use crate::tensor::{self, Kernel, Memory};
 use crate::{IrError, Name};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 /// Runs a program over the storage of its buffers (created when missing), with its dimensions bound.
 pub fn interpret(
@@ -12,38 +13,80 @@ pub fn interpret(
     dims: &HashMap<Name, i64>,
     storage: &mut HashMap<Name, Vec<u8>>,
 ) -> Result<(), IrError> {
+    interpret_ranks(&[p], kernels, dims, std::slice::from_mut(storage))
+}
+
+/// Runs the programs of all ranks together, each over its own storage.
+pub fn interpret_ranks(
+    programs: &[&Program],
+    kernels: &HashMap<Name, Kernel>,
+    dims: &HashMap<Name, i64>,
+    storage: &mut [HashMap<Name, Vec<u8>>],
+) -> Result<(), IrError> {
     let get = |n: &str| dims.get(n).copied();
-    for b in &p.buffers {
-        let Some(n) = b.bytes.eval(&get) else {
-            return Err(IrError::run(format!("{}/{}", p.name, b.name), "its size has an unbound dimension"));
-        };
-        storage.entry(b.name.clone()).or_insert_with(|| vec![0; n.max(0) as usize]);
-    }
-    for s in &p.steps {
-        match s {
-            Step::Meet => {}
-            Step::Copy { from, to } => {
-                let (from, to) = (&p.buffers[*from as usize].name, &p.buffers[*to as usize].name);
-                let bytes = storage[from].clone();
-                storage.insert(to.clone(), bytes);
+    let mut ranks: Vec<Unrolled<'_>> = vec![];
+    for (p, storage) in programs.iter().zip(storage.iter_mut()) {
+        let r = unroll(p, &get)?;
+        for (b, n) in p.buffers.iter().zip(&r.sizes) {
+            let bytes = storage.entry(b.name.clone()).or_insert_with(|| vec![0; *n as usize]);
+            if (bytes.len() as i64) < *n {
+                let what = format!("it has {} bytes, not {n}", bytes.len());
+                return Err(IrError::run(format!("{}/{}", p.name, b.name), what));
             }
-            Step::Call { kernel, args, .. } => {
-                let k =
-                    kernels.get(kernel).ok_or_else(|| IrError::run(&**kernel, "there is no such kernel"))?;
+        }
+        ranks.push(r);
+    }
+    check_ranks(&ranks)?;
+    let mut messages: HashMap<(u32, u32, u64), VecDeque<Vec<u8>>> = HashMap::new();
+    for t in order(&ranks, &mut |_, _| Ok(Cost::default()))? {
+        let (r, storage) = (&ranks[t.rank], &mut storage[t.rank]);
+        let name = |b: &Bytes| &r.program.buffers[b.buffer as usize].name;
+        let range = |b: &Bytes| b.offset as usize..(b.offset + b.len) as usize;
+        let unit = &r.queues[t.queue][t.index];
+        match &unit.op {
+            Op::Meet | Op::Signal(_) | Op::Wait(_) => {}
+            Op::Copy(from, to) => {
+                let bytes = storage[name(from)][range(from)].to_vec();
+                put(storage, name(to), range(to), &bytes);
+            }
+            Op::Send(from, to, tag) => {
+                let bytes = storage[name(from)][range(from)].to_vec();
+                messages.entry((t.rank as u32, *to, *tag)).or_default().push_back(bytes);
+            }
+            Op::Receive(to, from, tag) => {
+                let bytes = messages.get_mut(&(*from, t.rank as u32, *tag)).and_then(VecDeque::pop_front);
+                match bytes {
+                    Some(bytes) if bytes.len() as i64 == to.len => put(storage, name(to), range(to), &bytes),
+                    Some(bytes) => {
+                        let what = format!("{} bytes came, not {}", bytes.len(), to.len);
+                        return Err(IrError::run(&*unit.place, what));
+                    }
+                    None => return Err(IrError::run(&*unit.place, format!("there is no rank {from}"))),
+                }
+            }
+            Op::Call(kernel, args) => {
+                let k = kernels
+                    .get(*kernel)
+                    .ok_or_else(|| IrError::run(&***kernel, "there is no such kernel"))?;
                 let mut m = Memory { dims: dims.clone(), params: HashMap::new() };
-                for (param, a) in k.params.iter().zip(args) {
-                    m.params.insert(param.name.clone(), storage[&p.buffers[*a as usize].name].clone());
+                for (param, (a, _)) in k.params.iter().zip(args) {
+                    m.params.insert(param.name.clone(), storage[name(a)][range(a)].to_vec());
                 }
                 tensor::interpret(k, &mut m)?;
-                for (param, a) in k.params.iter().zip(args) {
+                for (param, (a, _)) in k.params.iter().zip(args) {
                     if param.access != tensor::Access::In
                         && let Some(bytes) = m.params.remove(&param.name)
                     {
-                        storage.insert(p.buffers[*a as usize].name.clone(), bytes);
+                        put(storage, name(a), range(a), &bytes);
                     }
                 }
             }
         }
     }
     Ok(())
+}
+
+fn put(storage: &mut HashMap<Name, Vec<u8>>, name: &Name, range: std::ops::Range<usize>, bytes: &[u8]) {
+    let target = storage.get_mut(name).expect("every buffer has storage");
+    target[range].copy_from_slice(bytes);
 }

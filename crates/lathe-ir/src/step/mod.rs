@@ -1,14 +1,32 @@
 //! The step IR: what the executor runs. A program names its buffers (passed by the caller, or planned at an offset of a
-//! tier's arena) and lists steps: calls of kernels, whose loop over cores is shared by all threads, copies between
-//! buffers, and meetings of the threads.
+//! tier's arena) and its events, and lists steps: calls of kernels, whose loop over cores is shared by all threads, copies
+//! between buffers of any two tiers, messages to and from other ranks, and loops of these.
+//!
+//! The steps at the top are the queue `main`; those in a `queue` run beside it. In a queue, a call or a copy is sure to
+//! come after another only when the threads meet between the two; every other step is such a meeting, and so is the end of
+//! a loop's iteration. Between queues only events order: `signal` adds one to an event's count, `wait` takes one and
+//! waits while there is none. One queue signals an event and one waits for it, so the n-th wait is always for the same signal:
+//! what a program computes, and whether it comes to its end, does not depend on who is faster.
 //!
 //! ```
 //! let text = "program p(T) {
+//!   buffer w: 4096 bytes on disk = given
 //!   buffer x: T*32 bytes on host = given
-//!   buffer y: T*32 bytes on host = planned 0
-//!   call k0(x, y)
-//!   meet
-//!   copy x to y
+//!   buffer slots: 1024 bytes on host = planned 0
+//!   event free = 2
+//!   event full
+//!   queue load {
+//!     loop i in 8 {
+//!       wait free
+//!       copy w[i*512, 512] to slots[(i)%(2)*512, 512]
+//!       signal full
+//!     }
+//!   }
+//!   loop i in 8 {
+//!     wait full
+//!     call k0(slots[(i)%(2)*512, 512], @x)
+//!     signal free
+//!   }
 //! }
 //! ";
 //! let p = lathe_ir::step::parse(text).unwrap();
@@ -18,18 +36,25 @@
 
 mod check;
 mod interpret;
+mod order;
 mod text;
+mod unroll;
 
-pub use check::{check, conflicts};
-pub use interpret::interpret;
+pub use check::{check, check_ranks, conflicts};
+pub use interpret::{interpret, interpret_ranks};
+pub use order::{Cost, Timed, order};
 pub use text::parse;
+pub use unroll::{Bytes, Op, Unit, Unrolled, unroll};
 
 use crate::{Int, Name};
+
+/// The name of the queue that a program's own steps are.
+pub const MAIN: &str = "main";
 
 /// Where a buffer's storage comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Storage {
-    /// Passed by the caller: inputs, state, constants, results.
+    /// Passed by the caller: inputs, state, constants, results, files.
     Given,
     /// At this byte of the tier's arena.
     Planned(i64),
@@ -48,6 +73,39 @@ pub struct StepBuffer {
     pub storage: Storage,
 }
 
+/// A buffer, or some bytes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Index of the buffer.
+    pub buffer: u32,
+    /// First byte and number of bytes, which may mention loop variables; all when there is none.
+    pub range: Option<(Int, Int)>,
+}
+
+impl From<u32> for Part {
+    fn from(buffer: u32) -> Part {
+        Part { buffer, range: None }
+    }
+}
+
+/// A count that one queue adds to and one takes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// Unique name.
+    pub name: Name,
+    /// The count at the start.
+    pub count: i64,
+}
+
+/// Steps that run beside those of the other queues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Unique name.
+    pub name: Name,
+    /// What to do, in order.
+    pub steps: Vec<Step>,
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -55,20 +113,51 @@ pub enum Step {
     Call {
         /// The kernel.
         kernel: Name,
-        /// Its buffers, in order of its parameters (indices into the program's buffers).
-        args: Vec<u32>,
+        /// Its buffers, in order of its parameters; all in one tier.
+        args: Vec<Part>,
         /// Which of the arguments it writes.
         writes: Vec<bool>,
     },
-    /// Copies a whole buffer to another of the same size.
+    /// Copies bytes to as many bytes elsewhere.
     Copy {
         /// Source.
-        from: u32,
+        from: Part,
         /// Destination.
-        to: u32,
+        to: Part,
     },
-    /// All threads wait for each other.
+    /// All threads of the queue wait for each other.
     Meet,
+    /// Adds one to an event's count.
+    Signal(u32),
+    /// Waits until an event's count is positive, and takes one.
+    Wait(u32),
+    /// Gives bytes to another rank; does not wait until they are received.
+    Send {
+        /// What is sent.
+        from: Part,
+        /// The receiver.
+        rank: Int,
+        /// The message's tag. Messages of one tag from one rank to another keep their order.
+        tag: Int,
+    },
+    /// Waits for a message of another rank.
+    Receive {
+        /// Where it goes.
+        to: Part,
+        /// The sender.
+        rank: Int,
+        /// The message's tag.
+        tag: Int,
+    },
+    /// Does the body with the variable at 0, 1 and so on.
+    Loop {
+        /// The variable.
+        var: Name,
+        /// Number of iterations.
+        count: Int,
+        /// What each does.
+        body: Vec<Step>,
+    },
 }
 
 /// A step program.
@@ -80,7 +169,11 @@ pub struct Program {
     pub dims: Vec<Name>,
     /// All buffers.
     pub buffers: Vec<StepBuffer>,
-    /// What to do, in order.
+    /// All events.
+    pub events: Vec<Event>,
+    /// What runs beside the steps.
+    pub queues: Vec<Queue>,
+    /// What to do, in order: the queue [`MAIN`].
     pub steps: Vec<Step>,
 }
 
@@ -90,14 +183,51 @@ impl Program {
         self.buffers.iter().position(|b| &*b.name == name).map(|i| i as u32)
     }
 
+    /// Index of an event by name.
+    pub fn event(&self, name: &str) -> Option<u32> {
+        self.events.iter().position(|e| &*e.name == name).map(|i| i as u32)
+    }
+
+    /// All queues with their names, [`MAIN`] first.
+    pub fn all_queues(&self) -> impl Iterator<Item = (&str, &[Step])> {
+        let beside = self.queues.iter().map(|q| (&*q.name, &q.steps[..]));
+        std::iter::once((MAIN, &self.steps[..])).chain(beside)
+    }
+
     /// Bytes of the arena that planned buffers of a tier need, with dimensions bound.
     pub fn arena_bytes(&self, tier: &str, dims: &dyn Fn(&str) -> Option<i64>) -> Option<i64> {
         let mut end = 0;
         for b in self.buffers.iter().filter(|b| &*b.tier == tier) {
             if let Storage::Planned(at) = b.storage {
-                end = end.max(at + b.bytes.eval(dims)?);
+                end = end.max(at.checked_add(b.bytes.eval(dims)?)?);
             }
         }
         Some(end)
+    }
+
+    /// Whether which steps there are, and which bytes they move, follows from the values of dimensions.
+    pub fn follows_dims(&self) -> bool {
+        self.mentions_dims(true)
+    }
+
+    /// Whether loops, parts or messages mention dimensions; with `sizes`, or the sizes of buffers that are moved whole.
+    fn mentions_dims(&self, sizes: bool) -> bool {
+        let mentions = |e: &Int| self.dims.iter().any(|d| e.mentions(d));
+        let part = |p: &Part| p.range.as_ref().is_some_and(|(o, n)| mentions(o) || mentions(n));
+        let size = |p: &Part| self.buffers.get(p.buffer as usize).is_some_and(|b| mentions(&b.bytes));
+        let moved = |p: &Part| part(p) || (sizes && p.range.is_none() && size(p));
+        fn any(steps: &[Step], f: &dyn Fn(&Step) -> bool) -> bool {
+            steps.iter().any(|s| f(s) || matches!(s, Step::Loop { body, .. } if any(body, f)))
+        }
+        let step = |s: &Step| match s {
+            Step::Call { args, .. } => args.iter().any(part),
+            Step::Copy { from, to } => moved(from) || moved(to),
+            Step::Meet | Step::Signal(_) | Step::Wait(_) => false,
+            Step::Send { from: p, rank, tag } | Step::Receive { to: p, rank, tag } => {
+                moved(p) || mentions(rank) || mentions(tag)
+            }
+            Step::Loop { count, .. } => mentions(count),
+        };
+        self.all_queues().any(|(_, steps)| any(steps, &step))
     }
 }

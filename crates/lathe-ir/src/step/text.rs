@@ -1,6 +1,6 @@
 //! The text form of step programs, both ways.
 
-use super::{Program, Step, StepBuffer, Storage};
+use super::{Event, Part, Program, Queue, Step, StepBuffer, Storage};
 use crate::IrError;
 use crate::lexer::{Cursor, Token};
 use std::fmt;
@@ -15,20 +15,63 @@ impl fmt::Display for Program {
                 Storage::Planned(at) => writeln!(f, "planned {at}")?,
             }
         }
-        let name = |i: &u32| &*self.buffers[*i as usize].name;
-        for s in &self.steps {
-            match s {
-                Step::Meet => writeln!(f, "  meet")?,
-                Step::Copy { from, to } => writeln!(f, "  copy {} to {}", name(from), name(to))?,
-                Step::Call { kernel, args, writes } => {
-                    let mark = |w: &bool| if *w { "@" } else { "" };
-                    let args: Vec<_> =
-                        args.iter().zip(writes).map(|(a, w)| format!("{}{}", mark(w), name(a))).collect();
-                    writeln!(f, "  call {kernel}({})", args.join(", "))?;
-                }
+        for e in &self.events {
+            match e.count {
+                0 => writeln!(f, "  event {}", e.name)?,
+                n => writeln!(f, "  event {} = {n}", e.name)?,
             }
         }
+        for q in &self.queues {
+            writeln!(f, "  queue {} {{", q.name)?;
+            self.lines(f, &q.steps, 2)?;
+            writeln!(f, "  }}")?;
+        }
+        self.lines(f, &self.steps, 1)?;
         writeln!(f, "}}")
+    }
+}
+
+impl Program {
+    fn part(&self, p: &Part) -> String {
+        let name = &self.buffers[p.buffer as usize].name;
+        match &p.range {
+            None => name.to_string(),
+            Some((offset, bytes)) => format!("{name}[{offset}, {bytes}]"),
+        }
+    }
+
+    /// What a step does, in one line; of a loop its head.
+    pub fn line(&self, s: &Step) -> String {
+        let event = |e: &u32| &self.events[*e as usize].name;
+        match s {
+            Step::Meet => "meet".into(),
+            Step::Copy { from, to } => format!("copy {} to {}", self.part(from), self.part(to)),
+            Step::Call { kernel, args, writes } => {
+                let arg = |(a, w): (&Part, &bool)| format!("{}{}", if *w { "@" } else { "" }, self.part(a));
+                let args: Vec<_> = args.iter().zip(writes).map(arg).collect();
+                format!("call {kernel}({})", args.join(", "))
+            }
+            Step::Signal(e) => format!("signal {}", event(e)),
+            Step::Wait(e) => format!("wait {}", event(e)),
+            Step::Send { from, rank, tag } => format!("send {} to {rank} tag {tag}", self.part(from)),
+            Step::Receive { to, rank, tag } => format!("receive {} from {rank} tag {tag}", self.part(to)),
+            Step::Loop { var, count, .. } => format!("loop {var} in {count}"),
+        }
+    }
+
+    fn lines(&self, f: &mut fmt::Formatter<'_>, steps: &[Step], depth: usize) -> fmt::Result {
+        let margin = "  ".repeat(depth);
+        for s in steps {
+            let line = self.line(s);
+            let Step::Loop { body, .. } = s else {
+                writeln!(f, "{margin}{line}")?;
+                continue;
+            };
+            writeln!(f, "{margin}{line} {{")?;
+            self.lines(f, body, depth + 1)?;
+            writeln!(f, "{margin}}}")?;
+        }
+        Ok(())
     }
 }
 
@@ -49,6 +92,83 @@ fn buffer(c: &mut Cursor) -> Result<StepBuffer, IrError> {
     Ok(StepBuffer { name, bytes, tier, storage })
 }
 
+fn part(c: &mut Cursor, p: &Program) -> Result<Part, IrError> {
+    let word = c.ident()?;
+    let Some(buffer) = p.buffer(&word) else {
+        return c.error(&format!("a buffer before this; '{word}' is not one"));
+    };
+    let mut range = None;
+    if c.eat("[") {
+        let offset = c.symbolic()?;
+        c.expect(",")?;
+        range = Some((offset, c.symbolic()?));
+        c.expect("]")?;
+    }
+    Ok(Part { buffer, range })
+}
+
+fn event(c: &mut Cursor, p: &Program) -> Result<u32, IrError> {
+    let word = c.ident()?;
+    p.event(&word).map_or_else(|| c.error(&format!("an event before this; '{word}' is not one")), Ok)
+}
+
+fn step(c: &mut Cursor, p: &Program) -> Result<Step, IrError> {
+    if c.eat_word("meet") {
+        return Ok(Step::Meet);
+    }
+    if c.eat_word("copy") {
+        let from = part(c, p)?;
+        c.expect_word("to")?;
+        return Ok(Step::Copy { from, to: part(c, p)? });
+    }
+    if c.eat_word("signal") {
+        return event(c, p).map(Step::Signal);
+    }
+    if c.eat_word("wait") {
+        return event(c, p).map(Step::Wait);
+    }
+    if c.eat_word("send") {
+        let from = part(c, p)?;
+        c.expect_word("to")?;
+        let rank = c.symbolic()?;
+        c.expect_word("tag")?;
+        return Ok(Step::Send { from, rank, tag: c.symbolic()? });
+    }
+    if c.eat_word("receive") {
+        let to = part(c, p)?;
+        c.expect_word("from")?;
+        let rank = c.symbolic()?;
+        c.expect_word("tag")?;
+        return Ok(Step::Receive { to, rank, tag: c.symbolic()? });
+    }
+    if c.eat_word("loop") {
+        let var = c.ident()?.into();
+        c.expect_word("in")?;
+        let count = c.symbolic()?;
+        return Ok(Step::Loop { var, count, body: body(c, p)? });
+    }
+    c.expect_word("call")?;
+    let kernel = c.ident()?.into();
+    let rows = c.list("(", ")", &mut |c| {
+        let w = c.eat("@");
+        Ok((part(c, p)?, w))
+    })?;
+    let (args, writes) = rows.into_iter().unzip();
+    Ok(Step::Call { kernel, args, writes })
+}
+
+/// Steps in braces.
+fn body(c: &mut Cursor, p: &Program) -> Result<Vec<Step>, IrError> {
+    c.enter()?;
+    c.expect("{")?;
+    let mut steps = vec![];
+    while !c.eat("}") {
+        steps.push(step(c, p)?);
+    }
+    c.leave();
+    Ok(steps)
+}
+
 /// Reads one program; `@` marks the arguments that a call writes.
 pub fn parse(text: &str) -> Result<Program, IrError> {
     let mut c = Cursor::new(text)?;
@@ -60,31 +180,19 @@ pub fn parse(text: &str) -> Result<Program, IrError> {
     while c.eat_word("buffer") {
         p.buffers.push(buffer(c)?);
     }
-    let lookup = |c: &mut Cursor, p: &Program| {
-        let word = c.ident()?;
-        match p.buffer(&word) {
-            Some(i) => Ok(i),
-            None => c.error(&format!("a buffer before this; '{word}' is not one")),
-        }
-    };
+    while c.eat_word("event") {
+        let name = c.ident()?.into();
+        let count = if c.eat("=") { c.integer()? } else { 0 };
+        p.events.push(Event { name, count });
+    }
+    while c.eat_word("queue") {
+        let name = c.ident()?.into();
+        let steps = body(c, &p)?;
+        p.queues.push(Queue { name, steps });
+    }
     while !c.eat("}") {
-        if c.eat_word("meet") {
-            p.steps.push(Step::Meet);
-        } else if c.eat_word("copy") {
-            let from = lookup(c, &p)?;
-            c.expect_word("to")?;
-            let to = lookup(c, &p)?;
-            p.steps.push(Step::Copy { from, to });
-        } else {
-            c.expect_word("call")?;
-            let kernel = c.ident()?.into();
-            let rows = c.list("(", ")", &mut |c| {
-                let w = c.eat("@");
-                Ok((lookup(c, &p)?, w))
-            })?;
-            let (args, writes) = rows.into_iter().unzip();
-            p.steps.push(Step::Call { kernel, args, writes });
-        }
+        let s = step(c, &p)?;
+        p.steps.push(s);
     }
     if *c.peek() == Token::End { Ok(p) } else { c.error("the end") }
 }

@@ -61,6 +61,7 @@ pub fn measure(quick: bool, folder: &Path, progress: &mut dyn FnMut(&str)) -> Re
         levels: levels.map(|(name, count)| Level { name: name.into(), count }).into(),
         caches: detect_caches(),
         memory: vec![Memory { name: "dram".into(), capacity_bytes, read_bandwidth: read }],
+        links: vec![],
         rates,
         cpu,
     })

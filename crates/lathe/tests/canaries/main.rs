@@ -8,7 +8,9 @@ mod hardware;
 mod online;
 mod paged;
 mod proof;
+mod ranks;
 mod sparse;
+mod tiers;
 mod training;
 
 use std::path::Path;

@@ -1,0 +1,246 @@
+//! A run on the real clock: a thread a queue, events between them, links that take their time, and one end for all.
+
+use crate::executable::{Action, Lane, Piece, share};
+use crate::facts::check;
+use crate::{ExecError, Trace};
+use lathe_machine::Link;
+use lathe_runtime::{Ctx, Pool};
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The other ranks, as a program's messages reach them.
+pub trait Peers: Sync {
+    /// Gives a message to a rank, without waiting until it is received.
+    fn send(&self, to: u32, tag: u64, bytes: &[u8]) -> Result<(), ExecError>;
+
+    /// The next message of a rank with this tag; none when `stopped` says, at any time, that nobody wants it any more.
+    fn receive(&self, from: u32, tag: u64, stopped: &dyn Fn() -> bool) -> Result<Option<Vec<u8>>, ExecError>;
+}
+
+/// What a program runs with.
+#[derive(Clone, Copy)]
+pub struct Setting<'a> {
+    /// The threads that share the kernels' loops.
+    pub pool: &'a Pool,
+    /// The other ranks.
+    pub peers: Option<&'a dyn Peers>,
+    /// Who is told when each step ran.
+    pub trace: Option<&'a Trace>,
+}
+
+/// Why a queue ended before its last step.
+pub(crate) enum Stop {
+    /// Something failed here.
+    Failed(ExecError),
+    /// Another queue has failed.
+    Told,
+}
+
+impl<E: Into<ExecError>> From<E> for Stop {
+    fn from(e: E) -> Stop {
+        Stop::Failed(e.into())
+    }
+}
+
+struct State {
+    /// When each signal that nobody has taken yet was given, by event.
+    signals: Vec<VecDeque<Instant>>,
+    /// Until when each link is taken.
+    busy: Vec<Instant>,
+    over: bool,
+    error: Option<ExecError>,
+}
+
+/// What the queues of a run share.
+pub(crate) struct Run<'a> {
+    setting: &'a Setting<'a>,
+    program: &'a str,
+    links: &'a [Link],
+    get: &'a (dyn Fn(&str) -> Option<i64> + Sync),
+    state: Mutex<State>,
+    wake: Condvar,
+}
+
+/// Ends the other queues when its own ends by a panic.
+struct Ender<'r, 'a>(&'r Run<'a>);
+
+impl Drop for Ender<'_, '_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end(None);
+        }
+    }
+}
+
+impl<'a> Run<'a> {
+    pub fn new(
+        setting: &'a Setting<'a>,
+        program: &'a str,
+        links: &'a [Link],
+        counts: &[i64],
+        get: &'a (dyn Fn(&str) -> Option<i64> + Sync),
+    ) -> Run<'a> {
+        let start = Instant::now();
+        let busy = vec![start; links.len()];
+        let signals = counts.iter().map(|n| (0..*n).map(|_| start).collect()).collect();
+        let state = Mutex::new(State { signals, busy, over: false, error: None });
+        Run { setting, program, links, get, state, wake: Condvar::new() }
+    }
+
+    /// Runs all queues, the first on this thread.
+    pub fn all(&self, lanes: &[Lane]) -> Result<(), ExecError> {
+        let one = |lane: &Lane| {
+            let ender = Ender(self);
+            if let Err(Stop::Failed(e)) = self.lane(lane) {
+                self.end(Some(e));
+            }
+            drop(ender);
+        };
+        let (main, beside) = lanes.split_first().expect("a program has a main queue");
+        std::thread::scope(|scope| {
+            for lane in beside {
+                let thread = std::thread::Builder::new().name(format!("lathe-{}", lane.name));
+                if let Err(e) = thread.spawn_scoped(scope, || one(lane)) {
+                    let (threads, message) = (lanes.len(), e.to_string());
+                    self.end(Some(lathe_runtime::RuntimeError::Threads { threads, message }.into()));
+                }
+            }
+            one(main);
+        });
+        self.lock().error.take().map_or(Ok(()), Err)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn end(&self, error: Option<ExecError>) {
+        let mut state = self.lock();
+        state.over = true;
+        state.error = state.error.take().or(error);
+        drop(state);
+        self.wake.notify_all();
+    }
+
+    fn lane(&self, lane: &Lane) -> Result<(), Stop> {
+        let mut next = 0;
+        // When the queue's last step was over: for a copy over a link, when the link was done, however late this thread
+        // woke up. So a busy processor does not make links slower than they are.
+        let mut free = Instant::now();
+        while let Some(action) = lane.actions.get(next) {
+            let start = Instant::now();
+            let first = next;
+            next += 1;
+            match action {
+                Action::Signal(e) => {
+                    self.lock().signals[*e].push_back(free);
+                    self.wake.notify_all();
+                }
+                Action::Wait(e) => free = self.wait(*e)?.max(free),
+                Action::Transfer { from, to, link } => {
+                    let until = self.take(*link, to.len(), free);
+                    match from {
+                        Piece::Memory(from) => to.copy(0, from)?,
+                        Piece::File(file, offset) => file.read(*offset, to)?,
+                    }
+                    free = self.sleep(until)?;
+                }
+                Action::Send { from, rank, tag, link } => {
+                    let mut bytes = vec![0u8; from.len()];
+                    from.read(0, &mut bytes)?;
+                    let until = link.map(|l| self.take(l, bytes.len(), free));
+                    self.peers(*rank)?.send(*rank, *tag, &bytes)?;
+                    free = until.map_or_else(|| Ok(Instant::now()), |u| self.sleep(u))?;
+                }
+                Action::Receive { to, rank, tag } => {
+                    let over = || self.lock().over;
+                    let bytes = self.peers(*rank)?.receive(*rank, *tag, &over)?.ok_or(Stop::Told)?;
+                    if bytes.len() != to.len() {
+                        let message = format!("sent {} bytes with tag {tag}, not {}", bytes.len(), to.len());
+                        return Err(ExecError::Peer { rank: *rank, message }.into());
+                    }
+                    to.write(0, &bytes)?;
+                    free = Instant::now();
+                }
+                // As many shared steps as there are in a row, so that threads meet only where the program says; one by one
+                // when somebody wants to know when each ran.
+                _ => {
+                    if self.setting.trace.is_none() {
+                        next += lane.actions[next..].iter().take_while(|a| a.is_shared()).count();
+                    }
+                    if lane.actions[first..next].iter().any(|a| !matches!(a, Action::Meet)) {
+                        self.shared(&lane.actions[first..next])?;
+                        free = Instant::now();
+                    }
+                }
+            }
+            if let Some(trace) = self.setting.trace
+                && !matches!(action, Action::Meet | Action::Signal(_) | Action::Wait(_) | Action::Check(_))
+            {
+                trace.add(&lane.name, &lane.labels[first], start);
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps of which each thread of the pool does its share.
+    fn shared(&self, actions: &[Action]) -> Result<(), ExecError> {
+        let threads = self.setting.pool.threads() as u32;
+        self.setting.pool.try_run(&|thread, barrier| {
+            let mut ctx = Ctx { thread: thread as u32, threads };
+            for a in actions {
+                match a {
+                    Action::Call { call, grid, next, .. } => share(call, *grid, next, &mut ctx)?,
+                    // Every thread looks for itself, so that none goes on.
+                    Action::Check(p) => check(self.program, std::iter::once(p), &self.get, &mut vec![])?,
+                    Action::Copy { from, to } if thread == 0 => to.copy(0, from)?,
+                    Action::Copy { .. } => {}
+                    _ => barrier.wait(),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn peers(&self, rank: u32) -> Result<&'a dyn Peers, ExecError> {
+        let message = || "cannot be reached: the program runs alone".into();
+        self.setting.peers.ok_or_else(|| ExecError::Peer { rank, message: message() })
+    }
+
+    /// Takes one of an event's signals; when it was given.
+    fn wait(&self, event: usize) -> Result<Instant, Stop> {
+        let mut state = self.lock();
+        loop {
+            match state.signals[event].pop_front() {
+                Some(given) => return Ok(given),
+                None if state.over => return Err(Stop::Told),
+                None => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+
+    /// Takes a link for so many bytes, wanted since `since`; when they are over there.
+    fn take(&self, link: usize, bytes: usize, since: Instant) -> Instant {
+        let mut state = self.lock();
+        let until =
+            state.busy[link].max(since) + Duration::from_secs_f64(self.links[link].seconds(bytes as u64));
+        state.busy[link] = until;
+        until
+    }
+
+    /// Waits for a link that is done at `until`; when it was.
+    fn sleep(&self, until: Instant) -> Result<Instant, Stop> {
+        let mut state = self.lock();
+        loop {
+            if state.over {
+                return Err(Stop::Told);
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(until);
+            }
+            state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
