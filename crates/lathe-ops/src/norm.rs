@@ -92,6 +92,87 @@ fn rms_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
     Ok(vec![Some(d.op("div", &[rest, root])?), Some(d.op("sum_first", &[weighed])?)])
 }
 
+fn infer_layer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 3 && t[0].shape.len() == 2, "expects a matrix, a row of weights and a row of biases")?;
+    require(t[1..].iter().all(|w| w.shape == t[0].shape[1..]), "weights or biases are not as long as a row")?;
+    Ok(vec![Type::dense(DType::F32, &t[0].shape)])
+}
+
+fn layer(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (x, w, b, n) = (a[0].values(), a[1].values(), a[2].values(), a[0].row());
+    let mut y = vec![];
+    for row in x.chunks(n) {
+        let mean = row.iter().sum::<f64>() / n as f64;
+        let variance = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+        let r = 1.0 / (variance + f64::from(eps(at))).sqrt();
+        y.extend(row.iter().zip(w.iter().zip(&b)).map(|(v, (w, b))| (v - mean) * r * w + b));
+    }
+    vec![result(&t[0], &y)]
+}
+
+fn lower_layer(l: &Lowering) -> Vec<Stmt> {
+    let (x, w, b, y) = (&l.ins[0], &l.ins[1], &l.ins[2], &l.outs[0]);
+    let n: Expr = (&x.ty.shape[1]).into();
+    let (t, k, q, j) = (l.var("0"), l.var("k"), l.var("q"), l.var("1"));
+    let (sum, squares) = (l.name("sum"), l.name("ss"));
+    let at = |i: &Expr| x.read(&[t.clone(), i.clone()]);
+    let over_n = |s: &str| &Expr::load(s, &[]) / &n.cast(DType::F32);
+    let apart = |i: &Expr| &at(i) - &over_n(&sum);
+    let scale = &Expr::f32(1.0) / &(&over_n(&squares) + &Expr::f32(eps(&l.attrs))).un(Unary::Sqrt);
+    let one = std::slice::from_ref;
+    let value = &(&(&apart(&j) * &scale) * &w.read(one(&j))) + &b.read(one(&j));
+    let reduce = |v: &str, block: &str, acc: &str, value: Expr| {
+        let body = vec![Stmt::reduce(&l.name(block), acc, &[], "sum", value)];
+        Stmt::for_(&l.name(v), n.clone(), Iter::Reduce, body)
+    };
+    let body = vec![
+        scalar(&sum, DType::F32),
+        Stmt::store(&l.name("z"), &sum, &[], Expr::f32(0.0)),
+        reduce("k", "s", &sum, at(&k)),
+        scalar(&squares, DType::F32),
+        Stmt::store(&l.name("zq"), &squares, &[], Expr::f32(0.0)),
+        reduce("q", "sq", &squares, &apart(&q) * &apart(&q)),
+        Stmt::for_(
+            &l.name("1"),
+            n.clone(),
+            Iter::Spatial,
+            vec![y.write(&l.name("y"), &[t.clone(), j.clone()], value)],
+        ),
+    ];
+    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, body)]
+}
+
+/// With `u` the normalised row, `r` its divisor and `g = dy * w`: `dx = (g - mean(g) - u * mean(g * u)) / r`.
+fn layer_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
+    let (x, w, dy, e) = (d.arg(0), d.arg(1), d.dy(), f64::from(eps(d.attrs())));
+    let Some(n) = d.ty(x).shape[1].as_const() else {
+        return d.refuse("no gradient where rows have no constant length");
+    };
+    let mean = |d: &mut Adjoint<'_>, v: ValueId, plus: f64| {
+        let sum = d.op("sum_last", &[v])?;
+        d.affine(sum, 1.0 / n as f64, plus)
+    };
+    let middle = mean(d, x, 0.0)?;
+    let middle = d.op("spread_last", &[middle, x])?;
+    let apart = d.op("sub", &[x, middle])?;
+    let square = d.op("mul", &[apart, apart])?;
+    let power = mean(d, square, e)?;
+    let root = d.op("sqrt", &[power])?;
+    let root = d.op("spread_last", &[root, x])?;
+    let unit = d.op("div", &[apart, root])?;
+    let (g, weighed) = (d.op("mul", &[dy, w])?, d.op("mul", &[dy, unit])?);
+    let level = mean(d, g, 0.0)?;
+    let level = d.op("spread_last", &[level, x])?;
+    let along = d.op("mul", &[g, unit])?;
+    let along = mean(d, along, 0.0)?;
+    let along = d.op("spread_last", &[along, x])?;
+    let along = d.op("mul", &[unit, along])?;
+    let rest = d.op("sub", &[g, level])?;
+    let rest = d.op("sub", &[rest, along])?;
+    let (dw, db) = (d.op("sum_first", &[weighed])?, d.op("sum_first", &[dy])?);
+    Ok(vec![Some(d.op("div", &[rest, root])?), Some(dw), Some(db)])
+}
+
 fn infer_softmax(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() == 2, "expects a matrix")?;
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
@@ -181,6 +262,21 @@ pub(crate) const ROWS: &[OpRow] = &[
         sample: |seed| {
             let mut r = Rng(seed);
             (vec![r.dense(&[3, 64]), r.dense(&[64])], attrs(&[("eps", Attr::Float(1e-5))]))
+        },
+    },
+    OpRow {
+        name: "layer_norm",
+        doc: "(x[t, n] - mean(x[t, :])) / sqrt(variance(x[t, :]) + eps) * w[n] + b[n] (Ba et al. 2016)",
+        form: Form::Row,
+        gradient: Some(layer_gradient),
+        donates: &[],
+        infer: infer_layer,
+        reference: layer,
+        lower: lower_layer,
+        edge: Edge::none,
+        sample: |seed| {
+            let mut r = Rng(seed);
+            (vec![r.dense(&[3, 64]), r.dense(&[64]), r.dense(&[64])], attrs(&[("eps", Attr::Float(1e-5))]))
         },
     },
     OpRow {
