@@ -33,6 +33,7 @@ mod lanes;
 mod online;
 mod pad;
 mod partials;
+mod peel;
 mod prefetch;
 mod rfactor;
 mod rules;
@@ -105,6 +106,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &online::ONLINE,
     &partials::PARTIALS,
     &pad::PAD,
+    &peel::PEEL,
     &prefetch::PREFETCH,
     &tensorize::TENSORIZE,
     &annotate::VECTORIZE,
