@@ -68,16 +68,18 @@ fn lower_rms(l: &Lowering) -> Vec<Stmt> {
     )]
 }
 
+/// The mean of each row of `v`, and a constant.
+fn mean(d: &mut Adjoint<'_>, v: ValueId, plus: f64) -> Result<ValueId, IrError> {
+    let Some(n) = d.ty(v).shape[1].as_const() else {
+        return d.refuse("no gradient where rows have no constant length");
+    };
+    let sum = d.op("sum_last", &[v])?;
+    d.affine(sum, 1.0 / n as f64, plus)
+}
+
 /// With `r = 1 / sqrt(mean(x^2) + eps)` and `g = dy * w`: `dx = r * (g - x * r * mean(g * x * r))`, `dw = sum of dy * x * r`.
 fn rms_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
     let (x, w, dy, e) = (d.arg(0), d.arg(1), d.dy(), f64::from(eps(d.attrs())));
-    let Some(n) = d.ty(x).shape[1].as_const() else {
-        return d.refuse("no gradient where rows have no constant length");
-    };
-    let mean = |d: &mut Adjoint<'_>, v: ValueId, plus: f64| {
-        let sum = d.op("sum_last", &[v])?;
-        d.affine(sum, 1.0 / n as f64, plus)
-    };
     let square = d.op("mul", &[x, x])?;
     let power = mean(d, square, e)?;
     let root = d.op("sqrt", &[power])?;
@@ -145,13 +147,6 @@ fn lower_layer(l: &Lowering) -> Vec<Stmt> {
 /// With `u` the normalised row, `r` its divisor and `g = dy * w`: `dx = (g - mean(g) - u * mean(g * u)) / r`.
 fn layer_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
     let (x, w, dy, e) = (d.arg(0), d.arg(1), d.dy(), f64::from(eps(d.attrs())));
-    let Some(n) = d.ty(x).shape[1].as_const() else {
-        return d.refuse("no gradient where rows have no constant length");
-    };
-    let mean = |d: &mut Adjoint<'_>, v: ValueId, plus: f64| {
-        let sum = d.op("sum_last", &[v])?;
-        d.affine(sum, 1.0 / n as f64, plus)
-    };
     let middle = mean(d, x, 0.0)?;
     let middle = d.op("spread_last", &[middle, x])?;
     let apart = d.op("sub", &[x, middle])?;
