@@ -8,6 +8,7 @@ use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_machine::Link;
 use lathe_runtime::{Arena, Ctx, DiskFile, KernelFn, Pool, Prepared, RuntimeError, Signature, View};
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -131,9 +132,9 @@ pub(crate) struct Lane {
 }
 
 /// What actions are made from: once, or for each change of the dimensions when loops or parts follow them.
-struct Maker {
-    program: Program,
-    images: HashMap<Name, Image>,
+struct Maker<'m> {
+    program: Cow<'m, Program>,
+    images: Cow<'m, HashMap<Name, Image>>,
     /// Where each buffer is.
     homes: Vec<Piece>,
     links: Vec<Link>,
@@ -154,7 +155,7 @@ pub struct Executable {
     links: Vec<Link>,
     scratch: Vec<i32>,
     /// There when the steps follow from the dimensions.
-    maker: Option<Box<Maker>>,
+    maker: Option<Box<Maker<'static>>>,
 }
 
 impl Executable {
@@ -222,12 +223,15 @@ impl Executable {
             scratch: vec![],
             maker: None,
         };
-        let (images, links, most) = (images.clone(), places.links.clone(), most.clone());
-        let maker = Maker { program: program.clone(), images, homes, links, workspace, most: most.clone() };
+        let (links, bounds) = (places.links.clone(), most.clone());
+        // A program that is made once, as the planner's are, needs no copy of the kernels.
         if program.follows_dims() {
-            e.maker = Some(Box::new(maker));
+            let (program, images) = (Cow::Owned(program.clone()), Cow::Owned(images.clone()));
+            e.maker = Some(Box::new(Maker { program, images, homes, links, workspace, most: bounds }));
         } else {
-            (e.lanes, e.promises) = maker.make(&|n| most.get(n).copied())?;
+            let (program, images) = (Cow::Borrowed(program), Cow::Borrowed(images));
+            let maker = Maker { program, images, homes, links, workspace, most: bounds };
+            (e.lanes, e.promises) = maker.make(&get)?;
         }
         Ok(e)
     }
@@ -307,7 +311,7 @@ impl Executable {
     }
 }
 
-impl Maker {
+impl Maker<'_> {
     /// The actions of all queues with the dimensions bound, and what is to be checked at the program's door.
     fn make(&self, get: &dyn Fn(&str) -> Option<i64>) -> Result<(Vec<Lane>, Vec<Promise>), ExecError> {
         let u = unroll(&self.program, get)?;
