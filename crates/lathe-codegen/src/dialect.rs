@@ -32,6 +32,8 @@ pub struct Dialect {
     pub lanes: i64,
     /// Builtins beyond plain C.
     pub rows: &'static [Row],
+    /// Functions that rows call, behind the types that every translation unit begins with.
+    pub prelude: &'static str,
     /// What it writes in its own way; `None` is C of the kernel ABI.
     pub(crate) form: Option<&'static dyn Form>,
 }
@@ -77,6 +79,7 @@ const AVX512: &[Row] = &[
         clang: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
     },
     Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" },
+    Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" },
     Row {
         name: "max",
         gcc: "__builtin_ia32_maxps512_mask($0, $1, $0, (unsigned short)-1, 4)",
@@ -89,16 +92,72 @@ const AVX512: &[Row] = &[
     },
 ];
 
-/// Vectors of 16 lanes are two registers each: the compiler splits them.
-const AVX2: &[Row] =
-    &[Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" }];
+const AVX512_PRELUDE: &str = "
+static inline __attribute__((always_inline)) i32x16 levels(i32x16 x, i8x16 t) {
+    typedef char b64 __attribute__((vector_size(64)));
+    i32x4 q = (i32x4)t;
+    i32x16 table = __builtin_shufflevector(q, q, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+    return (i32x16)__builtin_ia32_pshufb512_mask((b64)table, (b64)x, (b64)table, -1ll);
+}
+";
+
+/// Vectors of 16 lanes are two registers each: the compiler splits them, and functions do where rows name instructions.
+const AVX2: &[Row] = &[
+    Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" },
+    Row { name: "f32_of_f16", gcc: "f32_of_f16($0)", clang: "f32_of_f16($0)" },
+    Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" },
+    Row {
+        name: "maddubs4",
+        gcc: "maddubs4($0, $1, $2, $3, $4, $5, $6, $7, $8)",
+        clang: "maddubs4($0, $1, $2, $3, $4, $5, $6, $7, $8)",
+    },
+    Row { name: "maddubs2", gcc: "maddubs2($0, $1, $2, $3, $4)", clang: "maddubs2($0, $1, $2, $3, $4)" },
+    Row { name: "maddbs", gcc: "maddbs($0, $1, $2)", clang: "maddbs($0, $1, $2)" },
+];
+
+/// The first rows are instructions on halves; `FOLD` is what keeps pairs of 16 bits apart until they are added.
+const AVX2_PRELUDE: &str = "
+typedef char b32 __attribute__((vector_size(32)));
+typedef short h16 __attribute__((vector_size(32)));
+#define FUNCTION static inline __attribute__((always_inline))
+FUNCTION i32x8 low(i32x16 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+FUNCTION i32x8 high(i32x16 v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+FUNCTION i32x16 both(i32x8 a, i32x8 b) {
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+FUNCTION h16 pairs(i32x8 x, i32x8 y) { return (h16)__builtin_ia32_pmaddubsw256((b32)x, (b32)y); }
+FUNCTION i32x8 fold(h16 v) { return (i32x8)__builtin_ia32_pmaddwd256(v, (h16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}); }
+FUNCTION i32x8 signs(i32x8 x, i32x8 y) {
+    return fold(pairs((i32x8)__builtin_ia32_pabsb256((b32)x), (i32x8)__builtin_ia32_psignb256((b32)y, (b32)x)));
+}
+#define HALVES4(h) fold((pairs(h(x0), h(y0)) + pairs(h(x1), h(y1))) + (pairs(h(x2), h(y2)) + pairs(h(x3), h(y3))))
+FUNCTION i32x16 maddubs4(i32x16 acc, i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1, i32x16 x2, i32x16 y2, i32x16 x3, i32x16 y3) {
+    return acc + both(HALVES4(low), HALVES4(high));
+}
+#define HALVES2(h) fold(pairs(h(x0), h(y0)) + pairs(h(x1), h(y1)))
+FUNCTION i32x16 maddubs2(i32x16 acc, i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1) {
+    return acc + both(HALVES2(low), HALVES2(high));
+}
+FUNCTION i32x16 maddbs(i32x16 acc, i32x16 x, i32x16 y) {
+    return acc + both(signs(low(x), low(y)), signs(high(x), high(y)));
+}
+FUNCTION i32x16 levels(i32x16 x, i8x16 t) {
+    b32 table = (b32)__builtin_shufflevector(t, t, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return both((i32x8)__builtin_ia32_pshufb256(table, (b32)low(x)), (i32x8)__builtin_ia32_pshufb256(table, (b32)high(x)));
+}
+FUNCTION f32x16 f32_of_f16(i16x16 x) {
+    f32x8 a = __builtin_ia32_vcvtph2ps256(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7));
+    f32x8 b = __builtin_ia32_vcvtph2ps256(__builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+";
 
 /// All dialects.
 static DIALECTS: [Dialect; 4] = [
-    Dialect { name: "avx512vnni", lanes: 16, rows: AVX512, form: None },
-    Dialect { name: "avx2", lanes: 16, rows: AVX2, form: None },
-    Dialect { name: "portable", lanes: 1, rows: &[], form: None },
-    Dialect { name: "hls", lanes: 1, rows: &[], form: Some(&crate::hls::Hls) },
+    Dialect { name: "avx512vnni", lanes: 16, rows: AVX512, prelude: AVX512_PRELUDE, form: None },
+    Dialect { name: "avx2", lanes: 16, rows: AVX2, prelude: AVX2_PRELUDE, form: None },
+    Dialect { name: "portable", lanes: 1, rows: &[], prelude: "", form: None },
+    Dialect { name: "hls", lanes: 1, rows: &[], prelude: "", form: Some(&crate::hls::Hls) },
 ];
 
 impl Dialect {

@@ -8,6 +8,7 @@ use lathe_ir::tensor::{
     for_each, is_network, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
+use lathe_schedule::{Code, code};
 use std::collections::HashMap;
 use std::fmt::Write;
 
@@ -90,7 +91,7 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
             let _ = writeln!(out, "#define splat_{ty}(x) ({ty}){{{all}}}");
         }
     }
-    out
+    out + dialect.prelude
 }
 
 /// Where a buffer is.
@@ -413,24 +414,38 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// `acc = dpbusd(acc, x, y)`: 64 codes of the weights, four of the activations in every lane.
+    /// `acc = f(acc, x, y)`: at each step, four codes of the weights in every lane, and four of the activations.
     fn intrinsic(&mut self, row: &'static crate::Row, body: &[Stmt]) -> Result<(), CodegenError> {
-        let Some((s, _)) = Self::origin(body) else {
-            return self.fail("an instruction over more than one block");
+        let [Stmt::For(lanes)] = body else { return self.fail("an instruction over more than one nest") };
+        let at0 = rename_vars(&lanes.body, &HashMap::from([(&*lanes.var, Expr::from(0))]));
+        let steps = match at0.as_slice() {
+            // A loop of steps is around that of the bytes.
+            [Stmt::For(l)] if matches!(l.body.as_slice(), [Stmt::For(_)]) => {
+                let n = l.extent.as_int().unwrap_or(1);
+                (0..n).map(|i| rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(i))]))).collect()
+            }
+            _ => vec![at0],
         };
-        let factor = |e: &Expr| match &**e {
-            Node::Cast(_, x) => Some(x.clone()),
-            _ => None,
-        };
-        let Node::Binary(_, x, y) = &*s.values[0] else {
-            return self.fail("an instruction without a product");
-        };
-        let (Some(x), Some(y)) = (factor(x), factor(y)) else { return self.fail("factors are not widened") };
-        let acc = self.register(&s.targets[0].0, &s.targets[0].1, Kind::Vectors)?;
-        let x = self.words(&x)?;
-        let y = self.repeated_word(&y)?;
-        let call = row.spell(self.compiler, &[&acc, &x, &y]);
-        self.line(&format!("{acc} = {call};"));
+        let mut operands = vec![];
+        for step in &steps {
+            let Some((s, _)) = Self::origin(step) else {
+                return self.fail("an instruction over more than one block");
+            };
+            let Node::Binary(_, x, y) = &*s.values[0] else {
+                return self.fail("an instruction without a product");
+            };
+            let (Some(x), Some(Code::Load(y))) = (code(x), code(y)) else {
+                return self.fail("an instruction's factors are no codes");
+            };
+            if operands.is_empty() {
+                operands.push(self.register(&s.targets[0].0, &s.targets[0].1, Kind::Vectors)?);
+            }
+            operands.push(self.words(&x)?);
+            operands.push(self.repeated_word(&y)?);
+        }
+        let texts: Vec<&str> = operands.iter().map(String::as_str).collect();
+        let call = row.spell(self.compiler, &texts);
+        self.line(&format!("{} = {call};", operands[0]));
         Ok(())
     }
 }

@@ -150,6 +150,11 @@ impl Emitter<'_> {
                 format!("({c} ? {a} : {b})")
             }
             Node::Cast(t, x) => format!("({}){}", self.dialect.type_name(*t), self.scalar(x)?),
+            Node::Table(t, values, x) => {
+                let list = values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let x = self.scalar(x)?;
+                format!("((const {}[{}]){{{list}}})[{x}]", self.dialect.type_name(*t), values.len())
+            }
             Node::Bitcast(t, x) => {
                 let from = self.dtype(x)?;
                 let v = self.scalar(x)?;

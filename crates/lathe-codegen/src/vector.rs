@@ -5,7 +5,7 @@ use crate::legalize::legalize;
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Expr, Node, Store, Unary};
 use lathe_ir::{DType, Name};
-use lathe_schedule::lane;
+use lathe_schedule::{Code, lane};
 
 /// A scalar as a lane: truth is all bits there, and 1 here.
 fn lane_text(t: DType, scalar: String) -> String {
@@ -123,6 +123,21 @@ impl Emitter<'_> {
                     return self.lanes_apart(e, t);
                 }
                 if *to == DType::I32
+                    && let Node::Table(of, values, i) = &**x
+                    && values.len() == 16
+                    && of.bits() == 8
+                    && self.dtype(i)? == DType::I32
+                    && self.dialect.row("levels").is_some()
+                {
+                    // A byte at the bottom of each lane, widened by shifts.
+                    let i = self.vector(i)?;
+                    let bytes = self.levels(*of, values, &i)?;
+                    if matches!(of, DType::Int { signed: true, .. }) {
+                        return Ok(format!("({bytes} << 24) >> 24"));
+                    }
+                    return Ok(format!("{bytes} & 255"));
+                }
+                if *to == DType::I32
                     && let Node::Load(n, i) = &**x
                     && let Some(words) = self.unpacked(n, i)?
                 {
@@ -209,7 +224,19 @@ impl Emitter<'_> {
     }
 
     /// The bytes of a tensorized operand, four a lane: its loops' variables are already 0.
-    pub fn words(&mut self, e: &Expr) -> Result<String, CodegenError> {
+    pub fn words(&mut self, c: &Code) -> Result<String, CodegenError> {
+        let e = match c {
+            Code::Load(e) => e,
+            Code::Joined(low, high, by) => {
+                let (low, high) = (self.words(low)?, self.words(high)?);
+                return Ok(self.named(DType::I32, &format!("{low} | ({high} << {by})")));
+            }
+            Code::Level(t, values, i) => {
+                let i = self.words(i)?;
+                let text = self.levels(*t, values, &i)?;
+                return Ok(self.named(DType::I32, &text));
+            }
+        };
         let key = (e.clone(), true);
         if let Some((t, _)) = self.memo.get(&key) {
             return Ok(t.clone());
@@ -230,6 +257,17 @@ impl Emitter<'_> {
         let constant = self.is_constant(e);
         self.memo.insert(key, (name.clone(), constant));
         Ok(name)
+    }
+
+    /// For each byte of a vector of words, the byte at its place in a table of 16.
+    fn levels(&mut self, t: DType, values: &[i64], words: &str) -> Result<String, CodegenError> {
+        match self.dialect.row("levels") {
+            Some(row) if t.bits() == 8 && values.len() == 16 => {
+                let table: Vec<String> = values.iter().map(|v| (*v as i8).to_string()).collect();
+                Ok(row.spell(self.compiler, &[words, &table.join(", ")]))
+            }
+            _ => self.fail("a table that is not of 16 bytes"),
+        }
     }
 
     /// Four bytes in every lane.

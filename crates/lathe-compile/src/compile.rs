@@ -85,7 +85,7 @@ pub fn compile(
     let mut graph = graph.clone();
     for name in passes {
         let pass = lathe_rewrite::pass(name).ok_or_else(|| CompileError::bug(format!("no pass '{name}'")))?;
-        graph = pass.run(&graph, &table)?;
+        graph = pass.run(&graph, &table, target)?;
     }
     let dialect = Dialect::named(&target.dialect)
         .ok_or_else(|| CompileError::bug(format!("no dialect '{}'", target.dialect)))?;

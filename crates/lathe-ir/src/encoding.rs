@@ -97,7 +97,7 @@ impl Resolved {
 /// One stored component of an encoded tensor.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Field {
-    /// Its name, unique in the encoding: `q` codes, `d` scales, `m` minima, `s` sums.
+    /// Its name, unique in the encoding; see [`Coded`].
     pub name: Name,
     /// Its element type.
     pub dtype: DType,
@@ -112,13 +112,30 @@ pub struct Field {
 pub enum Decode {
     /// The one field `q` is the value, converted to float.
     Plain,
-    /// `d * (q - zero)`.
-    Scaled {
-        /// The code of the value 0.
-        zero: i64,
-    },
-    /// `d * q + m`.
-    Affine,
+    /// Integer codes with scales.
+    Coded(Coded),
+}
+
+/// How values follow from integer codes: `scale * (code - zero) + minimum`, rounded to f32 after each operation.
+///
+/// The code is the field `q`, with `h` above its bits where there is one, or the level that these pick. The scale is `d`, times
+/// `s` (with `t` above its bits) less `scale_zero` where there is an `s`. The minimum is `m`, or `-e * n` (with `o` above the bits of
+/// `n`), or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Coded {
+    /// The code of the value 0.
+    pub zero: i64,
+    /// The integer factor that stands for a scale of 0.
+    pub scale_zero: i64,
+    /// What the codes stand for, where it is not themselves.
+    pub levels: Option<&'static [i64]>,
+}
+
+impl Coded {
+    /// The type of a level: bytes, signed where one is negative.
+    pub fn level_type(levels: &[i64]) -> DType {
+        if levels.iter().any(|l| *l < 0) { DType::I8 } else { DType::U8 }
+    }
 }
 
 /// How a logical tensor of floats is stored in one allocation.
@@ -138,6 +155,19 @@ impl Encoding {
     /// A field by name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.iter().find(|f| &*f.name == name)
+    }
+
+    /// How its codes are read, where it has some.
+    pub fn coded(&self) -> Option<Coded> {
+        match self.decode {
+            Decode::Plain => None,
+            Decode::Coded(c) => Some(c),
+        }
+    }
+
+    /// Columns that have the same scale and minimum; 0 without codes.
+    pub fn group(&self) -> i64 {
+        self.fields.iter().map(|f| f.group).filter(|g| *g > 1).min().unwrap_or(0)
     }
 
     /// The shape of a field of a tensor of this shape.

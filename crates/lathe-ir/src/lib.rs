@@ -24,6 +24,7 @@
 //! assert_eq!(m.f32("y"), [2.0, 4.0, 6.0]);
 //! ```
 
+mod blocks;
 mod dtype;
 mod encoding;
 pub mod encodings;
@@ -36,7 +37,7 @@ pub mod tensor;
 mod value;
 
 pub use dtype::DType;
-pub use encoding::{Decode, Encoding, Field, Layout, Term, row_major};
+pub use encoding::{Coded, Decode, Encoding, Field, Layout, Term, row_major};
 pub use error::IrError;
 pub use lathe_symbolic::{Bounds, Int, Name};
 pub use value::{Tensor, read_bits, write_bits};

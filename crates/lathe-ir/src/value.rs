@@ -1,6 +1,6 @@
 //! Concrete tensors for the interpreters and for constants: bytes with a shape, a type and perhaps an encoding.
 
-use crate::encoding::Decode;
+use crate::encoding::{Coded, Decode};
 use crate::{DType, Encoding};
 use std::sync::Arc;
 
@@ -101,18 +101,19 @@ impl Tensor {
                     index[d] = (i % self.shape[d]) as i64;
                     i /= self.shape[d];
                 }
+                let find = |name: &str| fields.iter().find(|(f, _)| &*f.name == name);
                 let get = |name: &str| {
-                    let (f, l) = fields.iter().find(|(f, _)| &*f.name == name).expect("field of the decode");
+                    let (f, l) = find(name)?;
                     let mut idx = index.clone();
                     if let Some(last) = idx.last_mut() {
                         *last /= f.group;
                     }
-                    decode_bits(f.dtype, read_bits(&self.bytes, l.address(&idx), f.dtype.bits()).unwrap_or(0))
+                    let bits = read_bits(&self.bytes, l.address(&idx), f.dtype.bits());
+                    Some((decode_bits(f.dtype, bits.unwrap_or(0)), f.dtype.bits()))
                 };
                 let v = match e.decode {
-                    Decode::Plain => get("q"),
-                    Decode::Scaled { zero } => f64::from(get("d") as f32 * (get("q") - zero as f64) as f32),
-                    Decode::Affine => f64::from(get("d") as f32 * get("q") as f32 + get("m") as f32),
+                    Decode::Plain => get("q").expect("a plain encoding's field").0,
+                    Decode::Coded(c) => f64::from(decoded(&c, &|name| get(name))),
                 };
                 self.dtype.round(v)
             })
@@ -127,6 +128,25 @@ impl Tensor {
     /// The logical values as integers.
     pub fn to_i64(&self) -> Vec<i64> {
         self.values().into_iter().map(|v| v as i64).collect()
+    }
+}
+
+/// The value that the fields of an element stand for; `get` gives a field's value and bits.
+fn decoded(c: &Coded, get: &dyn Fn(&str) -> Option<(f64, i64)>) -> f32 {
+    let float = |name| get(name).map(|(v, _)| v as f32);
+    let joined = |low, high| {
+        let (v, bits) = get(low)?;
+        Some(v as i64 + ((get(high).map_or(0, |(v, _)| v as i64)) << bits))
+    };
+    let code = joined("q", "h").expect("codes");
+    let code = c.levels.map_or(code, |l| l[code as usize]) - c.zero;
+    let factor = joined("s", "t").map(|s| (s - c.scale_zero) as f32);
+    let d = float("d").expect("a scale");
+    let v = factor.map_or(d, |f| d * f) * code as f32;
+    match (float("m"), float("e"), joined("n", "o")) {
+        (Some(m), ..) => v + m,
+        (_, Some(e), Some(n)) => v - e * n as f32,
+        _ => v,
     }
 }
 

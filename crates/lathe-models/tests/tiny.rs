@@ -41,7 +41,7 @@ fn tiny_models_are_as_documented() -> Result<(), Box<dyn std::error::Error>> {
             None => assert_eq!(shape("blk.0.ffn_down.weight"), Some(vec![hidden, ffn])),
         }
         let kind = e.name.split('-').nth(1).unwrap_or_default();
-        let ty = GgmlType::ALL.into_iter().find(|t| t.name().eq_ignore_ascii_case(kind));
+        let ty = GgmlType::ALL.iter().copied().find(|t| t.name().eq_ignore_ascii_case(kind));
         assert_eq!(file.tensor("blk.0.attn_q.weight").map(|t| t.ty()), ty);
 
         let logits = std::fs::metadata(folder.join(format!("{}.logits.bin", e.name)))?.len();

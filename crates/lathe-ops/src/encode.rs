@@ -3,41 +3,46 @@
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, attrs};
-use lathe_ir::encodings::{GROUP, encoding};
+use lathe_ir::encodings::{GROUP, encoding, formats};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type};
 use lathe_ir::tensor::{Binary, Buffer, Expr, HOST, Iter, Stmt, Unary};
-use lathe_ir::{Bounds, DType, Encoding, Int, Layout, Tensor, Term, read_bits, write_bits};
+use lathe_ir::{Bounds, DType, Encoding, Field, Int, Layout, Tensor, Term, read_bits, write_bits};
 use std::sync::Arc;
 
-fn infer_encode(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
+fn infer_encode(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() == 2 && t[0].encoding.is_none(), "expects a dense matrix")?;
     let k = t[0].shape[1].as_const().unwrap_or(1);
     require(k % GROUP == 0, "rows are not a multiple of 32 long")?;
-    Ok(vec![Type::encoded("a8", &t[0].shape)])
+    let out = target(&t[0], a)?;
+    require(out.storage().is_some_and(|e| e.field("sum").is_some()), "'to' is no encoding of activations")?;
+    Ok(vec![out])
 }
 
 /// The reference of `encode`: 8-bit codes with the scale `max |x| / 127` for every 32 columns.
-pub(crate) fn encode_a8(x: &Tensor) -> Tensor {
+pub(crate) fn encode_a8(x: &Tensor, name: &str) -> Tensor {
     let dims: Vec<Int> = x.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    let e = encoding("a8", &dims).expect("rows of a multiple of 32");
+    let e = encoding(name, &dims).expect("rows of a multiple of 32");
     let mut bytes = vec![0u8; e.bits.as_const().expect("constant size") as usize / 8];
     let at = |f: &str| e.field(f).expect("a field").layout.resolve(&|_| None).expect("constant layout");
-    let (q, d, s) = (at("q"), at("d"), at("s"));
+    let (q, d, s) = (at("q"), at("d"), at("sum"));
+    let sums = e.group();
     for (i, block) in x.to_f32().chunks(GROUP as usize).enumerate() {
         let blocks = x.row() / GROUP as usize;
         let (row, b) = ((i / blocks) as i64, (i % blocks) as i64);
         let amax = block.iter().fold(0f32, |m, v| m.max(v.abs()));
         let scale = amax * (1.0 / 127.0);
         let inverse = if amax == 0.0 { 0.0 } else { 127.0 / amax };
-        let mut sum = 0;
+        let mut totals = vec![0; (GROUP / sums) as usize];
         for (j, v) in block.iter().enumerate() {
             let code = (v * inverse).round_ties_even() as i32;
-            sum += code;
+            totals[j / sums as usize] += code;
             write_bits(&mut bytes, q.address(&[row, b * GROUP + j as i64]), 8, code as u64).expect("inside");
         }
         write_bits(&mut bytes, d.address(&[row, b]), 32, scale.to_bits().into()).expect("inside");
-        let sum = scale * sum as f32;
-        write_bits(&mut bytes, s.address(&[row, b]), 32, sum.to_bits().into()).expect("inside");
+        for (h, total) in totals.iter().enumerate() {
+            let (at, sum) = (b * (GROUP / sums) + h as i64, scale * *total as f32);
+            write_bits(&mut bytes, s.address(&[row, at]), 32, sum.to_bits().into()).expect("inside");
+        }
     }
     Tensor { shape: x.shape.clone(), dtype: DType::F32, encoding: Some(Arc::new(e)), bytes }
 }
@@ -53,7 +58,28 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
     let code = (&x.read(&at("j")) * &inverse).un(Unary::Round).cast(DType::I32);
     let total = &scale * &Expr::load(&sum, &[]).cast(DType::F32);
     let field = |f: &str| y.field(f);
-    let block = vec![
+    let sums = y.ty.storage().expect("encoded").group();
+    let total_of = |first: &Expr, place: &Expr| {
+        let column = [t.clone(), first.clone() + l.var("i")];
+        vec![
+            scalar(&sum, DType::I32),
+            Stmt::store(&l.name("zs"), &sum, &[], Expr::int(0, DType::I32)),
+            Stmt::for_(
+                &l.name("i"),
+                sums.into(),
+                Iter::Reduce,
+                vec![Stmt::reduce(
+                    &l.name("rs"),
+                    &sum,
+                    &[],
+                    "sum",
+                    y.read_field("q", &column).cast(DType::I32),
+                )],
+            ),
+            Stmt::store(&l.name("ys"), &field("sum"), &[t.clone(), place.clone()], total.clone()),
+        ]
+    };
+    let mut block = vec![
         scalar(&amax, DType::F32),
         Stmt::store(&l.name("za"), &amax, &[], zero),
         Stmt::for_(
@@ -69,16 +95,14 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
             Iter::Spatial,
             vec![Stmt::store(&l.name("yq"), &field("q"), &at("j"), code.cast(DType::I8))],
         ),
-        scalar(&sum, DType::I32),
-        Stmt::store(&l.name("zs"), &sum, &[], Expr::int(0, DType::I32)),
-        Stmt::for_(
-            &l.name("i"),
-            GROUP.into(),
-            Iter::Reduce,
-            vec![Stmt::reduce(&l.name("rs"), &sum, &[], "sum", y.read_field("q", &at("i")).cast(DType::I32))],
-        ),
-        Stmt::store(&l.name("ys"), &field("s"), &[t.clone(), b.clone()], total),
     ];
+    if sums == GROUP {
+        block.extend(total_of(&(b.clone() * GROUP), &b));
+    } else {
+        let (h, per) = (l.var("h"), GROUP / sums);
+        let body = total_of(&(b.clone() * GROUP + h.clone() * sums), &(b.clone() * per + h));
+        block.push(Stmt::for_(&l.name("h"), per.into(), Iter::Spatial, body));
+    }
     let blocks = x.ty.shape[1].div(GROUP, &Bounds::new());
     let inner = Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Spatial, block);
     vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
@@ -97,13 +121,41 @@ fn infer_pack(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     Ok(vec![target(&t[0], a)?])
 }
 
-/// The codes of two 8-bit fields differ by 128 when one is signed and the other not.
-fn flips(from: DType, to: DType) -> bool {
-    from != to && from.bits() == to.bits() && from.is_int()
+/// Codes of 8 bits differ by 128 when one is signed and the other not.
+fn flips(from: &Field, to: &Field) -> bool {
+    &*to.name == "q" && from.dtype != to.dtype && from.dtype.bits() == 8 && to.dtype.is_int()
 }
 
 fn storage(t: &Type) -> Encoding {
     t.storage().unwrap_or_else(|| encoding(&t.dtype.to_string(), &t.shape).expect("a dense encoding"))
+}
+
+/// A field of the source, and the bits of a field of the target that it becomes.
+struct Part<'a> {
+    from: &'a Field,
+    to: &'a Field,
+    offset: i64,
+    bits: i64,
+}
+
+/// Fields that the target does not have are the high bits of others; what is left of those is zero.
+fn parts<'a>(from: &'a Encoding, to: &'a Encoding) -> Vec<Part<'a>> {
+    let mut out = vec![];
+    for g in &to.fields {
+        let Some(f) = from.field(&g.name) else { continue };
+        let above = match &*g.name {
+            "s" => "t",
+            "n" => "o",
+            _ => "",
+        };
+        let high = from.field(above).filter(|_| to.field(above).is_none());
+        let low = if high.is_some() { f.dtype.bits() } else { g.dtype.bits() };
+        out.push(Part { from: f, to: g, offset: 0, bits: low });
+        if let Some(h) = high {
+            out.push(Part { from: h, to: g, offset: low, bits: g.dtype.bits() - low });
+        }
+    }
+    out
 }
 
 fn pack(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
@@ -114,11 +166,11 @@ fn pack(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
     };
     let to = storage(&t[0]);
     let mut bytes = vec![0u8; to.bits.as_const().expect("constant size") as usize / 8];
-    for (f, g) in from.fields.iter().zip(&to.fields) {
+    for p in parts(&from, &to) {
         let shape: Vec<i64> =
-            Encoding::field_shape(g, &dims).iter().map(|d| d.as_const().expect("constant")).collect();
+            Encoding::field_shape(p.to, &dims).iter().map(|d| d.as_const().expect("constant")).collect();
         let resolve = |l: &Layout| l.resolve(&|_| None).expect("constant layout");
-        let (lf, lg) = (resolve(&f.layout), resolve(&g.layout));
+        let (lf, lg) = (resolve(&p.from.layout), resolve(&p.to.layout));
         let mut index = vec![0; shape.len()];
         for i in 0..shape.iter().product::<i64>() {
             let mut rest = i;
@@ -126,11 +178,11 @@ fn pack(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
                 index[d] = rest % shape[d];
                 rest /= shape[d];
             }
-            let mut v = read_bits(&a[0].bytes, lf.address(&index), f.dtype.bits()).expect("inside");
-            if flips(f.dtype, g.dtype) {
+            let mut v = read_bits(&a[0].bytes, lf.address(&index), p.from.dtype.bits()).expect("inside");
+            if flips(p.from, p.to) {
                 v ^= 0x80;
             }
-            write_bits(&mut bytes, lg.address(&index), g.dtype.bits(), v).expect("inside");
+            write_bits(&mut bytes, lg.address(&index) + p.offset, p.bits, v).expect("inside");
         }
     }
     vec![Tensor { shape: a[0].shape.clone(), dtype: DType::F32, encoding: Some(Arc::new(to)), bytes }]
@@ -175,27 +227,30 @@ fn digits(shape: &[i64], from: &Layout, to: &Layout) -> Vec<Digit> {
 fn lower_pack(l: &Lowering) -> Vec<Stmt> {
     let (from, to) = (storage(&l.ins[0].ty), storage(&l.outs[0].ty));
     let mut out = vec![];
-    for (f, g) in from.fields.iter().zip(&to.fields) {
+    for p in parts(&from, &to) {
+        let (f, g) = (p.from, p.to);
         let shape: Vec<i64> = Encoding::field_shape(g, &l.outs[0].ty.shape)
             .iter()
             .map(|d| d.as_const().expect("constant"))
             .collect();
         let mut loops = digits(&shape, &f.layout, &g.layout);
-        let mut unit = g.dtype.bits();
+        let (mut unit, mut wide) = (f.dtype.bits(), p.bits);
         while unit < 64
+            && unit == wide
             && let Some(i) = loops.iter().position(|d| d.from == unit && d.to == unit && unit * d.size <= 64)
         {
             unit *= loops[i].size;
+            wide = unit;
             loops.remove(i);
         }
         // Outer to inner by the packed stride, so that writes stream.
         loops.sort_by_key(|d| std::cmp::Reverse(d.to));
-        let view = |name: &str, base: &Layout, stride: &dyn Fn(&Digit) -> i64| {
+        let view = |name: &str, bits: i64, base: &Layout, at: i64, stride: &dyn Fn(&Digit) -> i64| {
             let rows: Vec<_> = loops.iter().enumerate().map(|(i, d)| (i, 1, 0, stride(d))).collect();
-            let layout = Layout::rows(base.offset.as_const().expect("constant offset"), &rows);
+            let layout = Layout::rows(base.offset.as_const().expect("constant offset") + at, &rows);
             Buffer {
                 name: name.into(),
-                dtype: DType::uint(unit as u8),
+                dtype: DType::uint(bits as u8),
                 shape: loops.iter().map(|d| d.size.into()).collect(),
                 layout,
                 memory: HOST.into(),
@@ -203,10 +258,14 @@ fn lower_pack(l: &Lowering) -> Vec<Stmt> {
             }
         };
         let (src, dst) = (l.name(&format!("from_{}", f.name)), l.name(&format!("to_{}", f.name)));
-        let views = (view(&src, &f.layout, &|d| d.from), view(&dst, &g.layout, &|d| d.to));
+        let views =
+            (view(&src, unit, &f.layout, 0, &|d| d.from), view(&dst, wide, &g.layout, p.offset, &|d| d.to));
         let index: Vec<Expr> = (0..loops.len()).map(|i| l.var(&format!("{}{i}", f.name))).collect();
         let mut value = Expr::load(&src, &index);
-        if flips(f.dtype, g.dtype) {
+        if unit != wide {
+            value = value.cast(DType::uint(wide as u8));
+        }
+        if flips(f, g) {
             let mask = (0..unit).step_by(8).fold(0u64, |m, b| m | 0x80 << b);
             value = value.bin(Binary::Xor, &Expr::int(mask as i64, DType::uint(unit as u8)));
         }
@@ -224,15 +283,18 @@ fn lower_pack(l: &Lowering) -> Vec<Stmt> {
 pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "encode",
-        doc: "x[t, n] as 8-bit codes with a scale and a sum for every 32 columns; approximates",
+        doc: "x[t, n] as 8-bit codes with a scale for every 32 columns and sums, in the encoding named by 'to'; approximates",
         form: Form::Row,
         gradient: None,
         donates: &[],
         infer: infer_encode,
-        reference: |a, _, _| vec![encode_a8(&a[0])],
+        reference: |a, _, t| vec![encode_a8(&a[0], t[0].encoding.as_deref().expect("an encoding"))],
         lower: lower_encode,
         edge: Edge::none,
-        sample: |seed| (vec![Rng(seed).dense(&[3, 64])], Attrs::new()),
+        sample: |seed| {
+            let to = Attr::Str(if seed.is_multiple_of(2) { "a8" } else { "a8.16" }.into());
+            (vec![Rng(seed).dense(&[3, 64])], attrs(&[("to", to)]))
+        },
     },
     OpRow {
         name: "pack",
@@ -245,10 +307,12 @@ pub(crate) const ROWS: &[OpRow] = &[
         lower: lower_pack,
         edge: Edge::none,
         sample: |seed| {
-            let names = ["q4_1", "q4_0", "q8_0", "f16", "f32"];
-            let name = names[seed as usize % names.len()];
-            let to = Attr::Str(format!("{name}.tile16").into());
-            (vec![Rng(seed).encoded(name, &[32, 64])], attrs(&[("to", to)]))
+            let blocks = formats().map(|(name, columns, _)| (name, columns as usize));
+            let names: Vec<_> = blocks.chain([("f16", 1), ("f32", 1)]).collect();
+            let (name, columns) = names[seed as usize % names.len()];
+            let signed = columns > 1 && (seed as usize / names.len()) % 2 == 1;
+            let to = Attr::Str(format!("{name}.tile16{}", if signed { "s" } else { "" }).into());
+            (vec![Rng(seed).encoded(name, &[32, columns.max(64)])], attrs(&[("to", to)]))
         },
     },
 ];

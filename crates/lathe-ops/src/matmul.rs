@@ -1,15 +1,17 @@
 //! Matrix products with the weights' rows as columns of the result: `y[m, n] = sum_k x[m, k] * w[n, k]`.
 //!
-//! When both sides are stored as integer codes with a scale for every 32 columns, the scales leave the inner sum:
-//! `sum_b dx[m, b] * dw[n, b] * (sum_k qx * qw) + mw[n, b] * sx[m, b]`, and the inner sum is exact in 32-bit integers.
+//! When both sides are stored as integer codes, scales and minima that a group of columns shares leave the inner sum:
+//! `sum_b dw[n, b] * (dx[m, b] * (sum_k qw * qx) - zero * sx[m, b]) + mw[n, b] * sx[m, b]`, where `sx` is the sum of the group's
+//! activations, and the inner sum is exact in 32-bit integers.
 
+use crate::encode::encode_a8;
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, result};
-use lathe_ir::encodings::GROUP;
+use lathe_ir::encodings::{activations_for, formats};
 use lathe_ir::graph::{Adjoint, Attrs, Edge, Form, Lowering, OpRow, Operand, Type, ValueId};
 use lathe_ir::tensor::{Expr, Iter, Stmt};
-use lathe_ir::{Bounds, DType, Decode, IrError, Tensor};
+use lathe_ir::{Bounds, DType, IrError, Tensor};
 
 fn infer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects two matrices")?;
@@ -26,9 +28,11 @@ fn reference(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
     vec![result(&t[0], &y)]
 }
 
-/// Whether the product can run on integer codes.
+/// Whether the product can run on integer codes: the activations' sums are over the columns that share a minimum.
 fn integer(x: &Operand, w: &Operand) -> bool {
-    x.ty.encoding.as_deref() == Some("a8") && w.ty.storage().is_some_and(|e| e.decode != Decode::Plain)
+    let (Some(x), Some(w)) = (x.ty.storage(), w.ty.storage()) else { return false };
+    let sums = x.field("sum").map(|f| f.group);
+    w.coded().is_some() && sums == Some(w.group())
 }
 
 /// The statements that compute one element into the scalar `acc`; `xi` and `wi` are all indices but the last.
@@ -44,31 +48,34 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
         return body;
     }
     let (b, k, inner) = (l.var("b"), l.var("k"), l.name("i"));
-    let column = b.clone() * GROUP + k;
-    let first = b * GROUP;
-    let code = |o: &Operand, i: &[Expr]| o.read_field("q", &at(i, &column)).cast(DType::I32);
-    let field = |o: &Operand, f: &str, i: &[Expr]| o.read_field(f, &at(i, &first));
-    let wide = |e: Expr| e.cast(DType::F32);
-    let (dx, sx) = (field(x, "d", xi), field(x, "s", xi));
-    let dw = wide(field(w, "d", wi));
-    let scaled = &dx * &wide(Expr::load(&inner, &[]));
-    let value = match w.ty.storage().expect("encoded weights").decode {
-        Decode::Affine => &(&dw * &scaled) + &(&wide(field(w, "m", wi)) * &sx),
-        Decode::Scaled { zero: 0 } | Decode::Plain => &dw * &scaled,
-        Decode::Scaled { zero } => &dw * &(&scaled - &(&Expr::f32(zero as f32) * &sx)),
+    let (ex, ew) = (x.ty.storage().expect("encoded"), w.ty.storage().expect("encoded"));
+    let (cx, cw) = (ex.coded().expect("codes"), ew.coded().expect("codes"));
+    let group = ew.group();
+    let column = b.clone() * group + k;
+    let (first_x, first_w) = (at(xi, &(b.clone() * group)), at(wi, &(b * group)));
+    let dx = x.read_field("d", &first_x);
+    let sx = x.read_field("sum", &first_x);
+    let scaled = &dx * &Expr::load(&inner, &[]).cast(DType::F32);
+    let centred = if cw.zero == 0 { scaled } else { &scaled - &(&Expr::f32(cw.zero as f32) * &sx) };
+    let value = &w.scale(&ew, &cw, &first_w) * &centred;
+    let value = match w.minimum(&ew, &first_w) {
+        Some((m, true)) => &value - &(&m * &sx),
+        Some((m, false)) => &value + &(&m * &sx),
+        None => value,
     };
+    let product = &w.code(&ew, &cw, &at(wi, &column)) * &x.code(&ex, &cx, &at(xi, &column));
     let sum = vec![
         scalar(&inner, DType::I32),
         Stmt::store(&l.name("iz"), &inner, &[], Expr::int(0, DType::I32)),
         Stmt::for_(
             &l.name("k"),
-            GROUP.into(),
+            group.into(),
             Iter::Reduce,
-            vec![Stmt::reduce(&l.name("is"), &inner, &[], "sum", &code(w, wi) * &code(x, xi))],
+            vec![Stmt::reduce(&l.name("is"), &inner, &[], "sum", product)],
         ),
         Stmt::reduce(&l.name("s"), acc, &[], "sum", value),
     ];
-    let blocks = k_extent.div(GROUP, &Bounds::new());
+    let blocks = k_extent.div(group, &Bounds::new());
     body.push(Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Reduce, sum));
     body
 }
@@ -154,29 +161,21 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
-            let weights = [
-                "f32",
-                "f16",
-                "bf16",
-                "q4_0",
-                "q4_1",
-                "q8_0",
-                "f32.tile16",
-                "q4_0.tile16",
-                "q4_1.tile16",
-                "q8_0.tile16",
-            ];
-            let (m, n, k) = (1 + r.below(14) as usize, 32, 64);
-            let w = r.encoded(weights[seed as usize % weights.len()], &[n, k]);
-            let x = if (seed / 10).is_multiple_of(2) { r.encoded("a8", &[m, k]) } else { r.dense(&[m, k]) };
-            let x = if x.encoding.is_some() { consistent_sums(x) } else { x };
+            let mut weights: Vec<(String, i64)> = vec![];
+            for (name, columns, _) in formats() {
+                weights.extend(["", ".tile16", ".tile16s"].map(|t| (format!("{name}{t}"), columns.max(64))));
+            }
+            weights.extend(["f32", "f16", "bf16", "f32.tile16"].map(|t| (t.into(), 64)));
+            let (weight, k) = &weights[seed as usize % weights.len()];
+            // Coded and dense activations, one row and several.
+            let round = seed as usize / weights.len() % 4;
+            let (m, n, k) = ([1, 7, 1, 11][round], 32, *k as usize);
+            let w = r.encoded(weight, &[n, k]);
+            let dense = r.dense(&[m, k]);
+            let coded = round < 2 && w.encoding.as_ref().is_some_and(|e| e.coded().is_some());
+            let group = w.encoding.as_ref().map_or(0, |e| e.group());
+            let x = if coded { encode_a8(&dense, activations_for(group)) } else { dense };
             (vec![x, w], Attrs::new())
         },
     },
 ];
-
-/// Makes the sums of a random `a8` tensor those of its codes.
-pub(crate) fn consistent_sums(x: Tensor) -> Tensor {
-    let shape = x.shape.clone();
-    crate::encode::encode_a8(&Tensor::f32(&shape, &x.to_f32()))
-}

@@ -6,6 +6,7 @@
 //! ```
 //! use lathe_ir::graph::parse;
 //! let table = lathe_ops::table();
+//! let target = lathe_machine::Target::portable();
 //! let mut g = parse("graph f(T <= 4) {
 //!   x: f32[T, 64] = input
 //!   w: f32[32, 64]{q4_0} = const \"w\"
@@ -13,7 +14,7 @@
 //!   return y
 //! }").unwrap();
 //! for name in ["quantize", "pack"] {
-//!     g = lathe_rewrite::pass(name).unwrap().run(&g, &table).unwrap();
+//!     g = lathe_rewrite::pass(name).unwrap().run(&g, &table, &target).unwrap();
 //! }
 //! assert!(g.to_string().contains("encode(x)"));
 //! ```
@@ -29,6 +30,7 @@ pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
 
 use lathe_ir::IrError;
 use lathe_ir::graph::{Graph, OpTable};
+use lathe_machine::Target;
 
 /// A pass from graph to graph.
 pub struct Pass {
@@ -36,13 +38,13 @@ pub struct Pass {
     pub name: &'static str,
     /// What it does, and whether results keep their values.
     pub doc: &'static str,
-    run: fn(&Graph, &OpTable) -> Result<Graph, IrError>,
+    run: fn(&Graph, &OpTable, &Target) -> Result<Graph, IrError>,
 }
 
 impl Pass {
-    /// Runs the pass; in debug builds the result is checked.
-    pub fn run(&self, g: &Graph, table: &OpTable) -> Result<Graph, IrError> {
-        let out = (self.run)(g, table)?;
+    /// Runs the pass for a machine; in debug builds the result is checked.
+    pub fn run(&self, g: &Graph, table: &OpTable, target: &Target) -> Result<Graph, IrError> {
+        let out = (self.run)(g, table, target)?;
         if cfg!(debug_assertions) {
             lathe_ir::graph::check(&out, table)?;
         }

@@ -5,6 +5,8 @@ use crate::Pass;
 use lathe_ir::encodings::packed;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
 use lathe_ir::{IrError, Name};
+use lathe_machine::Target;
+use lathe_schedule::multiplies_signed;
 use std::collections::HashMap;
 
 pub(crate) const PACK: Pass =
@@ -13,8 +15,9 @@ pub(crate) const PACK: Pass =
 /// Operators that read a packed operand as well as a plain one, and which operand.
 const READERS: &[(&str, usize)] = &[("matmul", 1), ("expert_matmul", 1), ("take", 0)];
 
-fn run(g: &Graph, _: &OpTable) -> Result<Graph, IrError> {
+fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
     // A constant is packed when all its uses can read it so, and one is a product.
+    let signed = multiplies_signed(target);
     let mut plan: HashMap<u32, Name> = HashMap::new();
     for (i, v) in g.values.iter().enumerate() {
         let Source::Const(_) = v.source else { continue };
@@ -29,7 +32,7 @@ fn run(g: &Graph, _: &OpTable) -> Result<Graph, IrError> {
             .collect();
         let readable = uses.iter().all(|(n, p)| READERS.contains(&(&*n.op, *p)));
         let product = uses.iter().any(|(n, _)| &*n.op != "take");
-        if let Some(name) = packed(&stored)
+        if let Some(name) = packed(&stored, signed)
             && readable
             && product
             && rows.is_some_and(|r| r % 16 == 0)

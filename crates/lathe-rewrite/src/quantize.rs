@@ -2,9 +2,10 @@
 //! activation changes by at most 1/254 of the largest of its 32 neighbours.
 
 use crate::Pass;
-use lathe_ir::encodings::GROUP;
-use lathe_ir::graph::{Graph, Node, OpTable, Source, Type};
-use lathe_ir::{Decode, IrError};
+use lathe_ir::IrError;
+use lathe_ir::encodings::{GROUP, activations_for};
+use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
+use lathe_machine::Target;
 use std::collections::HashMap;
 
 pub(crate) const QUANTIZE: Pass = Pass {
@@ -13,7 +14,7 @@ pub(crate) const QUANTIZE: Pass = Pass {
     run,
 };
 
-fn run(g: &Graph, table: &OpTable) -> Result<Graph, IrError> {
+fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
     let mut out = Graph { nodes: vec![], ..g.clone() };
     let mut coded = HashMap::new();
     for n in &g.nodes {
@@ -21,17 +22,14 @@ fn run(g: &Graph, table: &OpTable) -> Result<Graph, IrError> {
         let wants = &*n.op == "matmul"
             && g.ty(n.inputs[0]).encoding.is_none()
             && g.ty(n.inputs[0]).shape[1].as_const().is_some_and(|k| k % GROUP == 0)
-            && g.ty(n.inputs[1]).storage().is_some_and(|e| e.decode != Decode::Plain);
+            && g.ty(n.inputs[1]).storage().is_some_and(|e| e.coded().is_some());
         if wants {
             let x = n.inputs[0];
-            let code = *coded.entry(x).or_insert_with(|| {
-                let v = out.add_value("", Type::encoded("a8", &g.ty(x).shape), Source::Node);
-                out.nodes.push(Node {
-                    op: "encode".into(),
-                    inputs: vec![x],
-                    attrs: Default::default(),
-                    outputs: vec![v],
-                });
+            let to = activations_for(g.ty(n.inputs[1]).storage().map_or(GROUP, |e| e.group()));
+            let code = *coded.entry((x, to)).or_insert_with(|| {
+                let v = out.add_value("", Type::encoded(to, &g.ty(x).shape), Source::Node);
+                let attrs = [("to".into(), Attr::Str(to.into()))].into();
+                out.nodes.push(Node { op: "encode".into(), inputs: vec![x], attrs, outputs: vec![v] });
                 v
             });
             n.inputs[0] = code;

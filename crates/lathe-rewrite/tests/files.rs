@@ -4,6 +4,7 @@
 use lathe_ir::graph::OpTable;
 use lathe_ir::tensor::{Access, Kernel, Memory, interpret};
 use lathe_ir::{DType, IrError, graph, notation, step, tensor};
+use lathe_machine::Target;
 use lathe_rewrite::{Bounds, pass, plan};
 use lathe_schedule::{Schedule, Tag};
 use std::fmt::Write;
@@ -202,7 +203,8 @@ fn ran(text: &str) -> Result<String, IrError> {
 fn passed(name: &str, text: &str, table: &OpTable) -> Result<String, IrError> {
     let g = graph::parse(text)?;
     graph::check(&g, table)?;
-    let out = pass(name).unwrap_or_else(|| panic!("there is no pass '{name}'")).run(&g, table)?;
+    let pass = pass(name).unwrap_or_else(|| panic!("there is no pass '{name}'"));
+    let out = pass.run(&g, table, &Target::portable())?;
     graph::check(&out, table)?;
     Ok(out.to_string())
 }

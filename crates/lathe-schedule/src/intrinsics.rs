@@ -1,31 +1,74 @@
 //! The table of machine instructions that `tensorize` can place: the meaning of each as loops over the operands' tiles.
 
+use lathe_ir::DType;
+use lathe_ir::tensor::{Buffer, Kernel, parse};
 use lathe_machine::Target;
 
-/// A row: one machine instruction.
+/// A row: one machine instruction, or a few that always go together.
+///
+/// The loops of a meaning are lanes `l`, perhaps steps `c`, and bytes `b`. Operands lie along lanes and bytes as the meaning's
+/// do (codes of fewer bits than a byte each in their own byte); what the steps read may lie anywhere.
 pub struct IntrinsicRow {
     /// Name in the IR and in the dialect tables.
     pub name: &'static str,
     /// What it is.
     pub doc: &'static str,
-    /// Feature of the CPU that has it.
-    pub feature: &'static str,
-    /// Its meaning: loops `l` (lanes) and, inside, `b`, around one block; `acc`, `x` and `y` stand for the operands.
+    /// Dialects that have it.
+    pub dialects: &'static [&'static str],
+    /// How many steps of four bytes it takes.
+    pub steps: i64,
+    /// Its meaning; `acc`, `x` and `y` stand for the operands.
     pub meaning: &'static str,
 }
 
-/// Whether a target multiplies and adds bytes in one instruction; without one, products of 8-bit activations cost more than
+/// The name of the loop over steps.
+pub const STEPS: &str = "c";
+
+impl IntrinsicRow {
+    /// Its meaning, parsed.
+    pub fn kernel(&self) -> Kernel {
+        parse(self.meaning).expect("the table's texts are read by a test")
+    }
+
+    /// Whether codes of type `t` can be its first operand.
+    pub fn takes(&self, t: DType) -> bool {
+        self.kernel().buffer("x").is_some_and(|x: Buffer| fits(t, x.dtype))
+    }
+}
+
+/// Whether an operand of type `t` can be one of type `want`: the same, or fewer bits without sign.
+pub fn fits(t: DType, want: DType) -> bool {
+    match (t, want) {
+        (DType::Int { signed: false, bits }, DType::Int { signed: false, bits: most }) => bits <= most,
+        _ => t == want,
+    }
+}
+
+/// The instructions of a target that multiply bytes, best first.
+pub fn byte_products(target: &Target) -> impl Iterator<Item = &'static IntrinsicRow> {
+    INTRINSICS.iter().filter(|i| i.dialects.contains(&target.dialect.as_str()))
+}
+
+/// Whether a target has instructions that multiply and add bytes; without one, products of 8-bit activations cost more than
 /// those of f32.
 pub fn multiplies_bytes(target: &Target) -> bool {
-    INTRINSICS.iter().any(|i| i.name == "dpbusd" && target.features.contains(i.feature))
+    byte_products(target).next().is_some()
+}
+
+/// Whether its instructions want 8-bit codes with their sign, rather than plus 128.
+pub fn multiplies_signed(target: &Target) -> bool {
+    let takes = |t| byte_products(target).any(|i| i.takes(t));
+    takes(DType::I8) && !takes(DType::U8)
 }
 
 /// The table.
-pub static INTRINSICS: &[IntrinsicRow] = &[IntrinsicRow {
-    name: "dpbusd",
-    doc: "16 lanes: acc += sum of four products of an unsigned and a signed byte (AVX-512 VNNI)",
-    feature: "avx512vnni",
-    meaning: "kernel dpbusd() {
+pub static INTRINSICS: &[IntrinsicRow] = &[
+    IntrinsicRow {
+        name: "dpbusd",
+        doc: "16 lanes: acc += sum of four products of an unsigned and a signed byte (AVX-512 VNNI, AVX-VNNI)",
+        dialects: &["avx512vnni", "avxvnni"],
+        steps: 1,
+        meaning: "kernel dpbusd() {
   in x: u8[16, 4]
   in y: i8[4]
   inout acc: i32[16]
@@ -36,4 +79,60 @@ pub static INTRINSICS: &[IntrinsicRow] = &[IntrinsicRow {
   }
 }
 ",
-}];
+    },
+    IntrinsicRow {
+        name: "maddubs4",
+        doc: "16 lanes: acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2)",
+        dialects: &["avx2"],
+        steps: 4,
+        meaning: "kernel maddubs4() {
+  in x: u5[4, 16, 4]
+  in y: i8[4, 4]
+  inout acc: i32[16]
+  for l in 16 spatial serial {
+    for c in 4 reduce serial {
+      for b in 4 reduce serial {
+        S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
+      }
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
+        name: "maddubs2",
+        doc: "16 lanes: acc += sum of eight products of a code of 6 bits and a signed byte; pairs in 16 bits (AVX2)",
+        dialects: &["avx2"],
+        steps: 2,
+        meaning: "kernel maddubs2() {
+  in x: u6[2, 16, 4]
+  in y: i8[2, 4]
+  inout acc: i32[16]
+  for l in 16 spatial serial {
+    for c in 2 reduce serial {
+      for b in 4 reduce serial {
+        S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
+      }
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
+        name: "maddbs",
+        doc: "16 lanes: acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2)",
+        dialects: &["avx2"],
+        steps: 1,
+        meaning: "kernel maddbs() {
+  in x: i8[16, 4]
+  in y: i8[4]
+  inout acc: i32[16]
+  for l in 16 spatial serial {
+    for b in 4 reduce serial {
+      S: acc[l] sum = i32(x[l, b]) * i32(y[b])
+    }
+  }
+}
+",
+    },
+];

@@ -46,9 +46,12 @@ mod tensorize;
 mod util;
 mod witness;
 
-pub use intrinsics::{INTRINSICS, IntrinsicRow, multiplies_bytes};
+pub use intrinsics::{
+    INTRINSICS, IntrinsicRow, STEPS, byte_products, fits, multiplies_bytes, multiplies_signed,
+};
 pub use lanes::{Lane, lane};
 pub use rules::schedule;
+pub use tensorize::{Code, code};
 pub use witness::Witness;
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};

@@ -1,12 +1,12 @@
 //! `tensorize L I`: the loops from `L` inwards are what one machine instruction `I` does. They are compared with the
-//! row's meaning (same loops, same arithmetic; sub-byte codes count as the unsigned byte they widen to) and wrapped; the
+//! row's meaning (same loops, same arithmetic; codes of fewer bits count as the unsigned byte they widen to) and wrapped; the
 //! body stays as it is, so the interpreter and the portable dialect need no knowledge of the instruction.
 
-use crate::intrinsics::INTRINSICS;
+use crate::intrinsics::{INTRINSICS, STEPS, fits};
 use crate::lanes::{Lane, lane};
 use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
-use lathe_ir::tensor::{Binary, Expr, For, Kernel, Node, Stmt, loop_bounds, map_stmts, parse};
+use lathe_ir::tensor::{Binary, Expr, For, Kernel, Node, Stmt, loop_bounds, map_stmts};
 use lathe_ir::{Bounds, DType};
 use std::sync::Arc;
 
@@ -37,25 +37,80 @@ fn nest(s: &Stmt) -> Option<(Vec<Arc<For>>, Arc<lathe_ir::tensor::Store>)> {
     }
 }
 
-/// The strides, in elements of the operand, that a load has along the nest's loops.
-fn strides(k: &Kernel, e: &Expr, loops: &[Arc<For>], b: &Bounds) -> Option<(DType, Vec<i64>)> {
+/// A factor of a product of bytes: a load widened to i32, several joined bit above bit, or the level they pick.
+#[derive(Clone, Debug)]
+pub enum Code {
+    /// A stored field.
+    Load(Expr),
+    /// `low`, and `high` above so many bits.
+    Joined(Box<Code>, Box<Code>, i64),
+    /// What a table has at a place.
+    Level(DType, Arc<[i64]>, Box<Code>),
+}
+
+/// The code that an i32 expression is.
+pub fn code(e: &Expr) -> Option<Code> {
+    match &**e {
+        Node::Cast(DType::I32, x) => match &**x {
+            Node::Load(..) => Some(Code::Load(x.clone())),
+            Node::Table(t, values, i) => Some(Code::Level(*t, values.clone(), Box::new(code(i)?))),
+            _ => None,
+        },
+        Node::Binary(Binary::Or, low, high) => {
+            let Node::Binary(Binary::Shl, high, by) = &**high else { return None };
+            Some(Code::Joined(Box::new(code(low)?), Box::new(code(high)?), by.as_int()?))
+        }
+        _ => None,
+    }
+}
+
+impl Code {
+    /// Its type: as many unsigned bits as its parts have together, or that of its levels.
+    pub fn dtype(&self, buffers: &dyn Fn(&str) -> Option<DType>) -> Option<DType> {
+        match self {
+            Code::Load(e) => match &**e {
+                Node::Load(n, _) => buffers(n),
+                _ => None,
+            },
+            Code::Joined(low, high, by) => match (low.dtype(buffers)?, high.dtype(buffers)?) {
+                (DType::Int { signed: false, bits }, DType::Int { signed: false, bits: above })
+                    if i64::from(bits) == *by && bits + above <= 8 =>
+                {
+                    Some(DType::uint(bits + above))
+                }
+                _ => None,
+            },
+            Code::Level(t, ..) => Some(*t),
+        }
+    }
+
+    /// The stored fields it is made of.
+    pub fn loads(&self) -> Vec<&Expr> {
+        match self {
+            Code::Load(e) => vec![e],
+            Code::Joined(low, high, _) => [low.loads(), high.loads()].concat(),
+            Code::Level(_, _, i) => i.loads(),
+        }
+    }
+}
+
+/// The strides, in elements of the operand (codes in the bytes they stand in, of `least` bits), that a load has along the
+/// nest's loops.
+fn strides(k: &Kernel, e: &Expr, loops: &[&Arc<For>], least: i64, b: &Bounds) -> Option<Vec<i64>> {
     let Node::Load(n, i) = &**e else { return None };
     let buffer = k.buffer(n)?;
-    let unit = buffer.dtype.bits().max(8);
-    let of = |l: &Arc<For>| match lane(&buffer, i, &l.var, b)? {
+    let unit = buffer.dtype.bits().max(least);
+    let of = |l: &&Arc<For>| match lane(&buffer, i, &l.var, b)? {
         Lane { stride, .. } if stride % unit == 0 => Some(stride / unit),
         _ => None,
     };
-    Some((buffer.dtype, loops.iter().map(of).collect::<Option<_>>()?))
+    loops.iter().map(of).collect()
 }
 
 /// The two widened factors of a product.
-fn factors(e: &Expr) -> Option<(Expr, Expr)> {
+fn factors(e: &Expr) -> Option<(Code, Code)> {
     let Node::Binary(Binary::Mul, x, y) = &**e else { return None };
-    match (&**x, &**y) {
-        (Node::Cast(DType::I32, x), Node::Cast(DType::I32, y)) => Some((x.clone(), y.clone())),
-        _ => None,
-    }
+    Some((code(x)?, code(y)?))
 }
 
 fn matches(k: &Kernel, s: &Stmt, row: &Kernel, b: &Bounds) -> Option<bool> {
@@ -66,16 +121,23 @@ fn matches(k: &Kernel, s: &Stmt, row: &Kernel, b: &Bounds) -> Option<bool> {
     if !same_loops || block.reducer != want.reducer || block.targets.len() != 1 {
         return Some(false);
     }
-    let target = |s: &lathe_ir::tensor::Store| Expr::load(&s.targets[0].0, &s.targets[0].1);
+    let target = |s: &lathe_ir::tensor::Store| Code::Load(Expr::load(&s.targets[0].0, &s.targets[0].1));
     let ((x, y), (wx, wy)) = (factors(&block.values[0])?, factors(&want.values[0])?);
     let none = Bounds::new();
-    for (got, want) in [(target(&block), target(&want)), (x, wx), (y, wy)] {
-        let (t, s) = strides(k, &got, &loops, b)?;
-        let (wt, ws) = strides(row, &want, &want_loops, &none)?;
-        let fits =
-            t == wt || (wt == DType::U8 && matches!(t, DType::Int { signed: false, bits } if bits < 8));
-        if !fits || s != ws {
+    let of = |k: &Kernel, c: &Code| c.dtype(&|n| k.buffer(n).map(|b| b.dtype));
+    for (i, (got, want)) in [(target(&block), target(&want)), (x, wx), (y, wy)].into_iter().enumerate() {
+        // What the steps read may lie anywhere.
+        let ordered = |w: &&(&Arc<For>, &Arc<For>)| i == 0 || &*w.1.var != STEPS;
+        let both: Vec<_> = loops.iter().zip(&want_loops).collect();
+        let (loops, want_loops): (Vec<_>, Vec<_>) = both.iter().filter(ordered).copied().unzip();
+        if !fits(of(k, &got)?, of(row, &want)?) {
             return Some(false);
+        }
+        let ws = strides(row, want.loads().first()?, &want_loops, 1, &none)?;
+        for load in got.loads() {
+            if strides(k, load, &loops, 8, b)? != ws {
+                return Some(false);
+            }
         }
     }
     Some(true)
@@ -84,7 +146,7 @@ fn matches(k: &Kernel, s: &Stmt, row: &Kernel, b: &Bounds) -> Option<bool> {
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (family, name) = (arg(args, 0)?, arg(args, 1)?);
     let row = INTRINSICS.iter().find(|r| r.name == name).ok_or("there is no such instruction")?;
-    let meaning = parse(row.meaning).map_err(|e| e.to_string())?;
+    let meaning = row.kernel();
     let bounds = loop_bounds(k);
     let mut hits = 0;
     let body = map_stmts(&k.body, &mut |s| match &s {

@@ -4,9 +4,9 @@ use crate::Refusal;
 use crate::obligations::{Walk, differs};
 use crate::scope::{Env, Scope, exact};
 use lathe_check::Term;
-use lathe_ir::tensor::{Buffer, Expr, Node, Stmt, parse};
+use lathe_ir::tensor::{Buffer, Expr, Node, Stmt};
 use lathe_ir::{DType, Name};
-use lathe_schedule::INTRINSICS;
+use lathe_schedule::{Code, INTRINSICS, STEPS, code, fits};
 
 impl Walk<'_> {
     pub(crate) fn instruction(
@@ -18,18 +18,23 @@ impl Walk<'_> {
     ) -> Result<(), Refusal> {
         let row = INTRINSICS.iter().find(|r| r.name == name);
         let row = row.ok_or_else(|| Refusal::Differs(format!("no row says what '{name}' is")))?;
-        let row = parse(row.meaning).map_err(|e| Refusal::Differs(e.to_string()))?;
+        let row = row.kernel();
         let (mut s, mut here, mut there) = (s.clone(), ea.clone(), Env::default());
         let (mut zero_here, mut zero_there) = (ea.clone(), Env::default());
+        let (mut first_here, mut first_there) = (ea.clone(), Env::default());
         let (mut got, mut want) = (inner, row.body.first());
         while let (Stmt::For(l), Some(Stmt::For(w))) = (got, want) {
             if l.iter != w.iter || l.extent != w.extent || l.body.len() != 1 || w.body.len() != 1 {
                 return differs(format!("'{}' is not the loop '{}' of '{name}'", l.var, w.var));
             }
             let i = s.iteration(&l.var, &l.extent, &mut here)?;
-            there.vars.insert(w.var.clone(), i);
+            there.vars.insert(w.var.clone(), i.clone());
             zero_here.vars.insert(l.var.clone(), Term::default());
             zero_there.vars.insert(w.var.clone(), Term::default());
+            // What the steps read may lie anywhere.
+            let first = if &*w.var == STEPS { i } else { Term::default() };
+            first_here.vars.insert(l.var.clone(), first.clone());
+            first_there.vars.insert(w.var.clone(), first);
             (got, want) = (&l.body[0], w.body.first());
         }
         let (Stmt::Store(got), Some(Stmt::Store(want))) = (got, want) else {
@@ -39,15 +44,16 @@ impl Walk<'_> {
             return differs(format!("the block '{}' is not that of '{name}'", got.name));
         }
         let mut operands = vec![(got.targets[0].clone(), want.targets[0].clone())];
-        pair(&got.values[0], &want.values[0], &mut operands)
+        let types = |n: &str| self.world.buffers.get(n).map(|b| b.dtype);
+        let want_types = |n: &str| row.buffer(n).map(|b| b.dtype);
+        pair(&got.values[0], &want.values[0], &types, &want_types, &mut operands)
             .ok_or_else(|| Refusal::Differs(format!("'{}' does not compute what '{name}' does", got.name)))?;
         let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
         for (k, ((n, i), (m, j))) in operands.iter().enumerate() {
             let (Some(b), Some(r)) = (self.world.buffers.get(n), row.buffer(m)) else {
                 return differs(format!("there is no buffer '{n}'"));
             };
-            let narrow = matches!(b.dtype, DType::Int { signed: false, bits } if bits < 8);
-            if b.dtype != r.dtype && !(narrow && r.dtype == DType::U8) {
+            if k == 0 && b.dtype != r.dtype {
                 return differs(format!("'{n}' is no operand '{m}' of '{name}'"));
             }
             if k > 0 && home(n) == home(&operands[0].0.0) {
@@ -60,8 +66,10 @@ impl Walk<'_> {
                 let i = i.iter().map(|i| s.term(i, env)).collect::<Result<Vec<_>, _>>()?;
                 s.address(b, &i)
             };
-            let far = exact(at(&mut s, b, i, &here)?.sub(&at(&mut s, b, i, &zero_here)?))?;
-            let row_far = exact(at(&mut s, &r, j, &there)?.sub(&at(&mut s, &r, j, &zero_there)?))?;
+            let (from, row_from) =
+                if k == 0 { (&zero_here, &zero_there) } else { (&first_here, &first_there) };
+            let far = exact(at(&mut s, b, i, &here)?.sub(&at(&mut s, b, i, from)?))?;
+            let row_far = exact(at(&mut s, &r, j, &there)?.sub(&at(&mut s, &r, j, row_from)?))?;
             // Distances in elements, those of packed codes in the bytes they stand in.
             let (unit, row_unit) =
                 (Term::constant(b.dtype.bits().max(8).into()), Term::constant(r.dtype.bits().into()));
@@ -73,23 +81,36 @@ impl Walk<'_> {
 }
 
 type Element = (Name, Vec<Expr>);
+type Types<'a> = &'a dyn Fn(&str) -> Option<DType>;
 
-/// Matches an expression with a row's, whose loads are operands.
-fn pair(got: &Expr, want: &Expr, operands: &mut Vec<(Element, Element)>) -> Option<()> {
-    let same = match (&**got, &**want) {
-        (Node::Load(n, i), Node::Load(m, j)) => {
-            operands.push(((n.clone(), i.clone()), (m.clone(), j.clone())));
-            return Some(());
+/// Matches an expression with a row's, whose loads are operands. A code of several fields is one operand of as many bits.
+fn pair(
+    got: &Expr,
+    want: &Expr,
+    types: Types<'_>,
+    want_types: Types<'_>,
+    operands: &mut Vec<(Element, Element)>,
+) -> Option<()> {
+    if let (Some(c), Some(Code::Load(w))) = (code(got), code(want))
+        && let Node::Load(m, j) = &*w
+    {
+        if !fits(c.dtype(types)?, want_types(m)?) {
+            return None;
         }
+        for load in c.loads() {
+            let Node::Load(n, i) = &**load else { return None };
+            operands.push(((n.clone(), i.clone()), (m.clone(), j.clone())));
+        }
+        return Some(());
+    }
+    let same = match (&**got, &**want) {
         (Node::Int(..) | Node::Float(..), _) => return (got == want).then_some(()),
-        (Node::Unary(f, _), Node::Unary(g, _)) => f == g,
         (Node::Binary(f, ..), Node::Binary(g, ..)) => f == g,
-        (Node::Select(..), Node::Select(..)) => true,
-        (Node::Cast(t, _), Node::Cast(u, _)) | (Node::Bitcast(t, _), Node::Bitcast(u, _)) => t == u,
         _ => false,
     };
     if !same {
         return None;
     }
-    got.children().into_iter().zip(want.children()).try_for_each(|(x, y)| pair(x, y, operands).ok_or(())).ok()
+    let mut children = got.children().into_iter().zip(want.children());
+    children.try_for_each(|(x, y)| pair(x, y, types, want_types, operands).ok_or(())).ok()
 }

@@ -268,6 +268,7 @@ impl<'k> Walk<'k> {
             (Node::Binary(f, ..), Node::Binary(g, ..)) => f == g,
             (Node::Select(..), Node::Select(..)) => true,
             (Node::Cast(t, _), Node::Cast(u, _)) | (Node::Bitcast(t, _), Node::Bitcast(u, _)) => t == u,
+            (Node::Table(t, v, _), Node::Table(u, w, _)) => t == u && v == w,
             _ => false,
         };
         if !alike {

@@ -210,6 +210,7 @@ impl<'w> Scope<'w> {
             Node::Select(..) => "select".into(),
             Node::Cast(t, _) => format!("cast {t}"),
             Node::Bitcast(t, _) => format!("bitcast {t}"),
+            Node::Table(t, v, _) => format!("table {t} {v:?}"),
             Node::Load(n, _) if env.apart && self.world.written.contains(n) => {
                 self.count += 1;
                 format!("load {n:?} then {}", self.count)

@@ -1,8 +1,8 @@
 //! The shape of an operator's row, and what its lowering is given.
 
 use super::{Attrs, Gradient, Type};
-use crate::encoding::{Decode, Encoding};
-use crate::tensor::{Axis, Buffer, Expr, Fact, HOST, Stmt};
+use crate::encoding::{Coded, Decode, Encoding};
+use crate::tensor::{Axis, Binary, Buffer, Expr, Fact, HOST, Stmt};
 use crate::{DType, Int, Name, Tensor};
 
 /// How an operator's iterations are made; schedules by rule start from it.
@@ -153,20 +153,60 @@ impl Operand {
     pub fn read(&self, index: &[Expr]) -> Expr {
         let Some(e) = self.ty.storage() else { return Expr::load(&self.name, index) };
         let t = self.ty.dtype;
-        let get = |f: &str| {
-            let v = self.read_field(f, index);
-            let stored = e.field(f).expect("a field of the encoding").dtype;
-            if stored == t { v } else { v.cast(t) }
+        let Decode::Coded(c) = e.decode else {
+            let q = self.read_field("q", index);
+            return if e.field("q").is_some_and(|f| f.dtype == t) { q } else { q.cast(t) };
         };
-        match e.decode {
-            Decode::Plain => get("q"),
-            Decode::Scaled { zero: 0 } => get("d") * get("q"),
-            Decode::Scaled { zero } => {
-                let q = self.read_field("q", index).cast(DType::I32);
-                get("d") * (q - Expr::int(zero, DType::I32)).cast(t)
-            }
-            Decode::Affine => get("d") * get("q") + get("m"),
+        let code = self.code(&e, &c, index);
+        let code = if c.zero == 0 { code } else { code - Expr::int(c.zero, DType::I32) };
+        let value = self.scale(&e, &c, index) * code.cast(t);
+        match self.minimum(&e, index) {
+            Some((m, true)) => value - m,
+            Some((m, false)) => value + m,
+            None => value,
         }
+    }
+
+    /// A field as an i32, with another above its bits where there is one.
+    fn joined(&self, e: &Encoding, low: &str, high: &str, index: &[Expr]) -> Option<Expr> {
+        let bits = e.field(low)?.dtype.bits();
+        let low = self.read_field(low, index).cast(DType::I32);
+        if e.field(high).is_none() {
+            return Some(low);
+        }
+        let high = self.read_field(high, index).cast(DType::I32);
+        Some(low.bin(Binary::Or, &high.bin(Binary::Shl, &Expr::int(bits, DType::I32))))
+    }
+
+    /// The integer code of an element, as an i32: its level where there are some, zero not subtracted.
+    pub fn code(&self, e: &Encoding, c: &Coded, index: &[Expr]) -> Expr {
+        let code = self.joined(e, "q", "h", index).expect("codes");
+        c.levels.map_or(code.clone(), |l| code.table(Coded::level_type(l), l).cast(DType::I32))
+    }
+
+    /// The scale of an element.
+    pub fn scale(&self, e: &Encoding, c: &Coded, index: &[Expr]) -> Expr {
+        let t = self.ty.dtype;
+        let d = self.float(e, "d", index);
+        match self.joined(e, "s", "t", index) {
+            Some(s) if c.scale_zero == 0 => d * s.cast(t),
+            Some(s) => d * (s - Expr::int(c.scale_zero, DType::I32)).cast(t),
+            None => d,
+        }
+    }
+
+    /// The minimum of an element, and whether it is subtracted.
+    pub fn minimum(&self, e: &Encoding, index: &[Expr]) -> Option<(Expr, bool)> {
+        if e.field("m").is_some() {
+            return Some((self.float(e, "m", index), false));
+        }
+        let n = self.joined(e, "n", "o", index)?;
+        Some((self.float(e, "e", index) * n.cast(self.ty.dtype), true))
+    }
+
+    fn float(&self, e: &Encoding, field: &str, index: &[Expr]) -> Expr {
+        let v = self.read_field(field, index);
+        if e.field(field).is_some_and(|f| f.dtype == self.ty.dtype) { v } else { v.cast(self.ty.dtype) }
     }
 
     /// A block that stores a value of the logical type to an element (of a dense or plainly encoded tensor).

@@ -24,6 +24,10 @@ pub fn expr_type(e: &Expr, buffers: &dyn Fn(&str) -> Option<DType>) -> Option<DT
             (expr_type(c, buffers)? == DType::BOOL && a == b).then_some(a)
         }
         Node::Load(n, _) => buffers(n),
+        Node::Table(t, v, a) => {
+            let fits = t.is_int() && !v.is_empty() && v.iter().all(|c| t.wrap(*c) == *c);
+            (fits && expr_type(a, buffers)?.is_int()).then_some(*t)
+        }
     }
 }
 

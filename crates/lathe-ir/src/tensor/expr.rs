@@ -127,6 +127,8 @@ pub enum Node {
     Bitcast(DType, Expr),
     /// An element of a buffer.
     Load(Name, Vec<Expr>),
+    /// The constant at an integer's place in a list, of a type; the integer is never outside.
+    Table(DType, Arc<[i64]>, Expr),
 }
 
 /// A scalar expression; clones share.
@@ -209,6 +211,11 @@ impl Expr {
         Node::Select(c.clone(), a.clone(), b.clone()).into()
     }
 
+    /// The constant at this place of a list.
+    pub fn table(&self, t: DType, values: &[i64]) -> Expr {
+        Node::Table(t, values.into(), self.clone()).into()
+    }
+
     /// The smaller.
     pub fn min_with(&self, o: &Expr) -> Expr {
         self.bin(Binary::Min, o)
@@ -223,7 +230,7 @@ impl Expr {
     pub fn children(&self) -> Vec<&Expr> {
         match &**self {
             Node::Int(..) | Node::Float(..) | Node::Var(_) => vec![],
-            Node::Unary(_, a) | Node::Cast(_, a) | Node::Bitcast(_, a) => vec![a],
+            Node::Unary(_, a) | Node::Cast(_, a) | Node::Bitcast(_, a) | Node::Table(_, _, a) => vec![a],
             Node::Binary(_, a, b) => vec![a, b],
             Node::Select(a, b, c) => vec![a, b, c],
             Node::Load(_, i) => i.iter().collect(),
@@ -237,6 +244,7 @@ impl Expr {
             Node::Unary(o, a) => Node::Unary(*o, f(a)).into(),
             Node::Cast(t, a) => Node::Cast(*t, f(a)).into(),
             Node::Bitcast(t, a) => Node::Bitcast(*t, f(a)).into(),
+            Node::Table(t, v, a) => Node::Table(*t, v.clone(), f(a)).into(),
             Node::Binary(o, a, b) => Node::Binary(*o, f(a), f(b)).into(),
             Node::Select(a, b, c) => Node::Select(f(a), f(b), f(c)).into(),
             Node::Load(n, i) => Node::Load(n.clone(), i.iter().map(f).collect()).into(),

@@ -493,6 +493,13 @@ impl Run<'_> {
                 };
                 Value::of_bits(*t, bits)
             }
+            Node::Table(_, values, a) => {
+                let i = self.eval(a, place)?.int();
+                let Some(v) = usize::try_from(i).ok().and_then(|i| values.get(i)) else {
+                    return self.fail(place, format!("place {i} of a table of {}", values.len()));
+                };
+                Value::Int(*v)
+            }
             Node::Select(c, a, b) => {
                 let c = self.eval(c, place)?.int() != 0;
                 self.eval(if c { a } else { b }, place)?

@@ -281,6 +281,20 @@ fn primary(c: &mut Cursor) -> Result<Expr, IrError> {
         c.expect(")")?;
         return Ok(e.bitcast(t));
     }
+    if word == "table" {
+        c.expect("(")?;
+        let t = c.dtype()?;
+        c.expect(",")?;
+        let e = parse_expr(c)?;
+        let values = c.list(",", ")", &mut |c| {
+            let minus = matches!(c.peek(), Token::Punct("-"));
+            if minus {
+                c.expect("-")?;
+            }
+            c.integer().map(|v| if minus { -v } else { v })
+        })?;
+        return Ok(e.table(t, &values));
+    }
     let mut args = c.list("(", ")", &mut parse_expr)?;
     let unary = Unary::ALL.iter().find(|(_, n)| *n == word).map(|(u, _)| *u);
     match (args.len(), DType::parse(&word), unary) {

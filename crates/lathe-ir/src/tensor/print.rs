@@ -47,6 +47,7 @@ fn expr(f: &mut fmt::Formatter<'_>, e: &Expr, strength: u8) -> fmt::Result {
         Node::Cast(t, a) => write!(f, "{t}({a})"),
         Node::Bitcast(t, a) => write!(f, "bitcast({t}, {a})"),
         Node::Load(n, i) => write!(f, "{n}[{}]", list(i)),
+        Node::Table(t, v, a) => write!(f, "table({t}, {a}, {})", list(v)),
     }
 }
 

@@ -16,7 +16,7 @@ fn type_of(ty: GgmlType, shape: &[i64]) -> Type {
     let dims: Vec<Int> = shape.iter().map(|d| Int::from(*d)).collect();
     match ty {
         GgmlType::F32 => Type::dense(DType::F32, &dims),
-        other => Type::encoded(&other.name().to_ascii_lowercase(), &dims),
+        other => Type::encoded(&other.encoding(), &dims),
     }
 }
 

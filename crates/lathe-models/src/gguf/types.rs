@@ -1,82 +1,108 @@
-//! The tensor element types of GGUF: which we read, how many bytes a block takes, and the names of those we do not read.
+//! The tensor element types of GGUF: which we read, and the names of those we do not. How blocks lie in memory and what they
+//! mean is in the table of encodings (`lathe_ir::encodings`), under the same names.
 
-/// An element type Lathe reads: a block of `block_len` elements takes `block_bytes` bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum GgmlType {
+use lathe_ir::encodings::formats;
+
+macro_rules! types {
+    ($($(#[$doc:meta])* $name:ident = $id:literal,)*) => {
+        /// An element type Lathe reads.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[allow(non_camel_case_types, reason = "the names that files and people use")]
+        pub enum GgmlType {
+            $($(#[$doc])* $name,)*
+        }
+
+        impl GgmlType {
+            /// Every type Lathe reads.
+            pub const ALL: &[GgmlType] = &[$(GgmlType::$name),*];
+
+            /// The number that stands for this type in a file.
+            pub fn id(self) -> u32 {
+                match self {
+                    $(GgmlType::$name => $id,)*
+                }
+            }
+
+            /// The usual name, as in `Q4_1`.
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(GgmlType::$name => stringify!($name),)*
+                }
+            }
+        }
+    };
+}
+
+types! {
     /// IEEE single precision.
-    F32,
+    F32 = 0,
     /// IEEE half precision.
-    F16,
+    F16 = 1,
     /// The upper half of an IEEE single.
-    BF16,
-    /// 32 elements: an f16 scale, then 16 bytes of 4-bit codes; value = (code - 8) * scale.
-    Q4_0,
-    /// 32 elements: an f16 scale, an f16 minimum, 16 bytes of 4-bit codes; value = code * scale + minimum.
-    Q4_1,
-    /// 32 elements: an f16 scale, then 32 signed bytes; value = code * scale.
-    Q8_0,
+    BF16 = 30,
+    /// 4-bit codes with a scale for 32.
+    Q4_0 = 2,
+    /// 4-bit codes with a scale and a minimum for 32.
+    Q4_1 = 3,
+    /// 5-bit codes with a scale for 32.
+    Q5_0 = 6,
+    /// 5-bit codes with a scale and a minimum for 32.
+    Q5_1 = 7,
+    /// Signed bytes with a scale for 32.
+    Q8_0 = 8,
+    /// 2-bit codes; 4-bit scales and minima for 16 in blocks of 256.
+    Q2_K = 10,
+    /// 3-bit codes; 6-bit scales for 16 in blocks of 256.
+    Q3_K = 11,
+    /// 4-bit codes; 6-bit scales and minima for 32 in blocks of 256.
+    Q4_K = 12,
+    /// 5-bit codes; 6-bit scales and minima for 32 in blocks of 256.
+    Q5_K = 13,
+    /// 6-bit codes; 8-bit scales for 16 in blocks of 256.
+    Q6_K = 14,
+    /// 4-bit codes of 16 levels with a scale for 32.
+    IQ4_NL = 20,
+    /// 4-bit codes of 16 levels; 6-bit scales for 32 in blocks of 256.
+    IQ4_XS = 23,
 }
 
 impl GgmlType {
-    /// Every type Lathe reads.
-    pub const ALL: [GgmlType; 6] =
-        [GgmlType::F32, GgmlType::F16, GgmlType::BF16, GgmlType::Q4_0, GgmlType::Q4_1, GgmlType::Q8_0];
-
-    /// The number that stands for this type in a file.
-    pub fn id(self) -> u32 {
-        match self {
-            GgmlType::F32 => 0,
-            GgmlType::F16 => 1,
-            GgmlType::Q4_0 => 2,
-            GgmlType::Q4_1 => 3,
-            GgmlType::Q8_0 => 8,
-            GgmlType::BF16 => 30,
-        }
-    }
-
     /// The type a file's number stands for, if Lathe reads it.
     pub fn from_id(id: u32) -> Option<GgmlType> {
-        GgmlType::ALL.into_iter().find(|t| t.id() == id)
+        GgmlType::ALL.iter().find(|t| t.id() == id).copied()
     }
 
-    /// The usual name, as in `Q4_1`.
-    pub fn name(self) -> &'static str {
+    /// The encoding's name in a graph, as in `q4_1`.
+    pub fn encoding(self) -> String {
+        self.name().to_ascii_lowercase()
+    }
+
+    fn block(self) -> (usize, usize) {
         match self {
-            GgmlType::F32 => "F32",
-            GgmlType::F16 => "F16",
-            GgmlType::BF16 => "BF16",
-            GgmlType::Q4_0 => "Q4_0",
-            GgmlType::Q4_1 => "Q4_1",
-            GgmlType::Q8_0 => "Q8_0",
+            GgmlType::F32 => (1, 4),
+            GgmlType::F16 | GgmlType::BF16 => (1, 2),
+            other => {
+                let name = other.encoding();
+                let found = formats().find(|(n, ..)| *n == name).expect("a block format of every type");
+                (found.1 as usize, found.2 as usize)
+            }
         }
     }
 
     /// Elements in one block, along the innermost dimension.
     pub fn block_len(self) -> usize {
-        match self {
-            GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 => 1,
-            GgmlType::Q4_0 | GgmlType::Q4_1 | GgmlType::Q8_0 => 32,
-        }
+        self.block().0
     }
 
     /// Bytes in one block.
     pub fn block_bytes(self) -> usize {
-        match self {
-            GgmlType::F32 => 4,
-            GgmlType::F16 | GgmlType::BF16 => 2,
-            GgmlType::Q4_0 => 18,
-            GgmlType::Q4_1 => 20,
-            GgmlType::Q8_0 => 34,
-        }
+        self.block().1
     }
 
     /// Bytes of `elements` values, or `None` where they do not fill whole blocks or do not fit.
     pub fn bytes_for(self, elements: usize) -> Option<usize> {
-        let blocks = elements / self.block_len();
-        if blocks * self.block_len() != elements {
-            return None;
-        }
-        blocks.checked_mul(self.block_bytes())
+        let (len, bytes) = self.block();
+        elements.is_multiple_of(len).then(|| (elements / len).checked_mul(bytes))?
     }
 }
 
@@ -86,26 +112,17 @@ impl std::fmt::Display for GgmlType {
     }
 }
 
-/// The name of a type that exists in GGUF files but that Lathe does not read yet.
+/// The name of a type that exists in GGUF files but that Lathe does not read.
 pub(super) fn unread_type_name(id: u32) -> Option<&'static str> {
     Some(match id {
-        6 => "Q5_0",
-        7 => "Q5_1",
         9 => "Q8_1",
-        10 => "Q2_K",
-        11 => "Q3_K",
-        12 => "Q4_K",
-        13 => "Q5_K",
-        14 => "Q6_K",
         15 => "Q8_K",
         16 => "IQ2_XXS",
         17 => "IQ2_XS",
         18 => "IQ3_XXS",
         19 => "IQ1_S",
-        20 => "IQ4_NL",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        23 => "IQ4_XS",
         24 => "I8",
         25 => "I16",
         26 => "I32",

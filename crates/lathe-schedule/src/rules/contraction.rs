@@ -3,11 +3,12 @@
 
 use super::rows::vectorize_inner;
 use super::{LANES, temporaries};
+use crate::intrinsics::{IntrinsicRow, byte_products};
 use crate::lanes::lane;
-use crate::multiplies_bytes;
+use crate::tensorize::code;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::graph::Form;
-use lathe_ir::tensor::{Node, find_block, find_loop, loop_bounds};
+use lathe_ir::tensor::{Binary, Node, find_block, find_loop, loop_bounds};
 use lathe_machine::Target;
 
 /// Rows of activations in a tile: as many accumulators as registers allow, twice (integer sums and their float totals).
@@ -17,10 +18,14 @@ const ROWS_FLOAT: i64 = 6;
 /// Tiles of rows that share a vector of weights before the next one is read.
 const BLOCK: i64 = 8;
 
+/// The same where 16 lanes are two registers of 16.
+const ROWS_HALVES: i64 = 4;
+
 /// The rows a matrix product computes at a time; activations must be stored padded to a multiple of this.
-fn tile_rows(integer: bool, most: Option<i64>) -> i64 {
+fn tile_rows(integer: bool, most: Option<i64>, target: &Target) -> i64 {
     let full = if integer { ROWS_INTEGER } else { ROWS_FLOAT };
     match most {
+        _ if integer && target.vector_bits < 512 => ROWS_HALVES,
         // Fewer rows than a tile: as many as there are. A few more: two tiles of eight waste less than two of twelve.
         Some(n) if n <= 4 => 4,
         Some(n) if n <= 16 && integer => 8,
@@ -60,41 +65,66 @@ pub(super) fn apply(
     } else if find_loop(&s.kernel().body, &m).and_then(|l| l.extent.as_int()) == Some(1) {
         Some(m.clone())
     } else {
-        s.step(&format!("split {m} {}", tile_rows(integer, most)))?;
+        s.step(&format!("split {m} {}", tile_rows(integer, most, target)))?;
         s.step(&format!("pad {m}.i"))?;
         Some(format!("{m}.i"))
     };
+    // The inner sums: an instruction's bytes, or a block's columns written out so that shifts are constant.
+    let mut placed: Vec<(&String, &IntrinsicRow)> = vec![];
     for q in &products {
-        // The inner sums: four bytes an instruction, or a block's columns written out so that shifts are constant.
-        s.step(&format!("split {q}_k {}", if integer { 4 } else { inner_columns(s, q) }))?;
+        let group = find_loop(&s.kernel().body, &format!("{q}_k")).and_then(|l| l.extent.as_int());
+        if integer && group == Some(16) {
+            // Two groups share words of codes: written out, shifts are constant.
+            s.step(&format!("split {q}_b 2"))?;
+            s.step(&format!("unroll {q}_b.i"))?;
+        }
+        let Some(row) = integer.then(|| instruction(s, q, target)).flatten() else {
+            let columns = if integer { 4 } else { inner_columns(s, q) };
+            s.step(&format!("split {q}_k {columns}"))?;
+            continue;
+        };
+        s.step(&format!("split {q}_k 4"))?;
+        if row.steps > 1 {
+            s.step(&format!("split {q}_k.o {}", row.steps))?;
+        }
+        placed.push((q, row));
     }
     // One row has one chain of additions a tile; two chains hide half of its latency.
-    let chains = integer && rows.as_ref() == Some(&m);
-    if chains {
-        for q in &products {
-            s.step(&format!("split {q}_k.o 2"))?;
-            s.step(&format!("rfactor {q}_k.o.i"))?;
-        }
+    let chained = |q: &String| {
+        let takes = placed.iter().find(|(p, _)| *p == q).map_or(1, |(_, row)| row.steps);
+        integer && takes == 1 && rows.as_ref() == Some(&m)
+    };
+    for q in products.iter().filter(|q| chained(q)) {
+        s.step(&format!("split {q}_k.o 2"))?;
+        s.step(&format!("rfactor {q}_k.o.i"))?;
     }
     s.step(&format!("sink {n}.i"))?;
     if let Some(rows) = &rows {
         s.step(&format!("sink {rows} {n}.i"))?;
     }
     for q in &products {
-        if integer {
+        let steps = placed.iter().find(|(p, _)| p == q).map_or(1, |(_, row)| row.steps);
+        if !integer {
+            s.step(&format!("unroll {q}_k.i"))?;
+        } else if steps > 1 {
             s.step(&format!("sink {q}_k.i"))?;
-            if chains {
+            s.step(&format!("sink {q}_k.o.i"))?;
+            s.step(&format!("unroll {q}_k.o.o"))?;
+        } else {
+            s.step(&format!("sink {q}_k.i"))?;
+            if chained(q) {
                 s.step(&format!("unroll {q}_k.o.o"))?;
                 s.step(&format!("unroll {q}_k.o.i"))?;
             } else {
                 s.step(&format!("unroll {q}_k.o"))?;
             }
-        } else {
-            s.step(&format!("unroll {q}_k.i"))?;
         }
     }
-    if integer && multiplies_bytes(target) {
-        s.step(&format!("tensorize {n}.i dpbusd"))?;
+    let mut names: Vec<&str> = placed.iter().map(|(_, row)| row.name).collect();
+    names.sort_unstable();
+    names.dedup();
+    for name in names {
+        s.step(&format!("tensorize {n}.i {name}"))?;
     }
     s.step(&format!("vectorize {n}.i"))?;
     if let Some(rows) = &rows {
@@ -106,6 +136,16 @@ pub(super) fn apply(
         }
     }
     Ok(())
+}
+
+/// The target's best instruction for a product's inner sum: one that takes its codes, in steps that its groups are made of.
+fn instruction(s: &Schedule, q: &str, target: &Target) -> Option<&'static IntrinsicRow> {
+    let k = s.kernel();
+    let block = find_block(&k.body, &format!("{q}_is"))?;
+    let Node::Binary(Binary::Mul, x, _) = &**block.values.first()? else { return None };
+    let t = code(x)?.dtype(&|n| k.buffer(n).map(|b| b.dtype))?;
+    let group = find_loop(&k.body, &format!("{q}_k")).and_then(|l| l.extent.as_int())?;
+    byte_products(target).find(|row| row.takes(t) && group % (4 * row.steps) == 0)
 }
 
 /// Columns to write out in a float product: those that share a packed word, else a few.

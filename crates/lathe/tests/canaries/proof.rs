@@ -70,12 +70,12 @@ fn schedules() -> Vec<Schedule> {
     let model = build(&file, &shape).expect("a model");
     let table = lathe_ops::table();
     let mut native = Target::portable();
-    native.features.insert("avx512vnni".into());
+    native.dialect = "avx512vnni".into();
     let (mut known, mut out) = (HashSet::new(), vec![]);
     for passes in [&["quantize", "pack"][..], &["pack"]] {
         let mut graph = model.graph.clone();
         for name in passes {
-            graph = pass(name).expect("a pass").run(&graph, &table).expect("it applies");
+            graph = pass(name).expect("a pass").run(&graph, &table, &native).expect("it applies");
         }
         let most: std::collections::HashMap<Name, i64> = graph.dims.iter().cloned().collect();
         for (fixed, rows) in CLASSES {
