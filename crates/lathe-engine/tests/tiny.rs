@@ -2,7 +2,7 @@
 //! and in several, alone and in a ragged batch over scattered pages.
 
 use lathe_engine::{Batch, Forward, PAGE, Precision, Runner, RunnerOptions};
-use lathe_models::GgufFile;
+use lathe_models::ModelFile;
 use std::path::{Path, PathBuf};
 
 fn data() -> PathBuf {
@@ -26,7 +26,7 @@ fn close(what: &str, got: &[f32], want: &[f32], loose: f32) {
 }
 
 fn runner(name: &str, precision: Precision, threads: usize, cache: &Path) -> Runner {
-    let file = GgufFile::open(data().join(format!("{name}.gguf"))).unwrap();
+    let file = ModelFile::open(data().join(format!("{name}.gguf"))).unwrap();
     let options = RunnerOptions {
         precision,
         threads,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use lathe_diagnostic::{Diagnose, Fault};
 use lathe_ir::graph::{Source, check, interpret, parse};
 use lathe_ir::{DType, Name, Tensor};
-use lathe_models::{CacheShape, GgmlType, GgufFile, GgufWriter, Model, build};
+use lathe_models::{CacheShape, GgmlType, GgufWriter, Model, ModelFile, build};
 
 const CACHE: CacheShape = CacheShape { pages: 8, context: 48, max_tokens: 64, max_sequences: 64 };
 
@@ -43,7 +43,7 @@ impl Tiny {
     }
 
     fn load(folder: &Path, e: &Expected) -> Result<Tiny, Box<dyn Error>> {
-        let file = GgufFile::open(folder.join(format!("{}.gguf", e.name)))?;
+        let file = ModelFile::open(folder.join(format!("{}.gguf", e.name)))?;
         let model = build(&file, &CACHE)?;
         assert_eq!(model.config.vocab, e.vocab as i64);
         let bytes = std::fs::read(folder.join(format!("{}.logits.bin", e.name)))?;
@@ -223,7 +223,7 @@ impl Small {
         self
     }
 
-    fn file(&self) -> GgufFile {
+    fn file(&self) -> ModelFile {
         let mut w = GgufWriter::new();
         w.str("general.architecture", self.architecture);
         w.f32("llama.attention.layer_norm_rms_epsilon", 1e-5);
@@ -233,7 +233,7 @@ impl Small {
         for (name, shape) in &self.shapes {
             w.tensor(name, shape, GgmlType::F32, 2f32.to_le_bytes().repeat(shape.iter().product()));
         }
-        GgufFile::from_bytes(w.to_bytes().expect("a file")).expect("a readable file")
+        ModelFile::from_bytes(w.to_bytes().expect("a file")).expect("a readable file")
     }
 
     /// The message that building this file ends with.

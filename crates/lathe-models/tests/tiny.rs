@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use lathe_models::{ChatTemplate, GgmlType, GgufFile, Message, Tokenizer};
+use lathe_models::{ChatTemplate, GgmlType, Message, ModelFile, Tokenizer};
 
 #[derive(serde::Deserialize)]
 struct Expected {
@@ -22,7 +22,7 @@ fn tiny_models_are_as_documented() -> Result<(), Box<dyn std::error::Error>> {
     for e in expected {
         let path = folder.join(format!("{}.gguf", e.name));
         assert!(std::fs::metadata(&path)?.len() < 150_000, "{}", e.name);
-        let file = GgufFile::open(&path)?;
+        let file = ModelFile::open(&path)?;
         let family = file.get_str("general.architecture")?;
         assert_eq!(family, if e.name.starts_with("qwen2") { "qwen2" } else { "llama" });
         let number = |key: &str| file.get_u32(&format!("{family}.{key}"));
@@ -47,10 +47,10 @@ fn tiny_models_are_as_documented() -> Result<(), Box<dyn std::error::Error>> {
         let logits = std::fs::metadata(folder.join(format!("{}.logits.bin", e.name)))?.len();
         assert_eq!(logits as usize, 4 * e.prompt.len() * e.vocab);
         assert_eq!((e.greedy.len(), e.gaps.len()), (24, 24));
-        let tokenizer = Tokenizer::from_gguf(&file)?;
+        let tokenizer = Tokenizer::from_file(&file)?;
         assert_eq!(tokenizer.vocab_size(), e.vocab);
         let prompt =
-            ChatTemplate::from_gguf(&file)?.render(&[Message::new("user", "the band")], true, "", "")?;
+            ChatTemplate::from_file(&file)?.render(&[Message::new("user", "the band")], true, "", "")?;
         let ids = tokenizer.encode(&prompt, true);
         assert_eq!((tokenizer.decode(&ids), ids[0]), (prompt, 1));
     }

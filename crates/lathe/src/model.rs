@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{Engine, EngineError, PAGE, Precision, Runner, RunnerOptions};
-use lathe_models::{ChatTemplate, GgufFile, Tokenizer, cache_dir};
+use lathe_models::{ChatTemplate, ModelFile, Tokenizer, cache_dir};
 
 use crate::failure::Failure;
 use crate::output;
@@ -16,7 +16,7 @@ pub const STEP_TOKENS: usize = 512;
 /// A model's file with what is read from it before anything is compiled.
 pub struct Model {
     /// The file.
-    pub file: GgufFile,
+    pub file: ModelFile,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// The longest sequence it was made for.
@@ -31,9 +31,9 @@ impl Model {
     }
 
     fn at(path: &Path) -> Result<Model, Failure> {
-        let file = GgufFile::open(path)?;
+        let file = ModelFile::open(path)?;
         let family = lathe_models::family(&file)?;
-        let tokenizer = Tokenizer::from_gguf(&file)?;
+        let tokenizer = Tokenizer::from_file(&file)?;
         let context = file.get_u32(&format!("{family}.context_length"))? as usize;
         Ok(Model { file, tokenizer, context })
     }
@@ -41,7 +41,7 @@ impl Model {
     /// The model's chat template, if it has one.
     pub fn template(&self) -> Result<Option<ChatTemplate>, Failure> {
         match self.file.find::<&str>("tokenizer.chat_template")? {
-            Some(_) => Ok(Some(ChatTemplate::from_gguf(&self.file)?)),
+            Some(_) => Ok(Some(ChatTemplate::from_file(&self.file)?)),
             None => Ok(None),
         }
     }

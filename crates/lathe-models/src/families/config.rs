@@ -1,7 +1,7 @@
 //! The numbers that describe a model, read from the metadata and checked against each other.
 
 use super::error::FamilyErrorKind;
-use crate::gguf::GgufFile;
+use crate::file::ModelFile;
 
 /// No extent is larger, so that no product of three overflows.
 const LARGEST: i64 = 1 << 20;
@@ -46,7 +46,7 @@ pub struct Experts {
 
 impl Config {
     /// Reads the metadata whose keys begin with `prefix`.
-    pub(super) fn read(file: &GgufFile, prefix: &str) -> Result<Config, FamilyErrorKind> {
+    pub(super) fn read(file: &ModelFile, prefix: &str) -> Result<Config, FamilyErrorKind> {
         let m = Metadata { file, prefix };
         let hidden = m.extent("embedding_length")?;
         let heads = m.extent("attention.head_count")?;
@@ -101,7 +101,7 @@ impl Config {
 }
 
 /// The embedding's rows: the one place that every file has.
-fn vocabulary(file: &GgufFile) -> Result<i64, FamilyErrorKind> {
+fn vocabulary(file: &ModelFile) -> Result<i64, FamilyErrorKind> {
     let name = "token_embd.weight";
     let missing = || FamilyErrorKind::Missing { name: name.to_owned(), expected: None };
     let rows = file.tensor(name).ok_or_else(missing)?.shape().first().copied().unwrap_or(0);
@@ -116,7 +116,7 @@ fn positive() -> String {
 }
 
 struct Metadata<'a> {
-    file: &'a GgufFile,
+    file: &'a ModelFile,
     prefix: &'a str,
 }
 

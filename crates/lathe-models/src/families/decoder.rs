@@ -11,7 +11,7 @@ use super::config::Config;
 use super::error::FamilyErrorKind;
 use super::tensors::{Constants, inverse_frequencies};
 use super::{CacheShape, Model, PAGE};
-use crate::gguf::GgufFile;
+use crate::file::{Format, ModelFile};
 
 const FREQUENCIES: &str = "rope.inv_freq";
 
@@ -28,12 +28,16 @@ pub(super) enum Pairs {
 pub(super) struct Style {
     /// What the names of its settings begin with.
     pub prefix: &'static str,
-    /// How queries and keys rotate.
+    /// How queries and keys rotate in GGUF files; in safetensors folders always by halves.
     pub pairs: Pairs,
 }
 
-pub(super) fn build(file: &GgufFile, cache: &CacheShape, style: &Style) -> Result<Model, FamilyErrorKind> {
+pub(super) fn build(file: &ModelFile, cache: &CacheShape, style: &Style) -> Result<Model, FamilyErrorKind> {
     let c = Config::read(file, style.prefix)?;
+    let pairs = match file.format() {
+        Format::Safetensors => Pairs::Halves,
+        Format::Gguf(_) => style.pairs,
+    };
     let frequencies = inverse_frequencies(file, c.rope_base, c.rope_dim)?;
     let dims = [("T", cache.max_tokens), ("R", cache.max_sequences), ("B", cache.max_sequences)];
     let mut graph = Graph::new("step", &dims);
@@ -41,7 +45,7 @@ pub(super) fn build(file: &GgufFile, cache: &CacheShape, style: &Style) -> Resul
     let states: Vec<Cache> = (0..c.layers).map(|n| Cache::add(&mut graph, cache, &c, n)).collect();
     let turns = graph.constant(FREQUENCIES, Type::dense(DType::F32, &[Int::from(c.rope_dim / 2)]));
     let weights = Weights::add(&mut graph, file, &c)?;
-    let mut b = Builder { graph, table: lathe_ops::table(), c: &c, style };
+    let mut b = Builder { graph, table: lathe_ops::table(), c: &c, pairs };
     b.graph.outputs = b.step(&inputs, turns, &states, &weights)?;
     let graph = b.graph;
     Ok(Model { graph, config: c, made: HashMap::from([(FREQUENCIES.into(), frequencies)]) })
@@ -119,7 +123,7 @@ struct Weights {
 }
 
 impl Weights {
-    fn add(g: &mut Graph, file: &GgufFile, c: &Config) -> Result<Weights, FamilyErrorKind> {
+    fn add(g: &mut Graph, file: &ModelFile, c: &Config) -> Result<Weights, FamilyErrorKind> {
         let mut t = Constants::new(g, file);
         let embedding = t.required("token_embd.weight", &[c.vocab, c.hidden])?;
         let layers = (0..c.layers).map(|n| Layer::add(&mut t, c, n)).collect::<Result<_, _>>()?;
@@ -173,7 +177,7 @@ struct Builder<'a> {
     graph: Graph,
     table: OpTable,
     c: &'a Config,
-    style: &'a Style,
+    pairs: Pairs,
 }
 
 impl Builder<'_> {
@@ -214,7 +218,7 @@ impl Builder<'_> {
         let k = self.linear(x, &layer.k)?;
         let v = self.linear(x, &layer.v)?;
         let mut heads = vec![("head_dim", Attr::Int(self.c.head_dim))];
-        heads.extend((self.style.pairs == Pairs::Halves).then_some(("halves", Attr::Int(1))));
+        heads.extend((self.pairs == Pairs::Halves).then_some(("halves", Attr::Int(1))));
         let q = self.op_with("rope", &[q, turns], &heads)?;
         let k = self.op_with("rope", &[k, turns], &heads)?;
         let k = self.op("put", &[state.k, k, inputs.slots])?;

@@ -2,10 +2,10 @@
 
 use super::decoder::{self, Pairs, Style};
 use super::{CacheShape, FamilyErrorKind, Model};
-use crate::gguf::GgufFile;
+use crate::file::ModelFile;
 
 const STYLE: Style = Style { prefix: "llama", pairs: Pairs::Neighbours };
 
-pub(super) fn build(file: &GgufFile, cache: &CacheShape) -> Result<Model, FamilyErrorKind> {
+pub(super) fn build(file: &ModelFile, cache: &CacheShape) -> Result<Model, FamilyErrorKind> {
     decoder::build(file, cache, &STYLE)
 }

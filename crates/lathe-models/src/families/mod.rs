@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use lathe_ir::graph::{Graph, check};
 use lathe_ir::{Name, Tensor};
 
-use crate::gguf::GgufFile;
+use crate::file::ModelFile;
 
 /// Positions in a page of the cache.
 pub const PAGE: i64 = 16;
@@ -52,12 +52,12 @@ pub struct Model {
     pub made: HashMap<Name, Tensor>,
 }
 
-type Build = fn(&GgufFile, &CacheShape) -> Result<Model, FamilyErrorKind>;
+type Build = fn(&ModelFile, &CacheShape) -> Result<Model, FamilyErrorKind>;
 
 /// The families, by the architecture's name in a file.
 const FAMILIES: &[(&str, Build)] = &[("llama", llama::build), ("qwen2", qwen2::build)];
 
-fn find(file: &GgufFile) -> Result<(&'static str, Build), FamilyErrorKind> {
+fn find(file: &ModelFile) -> Result<(&'static str, Build), FamilyErrorKind> {
     let name = file.get_str("general.architecture")?;
     FAMILIES.iter().find(|(n, _)| *n == name).copied().ok_or_else(|| {
         let known = FAMILIES.iter().map(|(n, _)| format!("'{n}'")).collect::<Vec<_>>().join(", ");
@@ -66,12 +66,12 @@ fn find(file: &GgufFile) -> Result<(&'static str, Build), FamilyErrorKind> {
 }
 
 /// The family of the model in `file`: the first word of its settings' names.
-pub fn family(file: &GgufFile) -> Result<&'static str, FamilyError> {
+pub fn family(file: &ModelFile) -> Result<&'static str, FamilyError> {
     find(file).map(|(name, _)| name).map_err(|kind| FamilyError { path: file.path().map(Into::into), kind })
 }
 
 /// The graph of the model in `file`.
-pub fn build(file: &GgufFile, cache: &CacheShape) -> Result<Model, FamilyError> {
+pub fn build(file: &ModelFile, cache: &CacheShape) -> Result<Model, FamilyError> {
     let fail = |kind| FamilyError { path: file.path().map(Into::into), kind };
     let (_, family) = find(file).map_err(fail)?;
     if [cache.pages, cache.context, cache.max_tokens, cache.max_sequences].iter().any(|n| *n < 1) {

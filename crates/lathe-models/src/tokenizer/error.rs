@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use thiserror::Error;
 
-use crate::gguf::{GgufError, GgufFile};
+use crate::file::ModelFile;
+use crate::gguf::GgufError;
 
 /// A tokenizer that cannot be made from a file.
 #[derive(Debug, Error)]
@@ -35,7 +36,7 @@ pub enum TokenizerErrorKind {
 }
 
 impl TokenizerErrorKind {
-    pub(super) fn in_file(self, file: &GgufFile) -> TokenizerError {
+    pub(super) fn in_file(self, file: &ModelFile) -> TokenizerError {
         TokenizerError { path: file.path().map(Into::into), kind: self }
     }
 }

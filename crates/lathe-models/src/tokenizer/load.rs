@@ -1,6 +1,7 @@
 //! Making a tokenizer from a file's metadata.
 
-use crate::gguf::{GgufFile, StrArray};
+use crate::file::ModelFile;
+use crate::gguf::StrArray;
 
 use super::alphabet::append_bytes;
 use super::bpe::Merges;
@@ -25,12 +26,12 @@ const END_NAMES: [&str; 9] = [
 
 impl Tokenizer {
     /// The tokenizer that the file carries.
-    pub fn from_gguf(file: &GgufFile) -> Result<Tokenizer, TokenizerError> {
+    pub fn from_file(file: &ModelFile) -> Result<Tokenizer, TokenizerError> {
         load(file).map_err(|kind| kind.in_file(file))
     }
 }
 
-fn load(file: &GgufFile) -> Result<Tokenizer, TokenizerErrorKind> {
+fn load(file: &ModelFile) -> Result<Tokenizer, TokenizerErrorKind> {
     let model: &str = file.get("tokenizer.ggml.model")?;
     if model != "gpt2" {
         return Err(Kind::UnsupportedModel(model.to_owned()));
