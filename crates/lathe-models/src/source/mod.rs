@@ -21,7 +21,7 @@ pub use error::SourceError;
 use hub::Repository;
 pub use progress::{Progress, Silent, TerminalProgress};
 
-/// The file of a model: a path as it is; a built-in name or `org/name[:file.gguf]` from the cache, fetched first where
+/// The file or folder of a model: a path as it is; a built-in name or `org/name[:file.gguf]` from the cache, fetched first where
 /// it is not there.
 pub fn resolve(name_or_path: &str, progress: &mut dyn Progress) -> Result<PathBuf, SourceError> {
     if let Some(path) = existing(name_or_path) {
@@ -58,8 +58,8 @@ pub struct ModelEntry {
 
 fn existing(path: &str) -> Option<PathBuf> {
     let path = Path::new(path);
-    // A folder that happens to have a model's name does not hide the model.
-    path.is_file().then(|| path.to_owned())
+    // A folder that happens to have a model's name does not hide the model, unless there is a model in it.
+    (path.is_file() || path.join("config.json").is_file()).then(|| path.to_owned())
 }
 
 /// The surroundings that fetching depends on.

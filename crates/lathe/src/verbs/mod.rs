@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod inspect;
 mod machine;
 mod models;
 mod pull;
@@ -29,6 +30,8 @@ pub enum Verb {
     Pull(pull::Pull),
     /// List the models that have names, and those in the cache
     Models(models::Models),
+    /// Say what is in a model file
+    Inspect(inspect::Inspect),
     /// Measure and describe this machine
     Machine(machine::Machine),
     /// Measure how fast something is
@@ -46,6 +49,7 @@ impl Verb {
             Verb::Score(verb) => verb.run(),
             Verb::Pull(verb) => verb.run(),
             Verb::Models(verb) => verb.run(),
+            Verb::Inspect(verb) => verb.run(),
             Verb::Machine(verb) => verb.run(),
             Verb::Bench(verb) => verb.run(),
             Verb::Show(verb) => verb.run(),
