@@ -1,4 +1,4 @@
-//! Compiled models against `transformers`: tiny random Llamas and a Mixtral, `exact`, all logits of a prompt, in one step
+//! Compiled models against `transformers`: tiny random ones of every family, `exact`, all logits of a prompt, in one step
 //! and in several, alone and in a ragged batch over scattered pages.
 
 use lathe_engine::{Batch, Forward, PAGE, Precision, Runner, RunnerOptions};
@@ -55,7 +55,7 @@ fn add(b: &mut Batch, tokens: &[u32], from: usize, to: usize, pages: &[u32], all
     b.pages.push(pages.to_vec());
 }
 
-const NAMES: [&str; 8] = [
+const NAMES: [&str; 21] = [
     "qwen2-f32",
     "llama-f32",
     "llama-f16",
@@ -64,6 +64,19 @@ const NAMES: [&str; 8] = [
     "llama-q4_1",
     "llama-q8_0",
     "mixtral-f32",
+    "linear-f16",
+    "yarn-f16",
+    "mistral-f16",
+    "qwen3-f16",
+    "qwen2moe-f16",
+    "qwen3moe-f16",
+    "gemma2-f16",
+    "gemma3-q8_0",
+    "phi3-f16",
+    "phi3long-f16",
+    "olmo2-f16",
+    "gpt2-f16",
+    "opt-f16",
 ];
 
 #[test]
@@ -77,28 +90,28 @@ fn exact_logits_are_those_of_transformers() {
 
         let mut r = runner(name, Precision::Exact, 2, cache.path());
         let mut b = Batch::default();
-        add(&mut b, &prompt, 0, n, &[5], true);
+        add(&mut b, &prompt, 0, n, &[5, 1], true);
         r.forward(&b, &mut logits).unwrap();
         close(name, &logits, &want, 1e-4);
 
         // Token by token: the decode kernels.
         for p in 0..n {
             let mut b = Batch::default();
-            add(&mut b, &prompt, p, p + 1, &[2], false);
+            add(&mut b, &prompt, p, p + 1, &[2, 4], false);
             r.forward(&b, &mut logits).unwrap();
             close(name, &logits, &want[p * vocabulary..(p + 1) * vocabulary], 1e-4);
         }
 
         // Two sequences of different length in one step, then both go on.
         let mut b = Batch::default();
-        add(&mut b, &prompt, 0, 5, &[7], false);
-        add(&mut b, &prompt, 0, 3, &[0], false);
+        add(&mut b, &prompt, 0, 5, &[7, 3], false);
+        add(&mut b, &prompt, 0, 3, &[0, 6], false);
         r.forward(&b, &mut logits).unwrap();
         close(name, &logits[..vocabulary], &want[4 * vocabulary..5 * vocabulary], 1e-4);
         close(name, &logits[vocabulary..], &want[2 * vocabulary..3 * vocabulary], 1e-4);
         let mut b = Batch::default();
-        add(&mut b, &prompt, 5, 6, &[7], false);
-        add(&mut b, &prompt, 3, n, &[0], false);
+        add(&mut b, &prompt, 5, 6, &[7, 3], false);
+        add(&mut b, &prompt, 3, n, &[0, 6], false);
         r.forward(&b, &mut logits).unwrap();
         close(name, &logits[..vocabulary], &want[5 * vocabulary..6 * vocabulary], 1e-4);
         close(name, &logits[vocabulary..], &want[(n - 1) * vocabulary..], 1e-4);
@@ -113,7 +126,7 @@ fn fast_logits_stay_near() {
         let mut logits = vec![];
         let mut r = runner(name, Precision::Fast, 1, cache.path());
         let mut b = Batch::default();
-        add(&mut b, &prompt, 0, prompt.len(), &[5], true);
+        add(&mut b, &prompt, 0, prompt.len(), &[5, 1], true);
         r.forward(&b, &mut logits).unwrap();
         close(name, &logits, &want, 0.1);
     }

@@ -123,11 +123,6 @@ fn shaped(part: &Part, form: Form) -> Result<Part, Kind> {
             let view = View::Transposed { view, rows: *columns, columns: *rows, width };
             Ok(make(vec![*columns, *rows], view))
         }
-        (Form::From(n), [rows, columns], View::Stored { file, range }) if *rows > n => {
-            let start = range.start + n * columns * ty.block_bytes();
-            let view = View::Stored { file: *file, range: start..range.end };
-            Ok(make(vec![rows - n, *columns], view))
-        }
         (Form::Half(which), [experts, rows, columns], View::Stored { file, range })
             if rows.is_multiple_of(2) =>
         {

@@ -9,8 +9,6 @@ pub(super) enum Form {
     Plain,
     /// The last two dimensions change places.
     Transposed,
-    /// The first so many rows are left out.
-    From(usize),
     /// Half the rows of each expert: the first or the second.
     Half(usize),
     /// Not used: computed anew, or of the training only.
@@ -27,7 +25,7 @@ pub(super) struct Names {
     pub rows: Vec<Row>,
 }
 
-use Form::{From, Half, Left, Plain, Transposed};
+use Form::{Half, Left, Plain, Transposed};
 
 /// The names of decoders after Llama's; norms before each block.
 pub(super) const DECODER: &[Row] = &[
@@ -91,8 +89,7 @@ pub(super) const GPT2: &[Row] = &[
 
 pub(super) const OPT: &[Row] = &[
     ("embed_tokens", "token_embd", Plain),
-    // Positions count from 2; the rows before are for padding.
-    ("embed_positions", "position_embd", From(2)),
+    ("embed_positions", "position_embd", Plain),
     ("final_layer_norm", "output_norm", Plain),
     ("lm_head", "output", Plain),
     ("layers.{}.self_attn_layer_norm", "blk.{}.attn_norm", Plain),
