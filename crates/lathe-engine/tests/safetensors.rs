@@ -1,11 +1,30 @@
 //! Models from safetensors folders against `transformers`: the tiny models of the GGUF tests as `save_pretrained` writes them
-//! (one file, shards, BF16, experts), and Llamas with scaled rotations.
+//! (one file, shards, BF16, experts), and a random model of each kind in BF16.
 
 use lathe_engine::{Batch, Forward, PAGE, Precision, Runner, RunnerOptions};
 use lathe_models::ModelFile;
 use std::path::{Path, PathBuf};
 
 const PROMPT: [u32; 12] = [1, 17, 42, 5, 60, 33, 33, 8, 51, 20, 3, 44];
+
+const NAMES: [&str; 16] = [
+    "llama-f32",
+    "llama-bf16",
+    "qwen2-f32",
+    "mixtral-f32",
+    "rope-llama3",
+    "rope-linear",
+    "mistral",
+    "qwen2-moe",
+    "qwen3",
+    "qwen3-moe",
+    "gemma2",
+    "gemma3",
+    "phi3",
+    "olmo2",
+    "gpt2",
+    "opt",
+];
 
 fn data() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data")
@@ -42,12 +61,10 @@ fn logits(folder: &Path, cache: &Path) -> Vec<f32> {
 #[test]
 fn folders_give_the_logits_of_transformers() {
     let cache = tempfile::tempdir().unwrap();
-    for name in ["llama-f32", "llama-bf16", "qwen2-f32", "mixtral-f32", "rope-llama3", "rope-linear"] {
+    for name in NAMES {
         let folder = data().join("safetensors").join(name);
-        let expected = match name.starts_with("rope") {
-            true => folder.join("logits.bin"),
-            false => data().join(format!("tiny/{name}.logits.bin")),
-        };
+        let own = folder.join("logits.bin");
+        let expected = if own.exists() { own } else { data().join(format!("tiny/{name}.logits.bin")) };
         let bytes = std::fs::read(expected).unwrap();
         let want: Vec<f32> =
             bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();

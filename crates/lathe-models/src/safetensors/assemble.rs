@@ -123,6 +123,7 @@ fn shaped(part: &Part, form: Form) -> Result<Part, Kind> {
             let view = View::Transposed { view, rows: *columns, columns: *rows, width };
             Ok(make(vec![*columns, *rows], view))
         }
+        (Form::Row, [1, columns], _) => Ok(make(vec![*columns], view.clone())),
         (Form::Half(which), [experts, rows, columns], View::Stored { file, range })
             if rows.is_multiple_of(2) =>
         {
@@ -134,6 +135,7 @@ fn shaped(part: &Part, form: Form) -> Result<Part, Kind> {
             Ok(make(vec![*experts, rows / 2, *columns], View::Joined((0..*experts).map(one).collect())))
         }
         (Form::Half(_), ..) => wrong("one of experts, an even number of rows, and columns"),
+        (Form::Row, ..) => wrong("one row"),
         _ => wrong("a matrix"),
     }
 }

@@ -9,6 +9,8 @@ pub(super) enum Form {
     Plain,
     /// The last two dimensions change places.
     Transposed,
+    /// A matrix of one row as a vector.
+    Row,
     /// Half the rows of each expert: the first or the second.
     Half(usize),
     /// Not used: computed anew, or of the training only.
@@ -16,19 +18,19 @@ pub(super) enum Form {
 }
 
 /// A row: the name in the folder, the name in GGUF, the form.
-pub(super) type Row = (&'static str, &'static str, Form);
+pub(super) type Entry = (&'static str, &'static str, Form);
 
 /// A table, and what names may begin with before its rows; the empty one leaves every name as it is.
 #[derive(Debug, Default)]
 pub(super) struct Names {
     pub prefixes: &'static [&'static str],
-    pub rows: Vec<Row>,
+    pub rows: Vec<Entry>,
 }
 
-use Form::{Half, Left, Plain, Transposed};
+use Form::{Half, Left, Plain, Row, Transposed};
 
 /// The names of decoders after Llama's; norms before each block.
-pub(super) const DECODER: &[Row] = &[
+pub(super) const DECODER: &[Entry] = &[
     ("embed_tokens", "token_embd", Plain),
     ("norm", "output_norm", Plain),
     ("lm_head", "output", Plain),
@@ -54,7 +56,7 @@ pub(super) const DECODER: &[Row] = &[
     ("layers.{}.mlp.experts.gate_up_proj", "blk.{}.ffn_gate_exps.weight", Half(0)),
     ("layers.{}.mlp.experts.gate_up_proj", "blk.{}.ffn_up_exps.weight", Half(1)),
     ("layers.{}.mlp.experts.down_proj", "blk.{}.ffn_down_exps.weight", Plain),
-    ("layers.{}.mlp.shared_expert_gate", "blk.{}.ffn_gate_inp_shexp", Plain),
+    ("layers.{}.mlp.shared_expert_gate", "blk.{}.ffn_gate_inp_shexp", Row),
     ("layers.{}.mlp.shared_expert.gate_proj", "blk.{}.ffn_gate_shexp", Plain),
     ("layers.{}.mlp.shared_expert.up_proj", "blk.{}.ffn_up_shexp", Plain),
     ("layers.{}.mlp.shared_expert.down_proj", "blk.{}.ffn_down_shexp", Plain),
@@ -66,13 +68,13 @@ pub(super) const DECODER: &[Row] = &[
 ];
 
 /// Where a decoder has norms behind its blocks, too; they come before the rows of [`DECODER`].
-pub(super) const NORMS_BEHIND: &[Row] = &[
+pub(super) const NORMS_BEHIND: &[Entry] = &[
     ("layers.{}.post_attention_layernorm", "blk.{}.post_attention_norm", Plain),
     ("layers.{}.pre_feedforward_layernorm", "blk.{}.ffn_norm", Plain),
     ("layers.{}.post_feedforward_layernorm", "blk.{}.post_ffw_norm", Plain),
 ];
 
-pub(super) const GPT2: &[Row] = &[
+pub(super) const GPT2: &[Entry] = &[
     ("wte", "token_embd", Plain),
     ("wpe", "position_embd", Plain),
     ("ln_f", "output_norm", Plain),
@@ -87,7 +89,7 @@ pub(super) const GPT2: &[Row] = &[
     ("h.{}.mlp.c_proj", "blk.{}.ffn_down", Transposed),
 ];
 
-pub(super) const OPT: &[Row] = &[
+pub(super) const OPT: &[Entry] = &[
     ("embed_tokens", "token_embd", Plain),
     ("embed_positions", "position_embd", Plain),
     ("final_layer_norm", "output_norm", Plain),
@@ -102,7 +104,7 @@ pub(super) const OPT: &[Row] = &[
     ("layers.{}.fc2", "blk.{}.ffn_down", Plain),
 ];
 
-pub(super) const BERT: &[Row] = &[
+pub(super) const BERT: &[Entry] = &[
     ("embeddings.word_embeddings", "token_embd", Plain),
     ("embeddings.position_embeddings", "position_embd", Plain),
     ("embeddings.token_type_embeddings", "token_types", Plain),
@@ -152,9 +154,9 @@ impl Names {
         let (text, numbers) = pattern(&name[prefix.len()..]);
         let (stem, last) = text.rsplit_once('.').unwrap_or(("", &text));
         // A row names a module, whose tensors keep their last word; or, with that word in its GGUF name, a tensor.
-        let whole = |row: &&Row| row.0 == text;
-        let module = |row: &&Row| row.0 == stem && !row.1.ends_with(".weight");
-        let (rows, end): (Vec<&Row>, &str) = match self.rows.iter().any(|row| whole(&row)) {
+        let whole = |row: &&Entry| row.0 == text;
+        let module = |row: &&Entry| row.0 == stem && !row.1.ends_with(".weight");
+        let (rows, end): (Vec<&Entry>, &str) = match self.rows.iter().any(|row| whole(&row)) {
             true => (self.rows.iter().filter(whole).collect(), ""),
             false => (self.rows.iter().find(module).into_iter().collect(), last),
         };

@@ -1,6 +1,6 @@
 //! The model types of `config.json`: one row each, which says the family's name in GGUF and how its tensors are named.
 
-use super::names::{BERT, DECODER, GPT2, NORMS_BEHIND, Names, OPT, Row};
+use super::names::{BERT, DECODER, Entry, GPT2, NORMS_BEHIND, Names, OPT};
 
 /// A model type.
 #[derive(Debug)]
@@ -10,8 +10,8 @@ pub(super) struct Scheme {
     /// The name in GGUF.
     pub family: &'static str,
     /// Rows that come first.
-    first: &'static [Row],
-    rows: &'static [Row],
+    first: &'static [Entry],
+    rows: &'static [Entry],
     prefixes: &'static [&'static str],
     /// Norms are stored as what is added to one.
     pub norms_less_one: bool,

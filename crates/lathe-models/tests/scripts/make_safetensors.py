@@ -2,7 +2,7 @@
 
     NAME/              for models of tests/data/tiny: the same weights and tokenizer, saved by `save_pretrained`; the logits are
                        those of NAME.logits.bin there. `qwen2-f32` and `mixtral-f32` are in shards.
-    rope-*/            random Llamas whose rotations are scaled, with `logits.bin` (f32, positions by vocabulary) by `transformers`
+    others/            random models of each kind in BF16, with `logits.bin` (f32, positions by vocabulary) by `transformers`
     names.json         for each model type: {config, family, tensors: [[name, dtype, shape, GGUF name]]}, the names as `save_pretrained`
                        writes them, and what the `gguf` package's tensor map calls each
     quantized/*        one 4-bit matrix each, packed here by the formats' descriptions, and its values (`values.bin`, f32)
@@ -127,15 +127,13 @@ def tiny(name, dtype=torch.float32, shards="5GB"):
     print(name, sorted(p.name for p in folder.iterdir()))
 
 
-def rope(name, parameters):
-    """A Llama whose rotations are scaled, in BF16."""
-    config = transformers.LlamaConfig(
-        vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=256, rope_parameters=parameters, tie_word_embeddings=True,
-    )
-    model = transformers.LlamaForCausalLM(config)
-    for key, w in model.state_dict().items():
-        w.copy_(torch.rand_like(w) + 0.5 if w.dim() == 1 else torch.randn_like(w) * 1.5 / w.shape[-1] ** 0.5)
+def random(name, config):
+    """A model of random weights, in BF16, with its logits."""
+    config._attn_implementation = "eager"
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    for key, w in model.named_parameters():
+        shift = 0.0 if key.endswith("bias") or config.model_type.startswith("gemma") else 1.0
+        w.copy_(torch.rand_like(w) - 0.5 + shift if w.dim() == 1 else torch.randn_like(w) * 1.5 / w.shape[-1] ** 0.5)
         w.copy_(w.to(torch.bfloat16).float())
     logits = model.eval()(torch.tensor([PROMPT])).logits[0].numpy()
     folder = OUT / name
@@ -148,22 +146,43 @@ SMALL = dict(
     num_key_value_heads=1, head_dim=16, max_position_embeddings=64, pad_token_id=0,
 )
 EXPERTS = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=24)
+NO_HEAD = {k: v for k, v in SMALL.items() if k != "head_dim"}
 # Model type, settings, the name of the architecture in the gguf package.
 KINDS = [
     ("llama", SMALL, "llama"),
     ("mistral", SMALL, "llama"),
     ("mixtral", SMALL | dict(num_local_experts=4), "llama"),
-    ("qwen2", {k: v for k, v in SMALL.items() if k != "head_dim"}, "qwen2"),
+    ("qwen2", NO_HEAD, "qwen2"),
     ("qwen2_moe", SMALL | EXPERTS | dict(shared_expert_intermediate_size=40), "qwen2moe"),
     ("qwen3", SMALL, "qwen3"),
     ("qwen3_moe", SMALL | EXPERTS, "qwen3moe"),
     ("gemma2", SMALL, "gemma2"),
     ("gemma3_text", SMALL, "gemma3"),
-    ("phi3", {k: v for k, v in SMALL.items() if k != "head_dim"}, "phi3"),
-    ("olmo2", {k: v for k, v in SMALL.items() if k != "head_dim"}, "olmo2"),
+    ("phi3", NO_HEAD, "phi3"),
+    ("olmo2", NO_HEAD, "olmo2"),
     ("gpt2", dict(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=64), "gpt2"),
     ("bert", dict(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=2,
                   num_attention_heads=2, max_position_embeddings=64), "bert"),
+]
+TIED = SMALL | dict(tie_word_embeddings=True)
+LINEAR = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
+# Folder, model type, settings. Windows are smaller than the prompt.
+RANDOM = [
+    ("rope-linear", "llama", TIED | dict(rope_parameters=LINEAR)),
+    ("rope-llama3", "llama", TIED | dict(rope_parameters=LLAMA3)),
+    ("mistral", "mistral", SMALL | dict(sliding_window=4)),
+    ("qwen2-moe", "qwen2_moe", SMALL | EXPERTS | dict(shared_expert_intermediate_size=40)),
+    ("qwen3", "qwen3", TIED),
+    ("qwen3-moe", "qwen3_moe", SMALL | EXPERTS | dict(norm_topk_prob=True)),
+    ("gemma2", "gemma2", SMALL | dict(sliding_window=4, query_pre_attn_scalar=16)),
+    ("gemma3", "gemma3_text", SMALL | dict(num_hidden_layers=6, sliding_window=4, query_pre_attn_scalar=16)),
+    ("phi3", "phi3", NO_HEAD | dict(sliding_window=None)),
+    ("olmo2", "olmo2", NO_HEAD),
+    ("gpt2", "gpt2", dict(vocab_size=64, n_embd=32, n_layer=2, n_head=2, n_positions=64)),
+    ("opt", "opt", dict(vocab_size=64, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=2,
+                        max_position_embeddings=64, word_embed_proj_dim=32, pad_token_id=0)),
 ]
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8", torch.bool: "BOOL"}
 
@@ -240,9 +259,8 @@ def main():
     tiny("llama-bf16", torch.bfloat16)
     tiny("qwen2-f32", shards="40KB")
     tiny("mixtral-f32", shards="60KB")
-    rope("rope-linear", {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0})
-    rope("rope-llama3", {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0,
-                         "high_freq_factor": 4.0, "original_max_position_embeddings": 64})
+    for name, kind, settings in RANDOM:
+        random(name, AutoConfig.for_model(kind, **settings))
     names()
     rng = np.random.default_rng(1)
     quantized("gptq-32", "gptq", 64, 16, 32, rng)
