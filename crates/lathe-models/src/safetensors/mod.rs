@@ -41,7 +41,9 @@ pub(crate) fn folder(path: &Path) -> Option<PathBuf> {
     let of_folder = name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json");
     match path.is_dir() {
         true => Some(path.to_owned()),
-        false if of_folder => Some(path.parent()?.to_owned()),
+        false if of_folder => {
+            Some(path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned())
+        }
         false => None,
     }
 }
