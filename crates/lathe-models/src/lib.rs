@@ -1,7 +1,8 @@
 //! Model files, tokenizers, chat templates, families as graph builders, and where models come from.
 //!
 //! - [`resolve`], [`pull`], [`list`]: from a name to a file, through the cache in [`cache_dir`], telling a [`Progress`].
-//! - [`ModelFile`]: the file, memory-mapped; metadata by [`get`](ModelFile::get), tensors as [`TensorInfo`] of a [`GgmlType`];
+//! - [`ModelFile`]: a GGUF file, a split set or a safetensors folder, memory-mapped; metadata by [`get`](ModelFile::get) under
+//!   GGUF's keys, tensors as [`TensorInfo`] of a [`GgmlType`] under GGUF's names;
 //!   [`dequantize`] is what each block format means, [`GgufWriter`] writes one.
 //! - [`family`], [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
 //! - [`Tokenizer`] and [`StreamDecoder`]: text to token ids and back, whole or as it comes.

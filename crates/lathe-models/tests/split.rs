@@ -46,6 +46,22 @@ fn any_part_opens_the_set() {
     }
 }
 
+/// tests/scripts/make_split.py
+#[test]
+fn sets_of_the_gguf_package_are_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/split");
+    for number in 1..=3 {
+        let part = folder.join(format!("set-{number:05}-of-00003.gguf"));
+        let file = ModelFile::open(part).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(file.get_u32("llama.block_count").expect("the first part has it"), 7);
+        assert_eq!((file.tensors().len(), file.files()), (5, 3));
+        for n in 0..5u8 {
+            let t = file.tensor(&format!("t{n}")).expect("it is in some part");
+            assert_eq!(*file.data(t), f32::from(n).to_le_bytes().repeat(32));
+        }
+    }
+}
+
 #[test]
 fn sets_that_do_not_fit_are_refused() {
     let fails = |what: &str, change: &dyn Fn(&Path)| {
