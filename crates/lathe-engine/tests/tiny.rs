@@ -34,7 +34,7 @@ fn runner(name: &str, precision: Precision, threads: usize, cache: &Path) -> Run
         pages: 8,
         max_tokens: 32,
         max_sequences: 16,
-        max_rows: 16,
+        max_rows: 32,
         cache: cache.into(),
     };
     Runner::load(&file, &options, &mut |_, _, _| {}).unwrap_or_else(|e| panic!("{name}: {e}"))
@@ -121,7 +121,8 @@ fn exact_logits_are_those_of_transformers() {
 #[test]
 fn fast_logits_stay_near() {
     let cache = tempfile::tempdir().unwrap();
-    for name in NAMES {
+    // It differs from `exact` where weights are codes.
+    for name in NAMES.into_iter().filter(|n| n.contains("-q")) {
         let (prompt, want) = expected(name);
         let mut logits = vec![];
         let mut r = runner(name, Precision::Fast, 1, cache.path());

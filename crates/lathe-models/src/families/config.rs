@@ -16,6 +16,8 @@ pub struct Config {
     pub layers: i64,
     /// Entries of the vocabulary.
     pub vocab: i64,
+    /// Types of tokens that an encoder tells apart.
+    pub types: i64,
     /// Width of the residual stream.
     pub hidden: i64,
     /// Width inside the feed-forward layer that is no expert.
@@ -99,6 +101,7 @@ impl Config {
             context: m.extent("context_length")?,
             layers,
             vocab: vocabulary(file)?,
+            types: Metadata { file, prefix: "tokenizer.ggml" }.optional("token_type_count")?.unwrap_or(2),
             hidden,
             ffn: m.extent("feed_forward_length")?,
             heads,

@@ -69,6 +69,8 @@ pub struct Model {
     pub graph: Graph,
     /// What the file says of the model.
     pub config: Config,
+    /// Whether it is an encoder, which embeds texts and generates none.
+    pub encoder: bool,
     /// Constants that are not in the file.
     pub made: HashMap<Name, Tensor>,
 }

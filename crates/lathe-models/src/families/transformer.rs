@@ -24,7 +24,7 @@ pub(super) fn build(file: &GgufFile, cache: &CacheShape, style: &Style) -> Made<
     let result = if style.encoder { t.mean(x)? } else { t.logits(x)? };
     t.b.graph.outputs = std::iter::once(result).chain(t.states.iter().flat_map(|s| [s.k, s.v])).collect();
     let (graph, made) = t.b.finish()?;
-    Ok(Model { graph, config: c, made })
+    Ok(Model { graph, config: c, encoder: style.encoder, made })
 }
 
 /// What the caller passes each step.
@@ -98,7 +98,7 @@ impl Transformer<'_> {
             x = self.scaled(x, f64::from((c.hidden as f32).sqrt()))?;
         }
         if let Some(text) = &self.inputs.text {
-            let types = self.b.weight("token_types.weight", &[2, c.hidden])?;
+            let types = self.b.weight("token_types.weight", &[c.types, c.hidden])?;
             let y = self.b.op("take", &[types, text.types])?;
             x = self.b.op("add", &[x, y])?;
         }
