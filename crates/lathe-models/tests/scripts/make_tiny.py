@@ -95,7 +95,7 @@ MODELS = [
     ("gpt2-f16", T.F16, T.F16, shape("gpt2", **FEW)),
     ("opt-f16", T.F16, T.F16, shape("opt", **FEW)),
 ]
-ENCODERS = [("bert-f16", T.F16, T.F16, shape("bert", kv_heads=4, eps=1e-12))]
+ENCODERS = [("bert-f16", T.F16, T.F16, shape("bert", kv_heads=4, context=128, eps=1e-12))]
 
 
 def vocabulary(size):
@@ -181,7 +181,8 @@ def write(name, ty, embedding_ty, s):
         target = state[hf_name] if rows is None else state[hf_name][:, rows]
         values = values_of(rng, gguf_name, target.shape) - (1.0 if form is PLUS_ONE else 0.0)
         array = forward(values.astype(np.float32))
-        kind = T.F32 if array.ndim == 1 else embedding_ty if gguf_name == "token_embd.weight" else ty
+        whole = array.ndim == 1 or gguf_name in ("position_embd.weight", "token_types.weight")
+        kind = T.F32 if whole else embedding_ty if gguf_name == "token_embd.weight" else ty
         data, exact = store(np.ascontiguousarray(array), kind)
         w.add_tensor(gguf_name, data, raw_dtype=kind)
         target.copy_(torch.from_numpy(np.ascontiguousarray(back(exact.reshape(array.shape)))))
