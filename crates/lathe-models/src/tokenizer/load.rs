@@ -72,7 +72,7 @@ fn load(file: &GgufFile) -> Result<Tokenizer, TokenizerErrorKind> {
         let pre: &str = file.find("tokenizer.ggml.pre")?.unwrap_or("default");
         let split = Split::by_name(pre).ok_or_else(|| Kind::UnsupportedSplit(pre.to_owned()))?;
         let rules: StrArray<'_> = file.get("tokenizer.ggml.merges")?;
-        let merges = Merges::new(&vocab, rules.iter(), rules.len())?;
+        let merges = Box::new(Merges::new(&vocab, rules.iter(), rules.len())?);
         (Words::Bpe { merges, split }, id("bos")?, id("eos")?)
     };
     let named = |name: &str| vocab.find(name.as_bytes()).filter(|&id| specials.is_control(id));

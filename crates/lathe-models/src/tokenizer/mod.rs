@@ -25,7 +25,7 @@ use wordpiece::WordPiece;
 /// How a text becomes tokens.
 #[derive(Debug)]
 enum Words {
-    Bpe { merges: Merges, split: Split },
+    Bpe { merges: Box<Merges>, split: Split },
     Pieces(WordPiece),
 }
 
