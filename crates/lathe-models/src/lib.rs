@@ -39,7 +39,9 @@ mod source;
 mod tokenizer;
 
 pub use chat::{ChatError, ChatTemplate, Message};
-pub use families::{CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, build, family};
+pub use families::{
+    CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, Pooling, build, family,
+};
 pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufFile, GgufWriter, StrArray, TensorInfo, ValueKind,
     dequantize,

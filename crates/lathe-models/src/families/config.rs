@@ -46,6 +46,17 @@ pub struct Config {
     pub eps: f32,
     /// The mixture of experts, where it is one.
     pub experts: Option<Experts>,
+    /// What an encoder makes of a sequence's tokens.
+    pub pooling: Pooling,
+}
+
+/// One vector of a sequence's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first of them.
+    First,
 }
 
 /// A mixture of experts.
@@ -116,6 +127,7 @@ impl Config {
             global_every: m.optional("attention.sliding_window_pattern")?.or(style.global_every),
             eps: m.positive(epsilon)?.unwrap_or_default(),
             experts: m.experts(style)?,
+            pooling: m.pooling()?,
         })
     }
 
@@ -195,6 +207,18 @@ impl Metadata<'_> {
         match self.file.find::<u32>(&self.key(name))? {
             None | Some(0) => Ok(None),
             Some(_) => self.optional(name),
+        }
+    }
+
+    fn pooling(&self) -> Result<Pooling, FamilyErrorKind> {
+        let name = "pooling_type";
+        match self.file.find::<u32>(&self.key(name))? {
+            None | Some(1) => Ok(Pooling::Mean),
+            Some(2) => Ok(Pooling::First),
+            Some(n) => {
+                self.require(false, name, n, || "1 (mean) or 2 (first token)".to_owned())?;
+                Ok(Pooling::Mean)
+            }
         }
     }
 

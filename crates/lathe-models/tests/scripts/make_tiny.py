@@ -95,7 +95,10 @@ MODELS = [
     ("gpt2-f16", T.F16, T.F16, shape("gpt2", **FEW)),
     ("opt-f16", T.F16, T.F16, shape("opt", **FEW)),
 ]
-ENCODERS = [("bert-f16", T.F16, T.F16, shape("bert", kv_heads=4, context=128, eps=1e-12))]
+ENCODERS = [
+    ("bert-f16", T.F16, T.F16, shape("bert", eps=1e-12, **FEW)),
+    ("bertfirst-f16", T.F16, T.F16, shape("bert", pooling="first", eps=1e-12, **FEW)),
+]
 
 
 def vocabulary(size):
@@ -214,8 +217,9 @@ def make_encoder(name, ty, embedding_ty, s):
     model, path = write(name, ty, embedding_ty, s)
     pieces = BertWordPieceTokenizer({p: i for i, p in enumerate(PIECES)}, lowercase=True)
     tokens = [pieces.encode(text).ids for text in TEXTS]
-    means = [model(torch.tensor([t])).last_hidden_state[0].mean(0) for t in tokens]
-    vectors = [[round(float(x), 7) for x in m / m.norm()] for m in means]
+    states = [model(torch.tensor([t])).last_hidden_state[0] for t in tokens]
+    pooled = [h[0] if s.get("pooling") == "first" else h.mean(0) for h in states]
+    vectors = [[round(float(x), 7) for x in v / v.norm()] for v in pooled]
     print(f"{name}: {path.stat().st_size} bytes, tokens {[len(t) for t in tokens]}")
     return {"name": name, "texts": TEXTS, "tokens": tokens, "vectors": vectors}
 

@@ -279,4 +279,4 @@ def settings(w, s):
         w.add_causal_attention(False)
         from gguf import PoolingType
 
-        w.add_pooling_type(PoolingType.MEAN)
+        w.add_pooling_type(PoolingType.CLS if s.get("pooling") == "first" else PoolingType.MEAN)
