@@ -83,6 +83,16 @@ impl Runner {
         options: &RunnerOptions,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Runner, EngineError> {
+        Runner::load_as(false, file, options, progress)
+    }
+
+    /// The same for an encoder, or for what is none.
+    pub(crate) fn load_as(
+        encoder: bool,
+        file: &ModelFile,
+        options: &RunnerOptions,
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<Runner, EngineError> {
         let start = Instant::now();
         let shape = CacheShape {
             pages: options.pages as i64,
@@ -91,6 +101,9 @@ impl Runner {
             max_sequences: options.max_sequences as i64,
         };
         let mut model = build(file, &shape).map_err(below)?;
+        if model.encoder != encoder {
+            return Err(EngineError::Purpose { encoder: model.encoder });
+        }
         for (name, most) in &mut model.graph.dims {
             if &**name == "R" {
                 *most = options.max_rows.max(options.max_sequences) as i64;
@@ -380,6 +393,11 @@ impl Runner {
         put("positions", &b.position)?;
         put("sequences", &b.sequence)?;
         put("slots", &b.slot)?;
+        if let Some(shares) = self.inputs.get("shares") {
+            shares.write(0, &b.shares()).map_err(below)?;
+            put("last", &b.last())?;
+            put("types", &vec![0; b.tokens.len()])?;
+        }
         // A step that wants no logits computes one row all the same: one class of kernels less.
         put("rows", if b.rows.is_empty() { &[0] } else { &b.rows })?;
         let mut table = vec![0u32; width * b.pages.len()];

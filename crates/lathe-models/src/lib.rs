@@ -42,7 +42,9 @@ mod source;
 mod tokenizer;
 
 pub use chat::{ChatError, ChatTemplate, Message};
-pub use families::{CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, build, family};
+pub use families::{
+    CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, Pooling, build, family,
+};
 pub use file::{FileError, Format, ModelFile, TensorInfo};
 pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufWriter, StrArray, ValueKind, dequantize,

@@ -262,6 +262,38 @@ fn biases_and_frequency_factors_are_used_where_present() -> Result<(), Box<dyn E
 }
 
 #[test]
+fn a_window_is_of_the_layers_that_the_file_says() -> Result<(), Box<dyn Error>> {
+    let windows = |m: &Model| -> Vec<Option<i64>> {
+        m.graph.nodes.iter().filter(|n| &*n.op == "attention").map(|n| n.int("window")).collect()
+    };
+    let small = || Small::new().set("attention.sliding_window", 7);
+    assert_eq!(windows(&build(&small().file(), &CACHE)?), [Some(7)]);
+    assert_eq!(windows(&build(&small().set("attention.sliding_window_pattern", 1).file(), &CACHE)?), [None]);
+    // One that holds the whole cache is none, and so is one of 0.
+    assert_eq!(windows(&build(&small().set("attention.sliding_window", 48).file(), &CACHE)?), [None]);
+    assert_eq!(windows(&build(&small().set("attention.sliding_window", 0).file(), &CACHE)?), [None]);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny");
+    let file = |name| ModelFile::open(folder.join(name));
+    assert_eq!(windows(&build(&file("gemma2-f16.gguf")?, &CACHE)?), [Some(7), None]);
+    let gemma3 = windows(&build(&file("gemma3-q8_0.gguf")?, &CACHE)?);
+    assert_eq!(gemma3, [Some(7), Some(7), Some(7), Some(7), Some(7), None]);
+    Ok(())
+}
+
+#[test]
+fn longer_contexts_have_factors_of_their_own() -> Result<(), Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny");
+    let file = ModelFile::open(folder.join("phi3long-f16.gguf"))?;
+    let frequencies = |context| -> Result<Vec<f32>, Box<dyn Error>> {
+        Ok(build(&file, &CacheShape { context, ..CACHE })?.made["rope.inv_freq"].to_f32())
+    };
+    let (short, long) = (frequencies(16)?, frequencies(17)?);
+    let by: Vec<f32> = short.iter().zip(&long).map(|(s, l)| s / l).collect();
+    assert!(by.iter().zip([1.0, 1.5, 2.5, 4.0]).all(|(a, b)| (a - b).abs() < 1e-6), "{by:?}");
+    Ok(())
+}
+
+#[test]
 fn files_that_do_not_fit_are_refused_by_name() {
     let small = Small::new;
     let cases = [
@@ -307,6 +339,23 @@ fn files_that_do_not_fit_are_refused_by_name() {
         ),
         (small().set("block_count", 2), "error[family-tensor]: tensor 'blk.1.attn_norm.weight' is missing"),
         (small().set("rope.freq_base", 1), "error[gguf-value]: metadata key 'llama.rope.freq_base'"),
+        (
+            small().set("attention.sliding_window", u32::MAX),
+            "error[family-value]: metadata key 'llama.attention.sliding_window' is 4294967295",
+        ),
+        (small().set("rope.scaling.type", 1), "error[gguf-value]: metadata key 'llama.rope.scaling.type'"),
+        (
+            small().with("rope_freqs.weight", &[3]),
+            "error[family-shape]: tensor 'rope_freqs.weight' has shape [3]",
+        ),
+        (
+            small().with("blk.0.attn_k.bias", &[8]),
+            "error[family-shape]: tensor 'blk.0.attn_k.bias' has shape [8]",
+        ),
+        (
+            Small { architecture: "qwen3", ..small() },
+            "error[gguf-key]: metadata key 'qwen3.embedding_length' is missing",
+        ),
         (
             small().set("expert_count", 4),
             "error[gguf-key]: metadata key 'llama.expert_used_count' is missing",

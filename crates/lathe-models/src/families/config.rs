@@ -16,6 +16,8 @@ pub struct Config {
     pub layers: i64,
     /// Entries of the vocabulary.
     pub vocab: i64,
+    /// Types of tokens that an encoder tells apart.
+    pub types: i64,
     /// Width of the residual stream.
     pub hidden: i64,
     /// Width inside the feed-forward layer that is no expert.
@@ -44,6 +46,17 @@ pub struct Config {
     pub eps: f32,
     /// The mixture of experts, where it is one.
     pub experts: Option<Experts>,
+    /// What an encoder makes of a sequence's tokens.
+    pub pooling: Pooling,
+}
+
+/// One vector of a sequence's tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first of them.
+    First,
 }
 
 /// A mixture of experts.
@@ -99,6 +112,7 @@ impl Config {
             context: m.extent("context_length")?,
             layers,
             vocab: vocabulary(file)?,
+            types: Metadata { file, prefix: "tokenizer.ggml" }.optional("token_type_count")?.unwrap_or(2),
             hidden,
             ffn: m.extent("feed_forward_length")?,
             heads,
@@ -113,6 +127,7 @@ impl Config {
             global_every: m.optional("attention.sliding_window_pattern")?.or(style.global_every),
             eps: m.positive(epsilon)?.unwrap_or_default(),
             experts: m.experts(style)?,
+            pooling: m.pooling()?,
         })
     }
 
@@ -192,6 +207,18 @@ impl Metadata<'_> {
         match self.file.find::<u32>(&self.key(name))? {
             None | Some(0) => Ok(None),
             Some(_) => self.optional(name),
+        }
+    }
+
+    fn pooling(&self) -> Result<Pooling, FamilyErrorKind> {
+        let name = "pooling_type";
+        match self.file.find::<u32>(&self.key(name))? {
+            None | Some(1) => Ok(Pooling::Mean),
+            Some(2) => Ok(Pooling::First),
+            Some(n) => {
+                self.require(false, name, n, || "1 (mean) or 2 (first token)".to_owned())?;
+                Ok(Pooling::Mean)
+            }
         }
     }
 

@@ -26,7 +26,7 @@ mod qwen2moe;
 mod qwen3;
 mod qwen3moe;
 
-pub use config::{Config, Experts};
+pub use config::{Config, Experts, Pooling};
 pub use error::{FamilyError, FamilyErrorKind};
 
 use std::collections::HashMap;
@@ -62,13 +62,15 @@ pub struct CacheShape {
 ///
 /// An encoder takes whole sequences, and `last` (the position of the last token of the sequence), `types` (0 or 1) and `shares`
 /// (1 / tokens of the sequence, f32) for each token as well; `rows` are the first tokens of the sequences, and the result is
-/// [R, hidden], the mean of each sequence's tokens. Its state is scratch: nothing of it is read by another step.
+/// [R, hidden], the mean of each sequence's tokens or the first one, as the file says. Its state is scratch: nothing of it is read by another step.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The step; its constants have the names of the file's tensors, or of `made`.
     pub graph: Graph,
     /// What the file says of the model.
     pub config: Config,
+    /// Whether it is an encoder, which embeds texts and generates none.
+    pub encoder: bool,
     /// Constants that are not in the file.
     pub made: HashMap<Name, Tensor>,
 }

@@ -32,13 +32,8 @@ impl Rotations {
         let trained = m.optional("rope.scaling.original_context_length")?.unwrap_or(c.context);
         let by = if cache.context > trained { FACTORS[2] } else { FACTORS[1] };
         for name in [FACTORS[0], by] {
-            for (f, by) in r
-                .frequencies
-                .iter_mut()
-                .zip(positive_numbers(m.file, name, c.rope_dim / 2)?.into_iter().flatten())
-            {
-                *f /= by;
-            }
+            let factors = positive_numbers(m.file, name, c.rope_dim / 2)?.into_iter().flatten();
+            r.frequencies.iter_mut().zip(factors).for_each(|(f, by)| *f /= by);
         }
         let factor = m.positive("rope.scaling.factor")?.unwrap_or(1.0);
         let kind = m.file.find(&m.key("rope.scaling.type"))?.unwrap_or("none");

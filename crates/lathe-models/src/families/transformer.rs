@@ -4,7 +4,7 @@
 use lathe_ir::graph::{Attr, Graph, Type, ValueId};
 use lathe_ir::{DType, Int};
 
-use super::config::{Config, Metadata};
+use super::config::{Config, Metadata, Pooling};
 use super::nodes::{Builder, Made};
 use super::rope::Rotations;
 use super::style::{HeadNorm, Norm, Pairs, Positions, Style};
@@ -21,10 +21,10 @@ pub(super) fn build(file: &ModelFile, cache: &CacheShape, style: &Style) -> Made
     let x = t.embed()?;
     let turns = t.turns(file)?;
     let x = (0..c.layers).try_fold(x, |x, layer| t.layer(x, &turns, layer))?;
-    let result = if style.encoder { t.mean(x)? } else { t.logits(x)? };
+    let result = if style.encoder { t.pooled(x)? } else { t.logits(x)? };
     t.b.graph.outputs = std::iter::once(result).chain(t.states.iter().flat_map(|s| [s.k, s.v])).collect();
     let (graph, made) = t.b.finish()?;
-    Ok(Model { graph, config: c, made })
+    Ok(Model { graph, config: c, encoder: style.encoder, made })
 }
 
 /// What the caller passes each step.
@@ -98,7 +98,7 @@ impl Transformer<'_> {
             x = self.scaled(x, f64::from((c.hidden as f32).sqrt()))?;
         }
         if let Some(text) = &self.inputs.text {
-            let types = self.b.weight("token_types.weight", &[2, c.hidden])?;
+            let types = self.b.weight("token_types.weight", &[c.types, c.hidden])?;
             let y = self.b.op("take", &[types, text.types])?;
             x = self.b.op("add", &[x, y])?;
         }
@@ -258,11 +258,14 @@ impl Transformer<'_> {
         self.scaled(y, cap.into())
     }
 
-    /// The mean of each sequence's tokens; `rows` are the first tokens, and `shares` 1 / length.
-    fn mean(&mut self, x: ValueId) -> Made {
-        let Some(Text { shares, .. }) = self.inputs.text else { return Ok(x) };
+    /// One vector of each sequence; `rows` are the first tokens, and `shares` 1 / length.
+    fn pooled(&mut self, x: ValueId) -> Made {
         let first = self.b.op("take", &[x, self.inputs.rows])?;
-        let shares = self.b.op("spread_last", &[shares, x])?;
+        let Some(Text { shares, .. }) = self.inputs.text.as_ref().filter(|_| self.c.pooling == Pooling::Mean)
+        else {
+            return Ok(first);
+        };
+        let shares = self.b.op("spread_last", &[*shares, x])?;
         let weighed = self.b.op("mul", &[x, shares])?;
         self.b.op("scatter_add", &[weighed, self.inputs.sequences, first])
     }

@@ -24,8 +24,10 @@ pub enum TokenizerErrorKind {
     /// Metadata is missing or of the wrong type.
     #[error("{}", .0.kind)]
     Gguf(#[source] GgufError),
-    /// Not a byte-level BPE.
-    #[error("the tokenizer model '{0}' is not supported yet ('gpt2', byte-level BPE, is)")]
+    /// Neither a byte-level BPE nor WordPiece.
+    #[error(
+        "the tokenizer model '{0}' is not supported yet ('gpt2', byte-level BPE, and 'bert', WordPiece, are)"
+    )]
     UnsupportedModel(String),
     /// A pre-tokenizer this reader does not know.
     #[error("the pre-tokenizer '{0}' is not supported yet")]
@@ -52,7 +54,9 @@ impl Diagnose for TokenizerError {
         use TokenizerErrorKind as K;
         let (code, fix) = match &self.kind {
             K::Gguf(e) => return e.diagnostic(),
-            K::UnsupportedModel(_) => ("tokenizer-model", "use a model with a byte-level BPE tokenizer"),
+            K::UnsupportedModel(_) => {
+                ("tokenizer-model", "use a model with a byte-level BPE or WordPiece tokenizer")
+            }
             K::UnsupportedSplit(_) => {
                 ("tokenizer-split", "use a model of the SmolLM, GPT-2, Llama 3 or Qwen 2 kind")
             }

@@ -4,6 +4,7 @@
     NAME.logits.bin    f32, little-endian: the logits at each position of the prompt, positions by vocabulary
     expected.json      a list of {name, prompt, vocab, greedy, gaps}: greedy continues the prompt, gaps are the
                        differences of the two best logits on the way
+    encoders.json      a list of {name, texts, tokens, vectors}: of encoders, texts with their tokens and embeddings
 
 Weights are larger than a usual initialisation, so that attention, routing and rotation each matter to the logits.
 With `--only NAME`, that model alone is made, and its entry of `expected.json`. With `--llama-cpp`, llama.cpp's logits are compared too, which checks the file's conventions.
@@ -67,7 +68,7 @@ MODELS = [
     ),
     ("mistral-f16", T.F16, T.F16, shape(tied=False, window=7)),
     ("qwen3-f16", T.F16, T.F16, shape("qwen3", head_dim=16, theta=1000000.0, eps=1e-6)),
-    ("qwen2moe-f16", T.F16, T.F16, shape("qwen2moe", ffn=16, experts=4, used=2, shared=24)),
+    ("qwen2moe-f16", T.F16, T.F16, shape("qwen2moe", tied=False, ffn=16, experts=4, used=2, shared=16)),
     ("qwen3moe-f16", T.F16, T.F16, shape("qwen3moe", ffn=16, experts=4, used=2, head_dim=16)),
     ("gemma2-f16", T.F16, T.F16, shape("gemma2", head_dim=16, window=7, score_cap=3.0, logit_cap=4.0, eps=1e-6)),
     (
@@ -94,6 +95,10 @@ MODELS = [
     ("gpt2-f16", T.F16, T.F16, shape("gpt2", **FEW)),
     ("opt-f16", T.F16, T.F16, shape("opt", **FEW)),
 ]
+ENCODERS = [
+    ("bert-f16", T.F16, T.F16, shape("bert", eps=1e-12, **FEW)),
+    ("bertfirst-f16", T.F16, T.F16, shape("bert", pooling="first", eps=1e-12, **FEW)),
+]
 
 
 def vocabulary(size):
@@ -119,22 +124,31 @@ def store(values, ty):
     return data, dequantize(data, ty).astype(np.float32)
 
 
-def values_of(rng, name, shape):
-    """Random weights; larger than a usual initialisation."""
-    if len(shape) == 1:
-        return rng.uniform(0.5, 1.5, shape) - (1.0 if name.endswith(".bias") else 0.0)
-    return rng.standard_normal(shape) * (1.5 / np.sqrt(shape[-1]))
+# Special tokens, letters that begin a word, letters inside one, and longer pieces.
+LETTERS = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + LETTERS + ["##" + c for c in LETTERS]
+PIECES += ["the", "band", "##ing", ".", "!", "##er", "an"]
+TEXTS = ["The band.", "An éclair!", "a sinking ship in the other harbour, unbanded"]
 
 
-def make(name, ty, embedding_ty, s):
-    rng = np.random.default_rng(s["seed"] or zlib.crc32(name.encode()))
+def phantom(piece):
+    """As files have it: a mark in front of what begins a word, none inside."""
+    special = piece.startswith("[") and piece.endswith("]")
+    return piece if special else piece[2:] if piece.startswith("##") else "\u2581" + piece
+
+
+def tokenizer(w, s):
+    """Writes the tokenizer's part of the metadata."""
+    if s["family"] == "bert":
+        w.add_tokenizer_model("bert")
+        w.add_tokenizer_pre("default")
+        w.add_token_list([phantom(p) for p in PIECES])
+        w.add_token_types([3] * 5 + [1] * (len(PIECES) - 5))
+        w.add_unk_token_id(1)
+        w.add_bos_token_id(2)
+        w.add_sep_token_id(3)
+        return
     tokens, merges = vocabulary(s["vocab"])
-    model = build(s).eval()
-    state = model.state_dict()
-    path = OUT / f"{name}.gguf"
-    w = GGUFWriter(path, s["family"])
-    w.add_name(name)
-    settings(w, s)
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("gpt-2")
     w.add_token_list(tokens)
@@ -144,13 +158,34 @@ def make(name, ty, embedding_ty, s):
     w.add_eos_token_id(2)
     w.add_add_bos_token(False)
     w.add_chat_template(CHAT)
+
+
+def values_of(rng, name, shape):
+    """Random weights; larger than a usual initialisation."""
+    if len(shape) == 1:
+        return rng.uniform(0.5, 1.5, shape) - (1.0 if name.endswith(".bias") else 0.0)
+    return rng.standard_normal(shape) * (1.5 / np.sqrt(shape[-1]))
+
+
+def write(name, ty, embedding_ty, s):
+    """Writes the model's file; the `transformers` model with the exact values of it."""
+    rng = np.random.default_rng(s["seed"] or zlib.crc32(name.encode()))
+    model = build(s).eval()
+    state = model.state_dict()
+    path = OUT / f"{name}.gguf"
+    w = GGUFWriter(path, s["family"])
+    # llama.cpp expects certain tokens of what is called Phi-3.
+    w.add_name(name.replace("phi3", "phi"))
+    settings(w, s)
+    tokenizer(w, s)
     for gguf_name, hf_name, form in slots(s):
         rows = form if isinstance(form, slice) else None
         forward, back = SAME if rows else form
         target = state[hf_name] if rows is None else state[hf_name][:, rows]
         values = values_of(rng, gguf_name, target.shape) - (1.0 if form is PLUS_ONE else 0.0)
         array = forward(values.astype(np.float32))
-        kind = T.F32 if array.ndim == 1 else embedding_ty if gguf_name == "token_embd.weight" else ty
+        whole = array.ndim == 1 or gguf_name in ("position_embd.weight", "token_types.weight")
+        kind = T.F32 if whole else embedding_ty if gguf_name == "token_embd.weight" else ty
         data, exact = store(np.ascontiguousarray(array), kind)
         w.add_tensor(gguf_name, data, raw_dtype=kind)
         target.copy_(torch.from_numpy(np.ascontiguousarray(back(exact.reshape(array.shape)))))
@@ -158,7 +193,11 @@ def make(name, ty, embedding_ty, s):
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+    return model, path
 
+
+def make(name, ty, embedding_ty, s):
+    model, path = write(name, ty, embedding_ty, s)
     prompt = s["prompt"]
     logits = model(torch.tensor([prompt])).logits[0].numpy()
     (OUT / f"{name}.logits.bin").write_bytes(logits.astype("<f4").tobytes())
@@ -172,10 +211,27 @@ def make(name, ty, embedding_ty, s):
     return {"name": name, "prompt": prompt, "vocab": s["vocab"], "greedy": greedy, "gaps": gaps}, logits
 
 
+def make_encoder(name, ty, embedding_ty, s):
+    from tokenizers import BertWordPieceTokenizer
+
+    model, path = write(name, ty, embedding_ty, s)
+    pieces = BertWordPieceTokenizer({p: i for i, p in enumerate(PIECES)}, lowercase=True)
+    tokens = [pieces.encode(text).ids for text in TEXTS]
+    states = [model(torch.tensor([t])).last_hidden_state[0] for t in tokens]
+    pooled = [h[0] if s.get("pooling") == "first" else h.mean(0) for h in states]
+    vectors = [[round(float(x), 7) for x in v / v.norm()] for v in pooled]
+    print(f"{name}: {path.stat().st_size} bytes, tokens {[len(t) for t in tokens]}")
+    return {"name": name, "texts": TEXTS, "tokens": tokens, "vectors": vectors}
+
+
 def llama_cpp_logits(name, prompt):
     import llama_cpp
 
-    model = llama_cpp.Llama(str(OUT / f"{name}.gguf"), n_ctx=64, logits_all=True, type_k=0, type_v=0, verbose=False)
+    try:
+        path = str(OUT / f"{name}.gguf")
+        model = llama_cpp.Llama(path, n_ctx=64, logits_all=True, type_k=0, type_v=0, verbose=False)
+    except ValueError as refused:
+        return str(refused)
     model.eval(prompt)
     return np.array(model.scores[: len(prompt)])
 
@@ -200,7 +256,13 @@ def main():
         expected.append(entry)
         if args.llama_cpp:
             other = llama_cpp_logits(name, s["prompt"])
+            if isinstance(other, str):
+                print(f"    llama.cpp: {other}")
+                continue
             print(f"    llama.cpp differs by {np.abs(other - logits).max() / np.abs(logits).max():.2e} of the largest")
+    if not args.only:
+        encoders = [make_encoder(*e) for e in ENCODERS]
+        (OUT / "encoders.json").write_text(json.dumps(encoders, indent=1) + "\n")
     (OUT / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

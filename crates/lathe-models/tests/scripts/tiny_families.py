@@ -275,7 +275,8 @@ def settings(w, s):
         for kind in ("long", "short"):
             w.add_tensor(f"rope_factors_{kind}.weight", np.array(scaling[f"{kind}_factor"], dtype=np.float32))
     if family == "bert":
+        w.add_token_type_count(2)
         w.add_causal_attention(False)
         from gguf import PoolingType
 
-        w.add_pooling_type(PoolingType.MEAN)
+        w.add_pooling_type(PoolingType.CLS if s.get("pooling") == "first" else PoolingType.MEAN)

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod embed;
 mod inspect;
 mod machine;
 mod models;
@@ -24,6 +25,8 @@ pub enum Verb {
     Run(run::Run),
     /// Talk with a model
     Chat(chat::Chat),
+    /// Turn texts into vectors
+    Embed(embed::Embed),
     /// Measure how well a model foresees a text
     Score(score::Score),
     /// Fetch a model into the cache
@@ -46,6 +49,7 @@ impl Verb {
         let done = match self {
             Verb::Run(verb) => return verb.run(start),
             Verb::Chat(verb) => verb.run(),
+            Verb::Embed(verb) => verb.run(),
             Verb::Score(verb) => verb.run(),
             Verb::Pull(verb) => verb.run(),
             Verb::Models(verb) => verb.run(),
