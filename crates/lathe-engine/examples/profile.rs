@@ -1,14 +1,14 @@
 //! Seconds of each kernel in a prefill and a decode step: `profile MODEL [prompt tokens] [threads] [fast|exact] [batch]`.
 
 use lathe_engine::{Batch, Forward, PAGE, Precision, Runner, RunnerOptions};
-use lathe_models::GgufFile;
+use lathe_models::ModelFile;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
     let number = |i: usize, d: usize| args.get(i).and_then(|a| a.parse().ok()).unwrap_or(d);
     let (prompt, threads, batch) = (number(2, 512), number(3, 2), number(5, 1));
     let exact = args.get(4).is_some_and(|a| a == "exact");
-    let file = GgufFile::open(args.get(1).ok_or("which model?")?)?;
+    let file = ModelFile::open(args.get(1).ok_or("which model?")?)?;
     let options = RunnerOptions {
         precision: if exact { Precision::Exact } else { Precision::Fast },
         threads,

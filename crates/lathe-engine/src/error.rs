@@ -65,6 +65,12 @@ pub enum EngineError {
         /// The text's tokens.
         tokens: usize,
     },
+    /// A model used for what it cannot do.
+    #[error("{}", if *encoder { "the model embeds texts and generates none" } else { "the model generates texts and embeds none" })]
+    Purpose {
+        /// Whether the model is an encoder.
+        encoder: bool,
+    },
     /// Work was given up because the user asked for it.
     #[error("interrupted")]
     Interrupted,
@@ -119,6 +125,10 @@ impl Diagnose for EngineError {
                 "the model file may be damaged; fetch it again, or try --precision exact",
             ),
             E::TooShortToScore { .. } => ("score-too-short", Fault::User, "give a longer text"),
+            E::Purpose { encoder: true } => ("model-purpose", Fault::User, "use lathe embed"),
+            E::Purpose { encoder: false } => {
+                ("model-purpose", Fault::User, "use an encoder, of the family 'bert'")
+            }
             E::Interrupted => ("interrupted", Fault::User, "run the command again"),
             E::WrongLogits { .. } => return Diagnostic::new("logits-count", Fault::Bug, self.to_string()),
             E::Below(diagnostic) => return (**diagnostic).clone(),

@@ -51,6 +51,22 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// For each token, the position of the last token of its sequence in the batch.
+    pub(crate) fn last(&self) -> Vec<u32> {
+        let mut last = vec![0; self.pages.len()];
+        for (s, p) in self.sequence.iter().zip(&self.position) {
+            last[*s as usize] = *p;
+        }
+        self.sequence.iter().map(|s| last[*s as usize]).collect()
+    }
+
+    /// For each token, 1 / how many tokens its sequence has in the batch.
+    pub(crate) fn shares(&self) -> Vec<f32> {
+        let mut tokens = vec![0.0f32; self.pages.len()];
+        self.sequence.iter().for_each(|s| tokens[*s as usize] += 1.0);
+        self.sequence.iter().map(|s| 1.0 / tokens[*s as usize]).collect()
+    }
+
     /// Adds the next tokens of a sequence, the first of them at `start`; `pages` holds all its positions to the end of
     /// these. Says where in the batch the first token is.
     pub(crate) fn push(&mut self, tokens: &[u32], start: usize, pages: &[u32]) -> u32 {

@@ -3,6 +3,7 @@
 //! - [`Runner`] compiles and loads a model; whatever runs one is a [`Forward`], which computes a [`Batch`] a step.
 //! - [`Engine`] runs [`Request`]s over it: [`step`](Engine::step) by step for many at once, or one with
 //!   [`generate`](Engine::generate); [`score`](Engine::score) says how well a model foresees a text.
+//! - [`Encoder`] embeds texts: one vector each, from a model that generates none.
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
 //!   cache, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
 //! - [`EngineError`].
@@ -46,6 +47,7 @@
 //! # Ok::<(), EngineError>(())
 //! ```
 
+mod encoder;
 mod engine;
 mod error;
 mod forward;
@@ -60,6 +62,7 @@ mod score;
 mod sizes;
 mod stop;
 
+pub use encoder::Encoder;
 pub use engine::{Engine, Event, FinishReason, Request, SCORE_TOKENS};
 pub use error::EngineError;
 pub use forward::{Batch, Forward, PAGE};

@@ -10,11 +10,10 @@ use lathe_ir::graph::{Source, Type};
 use lathe_ir::step::{Program, Step};
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
-use lathe_models::GgufFile;
-use lathe_models::{CacheShape, build};
+use lathe_models::{CacheShape, ModelFile, TensorInfo, build};
 use lathe_rewrite::storage_bytes;
 use lathe_runtime::{Arena, Pool, View, detect_target};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -80,7 +79,17 @@ fn below<E: lathe_diagnostic::Diagnose>(e: E) -> EngineError {
 impl Runner {
     /// Compiles and loads the model of a file; `progress` is told the stage, what is done of it, and all of it.
     pub fn load(
-        file: &GgufFile,
+        file: &ModelFile,
+        options: &RunnerOptions,
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<Runner, EngineError> {
+        Runner::load_as(false, file, options, progress)
+    }
+
+    /// The same for an encoder, or for what is none.
+    pub(crate) fn load_as(
+        encoder: bool,
+        file: &ModelFile,
         options: &RunnerOptions,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Runner, EngineError> {
@@ -92,6 +101,9 @@ impl Runner {
             max_sequences: options.max_sequences as i64,
         };
         let mut model = build(file, &shape).map_err(below)?;
+        if model.encoder != encoder {
+            return Err(EngineError::Purpose { encoder: model.encoder });
+        }
         for (name, most) in &mut model.graph.dims {
             if &**name == "R" {
                 *most = options.max_rows.max(options.max_sequences) as i64;
@@ -117,29 +129,27 @@ impl Runner {
         let alloc =
             |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
 
-        // Constants: straight from the file, or made by the family.
+        // Constants: made by the family, straight from the file's mapping, or made from what the file holds.
         let mut given: HashMap<Name, View> = HashMap::new();
         let mut in_file = HashMap::new();
         for v in &g.values {
             let Source::Const(name) = &v.source else { continue };
-            let view = if let Some(t) = model.made.get(name) {
+            if let Some(t) = model.made.get(name) {
                 let view = alloc(t.bytes.len())?;
                 view.write(0, &t.bytes).map_err(below)?;
-                view
+                given.insert(v.name.clone(), view);
             } else {
-                let info = file.tensor(name).expect("the family found it");
-                in_file.insert(v.name.clone(), info.clone());
-                match file.mapping(info) {
-                    Some((map, range)) => View::mapped(map).part(range.start, range.len()).map_err(below)?,
-                    None => {
-                        let view = alloc(info.byte_len())?;
-                        view.write(0, file.data(info)).map_err(below)?;
-                        view
-                    }
-                }
-            };
-            given.insert(v.name.clone(), view);
+                in_file.insert(v.name.clone(), file.tensor(name).expect("the family found it"));
+            }
         }
+        let view_of = |info: &TensorInfo| match file.mapping(info) {
+            Some((map, range)) => View::mapped(map).part(range.start, range.len()).map_err(below),
+            None => {
+                let view = alloc(info.byte_len())?;
+                view.write(0, &file.data(info)).map_err(below)?;
+                Ok(view)
+            }
+        };
 
         // Weights are packed one after the other; the pages of each source go back at once.
         let class = &compiled.classes[0];
@@ -166,6 +176,8 @@ impl Runner {
                 if *w {
                     given.insert(b.name.clone(), packed.part(at, size(b)).map_err(below)?);
                     at += size(b).next_multiple_of(64);
+                } else if let Some(info) = in_file.get(&b.name) {
+                    given.insert(b.name.clone(), view_of(info)?);
                 }
             }
             let one = Program { steps: vec![(*step).clone()], buffers: load.buffers.clone(), ..load.clone() };
@@ -180,6 +192,17 @@ impl Runner {
                 if let Some(info) = in_file.get(&load.buffers[a.buffer as usize].name).filter(|_| !w) {
                     file.drop_pages(info);
                     given.remove(&load.buffers[a.buffer as usize].name);
+                }
+            }
+        }
+        // What no step packs is used as it is.
+        let used = compiled.classes.iter().flat_map(|c| &c.plan.run.buffers).map(|b| &b.name);
+        let kept: HashSet<&Name> = used.filter(|n| !given.contains_key(*n)).collect();
+        for name in kept {
+            if let Some(info) = in_file.get(name) {
+                given.insert(name.clone(), view_of(info)?);
+                if !info.is_stored() {
+                    file.drop_pages(info);
                 }
             }
         }
@@ -262,7 +285,7 @@ impl Runner {
         let g = &self.compiled.graph;
         let mut c = Costs::default();
         let bytes = |t: &Type| t.bits().as_const().unwrap_or(0) as u64 / 8;
-        let mut read = std::collections::HashSet::new();
+        let mut read = HashSet::new();
         for n in &g.nodes {
             let ty = |i: usize| g.ty(n.inputs[i]);
             match &*n.op {
@@ -370,6 +393,11 @@ impl Runner {
         put("positions", &b.position)?;
         put("sequences", &b.sequence)?;
         put("slots", &b.slot)?;
+        if let Some(shares) = self.inputs.get("shares") {
+            shares.write(0, &b.shares()).map_err(below)?;
+            put("last", &b.last())?;
+            put("types", &vec![0; b.tokens.len()])?;
+        }
         // A step that wants no logits computes one row all the same: one class of kernels less.
         put("rows", if b.rows.is_empty() { &[0] } else { &b.rows })?;
         let mut table = vec![0u32; width * b.pages.len()];

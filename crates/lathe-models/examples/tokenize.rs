@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use lathe_models::{GgufFile, Tokenizer};
+use lathe_models::{ModelFile, Tokenizer};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut args = std::env::args().skip(1);
@@ -11,9 +11,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("give a model file and a text".into());
     };
     let start = Instant::now();
-    let file = GgufFile::open(path)?;
+    let file = ModelFile::open(path)?;
     let opened = start.elapsed();
-    let tokenizer = Tokenizer::from_gguf(&file)?;
+    let tokenizer = Tokenizer::from_file(&file)?;
     let made = start.elapsed() - opened;
     let ids = tokenizer.encode(&text, true);
     let encoded = start.elapsed() - opened - made;

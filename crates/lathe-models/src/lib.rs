@@ -1,7 +1,8 @@
 //! Model files, tokenizers, chat templates, families as graph builders, and where models come from.
 //!
 //! - [`resolve`], [`pull`], [`list`]: from a name to a file, through the cache in [`cache_dir`], telling a [`Progress`].
-//! - [`GgufFile`]: the file, memory-mapped; metadata by [`get`](GgufFile::get), tensors as [`TensorInfo`] of a [`GgmlType`];
+//! - [`ModelFile`]: a GGUF file, a split set or a safetensors folder, memory-mapped; metadata by [`get`](ModelFile::get) under
+//!   GGUF's keys, tensors as [`TensorInfo`] of a [`GgmlType`] under GGUF's names;
 //!   [`dequantize`] is what each block format means, [`GgufWriter`] writes one.
 //! - [`family`], [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
 //! - [`Tokenizer`] and [`StreamDecoder`]: text to token ids and back, whole or as it comes.
@@ -11,9 +12,9 @@
 //! [`Diagnostic`](lathe_diagnostic::Diagnostic).
 //!
 //! ```
-//! use lathe_models::{CacheShape, ChatTemplate, GgufFile, Message, StreamDecoder, Tokenizer, build};
+//! use lathe_models::{CacheShape, ChatTemplate, Message, ModelFile, StreamDecoder, Tokenizer, build};
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/llama-q4_1.gguf");
-//! let file = GgufFile::open(path)?;
+//! let file = ModelFile::open(path)?;
 //! let embedding = file.tensor("token_embd.weight").ok_or("no embedding")?;
 //! assert_eq!((embedding.shape(), embedding.ty().name()), (vec![128, 64], "Q8_0"));
 //! assert_eq!(file.data(embedding).len(), 128 * 64 / 32 * 34);
@@ -21,8 +22,8 @@
 //! let model = build(&file, &CacheShape { pages: 4, context: 64, max_tokens: 16, max_sequences: 1 })?;
 //! assert_eq!(model.graph.ty(model.graph.outputs[0]).to_string(), "f32[R, 128]");
 //!
-//! let tokenizer = Tokenizer::from_gguf(&file)?;
-//! let prompt = ChatTemplate::from_gguf(&file)?.render(&[Message::new("user", "the band")], true, "", "")?;
+//! let tokenizer = Tokenizer::from_file(&file)?;
+//! let prompt = ChatTemplate::from_file(&file)?.render(&[Message::new("user", "the band")], true, "", "")?;
 //! let ids = tokenizer.encode(&prompt, true);
 //! assert_eq!(tokenizer.decode(&ids), "<|im_start|>user\nthe band<|im_end|>\n<|im_start|>assistant\n");
 //!
@@ -34,16 +35,21 @@
 
 mod chat;
 mod families;
+mod file;
 mod gguf;
+mod safetensors;
 mod source;
 mod tokenizer;
 
 pub use chat::{ChatError, ChatTemplate, Message};
-pub use families::{CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, build, family};
-pub use gguf::{
-    FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufFile, GgufWriter, StrArray, TensorInfo, ValueKind,
-    dequantize,
+pub use families::{
+    CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, Pooling, build, family,
 };
+pub use file::{FileError, Format, ModelFile, TensorInfo};
+pub use gguf::{
+    FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufWriter, StrArray, ValueKind, dequantize,
+};
+pub use safetensors::{SafetensorsError, SafetensorsErrorKind};
 pub use source::{
     ModelEntry, Progress, Silent, SourceError, TerminalProgress, cache_dir, list, pull, resolve,
 };

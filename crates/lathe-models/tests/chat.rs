@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use lathe_diagnostic::Diagnose;
-use lathe_models::{ChatError, ChatTemplate, GgufFile, GgufWriter, Message};
+use lathe_models::{ChatError, ChatTemplate, GgufWriter, Message, ModelFile};
 
 #[derive(serde::Deserialize)]
 struct Expectations {
@@ -34,8 +34,8 @@ fn renders_as_transformers_does() {
     for case in cases {
         let mut w = GgufWriter::new();
         w.str("tokenizer.chat_template", &templates[&case.template]);
-        let file = GgufFile::from_bytes(w.to_bytes().expect("writable")).expect("readable");
-        let template = ChatTemplate::from_gguf(&file).expect("the template is read");
+        let file = ModelFile::from_bytes(w.to_bytes().expect("writable")).expect("readable");
+        let template = ChatTemplate::from_file(&file).expect("the template is read");
         let what = (&case.template, &case.messages);
         match (template.render(&case.messages, case.add, "<s>", "</s>"), case.expected) {
             (Ok(text), Outcome::Text(expected)) => assert_eq!(text, expected, "{what:?}"),
@@ -49,8 +49,8 @@ fn renders_as_transformers_does() {
 
 #[test]
 fn each_fault_has_its_own_line() {
-    let file = GgufFile::from_bytes(GgufWriter::new().to_bytes().expect("writable")).expect("readable");
-    let missing = ChatTemplate::from_gguf(&file).expect_err("there is none").diagnostic().to_string();
+    let file = ModelFile::from_bytes(GgufWriter::new().to_bytes().expect("writable")).expect("readable");
+    let missing = ChatTemplate::from_file(&file).expect_err("there is none").diagnostic().to_string();
     assert!(missing.starts_with("error[chat-no-template]: the model has no chat template"), "{missing}");
 
     let syntax = ChatTemplate::new("{% for %}").expect_err("no Jinja").diagnostic().to_string();

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use lathe_diagnostic::{Diagnose, Fault};
 use lathe_ir::graph::{Source, check, interpret, parse};
 use lathe_ir::{DType, Name, Tensor};
-use lathe_models::{CacheShape, GgmlType, GgufFile, GgufWriter, Model, build};
+use lathe_models::{CacheShape, GgmlType, GgufWriter, Model, ModelFile, build};
 
-const CACHE: CacheShape = CacheShape { pages: 8, context: 48, max_tokens: 64, max_sequences: 64 };
+const CACHE: CacheShape = CacheShape { pages: 8, context: 48, max_tokens: 96, max_sequences: 96 };
 
 #[derive(serde::Deserialize)]
 struct Expected {
@@ -26,6 +26,8 @@ struct Tiny {
     model: Model,
     /// The prompt, then its greedy continuation.
     tokens: Vec<i32>,
+    /// Tokens of the prompt.
+    prompt: usize,
     gaps: Vec<f32>,
     logits: Vec<f32>,
     values: HashMap<Name, Tensor>,
@@ -43,7 +45,7 @@ impl Tiny {
     }
 
     fn load(folder: &Path, e: &Expected) -> Result<Tiny, Box<dyn Error>> {
-        let file = GgufFile::open(folder.join(format!("{}.gguf", e.name)))?;
+        let file = ModelFile::open(folder.join(format!("{}.gguf", e.name)))?;
         let model = build(&file, &CACHE)?;
         assert_eq!(model.config.vocab, e.vocab as i64);
         let bytes = std::fs::read(folder.join(format!("{}.logits.bin", e.name)))?;
@@ -63,7 +65,7 @@ impl Tiny {
             values.insert(v.name.clone(), Tensor { shape, dtype: DType::F32, encoding, bytes });
         }
         let tokens = [&e.prompt[..], &e.greedy].concat();
-        Ok(Tiny { model, tokens, gaps: e.gaps.clone(), logits, values })
+        Ok(Tiny { model, tokens, prompt: e.prompt.len(), gaps: e.gaps.clone(), logits, values })
     }
 
     /// Runs a step of these tokens and keeps the state; `tables` are the pages of each sequence. Returns the largest
@@ -99,7 +101,7 @@ impl Tiny {
             let (_, position) = places[*row as usize];
             if let Some(expected) = self.logits.chunks(vocab).nth(position) {
                 wrong = found.iter().zip(expected).fold(wrong, |m, (a, b)| m.max((a - b).abs()));
-            } else if self.gaps.get(position - 11).is_some_and(|gap| *gap > 1e-3) {
+            } else if self.gaps.get(position + 1 - self.prompt).is_some_and(|gap| *gap > 1e-3) {
                 let best = (0..vocab).max_by(|a, b| found[*a].total_cmp(&found[*b]));
                 assert_eq!(
                     best,
@@ -119,7 +121,7 @@ fn places(sequence: usize, positions: std::ops::Range<usize>) -> Vec<Place> {
 #[test]
 fn logits_match_transformers() -> Result<(), Box<dyn Error>> {
     for (name, mut tiny) in Tiny::all()? {
-        let wrong = tiny.step(&places(0, 0..12), &[[0, 1, 2]])?;
+        let wrong = tiny.step(&places(0, 0..tiny.prompt), &[[0, 1, 2]])?;
         println!("{name}: {wrong:.1e}");
         assert!(wrong < 1e-4, "{name}: {wrong}");
     }
@@ -129,7 +131,7 @@ fn logits_match_transformers() -> Result<(), Box<dyn Error>> {
 #[test]
 fn a_step_continues_from_the_state() -> Result<(), Box<dyn Error>> {
     for (name, mut tiny) in Tiny::all()? {
-        for part in [0..5, 5..12] {
+        for part in [0..5, 5..tiny.prompt] {
             let wrong = tiny.step(&places(0, part), &[[3, 1, 6]])?;
             assert!(wrong < 1e-4, "{name}: {wrong}");
         }
@@ -142,7 +144,8 @@ fn sequences_of_a_ragged_batch_do_not_meet() -> Result<(), Box<dyn Error>> {
     for (name, mut tiny) in Tiny::all()? {
         let tables = [[4, 0, 6], [2, 7, 3]];
         let first = [places(1, 0..7), places(0, 0..13)].concat();
-        let second = [places(0, 13..36), places(1, 7..36)].concat();
+        let end = tiny.tokens.len();
+        let second = [places(0, 13..end), places(1, 7..end)].concat();
         for step in [first, second] {
             let wrong = tiny.step(&step, &tables)?;
             assert!(wrong < 1e-4, "{name}: {wrong}");
@@ -158,7 +161,7 @@ fn graphs_check_and_their_text_round_trips() -> Result<(), Box<dyn Error>> {
         check(g, &lathe_ops::table())?;
         assert_eq!(&parse(&g.to_string())?, g, "{name}");
         assert_eq!(g.ty(g.outputs[0]).to_string(), format!("f32[R, {}]", tiny.model.config.vocab));
-        assert_eq!(g.outputs.len(), 1 + 2 * 2);
+        assert_eq!(g.outputs.len() as i64, 1 + 2 * tiny.model.config.layers);
     }
     Ok(())
 }
@@ -223,7 +226,7 @@ impl Small {
         self
     }
 
-    fn file(&self) -> GgufFile {
+    fn file(&self) -> ModelFile {
         let mut w = GgufWriter::new();
         w.str("general.architecture", self.architecture);
         w.f32("llama.attention.layer_norm_rms_epsilon", 1e-5);
@@ -233,7 +236,7 @@ impl Small {
         for (name, shape) in &self.shapes {
             w.tensor(name, shape, GgmlType::F32, 2f32.to_le_bytes().repeat(shape.iter().product()));
         }
-        GgufFile::from_bytes(w.to_bytes().expect("a file")).expect("a readable file")
+        ModelFile::from_bytes(w.to_bytes().expect("a file")).expect("a readable file")
     }
 
     /// The message that building this file ends with.
@@ -259,12 +262,44 @@ fn biases_and_frequency_factors_are_used_where_present() -> Result<(), Box<dyn E
 }
 
 #[test]
+fn a_window_is_of_the_layers_that_the_file_says() -> Result<(), Box<dyn Error>> {
+    let windows = |m: &Model| -> Vec<Option<i64>> {
+        m.graph.nodes.iter().filter(|n| &*n.op == "attention").map(|n| n.int("window")).collect()
+    };
+    let small = || Small::new().set("attention.sliding_window", 7);
+    assert_eq!(windows(&build(&small().file(), &CACHE)?), [Some(7)]);
+    assert_eq!(windows(&build(&small().set("attention.sliding_window_pattern", 1).file(), &CACHE)?), [None]);
+    // One that holds the whole cache is none, and so is one of 0.
+    assert_eq!(windows(&build(&small().set("attention.sliding_window", 48).file(), &CACHE)?), [None]);
+    assert_eq!(windows(&build(&small().set("attention.sliding_window", 0).file(), &CACHE)?), [None]);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny");
+    let file = |name| ModelFile::open(folder.join(name));
+    assert_eq!(windows(&build(&file("gemma2-f16.gguf")?, &CACHE)?), [Some(7), None]);
+    let gemma3 = windows(&build(&file("gemma3-q8_0.gguf")?, &CACHE)?);
+    assert_eq!(gemma3, [Some(7), Some(7), Some(7), Some(7), Some(7), None]);
+    Ok(())
+}
+
+#[test]
+fn longer_contexts_have_factors_of_their_own() -> Result<(), Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny");
+    let file = ModelFile::open(folder.join("phi3long-f16.gguf"))?;
+    let frequencies = |context| -> Result<Vec<f32>, Box<dyn Error>> {
+        Ok(build(&file, &CacheShape { context, ..CACHE })?.made["rope.inv_freq"].to_f32())
+    };
+    let (short, long) = (frequencies(16)?, frequencies(17)?);
+    let by: Vec<f32> = short.iter().zip(&long).map(|(s, l)| s / l).collect();
+    assert!(by.iter().zip([1.0, 1.5, 2.5, 4.0]).all(|(a, b)| (a - b).abs() < 1e-6), "{by:?}");
+    Ok(())
+}
+
+#[test]
 fn files_that_do_not_fit_are_refused_by_name() {
     let small = Small::new;
     let cases = [
         (
             Small { architecture: "mamba", ..small() },
-            "error[family-unknown]: the model family 'mamba' is not supported yet (known: 'llama', 'qwen2'); use a model",
+            "error[family-unknown]: the model family 'mamba' is not supported yet (known: 'llama', 'qwen2', ",
         ),
         (
             small().with("blk.0.attn_k.weight", &[8, 8]),
@@ -304,6 +339,23 @@ fn files_that_do_not_fit_are_refused_by_name() {
         ),
         (small().set("block_count", 2), "error[family-tensor]: tensor 'blk.1.attn_norm.weight' is missing"),
         (small().set("rope.freq_base", 1), "error[gguf-value]: metadata key 'llama.rope.freq_base'"),
+        (
+            small().set("attention.sliding_window", u32::MAX),
+            "error[family-value]: metadata key 'llama.attention.sliding_window' is 4294967295",
+        ),
+        (small().set("rope.scaling.type", 1), "error[gguf-value]: metadata key 'llama.rope.scaling.type'"),
+        (
+            small().with("rope_freqs.weight", &[3]),
+            "error[family-shape]: tensor 'rope_freqs.weight' has shape [3]",
+        ),
+        (
+            small().with("blk.0.attn_k.bias", &[8]),
+            "error[family-shape]: tensor 'blk.0.attn_k.bias' has shape [8]",
+        ),
+        (
+            Small { architecture: "qwen3", ..small() },
+            "error[gguf-key]: metadata key 'qwen3.embedding_length' is missing",
+        ),
         (
             small().set("expert_count", 4),
             "error[gguf-key]: metadata key 'llama.expert_used_count' is missing",

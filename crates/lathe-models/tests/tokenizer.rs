@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use lathe_diagnostic::Diagnose;
-use lathe_models::{ChatTemplate, GgufFile, GgufWriter, Message, StrArray, StreamDecoder, Tokenizer};
+use lathe_models::{ChatTemplate, GgufWriter, Message, ModelFile, StrArray, StreamDecoder, Tokenizer};
 
 fn data(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tokenizer").join(name)
@@ -23,7 +23,7 @@ fn expected<I: serde::de::DeserializeOwned>(name: &str) -> Expected<I> {
 
 /// The small vocabulary under another pre-tokenizer, with further changes.
 fn small(pre: &str, change: impl FnOnce(&mut GgufWriter)) -> Vec<u8> {
-    let file = GgufFile::open(data("vocab.gguf")).expect("the vocabulary is committed");
+    let file = ModelFile::open(data("vocab.gguf")).expect("the vocabulary is committed");
     let strings = |key| -> Vec<String> {
         let array: StrArray<'_> = file.get(key).expect("the key is there");
         array.iter().map(|s| String::from_utf8(s.to_vec()).expect("it is UTF-8")).collect()
@@ -41,8 +41,8 @@ fn small(pre: &str, change: impl FnOnce(&mut GgufWriter)) -> Vec<u8> {
 }
 
 fn load(bytes: Vec<u8>) -> Result<Tokenizer, String> {
-    let file = GgufFile::from_bytes(bytes).map_err(|e| e.to_string())?;
-    Tokenizer::from_gguf(&file).map_err(|e| e.diagnostic().to_string())
+    let file = ModelFile::from_bytes(bytes).map_err(|e| e.to_string())?;
+    Tokenizer::from_file(&file).map_err(|e| e.diagnostic().to_string())
 }
 
 fn check(tokenizer: &Tokenizer, texts: &[String], ids: &[Vec<u32>], what: &str) {
@@ -75,8 +75,8 @@ fn every_split_matches_the_reference() {
 #[ignore = "needs the default model, as LATHE_TEST_MODEL"]
 fn smollm2_matches_the_reference() {
     let path = std::env::var_os("LATHE_TEST_MODEL").expect("LATHE_TEST_MODEL is set");
-    let file = GgufFile::open(path).expect("LATHE_TEST_MODEL names a GGUF file");
-    let tokenizer = Tokenizer::from_gguf(&file).expect("it has a tokenizer");
+    let file = ModelFile::open(path).expect("LATHE_TEST_MODEL names a GGUF file");
+    let tokenizer = Tokenizer::from_file(&file).expect("it has a tokenizer");
     let expected: Expected<Vec<Vec<u32>>> = expected("smollm2.json");
     check(&tokenizer, &expected.texts, &expected.ids, "smollm2");
     assert_eq!(tokenizer.vocab_size(), 49152);
@@ -130,10 +130,10 @@ fn damaged_files_never_panic() {
         for _ in 0..=next() % 4 {
             bytes[next() % header] = next() as u8;
         }
-        let Ok(file) = GgufFile::from_bytes(bytes) else { continue };
+        let Ok(file) = ModelFile::from_bytes(bytes) else { continue };
         let _ =
-            ChatTemplate::from_gguf(&file).map(|t| t.render(&[Message::new("user", "the")], true, "", ""));
-        if let Ok(tokenizer) = Tokenizer::from_gguf(&file) {
+            ChatTemplate::from_file(&file).map(|t| t.render(&[Message::new("user", "the")], true, "", ""));
+        if let Ok(tokenizer) = Tokenizer::from_file(&file) {
             made += 1;
             let ids = tokenizer.encode("<|im_start|>the band\n<|im_end|> été", true);
             tokenizer.decode(&ids);

@@ -1,5 +1,5 @@
-//! Causal attention of a ragged batch over paged keys and values (Kwon et al. 2023; grouped heads: Ainslie et al.
-//! 2023).
+//! Attention of a ragged batch over paged keys and values (Kwon et al. 2023; grouped heads: Ainslie et al. 2023): each token
+//! sees the keys up to a last one, its own position in causal attention, or of these a window only (Beltagy et al. 2020).
 //!
 //! The naive loops are three reductions over the keys, one after the other: maximum, sum of exponentials, weighted sum
 //! of values. One pass over the keys is a schedule's work, not this row's.
@@ -9,7 +9,7 @@ use crate::norm::{array, scalar};
 use crate::require;
 use crate::sample::{Rng, attrs, result};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
-use lathe_ir::tensor::{Axis, Expr, Iter, Stmt, Unary};
+use lathe_ir::tensor::{Axis, Binary, Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, Tensor};
 
 /// Positions in a page.
@@ -27,7 +27,9 @@ fn shape(t: &[Type], a: &Attrs) -> Option<Shape> {
 }
 
 fn infer(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 6, "expects queries, keys, values, pages, sequences and positions")?;
+    require(t.len() == 6, "expects queries, keys, values, pages, sequences and last positions")?;
+    require(int_attr(a, "window").is_none_or(|w| w > 0), "the window is not positive")?;
+    require(float_attr(a, "softcap").is_none_or(|c| c > 0.0), "the soft cap is not positive")?;
     require(t[1].shape.len() == 3 && t[1].shape == t[2].shape, "keys and values differ in shape")?;
     let s = shape(t, a).ok_or("the number of heads or a cache's extent is not constant")?;
     require(s.heads % s.groups == 0, "heads are not a multiple of the key heads")?;
@@ -35,7 +37,7 @@ fn infer(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
         t[0].shape[1].as_const() == Some(s.heads * s.dim),
         "queries are not heads times components wide",
     )?;
-    require(t[3..].iter().all(|t| t.dtype == DType::I32), "pages, sequences and positions are not i32")?;
+    require(t[3..].iter().all(|t| t.dtype == DType::I32), "pages, sequences and last positions are not i32")?;
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
 }
 
@@ -49,6 +51,8 @@ fn reference(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let (g, d) = (a[1].shape[1], a[1].shape[2]);
     let heads = int_attr(at, "heads").unwrap_or(1) as usize;
     let scale = f64::from(scale(at, d as i64));
+    let cap = |s: f64| float_attr(at, "softcap").map_or(s, |c| c * (s / c).tanh());
+    let window = int_attr(at, "window").unwrap_or(i64::MAX);
     let mut y = vec![];
     for (i, p) in pos.iter().enumerate() {
         for h in 0..heads {
@@ -57,31 +61,45 @@ fn reference(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
                 let page = pages[seq[i] as usize * a[3].row() + (j / PAGE) as usize];
                 ((page * PAGE + j % PAGE) as usize * g + h / (heads / g)) * d
             };
-            let s: Vec<f64> = (0..=*p)
-                .map(|j| scale * query.iter().zip(&k[place(j)..]).map(|(a, b)| a * b).sum::<f64>())
-                .collect();
+            let seen: Vec<i64> = (0..=*p).filter(|j| p - j < window).collect();
+            let dot = |j: &i64| query.iter().zip(&k[place(*j)..]).map(|(a, b)| a * b).sum::<f64>();
+            let s: Vec<f64> = seen.iter().map(|j| cap(scale * dot(j))).collect();
             let m = s.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let e: Vec<f64> = s.iter().map(|v| (v - m).exp()).collect();
             let l: f64 = e.iter().sum();
-            y.extend((0..d).map(|c| (0..=*p).map(|j| e[j as usize] / l * v[place(j) + c]).sum::<f64>()));
+            let weighted = |c| seen.iter().zip(&e).map(|(j, e)| e / l * v[place(*j) + c]).sum::<f64>();
+            y.extend((0..d).map(weighted));
         }
     }
     vec![result(&t[0], &y)]
 }
 
-/// The keys that a token sees: the positions up to its own of its sequence, stored where the page table says.
-fn keys(l: &Lowering) -> Axis {
-    let (pages, seq, pos) = (&l.ins[3], &l.ins[4], &l.ins[5]);
+/// The keys that a token sees: the positions of its sequence up to its last one, stored where the page table says.
+struct Keys {
+    axis: Axis,
+    /// The positions on the axis before this are of its first page, but not of the window.
+    hidden: Option<Expr>,
+}
+
+/// A window's axis begins with the page of its first key, so that the loop over it reads whole pages and no others.
+fn keys(l: &Lowering) -> Keys {
+    let (pages, seq, last) = (&l.ins[3], &l.ins[4], &l.ins[5]);
     let (t, j) = (l.var("t"), l.var("key"));
-    let sequence = seq.read(std::slice::from_ref(&t)).cast(DType::INDEX);
-    let page = pages.read(&[sequence, j.clone() / PAGE]).cast(DType::INDEX);
-    Axis {
+    let one = std::slice::from_ref;
+    let all = last.read(one(&t)).cast(DType::INDEX) + 1;
+    let window = int_attr(&l.attrs, "window").map(|w| (all.clone() - w).max_with(&0.into()));
+    let skipped = window.clone().map(|first| first / PAGE);
+    let after = |pages: Expr| skipped.clone().map_or(pages.clone(), |s| s + pages);
+    let sequence = seq.read(one(&t)).cast(DType::INDEX);
+    let page = pages.read(&[sequence, after(j.clone() / PAGE)]).cast(DType::INDEX);
+    let axis = Axis {
         name: l.name("key").into(),
         parents: vec![l.name("t").into()],
         extent: pages.ty.shape[1].clone() * PAGE,
-        length: pos.read(&[t]).cast(DType::INDEX) + 1,
+        length: skipped.map_or(all.clone(), |s| all - s * PAGE),
         at: page * PAGE + j % PAGE,
-    }
+    };
+    Keys { axis, hidden: window.map(|first| first % PAGE) }
 }
 
 fn edge(l: &Lowering) -> Edge {
@@ -89,7 +107,7 @@ fn edge(l: &Lowering) -> Edge {
     let facts = Edge::below(3, cache[0].div(PAGE, &Bounds::new()))
         .and_below(4, pages[0].clone())
         .and_below(5, pages[1].clone() * PAGE);
-    Edge { axes: vec![keys(l)], ..facts }
+    Edge { axes: vec![keys(l).axis], ..facts }
 }
 
 fn lower(l: &Lowering) -> Vec<Stmt> {
@@ -99,7 +117,7 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
     let per = s.heads / s.groups;
     let (t, g, r) = (l.var("0"), l.var("g"), l.var("r"));
     let one = std::slice::from_ref;
-    let keys = keys(l);
+    let Keys { axis: keys, hidden } = keys(l);
     let place = |j: &Expr| keys.coordinate(one(&t), j);
     let over_keys = |v: &str, it, body| keys.over(&l.name(v), one(&t), it, body);
     let head = |c: &Expr| [t.clone(), (g.clone() * per + r.clone()) * s.dim + c.clone()];
@@ -111,6 +129,18 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
     let context = keys.extent.clone();
     let dim: Expr = s.dim.into();
 
+    let scaled = &at(&dot, &[]) * &Expr::f32(scale(&l.attrs, s.dim));
+    let capped = match float_attr(&l.attrs, "softcap") {
+        Some(c) => &(&scaled / &Expr::f32(c as f32)).un(Unary::Tanh) * &Expr::f32(c as f32),
+        None => scaled,
+    };
+    let seen = match hidden {
+        Some(n) => {
+            let n = n.substitute(&l.name("t"), &t);
+            Expr::select(&js.bin(Binary::Lt, &n), &Expr::f32(f32::MIN), &capped)
+        }
+        None => capped,
+    };
     let score = vec![
         scalar(&dot, DType::F32),
         Stmt::store(&l.name("zd"), &dot, &[], Expr::f32(0.0)),
@@ -126,7 +156,7 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
                 &q.read(&head(&d)) * &k.read(&[place(&js), g.clone(), d.clone()]),
             )],
         ),
-        Stmt::store(&l.name("bs"), &sc, one(&js), &at(&dot, &[]) * &Expr::f32(scale(&l.attrs, s.dim))),
+        Stmt::store(&l.name("bs"), &sc, one(&js), seen),
     ];
     let weight = (&at(&sc, one(&jp)) - &at(&m, &[])).un(Unary::Exp);
     let weighted = &at(&p, one(&jo)) * &v.read(&[place(&jo), g.clone(), c.clone()]);
@@ -167,7 +197,8 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
 
 pub(crate) const ROWS: &[OpRow] = &[OpRow {
     name: "attention",
-    doc: "softmax(scale * q[t, h, :] . k[j, h/r, :]) v[j, h/r, :] over keys j <= position[t] of sequence[t]'s pages",
+    doc: "softmax(scale * q[t, h, :] . k[j, h/r, :]) v[j, h/r, :] over keys j <= last[t] of sequence[t]'s pages; scores \
+          softcap * tanh(score / softcap) with `softcap`, only last[t] - j < window with `window`",
     form: Form::Attention,
     gradient: None,
     donates: &[],
@@ -185,7 +216,13 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
         let v = filled(&empty_cache("values16", &[96, g, d]), &rows(&mut r), &places);
         let pages = Tensor::i32(&[2, 3], &[4, 0, 2, 1, 5, 3]);
         let (seq, pos) = (Tensor::i32(&[4], &[0, 1, 1, 0]), Tensor::i32(&[4], &[0, 21, 47, 16]));
-        let heads = Attr::Int((g * per) as i64);
-        (vec![r.dense(&[4, g * per * d]), k, v, pages, seq, pos], attrs(&[("heads", heads)]))
+        let mut at = attrs(&[("heads", Attr::Int((g * per) as i64))]);
+        if seed % 3 > 0 {
+            at.insert("window".into(), Attr::Int([5, 20][seed as usize % 2]));
+        }
+        if seed % 4 > 1 {
+            at.extend(attrs(&[("softcap", Attr::Float(0.5)), ("scale", Attr::Float(0.4))]));
+        }
+        (vec![r.dense(&[4, g * per * d]), k, v, pages, seq, pos], at)
     },
 }];

@@ -145,6 +145,22 @@ fn lower_sum(l: &Lowering, extent: &Int, at: impl Fn(&[Expr], Expr) -> Vec<Expr>
     })
 }
 
+/// The first column of a slice, and how many there are.
+fn columns(t: &Type, a: &Attrs) -> Option<(i64, i64)> {
+    let (from, count) = (int_attr(a, "from")?, int_attr(a, "count")?);
+    let all = t.shape.last()?.as_const()?;
+    (from >= 0 && count > 0 && count <= all && from <= all - count).then_some((from, count))
+}
+
+fn infer_slice(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 1 && dense(&t[0], 1), "expects one dense tensor of f32 with an axis")?;
+    let (_, count) = columns(&t[0], a).ok_or("the last axis does not have these columns")?;
+    let mut shape = t[0].shape.clone();
+    shape.pop();
+    shape.push(count.into());
+    Ok(vec![Type::dense(DType::F32, &shape)])
+}
+
 fn infer_spread(t: &[Type], last: bool) -> Result<Vec<Type>, String> {
     require(
         t.len() == 2 && dense(&t[0], 0) && dense(&t[1], 1),
@@ -226,6 +242,33 @@ pub(crate) const ROWS: &[OpRow] = &[
             nest(l, &x.ty.shape, |i| vec![y.write(&l.name("y"), &joined(i, axis, inner), x.read(i))])
         },
         sample: |seed| (vec![Rng(seed).dense(&[3, 2, 16])], attrs(&[("axis", Attr::Int((seed % 2) as i64))])),
+    },
+    OpRow {
+        name: "slice_last",
+        doc: "`count` columns of the last axis, the first of them `from`",
+        form: Form::Row,
+        gradient: None,
+        donates: &[],
+        infer: infer_slice,
+        reference: |a, at, t| {
+            let (from, count) =
+                columns(&Type::dense(DType::F32, &[(a[0].row() as i64).into()]), at).unwrap_or((0, 0));
+            let part = |row: &[f64]| row[from as usize..][..count as usize].to_vec();
+            vec![result(&t[0], &a[0].values().chunks(a[0].row()).flat_map(part).collect::<Vec<_>>())]
+        },
+        edge: Edge::none,
+        lower: |l| {
+            let (x, y) = (&l.ins[0], &l.outs[0]);
+            let (from, _) = columns(&x.ty, &l.attrs).expect("inferred before");
+            nest(l, &y.ty.shape, |i| {
+                let (outer, last) = i.split_at(i.len() - 1);
+                vec![y.write(&l.name("y"), i, x.read(&[outer, &[last[0].clone() + from]].concat()))]
+            })
+        },
+        sample: |seed| {
+            let at = attrs(&[("from", Attr::Int([0, 5, 32][seed as usize % 3])), ("count", Attr::Int(16))]);
+            (vec![Rng(seed).dense(&[3, 48])], at)
+        },
     },
     OpRow {
         name: "sum_last",

@@ -15,6 +15,11 @@ fn k_of(a: &Attrs) -> i64 {
     int_attr(a, "k").unwrap_or(1)
 }
 
+/// Whether the weights of the chosen experts are their shares of all, and so sum up to less than 1.
+fn of_all(a: &Attrs) -> bool {
+    int_attr(a, "all") == Some(1)
+}
+
 fn ints(ty: &Type, data: Vec<i64>) -> Tensor {
     let shape: Vec<usize> = ty.shape.iter().map(|d| d.as_const().unwrap_or(0) as usize).collect();
     Tensor::i32(&shape, &data.into_iter().map(|v| v as i32).collect::<Vec<_>>())
@@ -33,8 +38,9 @@ fn route(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
         let mut order: Vec<usize> = (0..row.len()).collect();
         order.sort_by(|i, j| row[*j].total_cmp(&row[*i]).then(i.cmp(j)));
         let top = &order[..k_of(at) as usize];
-        let e: Vec<f64> = top.iter().map(|i| (row[*i] - row[top[0]]).exp()).collect();
-        weights.extend(e.iter().map(|v| v / e.iter().sum::<f64>()));
+        let exp = |i: &usize| (row[*i] - row[top[0]]).exp();
+        let sum: f64 = if of_all(at) { order.iter().map(exp).sum() } else { top.iter().map(exp).sum() };
+        weights.extend(top.iter().map(|i| exp(i) / sum));
         experts.extend(top.iter().map(|i| *i as i64));
     }
     vec![result(&t[0], &weights), ints(&t[1], experts)]
@@ -56,8 +62,12 @@ fn lower_route(l: &Lowering) -> Vec<Stmt> {
         values: vec![Expr::load(&left, one(&e)), e.cast(DType::I32)],
         reducer: Reducer::named("argmax"),
     }));
-    let shifted =
-        |v: &Expr| (&w.read(&[t.clone(), v.clone()]) - &w.read(&[t.clone(), 0.into()])).un(Unary::Exp);
+    let above = |v: Expr| (&v - &w.read(&[t.clone(), 0.into()])).un(Unary::Exp);
+    let shifted = |v: &Expr| above(w.read(&[t.clone(), v.clone()]));
+    let (summed, term) = match of_all(&l.attrs) {
+        true => (experts.clone(), above(x.read(&[t.clone(), n.clone()]))),
+        false => (k.clone(), shifted(&n)),
+    };
     let choose = vec![
         scalar(&best, DType::F32),
         Stmt::Alloc(Arc::new(Buffer::dense(&at, DType::I32, &[], REGISTER).with(nonnegative))),
@@ -83,9 +93,9 @@ fn lower_route(l: &Lowering) -> Vec<Stmt> {
         Stmt::store(&l.name("zs"), &sum, &[], Expr::f32(0.0)),
         Stmt::for_(
             &l.name("n"),
-            k.clone(),
+            summed,
             Iter::Reduce,
-            vec![Stmt::reduce(&l.name("rs"), &sum, &[], "sum", shifted(&n))],
+            vec![Stmt::reduce(&l.name("rs"), &sum, &[], "sum", term)],
         ),
         Stmt::for_(
             &l.name("y"),
@@ -269,7 +279,8 @@ fn sample_buckets(r: &mut Rng) -> (Tensor, Tensor) {
 pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "route",
-        doc: "(softmax of the k largest logits of each row, their experts), largest first",
+        doc: "(softmax of the k largest logits of each row, or with all = 1 their part of the softmax of all; their experts), \
+              largest first",
         form: Form::Row,
         gradient: None,
         donates: &[],
@@ -277,7 +288,10 @@ pub(crate) const ROWS: &[OpRow] = &[
         reference: route,
         lower: lower_route,
         edge: |l| Edge::below(2, l.ins[0].ty.shape[1].clone()),
-        sample: |seed| (vec![Rng(seed).dense(&[5, 4])], attrs(&[("k", Attr::Int(2))])),
+        sample: |seed| {
+            let all = Attr::Int((seed % 2) as i64);
+            (vec![Rng(seed).dense(&[5, 4])], attrs(&[("k", Attr::Int(2)), ("all", all)]))
+        },
     },
     OpRow {
         name: "bucket",

@@ -1,4 +1,4 @@
-//! Normalisations over rows; their gradients are sums and products of rows.
+//! Normalisations over rows, or with shorter weights over each part of a row as long as they; their gradients are sums and products of rows.
 
 use crate::require;
 use crate::sample::{Rng, attrs, result};
@@ -23,54 +23,57 @@ fn eps(a: &Attrs) -> f32 {
 
 fn infer_rms(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t[0].shape.len() == 2, "expects a matrix and a row of weights")?;
-    require(t[1].shape == t[0].shape[1..], "the weights are not as long as a row")?;
+    require(
+        t[1].shape == t[0].shape[1..] || parts(t) > 1,
+        "a row is not a whole number of times the weights",
+    )?;
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
 }
 
+/// How many parts of a row are normalised, each on its own; 0 where they are not whole.
+fn parts(t: &[Type]) -> i64 {
+    match (t[0].shape[1].as_const(), &t[1].shape[..]) {
+        (Some(n), [w]) => w.as_const().filter(|w| *w > 0 && n % w == 0).map_or(0, |w| n / w),
+        _ => 0,
+    }
+}
+
 fn rms(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
-    let (x, w, n) = (a[0].values(), a[1].values(), a[0].row());
+    let (x, w) = (a[0].values(), a[1].values());
     let mut y = vec![];
-    for row in x.chunks(n) {
-        let r = 1.0 / (row.iter().map(|v| v * v).sum::<f64>() / n as f64 + f64::from(eps(at))).sqrt();
-        y.extend(row.iter().zip(&w).map(|(v, w)| v * r * w));
+    for part in x.chunks(w.len()) {
+        let r = 1.0 / (part.iter().map(|v| v * v).sum::<f64>() / w.len() as f64 + f64::from(eps(at))).sqrt();
+        y.extend(part.iter().zip(&w).map(|(v, w)| v * r * w));
     }
     vec![result(&t[0], &y)]
 }
 
 fn lower_rms(l: &Lowering) -> Vec<Stmt> {
     let (x, w, y) = (&l.ins[0], &l.ins[1], &l.outs[0]);
-    let n: Expr = (&x.ty.shape[1]).into();
+    let (n, parts): (Expr, i64) = ((&w.ty.shape[0]).into(), parts(&[x.ty.clone(), w.ty.clone()]));
     let (t, k, j, acc) = (l.var("0"), l.var("k"), l.var("1"), l.name("ss"));
-    let at = |i: &Expr| x.read(&[t.clone(), i.clone()]);
+    let place = |i: &Expr| if parts > 1 { l.var("h") * n.clone() + i.clone() } else { i.clone() };
+    let at = |i: &Expr| x.read(&[t.clone(), place(i)]);
     let mean = &Expr::load(&acc, &[]) / &n.cast(DType::F32);
     let scale = &Expr::f32(1.0) / &(&mean + &Expr::f32(eps(&l.attrs))).un(Unary::Sqrt);
     let value = &(&at(&j) * &scale) * &w.read(std::slice::from_ref(&j));
-    vec![Stmt::for_(
-        &l.name("0"),
-        (&x.ty.shape[0]).into(),
-        Iter::Spatial,
-        vec![
-            scalar(&acc, DType::F32),
-            Stmt::store(&l.name("z"), &acc, &[], Expr::f32(0.0)),
-            Stmt::for_(
-                &l.name("k"),
-                n.clone(),
-                Iter::Reduce,
-                vec![Stmt::reduce(&l.name("s"), &acc, &[], "sum", &at(&k) * &at(&k))],
-            ),
-            Stmt::for_(
-                &l.name("1"),
-                n,
-                Iter::Spatial,
-                vec![y.write(&l.name("y"), &[t.clone(), j.clone()], value)],
-            ),
-        ],
-    )]
+    let square = vec![Stmt::reduce(&l.name("s"), &acc, &[], "sum", &at(&k) * &at(&k))];
+    let scaled = vec![y.write(&l.name("y"), &[t, place(&j)], value)];
+    let mut body = vec![
+        scalar(&acc, DType::F32),
+        Stmt::store(&l.name("z"), &acc, &[], Expr::f32(0.0)),
+        Stmt::for_(&l.name("k"), n.clone(), Iter::Reduce, square),
+        Stmt::for_(&l.name("1"), n.clone(), Iter::Spatial, scaled),
+    ];
+    if parts > 1 {
+        body = vec![Stmt::for_(&l.name("h"), parts.into(), Iter::Spatial, body)];
+    }
+    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, body)]
 }
 
 /// The mean of each row of `v`, and a constant.
 fn mean(d: &mut Adjoint<'_>, v: ValueId, plus: f64) -> Result<ValueId, IrError> {
-    let Some(n) = d.ty(v).shape[1].as_const() else {
+    let Some(n) = d.ty(v).shape.last().and_then(lathe_ir::Int::as_const) else {
         return d.refuse("no gradient where rows have no constant length");
     };
     let sum = d.op("sum_last", &[v])?;
@@ -79,7 +82,12 @@ fn mean(d: &mut Adjoint<'_>, v: ValueId, plus: f64) -> Result<ValueId, IrError> 
 
 /// With `r = 1 / sqrt(mean(x^2) + eps)` and `g = dy * w`: `dx = r * (g - x * r * mean(g * x * r))`, `dw = sum of dy * x * r`.
 fn rms_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
-    let (x, w, dy, e) = (d.arg(0), d.arg(1), d.dy(), f64::from(eps(d.attrs())));
+    let (mut x, w, mut dy, e) = (d.arg(0), d.arg(1), d.dy(), f64::from(eps(d.attrs())));
+    let parts = parts(&[d.ty(x).clone(), d.ty(w).clone()]);
+    if parts > 1 {
+        let attrs = [("axis", Attr::Int(1)), ("outer", Attr::Int(parts))];
+        (x, dy) = (d.op_with("split_axis", &[x], &attrs)?, d.op_with("split_axis", &[dy], &attrs)?);
+    }
     let square = d.op("mul", &[x, x])?;
     let power = mean(d, square, e)?;
     let root = d.op("sqrt", &[power])?;
@@ -91,7 +99,12 @@ fn rms_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
     let along = d.op("spread_last", &[along, x])?;
     let along = d.op("mul", &[unit, along])?;
     let rest = d.op("sub", &[g, along])?;
-    Ok(vec![Some(d.op("div", &[rest, root])?), Some(d.op("sum_first", &[weighed])?)])
+    let (mut dx, mut dw) = (d.op("div", &[rest, root])?, d.op("sum_first", &[weighed])?);
+    if parts > 1 {
+        dx = d.op_with("merge_axes", &[dx], &[("axis", Attr::Int(1))])?;
+        dw = d.op("sum_first", &[dw])?;
+    }
+    Ok(vec![Some(dx), Some(dw)])
 }
 
 fn infer_layer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
@@ -246,7 +259,7 @@ fn over_rows(
 pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "rms_norm",
-        doc: "x[t, n] / sqrt(mean(x[t, :]^2) + eps) * w[n] (Zhang and Sennrich 2019)",
+        doc: "x[t, n] / sqrt(mean(x[t, :]^2) + eps) * w[n] (Zhang and Sennrich 2019), over each part of a row as long as w",
         form: Form::Row,
         gradient: Some(rms_gradient),
         donates: &[],
@@ -256,7 +269,8 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
-            (vec![r.dense(&[3, 64]), r.dense(&[64])], attrs(&[("eps", Attr::Float(1e-5))]))
+            let w = [64, 16, 64, 4][seed as usize % 4];
+            (vec![r.dense(&[3, 64]), r.dense(&[w])], attrs(&[("eps", Attr::Float(1e-5))]))
         },
     },
     OpRow {

@@ -3,7 +3,7 @@
 
 use crate::require;
 use crate::sample::{Rng, attrs, result};
-use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, int_attr};
+use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
 use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, Tensor};
 
@@ -13,13 +13,18 @@ fn infer_table(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     Ok(vec![Type::dense(DType::F32, &[t[0].shape[0].clone(), t[1].shape[0].clone() * 2])])
 }
 
-fn table(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
-    let (pos, freq) = (a[0].to_i64(), a[1].to_f32());
+/// What cosines and sines are multiplied by (the attention factor of scaled rotations).
+fn factor(a: &Attrs) -> f32 {
+    float_attr(a, "factor").unwrap_or(1.0) as f32
+}
+
+fn table(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (pos, freq, by) = (a[0].to_i64(), a[1].to_f32(), f64::from(factor(at)));
     let mut y = vec![];
     for p in pos {
         let angles: Vec<f64> = freq.iter().map(|f| f64::from(p as f32 * f)).collect();
-        y.extend(angles.iter().map(|v| v.cos()));
-        y.extend(angles.iter().map(|v| v.sin()));
+        y.extend(angles.iter().map(|v| v.cos() * by));
+        y.extend(angles.iter().map(|v| v.sin() * by));
     }
     vec![result(&t[0], &y)]
 }
@@ -30,9 +35,11 @@ fn lower_table(l: &Lowering) -> Vec<Stmt> {
     let (t, i) = (l.var("0"), l.var("i"));
     let p = pos.read(std::slice::from_ref(&t)).cast(DType::F32);
     let angle = &p * &freq.read(std::slice::from_ref(&i));
+    let by = factor(&l.attrs);
+    let value = |f: Unary| if by == 1.0 { angle.un(f) } else { &angle.un(f) * &Expr::f32(by) };
     let body = vec![
-        y.write(&l.name("yc"), &[t.clone(), i.clone()], angle.un(Unary::Cos)),
-        y.write(&l.name("ys"), &[t, i + half.clone()], angle.un(Unary::Sin)),
+        y.write(&l.name("yc"), &[t.clone(), i.clone()], value(Unary::Cos)),
+        y.write(&l.name("ys"), &[t, i + half.clone()], value(Unary::Sin)),
     ];
     let inner = Stmt::for_(&l.name("i"), half, Iter::Spatial, body);
     vec![Stmt::for_(&l.name("0"), (&pos.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
@@ -103,7 +110,7 @@ fn lower_rope(l: &Lowering) -> Vec<Stmt> {
 pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "rope_table",
-        doc: "cosines, then sines, of position[t] * frequency[i]",
+        doc: "cosines, then sines, of position[t] * frequency[i], times `factor`",
         form: Form::Row,
         gradient: None,
         donates: &[],
@@ -113,7 +120,8 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
-            (vec![r.ints(&[3], 50), r.dense(&[8])], Attrs::new())
+            let factor = Attr::Float([1.0, 1.25][seed as usize % 2]);
+            (vec![r.ints(&[3], 50), r.dense(&[8])], attrs(&[("factor", factor)]))
         },
     },
     OpRow {

@@ -2,7 +2,7 @@
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
-use lathe_models::{ChatError, FamilyError, GgufError, SourceError, TokenizerError};
+use lathe_models::{ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
 use lathe_runtime::RuntimeError;
 
 /// Why a verb ended early.
@@ -48,4 +48,4 @@ macro_rules! from_rooms {
     )*};
 }
 
-from_rooms!(ChatError, FamilyError, GgufError, SourceError, TokenizerError, RuntimeError);
+from_rooms!(ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError, RuntimeError);

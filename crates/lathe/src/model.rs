@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{Engine, EngineError, PAGE, Precision, Runner, RunnerOptions};
-use lathe_models::{ChatTemplate, GgufFile, Tokenizer, cache_dir};
+use lathe_engine::{Encoder, Engine, EngineError, PAGE, Precision, Runner, RunnerOptions};
+use lathe_models::{ChatTemplate, ModelFile, Tokenizer, cache_dir};
 
 use crate::failure::Failure;
 use crate::output;
@@ -13,10 +13,13 @@ use crate::progress::Status;
 /// The most tokens of one step: enough for a prompt's matrices to be worth their packing.
 pub const STEP_TOKENS: usize = 512;
 
+/// The most texts of one step of an encoder.
+const STEP_SEQUENCES: usize = 32;
+
 /// A model's file with what is read from it before anything is compiled.
 pub struct Model {
     /// The file.
-    pub file: GgufFile,
+    pub file: ModelFile,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
     /// The longest sequence it was made for.
@@ -31,9 +34,9 @@ impl Model {
     }
 
     fn at(path: &Path) -> Result<Model, Failure> {
-        let file = GgufFile::open(path)?;
+        let file = ModelFile::open(path)?;
         let family = lathe_models::family(&file)?;
-        let tokenizer = Tokenizer::from_gguf(&file)?;
+        let tokenizer = Tokenizer::from_file(&file)?;
         let context = file.get_u32(&format!("{family}.context_length"))? as usize;
         Ok(Model { file, tokenizer, context })
     }
@@ -41,7 +44,7 @@ impl Model {
     /// The model's chat template, if it has one.
     pub fn template(&self) -> Result<Option<ChatTemplate>, Failure> {
         match self.file.find::<&str>("tokenizer.chat_template")? {
-            Some(_) => Ok(Some(ChatTemplate::from_gguf(&self.file)?)),
+            Some(_) => Ok(Some(ChatTemplate::from_file(&self.file)?)),
             None => Ok(None),
         }
     }
@@ -91,6 +94,24 @@ impl Model {
             output::message(&warning.to_string().replacen("error[", "warning[", 1));
         }
         Ok(Engine::new(runner))
+    }
+
+    /// Compiles and loads it as an encoder: the same for all texts, so that its kernels are found in the cache.
+    pub fn load_encoder(&self, precision: impl Into<Precision>, threads: usize) -> Result<Encoder, Failure> {
+        let max_tokens = STEP_TOKENS.max(self.context);
+        let options = RunnerOptions {
+            precision: precision.into(),
+            threads,
+            context: self.context,
+            pages: max_tokens.div_ceil(PAGE) + STEP_SEQUENCES,
+            max_tokens,
+            max_sequences: STEP_SEQUENCES,
+            max_rows: STEP_SEQUENCES,
+            cache: cache_dir()?,
+        };
+        let mut status = Status::new();
+        let load = &mut |stage, done, total| status.stage(stage, done, total);
+        Ok(Encoder::load(&self.file, &options, load)?)
     }
 
     /// Refuses a prompt that leaves no room for an answer, before anything is compiled.

@@ -44,13 +44,13 @@ fn shield(tokenizer: &Tokenizer, content: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lathe_models::GgufFile;
+    use lathe_models::ModelFile;
 
     fn tokenizer() -> (Tokenizer, ChatTemplate) {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lathe-models/tests/data/tiny/llama-q4_1.gguf");
-        let file = GgufFile::open(path).expect("the tiny model is whole");
-        let tokenizer = Tokenizer::from_gguf(&file).expect("it has a tokenizer");
-        (tokenizer, ChatTemplate::from_gguf(&file).expect("it has a template"))
+        let file = ModelFile::open(path).expect("the tiny model is whole");
+        let tokenizer = Tokenizer::from_file(&file).expect("it has a tokenizer");
+        (tokenizer, ChatTemplate::from_file(&file).expect("it has a template"))
     }
 
     #[test]

@@ -53,6 +53,8 @@ fn wrong_use() {
     place.fails("usage", &["run", "--max-tokens", "0", "x"]);
     place.fails("usage", &["run", "--precision", "double", "x"]);
     place.fails("usage", &["score"]);
+    place.fails("usage", &["embed", "x"]);
+    place.fails("usage", &["embed", "--model", "x"]);
     place.fails("usage", &["score", "--file", "a", "--ids", "b"]);
     place.fails("usage", &["bench"]);
     place.fails("usage", &["bench", "model", "--batch", "1,x"]);
@@ -77,6 +79,20 @@ fn wrong_prompts() {
         );
     }
     place.fails("context-too-long", &["run", "--model", model, "--context", "4000000000", "x"]);
+}
+
+#[test]
+fn models_for_another_use() {
+    let place = Place::new();
+    let (decoder, encoder) = (tiny(), tiny().with_file_name("bert-f16.gguf"));
+    let [decoder, encoder] = [&decoder, &encoder].map(|p| p.to_str().expect("the path is UTF-8"));
+    let text = place.file("text.txt", b"Some words.");
+    let text = text.to_str().expect("the path is UTF-8");
+    place.fails("model-purpose", &["embed", "--model", decoder, "x"]);
+    let line = place.fails("model-purpose", &["run", "--model", encoder, "x"]);
+    assert!(line.contains("lathe embed"), "{line}");
+    place.fails("model-purpose", &["score", "--model", encoder, "--file", text]);
+    place.fails("text-too-long", &["embed", "--model", encoder, &"a ".repeat(200)]);
 }
 
 #[test]

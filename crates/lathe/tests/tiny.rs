@@ -7,11 +7,17 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+fn tiny(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny").join(name)
+}
+
 fn lathe(arguments: &[&str]) -> Command {
-    let tiny: PathBuf =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny/llama-q4_1.gguf");
+    of_model("llama-q4_1.gguf", arguments)
+}
+
+fn of_model(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
-    command.args(arguments).arg("--model").arg(tiny).env("LATHE_CACHE", env!("CARGO_TARGET_TMPDIR"));
+    command.args(arguments).arg("--model").arg(tiny(name)).env("LATHE_CACHE", env!("CARGO_TARGET_TMPDIR"));
     command.stdin(Stdio::null());
     command
 }
@@ -154,4 +160,35 @@ fn a_bench_has_a_row_for_each_case() {
             assert!(row[field].as_f64() >= Some(0.0), "{field}: {row}");
         }
     }
+}
+
+#[test]
+fn texts_become_vectors() {
+    let embed = |arguments: &[&str], input: &str| {
+        let mut command = of_model("bert-f16.gguf", &[&["embed"], arguments].concat());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("lathe runs");
+        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("it reads");
+        let output = child.wait_with_output().expect("lathe ends");
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).expect("the output is UTF-8")
+    };
+    let expected = std::fs::read_to_string(tiny("encoders.json")).expect("it is committed");
+    let expected: Value = serde_json::from_str(&expected).expect("it is JSON");
+    let texts: Vec<&str> =
+        expected[0]["texts"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let object: Value =
+        serde_json::from_str(&embed(&["--json", texts[1], texts[0]], "")).expect("the output is one object");
+    assert_eq!(object["tokens"], serde_json::json!([10, 5]));
+    let near = |found: &Value, wanted: &Value| {
+        let of = |v: &Value| v.as_array().into_iter().flatten().filter_map(Value::as_f64).collect::<Vec<_>>();
+        let (found, wanted) = (of(found), of(wanted));
+        found.len() == wanted.len() && found.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 1e-5)
+    };
+    assert!(near(&object["embeddings"][0], &expected[0]["vectors"][1]));
+    assert!(near(&object["embeddings"][1], &expected[0]["vectors"][0]));
+    let lines = embed(&["-"], &format!("{}\n\n{}\n", texts[0], texts[1]));
+    let rows: Vec<Vec<f64>> =
+        lines.lines().map(|l| l.split(' ').map(|x| x.parse().expect("a number")).collect()).collect();
+    assert_eq!(rows.len(), 2);
+    assert!(near(&serde_json::json!(rows[0]), &expected[0]["vectors"][0]));
 }

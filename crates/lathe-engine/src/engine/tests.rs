@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use lathe_models::{GgufFile, Tokenizer};
+use lathe_models::{ModelFile, Tokenizer};
 use proptest::prelude::*;
 
 use super::*;
@@ -236,7 +236,7 @@ fn a_score_is_the_log_softmax_of_each_next_token() {
 #[test]
 fn generate_streams_the_text_and_can_be_stopped() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lathe-models/tests/data/tiny/llama-q4_1.gguf");
-    let tokenizer = Tokenizer::from_gguf(&GgufFile::open(path).unwrap()).unwrap();
+    let tokenizer = Tokenizer::from_file(&ModelFile::open(path).unwrap()).unwrap();
     let mut engine = Engine::new(Hashing::new(8));
     let request = Request { prompt: vec![5, 6, 7], max_tokens: 20, ..Request::default() };
     let mut pieces = String::new();

@@ -10,7 +10,8 @@ use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 use thiserror::Error as ThisError;
 
-use crate::gguf::{GgufError, GgufErrorKind, GgufFile};
+use crate::file::ModelFile;
+use crate::gguf::{GgufError, GgufErrorKind};
 
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,7 +109,7 @@ impl ChatTemplate {
     }
 
     /// The template that the file carries.
-    pub fn from_gguf(file: &GgufFile) -> Result<ChatTemplate, ChatError> {
+    pub fn from_file(file: &ModelFile) -> Result<ChatTemplate, ChatError> {
         match file.find("tokenizer.chat_template")? {
             Some(source) => ChatTemplate::new(source).map_err(|e| match e {
                 ChatError::Syntax(what) => {

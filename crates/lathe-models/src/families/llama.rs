@@ -1,11 +1,7 @@
-//! The Llama family (Touvron et al. 2023), and mixtures of experts of its shape (Jiang et al. 2024).
+//! Llama 1 to 3 (Touvron et al. 2023), Mistral (Jiang et al. 2023: a window, where the file has one), and Mixtral (Jiang et al.
+//! 2024: where the file has experts). Files hold queries and keys in the order of neighbours.
 
-use super::decoder::{self, Pairs, Style};
-use super::{CacheShape, FamilyErrorKind, Model};
-use crate::gguf::GgufFile;
+use super::style::{Pairs, Positions, Style};
 
-const STYLE: Style = Style { prefix: "llama", pairs: Pairs::Neighbours };
-
-pub(super) fn build(file: &GgufFile, cache: &CacheShape) -> Result<Model, FamilyErrorKind> {
-    decoder::build(file, cache, &STYLE)
-}
+pub(super) const STYLE: Style =
+    Style { name: "llama", positions: Positions::Rotary(Pairs::Neighbours), ..Style::COMMON };

@@ -1,24 +1,41 @@
 //! Model families as graph builders: from a file's metadata and tensors to the graph of one step.
 //!
-//! A family is one file and one row of [`FAMILIES`]. Its graph is the whole model as a function of the step's tokens and
-//! the paged cache; every tensor it names was found in the file with the shape that the configuration asks for.
+//! A family is one file, a [`Style`], and its name in [`FAMILIES`]; `transformer.rs` builds the graph of any. That is the whole
+//! model as a function of the step's tokens and the paged cache; every tensor it names was found in the file with the shape
+//! that the configuration asks for.
 
 mod config;
-mod decoder;
 mod error;
-mod llama;
-mod qwen2;
+mod feed_forward;
+mod nodes;
+mod rope;
+mod style;
 mod tensors;
+mod transformer;
 
-pub use config::{Config, Experts};
+mod bert;
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod llama;
+mod olmo2;
+mod opt;
+mod phi3;
+mod qwen2;
+mod qwen2moe;
+mod qwen3;
+mod qwen3moe;
+
+pub use config::{Config, Experts, Pooling};
 pub use error::{FamilyError, FamilyErrorKind};
 
 use std::collections::HashMap;
 
 use lathe_ir::graph::{Graph, check};
 use lathe_ir::{Name, Tensor};
+use style::Style;
 
-use crate::gguf::GgufFile;
+use crate::file::ModelFile;
 
 /// Positions in a page of the cache.
 pub const PAGE: i64 = 16;
@@ -42,42 +59,59 @@ pub struct CacheShape {
 /// table. Inputs: `tokens`, `positions`, `sequences` (a row of `pages`) and `slots` (page * 16 + place in it) for each
 /// token, `rows`, and `pages` [B, context / 16]. State: `k0`, `v0`, `k1`... Results: the logits [R, vocabulary], then
 /// the successors of the state in this order.
+///
+/// An encoder takes whole sequences, and `last` (the position of the last token of the sequence), `types` (0 or 1) and `shares`
+/// (1 / tokens of the sequence, f32) for each token as well; `rows` are the first tokens of the sequences, and the result is
+/// [R, hidden], the mean of each sequence's tokens or the first one, as the file says. Its state is scratch: nothing of it is read by another step.
 #[derive(Clone, Debug)]
 pub struct Model {
     /// The step; its constants have the names of the file's tensors, or of `made`.
     pub graph: Graph,
     /// What the file says of the model.
     pub config: Config,
+    /// Whether it is an encoder, which embeds texts and generates none.
+    pub encoder: bool,
     /// Constants that are not in the file.
     pub made: HashMap<Name, Tensor>,
 }
 
-type Build = fn(&GgufFile, &CacheShape) -> Result<Model, FamilyErrorKind>;
-
 /// The families, by the architecture's name in a file.
-const FAMILIES: &[(&str, Build)] = &[("llama", llama::build), ("qwen2", qwen2::build)];
+const FAMILIES: &[&Style] = &[
+    &llama::STYLE,
+    &qwen2::STYLE,
+    &qwen2moe::STYLE,
+    &qwen3::STYLE,
+    &qwen3moe::STYLE,
+    &gemma2::STYLE,
+    &gemma3::STYLE,
+    &phi3::STYLE,
+    &olmo2::STYLE,
+    &gpt2::STYLE,
+    &opt::STYLE,
+    &bert::STYLE,
+];
 
-fn find(file: &GgufFile) -> Result<(&'static str, Build), FamilyErrorKind> {
+fn find(file: &ModelFile) -> Result<&'static Style, FamilyErrorKind> {
     let name = file.get_str("general.architecture")?;
-    FAMILIES.iter().find(|(n, _)| *n == name).copied().ok_or_else(|| {
-        let known = FAMILIES.iter().map(|(n, _)| format!("'{n}'")).collect::<Vec<_>>().join(", ");
+    FAMILIES.iter().find(|s| s.name == name).copied().ok_or_else(|| {
+        let known = FAMILIES.iter().map(|s| format!("'{}'", s.name)).collect::<Vec<_>>().join(", ");
         FamilyErrorKind::Unknown { name: name.to_owned(), known }
     })
 }
 
 /// The family of the model in `file`: the first word of its settings' names.
-pub fn family(file: &GgufFile) -> Result<&'static str, FamilyError> {
-    find(file).map(|(name, _)| name).map_err(|kind| FamilyError { path: file.path().map(Into::into), kind })
+pub fn family(file: &ModelFile) -> Result<&'static str, FamilyError> {
+    find(file).map(|s| s.name).map_err(|kind| FamilyError { path: file.path().map(Into::into), kind })
 }
 
 /// The graph of the model in `file`.
-pub fn build(file: &GgufFile, cache: &CacheShape) -> Result<Model, FamilyError> {
+pub fn build(file: &ModelFile, cache: &CacheShape) -> Result<Model, FamilyError> {
     let fail = |kind| FamilyError { path: file.path().map(Into::into), kind };
-    let (_, family) = find(file).map_err(fail)?;
+    let style = find(file).map_err(fail)?;
     if [cache.pages, cache.context, cache.max_tokens, cache.max_sequences].iter().any(|n| *n < 1) {
         return Err(fail(FamilyErrorKind::Cache(*cache)));
     }
-    let model = family(file, cache).map_err(fail)?;
+    let model = transformer::build(file, cache, style).map_err(fail)?;
     check(&model.graph, &lathe_ops::table()).map_err(|e| fail(e.into()))?;
     Ok(model)
 }

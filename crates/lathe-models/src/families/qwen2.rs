@@ -1,11 +1,5 @@
-//! Qwen2 and Qwen2.5 (Yang et al. 2024): the common decoder with biases on queries, keys and values, rotated by halves.
+//! Qwen2 and Qwen2.5 (Yang et al. 2024): biases on queries, keys and values, which files tell by having them.
 
-use super::decoder::{self, Pairs, Style};
-use super::{CacheShape, FamilyErrorKind, Model};
-use crate::gguf::GgufFile;
+use super::style::Style;
 
-const STYLE: Style = Style { prefix: "qwen2", pairs: Pairs::Halves };
-
-pub(super) fn build(file: &GgufFile, cache: &CacheShape) -> Result<Model, FamilyErrorKind> {
-    decoder::build(file, cache, &STYLE)
-}
+pub(super) const STYLE: Style = Style { name: "qwen2", ..Style::COMMON };

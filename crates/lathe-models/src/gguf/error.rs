@@ -49,6 +49,9 @@ pub enum GgufErrorKind {
     /// Content that contradicts itself or the format.
     #[error("{0}")]
     Malformed(String),
+    /// Parts of a split model that do not belong together, or are not all there.
+    #[error("{0}")]
+    Split(String),
     /// A tensor in an element type Lathe does not read.
     #[error(
         "tensor '{tensor}' is in {name}, which is not supported yet (F32, F16, BF16, Q4_0, Q4_1 and Q8_0 are)"
@@ -98,6 +101,9 @@ impl Diagnose for GgufError {
             K::BigEndian => ("gguf-big-endian", Fault::File, Some("convert the model to little-endian GGUF")),
             K::Truncated { .. } => ("gguf-truncated", Fault::File, Some(again)),
             K::Malformed(_) => ("gguf-malformed", Fault::File, Some(again)),
+            K::Split(_) => {
+                ("gguf-split", Fault::File, Some("put all parts into one folder under their own names"))
+            }
             K::UnsupportedType { .. } => {
                 ("gguf-type", Fault::File, Some("use a Q4_0, Q4_1, Q8_0, F16 or BF16 file of this model"))
             }

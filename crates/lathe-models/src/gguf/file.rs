@@ -1,216 +1,180 @@
-//! The open file: metadata by key, tensors by name, bytes straight from the memory map.
+//! From bytes to an open model: one file, or a set of parts that was split (`NAME-00001-of-00003.gguf`).
 
-use std::fs::File;
-use std::ops::Range;
-use std::path::Path;
+use std::collections::HashMap;
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::{GgufError, GgufErrorKind};
-use super::parse::{Header, parse};
-use super::types::GgmlType;
-use super::value::{FromMetadata, RawValue};
+use super::parse::{Entry, Header, parse};
+use super::value::{FromMetadata, RawValue, Value};
+use crate::file::{Bytes, Content, Format, TensorInfo, View};
 
-/// An open model file, checked from end to end; a clone is another handle to the same mapping.
-#[derive(Clone, Debug)]
-pub struct GgufFile(Arc<Inner>);
-
+/// The metadata of a file, read from its bytes on demand.
 #[derive(Debug)]
-struct Inner {
-    path: Option<std::path::PathBuf>,
+pub(crate) struct Metadata {
     bytes: Bytes,
-    header: Header,
+    values: HashMap<String, Value>,
 }
 
-#[derive(Debug)]
-enum Bytes {
-    Mapped(Arc<memmap2::Mmap>),
-    Owned(Vec<u8>),
-}
-
-impl std::ops::Deref for Bytes {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Owned(vec) => vec,
-        }
-    }
-}
-
-/// A tensor's entry in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorInfo {
-    pub(super) name: String,
-    pub(super) dims: Vec<usize>,
-    pub(super) ty: GgmlType,
-    pub(super) range: Range<usize>,
-}
-
-impl TensorInfo {
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
+impl Metadata {
+    /// The value at `key`, if there is one.
+    pub(crate) fn find<'a, T: FromMetadata<'a>>(&'a self, key: &str) -> Result<Option<T>, GgufErrorKind> {
+        let Some(value) = self.values.get(key) else { return Ok(None) };
+        RawValue { bytes: &self.bytes, value }.read_as(key).map(Some)
     }
 
-    /// Dimensions as the file has them, innermost first.
-    pub fn dims(&self) -> &[usize] {
-        &self.dims
-    }
-
-    /// The row-major shape: outermost first.
-    pub fn shape(&self) -> Vec<usize> {
-        self.dims.iter().rev().copied().collect()
-    }
-
-    /// The element type.
-    pub fn ty(&self) -> GgmlType {
-        self.ty
-    }
-
-    /// How many elements.
-    pub fn elements(&self) -> usize {
-        self.dims.iter().product()
-    }
-
-    /// How many bytes in the file.
-    pub fn byte_len(&self) -> usize {
-        self.range.len()
-    }
-}
-
-impl GgufFile {
-    /// Maps and checks the file at `path`.
-    ///
-    /// The file must not be shortened while it is open: the system then ends the process at the first access.
-    pub fn open(path: impl AsRef<Path>) -> Result<GgufFile, GgufError> {
-        let path = path.as_ref();
-        let fail = |kind| GgufError { path: Some(path.to_owned()), kind };
-        let io = |action| move |error| fail(GgufErrorKind::Io { action, error });
-        let file = File::open(path).map_err(io("open"))?;
-        let meta = file.metadata().map_err(io("open"))?;
-        if !meta.is_file() {
-            let what = if meta.is_dir() { "it is a folder" } else { "it is not a plain file" };
-            return Err(io("open")(std::io::Error::other(what)));
-        }
-        if meta.len() == 0 {
-            return Err(fail(GgufErrorKind::NotGguf { found: "nothing, it is empty".to_owned() }));
-        }
-        #[allow(unsafe_code, reason = "mapping a file is the only way not to copy it")]
-        // SAFETY: the mapping is private and read-only, and nothing is derived from its bytes that another process's
-        // write could make unsound: every later read is of plain bytes with a bounds check.
-        let map = unsafe { memmap2::Mmap::map(&file) }.map_err(io("map"))?;
-        GgufFile::new(Some(path), Bytes::Mapped(Arc::new(map)))
-    }
-
-    /// Reads a file that is in memory already.
-    pub fn from_bytes(bytes: Vec<u8>) -> Result<GgufFile, GgufError> {
-        GgufFile::new(None, Bytes::Owned(bytes))
-    }
-
-    fn new(path: Option<&Path>, bytes: Bytes) -> Result<GgufFile, GgufError> {
-        let path = path.map(Path::to_owned);
-        match parse(&bytes) {
-            Ok(header) => Ok(GgufFile(Arc::new(Inner { path, bytes, header }))),
-            Err(kind) => Err(GgufError { path, kind }),
-        }
-    }
-
-    /// Where the file lies, unless it came from memory.
-    pub fn path(&self) -> Option<&Path> {
-        self.0.path.as_deref()
-    }
-
-    /// The format's version: 2 or 3.
-    pub fn version(&self) -> u32 {
-        self.0.header.version
-    }
-
-    /// The metadata value at `key` as a `T` (`u32`, `u64`, `i32`, `f32`, `bool`, a `Vec` of these, `&str` or
-    /// [`StrArray`](super::StrArray)); an integer of any width serves where it fits.
-    pub fn get<'a, T: FromMetadata<'a>>(&'a self, key: &str) -> Result<T, GgufError> {
-        match self.find(key)? {
-            Some(value) => Ok(value),
-            None => Err(self.error(GgufErrorKind::MissingKey(key.to_owned()))),
-        }
-    }
-
-    /// Like [`get`](Self::get), but `None` where the file does not have the key.
-    pub fn find<'a, T: FromMetadata<'a>>(&'a self, key: &str) -> Result<Option<T>, GgufError> {
-        match self.0.header.metadata.get(key) {
-            None => Ok(None),
-            Some(value) => {
-                let raw = RawValue { bytes: &self.0.bytes, value };
-                raw.read_as(key).map(Some).map_err(|kind| self.error(kind))
-            }
-        }
-    }
-
-    /// The integer at `key`.
-    pub fn get_u32(&self, key: &str) -> Result<u32, GgufError> {
-        self.get(key)
-    }
-
-    /// The floating-point number at `key`.
-    pub fn get_f32(&self, key: &str) -> Result<f32, GgufError> {
-        self.get(key)
-    }
-
-    /// The string at `key`.
-    pub fn get_str(&self, key: &str) -> Result<&str, GgufError> {
-        self.get(key)
-    }
-
-    /// The metadata keys, sorted.
-    pub fn keys(&self) -> Vec<&str> {
-        let mut keys: Vec<&str> = self.0.header.metadata.keys().map(String::as_str).collect();
+    /// The keys, sorted.
+    pub(crate) fn keys(&self) -> Vec<&str> {
+        let mut keys: Vec<&str> = self.values.keys().map(String::as_str).collect();
         keys.sort_unstable();
         keys
     }
+}
 
-    /// All tensors, in the file's order.
-    pub fn tensors(&self) -> &[TensorInfo] {
-        &self.0.header.tensors
+/// One file that was read.
+struct Part {
+    version: u32,
+    metadata: Metadata,
+    entries: Vec<Entry>,
+}
+
+impl Part {
+    fn read(bytes: Bytes) -> Result<Part, GgufErrorKind> {
+        let Header { version, metadata, tensors } = parse(&bytes)?;
+        Ok(Part { version, metadata: Metadata { bytes, values: metadata }, entries: tensors })
     }
 
-    /// The tensor with this name.
-    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
-        self.0.header.by_name.get(name).map(|&i| &self.0.header.tensors[i])
+    fn open(path: &Path) -> Result<Part, GgufError> {
+        let fail = |kind| GgufError { path: Some(path.to_owned()), kind };
+        let bytes = Bytes::map(path).map_err(|(action, error)| fail(GgufErrorKind::Io { action, error }))?;
+        Part::read(bytes).map_err(fail)
     }
+}
 
-    /// A tensor's bytes; empty where `info` is of another, longer file.
-    pub fn data(&self, info: &TensorInfo) -> &[u8] {
-        self.0.bytes.get(info.range.clone()).unwrap_or_default()
+/// Reads a file that is in memory.
+pub(crate) fn from_bytes(bytes: Vec<u8>) -> Result<Content, GgufError> {
+    let part = Part::read(Bytes::Owned(Arc::new(bytes))).map_err(|kind| GgufError { path: None, kind })?;
+    Ok(join(vec![part]))
+}
+
+/// Opens the file at `path`, and with it the other parts of its set.
+pub(crate) fn open(path: &Path) -> Result<Content, GgufError> {
+    let fail = |kind| GgufError { path: Some(path.to_owned()), kind };
+    let part = Part::open(path)?;
+    let count = part.metadata.find::<u32>("split.count").map_err(fail)?.unwrap_or(1);
+    match count {
+        0 | 1 => Ok(join(vec![part])),
+        _ => set(path, part, count).map(join),
     }
+}
 
-    /// The file's mapping and where a tensor lies in it; `None` for a file that came from memory.
-    pub fn mapping(&self, info: &TensorInfo) -> Option<(Arc<memmap2::Mmap>, std::ops::Range<usize>)> {
-        match &self.0.bytes {
-            Bytes::Mapped(map) if info.range.end <= map.len() => Some((map.clone(), info.range.clone())),
-            _ => None,
+/// The parts of the set that `path` is one of, in order.
+fn set(path: &Path, given: Part, count: u32) -> Result<Vec<Part>, GgufError> {
+    let fail = |path: &Path, what: String| GgufError {
+        path: Some(path.to_owned()),
+        kind: GgufErrorKind::Split(what),
+    };
+    let own = number(&given, count).map_err(|what| fail(path, what))?;
+    let Some(name) = SetName::of(path).filter(|n| n.count == count && n.number == own + 1) else {
+        let part = own + 1;
+        let what =
+            format!("it is part {part} of {count}; its name must end in -{part:05}-of-{count:05}.gguf");
+        return Err(fail(path, what));
+    };
+    let mut given = Some(given);
+    let mut parts = vec![];
+    let mut names = HashSet::new();
+    for i in 0..count {
+        let place = name.part(i + 1);
+        let part = match given.take_if(|_| i == own) {
+            Some(part) => part,
+            None => Part::open(&place).map_err(|e| match e.kind {
+                GgufErrorKind::Io { error, .. } => {
+                    fail(&place, format!("part {} of {count} cannot be opened: {error}", i + 1))
+                }
+                _ => e,
+            })?,
+        };
+        let theirs = part.metadata.find::<u32>("split.count");
+        match theirs.map_err(|kind| GgufError { path: Some(place.clone()), kind })? {
+            Some(n) if n == count => {}
+            other => {
+                let found = other.map_or("none".to_owned(), |n| n.to_string());
+                return Err(fail(&place, format!("its split.count is {found}, that of the set is {count}")));
+            }
         }
-    }
-
-    /// Gives the memory of a tensor's pages back to the system; a later read fetches them from the file again.
-    pub fn drop_pages(&self, info: &TensorInfo) {
-        if let Bytes::Mapped(map) = &self.0.bytes
-            && info.range.end <= map.len()
-        {
-            #[allow(unsafe_code, reason = "memmap2 marks every advice that discards pages as unsafe")]
-            // SAFETY: the mapping is backed by the file and never written, so discarding pages loses nothing.
-            let advice = unsafe {
-                map.unchecked_advise_range(
-                    memmap2::UncheckedAdvice::DontNeed,
-                    info.range.start,
-                    info.range.len(),
-                )
-            };
-            // Advice: where the system refuses it, the pages merely stay.
-            let _ = advice;
+        let no = number(&part, count).map_err(|what| fail(&place, what))?;
+        if no != i {
+            return Err(fail(&place, format!("its split.no is {no}, by its name it is {i}")));
         }
+        if let Some(twice) = part.entries.iter().find(|e| !names.insert(e.name.clone())) {
+            return Err(fail(&place, format!("tensor '{}' is in an earlier part, too", twice.name)));
+        }
+        parts.push(part);
+    }
+    let total = parts[0].metadata.find::<u64>("split.tensors.count");
+    match total.map_err(|kind| GgufError { path: Some(name.part(1)), kind })? {
+        Some(total) if total != names.len() as u64 => {
+            let what = format!("the parts have {} tensors, split.tensors.count is {total}", names.len());
+            Err(fail(path, what))
+        }
+        _ => Ok(parts),
+    }
+}
+
+/// A part's number in its set, from 0.
+fn number(part: &Part, count: u32) -> Result<u32, String> {
+    match part.metadata.find::<u32>("split.no").map_err(|e| e.to_string())? {
+        Some(no) if no < count => Ok(no),
+        Some(no) => Err(format!("its split.no is {no}, but the set has {count} parts")),
+        None => Err("it has a split.count, but no split.no".to_owned()),
+    }
+}
+
+/// `NAME-00001-of-00003.gguf`, taken apart.
+struct SetName {
+    folder: PathBuf,
+    name: String,
+    number: u32,
+    count: u32,
+}
+
+impl SetName {
+    fn of(path: &Path) -> Option<SetName> {
+        let stem = path.file_name()?.to_str()?.strip_suffix(".gguf")?;
+        let (rest, count) = stem.rsplit_once("-of-")?;
+        let (name, number) = rest.rsplit_once('-')?;
+        let digits =
+            |s: &str| s.parse().ok().filter(|_| s.len() == 5 && s.bytes().all(|b| b.is_ascii_digit()));
+        Some(SetName {
+            folder: path.parent()?.to_owned(),
+            name: name.to_owned(),
+            number: digits(number)?,
+            count: digits(count)?,
+        })
     }
 
-    /// An error with this file's path, for whoever finds a fault in its content.
-    pub fn error(&self, kind: GgufErrorKind) -> GgufError {
-        GgufError { path: self.0.path.clone(), kind }
+    fn part(&self, number: u32) -> PathBuf {
+        self.folder.join(format!("{}-{number:05}-of-{:05}.gguf", self.name, self.count))
     }
+}
+
+/// Metadata of the first part, tensors of all.
+fn join(parts: Vec<Part>) -> Content {
+    let format = Format::Gguf(parts[0].version);
+    let files: Vec<Bytes> = parts.iter().map(|p| p.metadata.bytes.clone()).collect();
+    let mut tensors = vec![];
+    let mut metadata = None;
+    for (file, part) in parts.into_iter().enumerate() {
+        tensors.extend(part.entries.into_iter().map(|Entry { name, dims, ty, range }| TensorInfo {
+            name,
+            dims,
+            ty,
+            view: View::Stored { file, range },
+        }));
+        metadata.get_or_insert(part.metadata);
+    }
+    let metadata = metadata.expect("a set has a part");
+    Content { format, metadata, files, tensors }
 }

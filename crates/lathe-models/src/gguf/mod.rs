@@ -1,8 +1,5 @@
-//! GGUF, the model file: reading (memory-mapped, checked once at the door), writing, and the reference decode of its
-//! block formats.
-//!
-//! Everything that comes from the file is untrusted: a [`GgufFile`] exists only when every count, string, type and byte
-//! range in it has been checked, so that its users never need to.
+//! GGUF, the model file: reading (checked once at the door), split sets, writing, and the reference decode of its block
+//! formats.
 
 mod dequantize;
 mod error;
@@ -14,7 +11,7 @@ mod writer;
 
 pub use dequantize::dequantize;
 pub use error::{GgufError, GgufErrorKind};
-pub use file::{GgufFile, TensorInfo};
+pub(crate) use file::{Metadata, from_bytes, open};
 pub use types::GgmlType;
 pub use value::{FromMetadata, StrArray, ValueKind};
 pub use writer::GgufWriter;

@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::error::GgufErrorKind;
-use super::file::TensorInfo;
 use super::types::{GgmlType, unread_type_name};
 use super::value::{RawValue, Value, ValueKind};
 
@@ -21,8 +20,18 @@ const MAX_NAME: usize = 1 << 16;
 pub(super) struct Header {
     pub version: u32,
     pub metadata: HashMap<String, Value>,
-    pub tensors: Vec<TensorInfo>,
-    pub by_name: HashMap<String, usize>,
+    pub tensors: Vec<Entry>,
+}
+
+/// What the header says of a tensor.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub name: String,
+    /// Innermost first.
+    pub dims: Vec<usize>,
+    pub ty: GgmlType,
+    /// Its bytes in the file.
+    pub range: Range<usize>,
 }
 
 /// Reads and checks the header of a whole file.
@@ -67,21 +76,21 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, GgufErrorKind> {
     }
 
     let mut tensors = Vec::new();
-    let mut by_name = HashMap::new();
+    let mut names = HashSet::new();
     for i in 0..tensor_count {
         let tensor = c.tensor(i, alignment)?;
-        if by_name.insert(tensor.name.clone(), i).is_some() {
+        if !names.insert(tensor.name.clone()) {
             return Err(malformed(format!("tensor '{}' appears twice", tensor.name)));
         }
         tensors.push(tensor);
     }
     place_tensors(&mut tensors, c.at, alignment, bytes.len())?;
-    Ok(Header { version, metadata, tensors, by_name })
+    Ok(Header { version, metadata, tensors })
 }
 
 /// Turns offsets within the data section into byte ranges of the file.
 fn place_tensors(
-    tensors: &mut [TensorInfo],
+    tensors: &mut [Entry],
     header: usize,
     align: usize,
     len: usize,
@@ -217,7 +226,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A tensor entry; its range is still relative to the data section.
-    fn tensor(&mut self, index: usize, alignment: usize) -> Result<TensorInfo, GgufErrorKind> {
+    fn tensor(&mut self, index: usize, alignment: usize) -> Result<Entry, GgufErrorKind> {
         let name = self.name(&format!("the entry of tensor {index}"))?;
         let inside = format!("the entry of tensor '{name}'");
         let rank = self.u32(&inside)? as usize;
@@ -259,6 +268,6 @@ impl<'a> Cursor<'a> {
             .and_then(|elements| ty.bytes_for(elements))
             .and_then(|bytes| offset.checked_add(bytes))
             .ok_or_else(|| malformed(format!("tensor '{name}' is too large: {dims:?} at offset {offset}")))?;
-        Ok(TensorInfo { name, dims, ty, range: offset..end })
+        Ok(Entry { name, dims, ty, range: offset..end })
     }
 }

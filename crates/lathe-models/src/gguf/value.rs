@@ -73,7 +73,7 @@ impl Value {
     }
 }
 
-/// A type that a metadata value can be read as; see [`GgufFile::get`](super::GgufFile::get).
+/// A type that a metadata value can be read as; see [`ModelFile::get`](crate::ModelFile::get).
 pub trait FromMetadata<'a>: Sized {
     /// What an error message says is needed.
     const WANTED: &'static str;

@@ -13,11 +13,11 @@ const ALIGNMENT: usize = 32;
 /// Collects metadata and tensors, then writes them.
 ///
 /// ```
-/// use lathe_models::{GgmlType, GgufFile, GgufWriter};
+/// use lathe_models::{GgmlType, GgufWriter, ModelFile};
 /// let mut w = GgufWriter::new();
 /// w.str("general.architecture", "llama").u32("llama.block_count", 2);
 /// w.tensor("x", &[2, 1], GgmlType::F32, vec![0; 8]);
-/// let file = GgufFile::from_bytes(w.to_bytes()?)?;
+/// let file = ModelFile::from_bytes(w.to_bytes()?)?;
 /// assert_eq!(file.get_u32("llama.block_count")?, 2);
 /// assert_eq!(file.tensor("x").map(|t| t.shape()), Some(vec![2, 1]));
 /// # Ok::<(), lathe_models::GgufError>(())

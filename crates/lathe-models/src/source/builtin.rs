@@ -1,5 +1,7 @@
 //! The models Lathe knows by name: one row each.
 
+use super::pypi::Package;
+
 /// A model inside a Python package.
 #[derive(Debug)]
 pub(super) struct Builtin {
@@ -21,6 +23,16 @@ impl Builtin {
     /// The file's name in the cache.
     pub(super) fn file_name(&self) -> String {
         format!("{}.gguf", self.name)
+    }
+
+    /// Where it comes from.
+    pub(super) fn package(&self) -> Package {
+        Package {
+            package: self.package.to_owned(),
+            member: self.member.to_owned(),
+            file_name: self.file_name(),
+            known: Some((self.sha256.to_owned(), self.bytes)),
+        }
     }
 }
 

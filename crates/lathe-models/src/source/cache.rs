@@ -98,8 +98,8 @@ pub(super) fn sha256(path: &Path, progress: &mut dyn Progress) -> Result<String,
     result
 }
 
-/// The finished model files of a folder: name, path, bytes; sorted.
-pub(super) fn model_files(models: &Path) -> Result<Vec<(String, PathBuf, u64)>, SourceError> {
+/// The finished models of a folder, files and folders: name, path, bytes; sorted.
+pub(super) fn models(models: &Path) -> Result<Vec<(String, PathBuf, u64)>, SourceError> {
     let entries = match fs::read_dir(models) {
         Ok(entries) => entries,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -114,6 +114,10 @@ pub(super) fn model_files(models: &Path) -> Result<Vec<(String, PathBuf, u64)>, 
             && meta.is_file()
         {
             files.push((name, path, meta.len()));
+        } else if !name.ends_with(".part") && path.join("config.json").is_file() {
+            let inside = fs::read_dir(&path).map_err(io("read", &path))?;
+            let bytes = inside.flatten().filter_map(|e| e.metadata().ok()).map(|m| m.len()).sum();
+            files.push((name, path, bytes));
         }
     }
     files.sort();

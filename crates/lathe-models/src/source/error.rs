@@ -17,8 +17,19 @@ pub enum SourceError {
         known: String,
     },
     /// A folder, where a file is needed.
-    #[error("{} is a folder, not a model file", .0.display())]
+    #[error("{} is a folder without a model", .0.display())]
     Folder(PathBuf),
+    /// An address of no GGUF file.
+    #[error("{0} is not the address of a GGUF file")]
+    Address(String),
+    /// A revision of something that has none.
+    #[error("'{name}' has no revision '{revision}': only a Hugging Face repository, org/name, has revisions")]
+    Revision {
+        /// What was asked for.
+        name: String,
+        /// The revision.
+        revision: String,
+    },
     /// No home folder to keep a cache in.
     #[error("there is no folder for the cache: neither LATHE_CACHE, XDG_CACHE_HOME nor HOME is set")]
     NoCache,
@@ -100,9 +111,17 @@ impl Diagnose for SourceError {
             E::Unknown { .. } => (
                 "model-unknown",
                 Fault::User,
-                "give the path of a GGUF file, a built-in name, or a Hugging Face repository as org/name:file.gguf",
+                "give the path of a GGUF file or a folder of safetensors, a built-in name, or a Hugging Face repository as org/name:file.gguf",
             ),
-            E::Folder(_) => ("model-folder", Fault::User, "give the path of a GGUF file in it"),
+            E::Folder(_) => (
+                "model-folder",
+                Fault::User,
+                "give the path of a GGUF file, or of a folder with config.json and safetensors",
+            ),
+            E::Address(_) => ("model-address", Fault::User, "give one that ends in .gguf"),
+            E::Revision { .. } => {
+                ("model-revision", Fault::User, "leave --revision out, or name a repository")
+            }
             E::NoCache => ("cache-none", Fault::Environment, "set LATHE_CACHE to a folder"),
             E::Io { .. } => (
                 "cache-io",
@@ -126,9 +145,11 @@ impl Diagnose for SourceError {
                 Fault::Environment,
                 "check the network; what has arrived is kept, so run the command again (HF_ENDPOINT names another server)",
             ),
-            E::Status { status: 401 | 403, .. } => {
-                ("model-forbidden", Fault::User, "the model is private or does not exist; check its name")
-            }
+            E::Status { status: 401 | 403, .. } => (
+                "model-forbidden",
+                Fault::User,
+                "the model is private or does not exist; check its name, or set HF_TOKEN",
+            ),
             E::Status { status: 404, .. } => {
                 ("model-not-found", Fault::User, "check the name of the repository")
             }

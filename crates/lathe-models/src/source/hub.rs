@@ -1,84 +1,27 @@
-//! A GGUF file of a Hugging Face repository, over HTTP: what has arrived is kept and resumed, within a run and across
-//! runs, wherever the server publishes the file's SHA-256 to check the result by.
+//! Models of a Hugging Face repository: a GGUF file, a split set of them, or a whole folder of safetensors.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::Store;
 use super::cache::{self, Lock};
+use super::download::{self, Client};
 use super::error::SourceError;
 use super::progress::Progress;
+use super::repository::{Choice, MAIN, Repository, parts, usable};
 
 pub(super) const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
-/// How often a broken connection is taken up again without a byte arriving.
-const RETRIES: u32 = 4;
-/// Which file a repository's name alone stands for: the first of these that it has.
-const PREFERENCE: [&str; 5] = ["q4_0", "q4_1", "q8_0", "bf16", "f16"];
-
-/// `org/name`, perhaps with a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Repository {
-    org: String,
-    name: String,
-    file: Option<String>,
-}
-
-impl Repository {
-    /// Reads `org/name[:path/to/file.gguf]`.
-    pub(super) fn parse(text: &str) -> Option<Repository> {
-        let (repository, file) = match text.split_once(':') {
-            Some((repository, file)) => (repository, Some(file)),
-            None => (text, None),
-        };
-        let (org, name) = repository.split_once('/')?;
-        // "--" separates the parts in the cache, and the site allows it in no name.
-        let plain = |s: &str| {
-            let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-            !s.is_empty() && !s.starts_with('.') && !s.contains("--") && s.chars().all(allowed)
-        };
-        let is_file = |f: &str| f.ends_with(".gguf") && f.split('/').all(plain);
-        let is_path = file.is_none() && name.ends_with(".gguf");
-        let good = plain(org) && plain(name) && file.is_none_or(is_file) && !is_path;
-        good.then(|| Repository { org: org.into(), name: name.into(), file: file.map(str::to_owned) })
-    }
-
-    fn id(&self) -> String {
-        format!("{}/{}", self.org, self.name)
-    }
-
-    fn cache_name(&self, file: &str) -> String {
-        format!("{}--{}--{}", self.org, self.name, file.replace('/', "--"))
-    }
-
-    /// The cached file that this stands for.
-    fn cached(&self, models: &Path) -> Result<Option<PathBuf>, SourceError> {
-        if let Some(file) = &self.file {
-            return Ok(Some(models.join(self.cache_name(file))).filter(|p| p.is_file()));
-        }
-        let prefix = self.cache_name("");
-        let files = cache::model_files(models)?;
-        let ours: Vec<&str> =
-            files.iter().map(|(f, ..)| f.as_str()).filter(|f| f.starts_with(&prefix)).collect();
-        Ok(preferred(&ours).map(|f| models.join(f)))
-    }
-}
-
-/// What to call a file of the cache.
-pub(super) fn name_of(cached: &str) -> Option<String> {
-    let (org, rest) = cached.split_once("--")?;
-    let (name, file) = rest.split_once("--")?;
-    Some(format!("{org}/{name}:{}", file.replace("--", "/")))
-}
-
-/// The file to take of several, by the type in its name.
-fn preferred<'a>(files: &[&'a str]) -> Option<&'a str> {
-    let of_type = |ty: &str| files.iter().find(|f| f.to_ascii_lowercase().contains(ty)).copied();
-    PREFERENCE.into_iter().find_map(of_type)
-}
+/// Files that are fetched with a folder's weights, where it has them.
+const SETTINGS: [&str; 5] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
+const INDEX: &str = "model.safetensors.index.json";
+const ONE: &str = "model.safetensors";
 
 #[derive(Deserialize)]
 struct Listing {
@@ -96,7 +39,22 @@ struct Lfs {
     sha256: Option<String>,
 }
 
-/// The file of a repository, fetched where it is not there; with `verify`, also where it differs from the server's.
+impl Listing {
+    fn sha256(&self, file: &str) -> Option<String> {
+        let lfs = self.siblings.iter().find(|s| s.rfilename == file)?.lfs.as_ref()?;
+        lfs.sha256.as_ref().map(|s| s.to_ascii_lowercase())
+    }
+}
+
+/// What of a repository is fetched.
+enum Wanted {
+    /// A GGUF file, or the parts of one; the first is the model's path.
+    Files(Vec<String>),
+    /// A folder of safetensors.
+    Folder(Vec<String>),
+}
+
+/// The model of a repository, fetched where it is not there; with `verify`, also where it differs from the server's.
 pub(super) fn fetch(
     store: &Store,
     repository: &Repository,
@@ -106,158 +64,126 @@ pub(super) fn fetch(
     if !verify && let Some(path) = repository.cached(&store.models)? {
         return Ok(path);
     }
-    let agent: ureq::Agent = ureq::Agent::config_builder()
-        .http_status_as_error(false)
-        .timeout_connect(Some(Duration::from_secs(30)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
-        .user_agent(concat!("lathe/", env!("CARGO_PKG_VERSION")))
-        .build()
-        .into();
-    let (file, sha256) = choose(&agent, store, repository)?;
-    let target = store.models.join(repository.cache_name(&file));
+    if !verify && let Some(path) = in_hub_cache(store, repository) {
+        return Ok(path);
+    }
+    let client = Client::new(store.token.as_deref());
+    let listing = list(&client, store, repository)?;
+    let wanted = choose(repository, &listing)?;
     cache::make_dir(&store.models)?;
-    let _lock = Lock::on(&target, progress)?;
-    if target.is_file() {
-        match &sha256 {
-            Some(expected) if verify && cache::sha256(&target, progress)? != *expected => {
-                cache::remove(&target)?
+    let url = |file: &str| {
+        let endpoint = store.endpoint.trim_end_matches('/');
+        format!("{endpoint}/{}/resolve/{}/{file}", repository.id(), repository.revision)
+    };
+    let get = |file: &str, target: &Path, progress: &mut dyn Progress| {
+        download::fetch(&client, &url(file), target, listing.sha256(file).as_deref(), verify, progress)
+    };
+    match wanted {
+        Wanted::Files(files) => {
+            let target = store.models.join(repository.cache_file(&files[0]));
+            let _lock = Lock::on(&target, progress)?;
+            for file in &files {
+                get(file, &store.models.join(repository.cache_file(file)), progress)?;
             }
-            _ => return Ok(target),
+            Ok(target)
+        }
+        Wanted::Folder(files) => {
+            let target = store.models.join(repository.cache_name());
+            let _lock = Lock::on(&target, progress)?;
+            // A folder appears under its name when all of it is there.
+            let part = cache::with_suffix(&target, ".part");
+            let folder = if target.is_dir() { &target } else { &part };
+            cache::make_dir(folder)?;
+            for file in &files {
+                get(file, &folder.join(file), progress)?;
+            }
+            if folder == &part {
+                std::fs::rename(&part, &target).map_err(cache::io("write", &target))?;
+            }
+            Ok(target)
         }
     }
-    let url = format!("{}/{}/resolve/main/{file}", store.endpoint.trim_end_matches('/'), repository.id());
-    let part = cache::with_suffix(&target, ".part");
-    if sha256.is_none() {
-        cache::remove(&part)?;
-    }
-    progress.begin(&format!("downloading {file}"), None);
-    let downloaded = download(&agent, &url, &part, sha256.is_some(), &file, progress);
-    progress.end();
-    downloaded?;
-    if let Some(expected) = sha256 {
-        let found = cache::sha256(&part, progress)?;
-        if found != expected {
-            cache::remove(&part)?;
-            return Err(SourceError::Checksum { what: url, expected, found });
-        }
-    }
-    cache::publish(&part, &target)?;
-    Ok(target)
 }
 
-/// The file to take, and its checksum, from the repository's listing.
-fn choose(
-    agent: &ureq::Agent,
-    store: &Store,
-    repository: &Repository,
-) -> Result<(String, Option<String>), SourceError> {
-    let url = format!("{}/api/models/{}?blobs=true", store.endpoint.trim_end_matches('/'), repository.id());
+fn list(client: &Client, store: &Store, repository: &Repository) -> Result<Listing, SourceError> {
+    let endpoint = store.endpoint.trim_end_matches('/');
+    let revision = match repository.revision.as_str() {
+        MAIN => String::new(),
+        revision => format!("/revision/{revision}"),
+    };
+    let url = format!("{endpoint}/api/models/{}{revision}?blobs=true", repository.id());
     let network = |message: String| SourceError::Network { url: url.clone(), message };
-    let mut answer = agent.get(&url).call().map_err(|e| network(e.to_string()))?;
+    let mut answer = client.get(&url).call().map_err(|e| network(e.to_string()))?;
     if answer.status() != 200 {
         return Err(SourceError::Status { url, status: answer.status().as_u16() });
     }
     let text = answer.body_mut().read_to_string().map_err(|e| network(e.to_string()))?;
-    let listing: Listing =
-        serde_json::from_str(&text).map_err(|e| network(format!("its answer is unreadable: {e}")))?;
-    let files: Vec<&str> =
-        listing.siblings.iter().map(|s| s.rfilename.as_str()).filter(|f| f.ends_with(".gguf")).collect();
-    let whole: Vec<&str> = files.iter().copied().filter(|f| !f.contains("-of-")).collect();
-    let found = match &repository.file {
-        Some(file) => files.iter().copied().find(|f| f == file),
-        None => preferred(&whole),
-    };
-    let Some(file) = found else {
-        let what = match (&repository.file, files.as_slice()) {
-            (_, []) => "no GGUF file".to_owned(),
-            (Some(file), files) => format!("no file {file}, only {}", files.join(", ")),
-            (None, files) => format!("no file in Q4_0, Q4_1, Q8_0, BF16 or F16, only {}", files.join(", ")),
+    serde_json::from_str(&text).map_err(|e| network(format!("its answer is unreadable: {e}")))
+}
+
+/// What to fetch of what there is: the GGUF file asked for or preferred, else the folder of safetensors.
+fn choose(repository: &Repository, listing: &Listing) -> Result<Wanted, SourceError> {
+    let none = |what: String| SourceError::NoModel { repository: repository.id(), what };
+    let all: Vec<&str> = listing.siblings.iter().map(|s| s.rfilename.as_str()).collect();
+    let files: Vec<&str> = all.iter().copied().filter(|f| f.ends_with(".gguf")).collect();
+    if let Some(file) = repository.choose(&files) {
+        // The name comes from a server and becomes part of a path.
+        if !usable(file) {
+            return Err(none(format!("a file with an unusable name: {}", file.escape_debug())));
+        }
+        let parts = parts(file);
+        return match parts.iter().find(|p| !files.contains(&p.as_str())) {
+            Some(missing) => Err(none(format!("no file {missing}, a part of the model"))),
+            None => Ok(Wanted::Files(parts)),
         };
-        return Err(SourceError::NoModel { repository: repository.id(), what });
-    };
-    // The name comes from a server and becomes part of a path.
-    if Repository::parse(&format!("{}:{file}", repository.id())).is_none() {
-        let what = format!("a file with an unusable name: {}", file.escape_debug());
-        return Err(SourceError::NoModel { repository: repository.id(), what });
     }
-    let lfs = listing.siblings.iter().find(|s| s.rfilename == file).and_then(|s| s.lfs.as_ref());
-    let sha256 = lfs.and_then(|l| l.sha256.as_ref()).map(|s| s.to_ascii_lowercase());
-    Ok((file.to_owned(), sha256))
+    if repository.file.is_none() && all.contains(&"config.json") {
+        let shard = |f: &&str| f.starts_with("model-") && f.ends_with(".safetensors") && usable(f);
+        let mut folder: Vec<&str> = match (all.contains(&INDEX), all.contains(&ONE)) {
+            (true, _) => all.iter().copied().filter(shard).chain([INDEX]).collect(),
+            (false, true) => vec![ONE],
+            (false, false) => vec![],
+        };
+        if !folder.is_empty() {
+            folder.extend(SETTINGS.into_iter().filter(|f| all.contains(f)));
+            return Ok(Wanted::Folder(folder.into_iter().map(str::to_owned).collect()));
+        }
+    }
+    Err(none(match (&repository.file, files.as_slice()) {
+        (_, []) => "no GGUF file and no folder of safetensors".to_owned(),
+        (Some(Choice::Path(file)), files) => format!("no file {file}, only {}", files.join(", ")),
+        (Some(Choice::Type(ty)), files) => format!("no file in {ty}, only {}", files.join(", ")),
+        (None, files) => format!("no file in Q4_0, Q4_1, Q8_0, BF16 or F16, only {}", files.join(", ")),
+    }))
 }
 
-/// Fetches `url` into `part`; with `resume`, from where the file ends, and again after each break while bytes arrive.
-fn download(
-    agent: &ureq::Agent,
-    url: &str,
-    part: &Path,
-    resume: bool,
-    what: &str,
-    progress: &mut dyn Progress,
-) -> Result<(), SourceError> {
-    let mut failures = 0;
-    loop {
-        let had = part.metadata().map_or(0, |m| m.len());
-        match attempt(agent, url, part, if resume { had } else { 0 }, what, progress) {
-            Err(SourceError::Network { .. }) if failures < RETRIES => {
-                let has = part.metadata().map_or(0, |m| m.len());
-                failures = if resume && has > had { 0 } else { failures + 1 };
-                std::thread::sleep(Duration::from_millis(100 << failures));
-            }
-            result => return result,
-        }
+/// The model in the cache that Hugging Face's own tools keep, which is only read.
+fn in_hub_cache(store: &Store, repository: &Repository) -> Option<PathBuf> {
+    let folder = store.hub_cache.as_ref()?.join(repository.hub_name());
+    let named = std::fs::read_to_string(folder.join("refs").join(&repository.revision)).ok();
+    let commit = named.map_or(repository.revision.clone(), |text| text.trim().to_owned());
+    if !usable(&commit) || commit.contains('/') {
+        return None;
     }
-}
-
-/// One request for what follows the first `have` bytes.
-fn attempt(
-    agent: &ureq::Agent,
-    url: &str,
-    part: &Path,
-    have: u64,
-    what: &str,
-    progress: &mut dyn Progress,
-) -> Result<(), SourceError> {
-    let network = |message: String| SourceError::Network { url: url.to_owned(), message };
-    let mut request = agent.get(url).header("Accept-Encoding", "identity");
-    if have > 0 {
-        request = request.header("Range", format!("bytes={have}-"));
-    }
-    let answer = request.call().map_err(|e| network(e.to_string()))?;
-    let header = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok());
-    let length: Option<u64> = header("content-length").and_then(|v| v.parse().ok());
-    let start = match answer.status().as_u16() {
-        200 => 0,
-        206 if header("content-range").is_some_and(|r| r.starts_with(&format!("bytes {have}-"))) => have,
-        // All of it was there already, or more than there is: the checksum tells.
-        416 if have > 0 && header("content-range") == Some(&format!("bytes */{have}")) => return Ok(()),
-        206 | 416 => {
-            cache::remove(part)?;
-            return Err(network("the server resumed at another place".to_owned()));
-        }
-        status => return Err(SourceError::Status { url: url.to_owned(), status }),
+    let snapshot = folder.join("snapshots").join(commit);
+    let names = |folder: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.filter_map(|e| e.file_name().into_string().ok()).collect()
     };
-    let mut file = if start > 0 { OpenOptions::new().append(true).open(part) } else { File::create(part) }
-        .map_err(cache::io("write", part))?;
-    progress.begin(&format!("downloading {what}"), length.map(|l| start + l));
-    let mut body = answer.into_body().into_reader();
-    let mut buffer = vec![0; 1 << 18];
-    let mut done = start;
-    loop {
-        match body.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => {
-                file.write_all(&buffer[..n]).map_err(cache::io("write", part))?;
-                done += n as u64;
-                progress.advance(done);
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(network(e.to_string())),
-        }
+    let here = names(&snapshot);
+    let mut files: Vec<&str> = here.iter().map(String::as_str).filter(|f| f.ends_with(".gguf")).collect();
+    files.sort_unstable();
+    if let Some(Choice::Path(file)) = &repository.file {
+        // A path with folders in it.
+        files.push(file);
     }
-    match length {
-        Some(length) if done - start != length => {
-            Err(network(format!("the connection broke after {done} bytes")))
-        }
-        _ => Ok(()),
+    if let Some(file) = repository.choose(&files) {
+        let whole = parts(file).iter().all(|part| snapshot.join(part).is_file());
+        return whole.then(|| snapshot.join(file));
     }
+    let has = |file: &str| here.iter().any(|f| f == file);
+    let whole = has("config.json") && (has(ONE) || has(INDEX)) && repository.file.is_none();
+    // Shards may be on their way still: the folder's own check tells.
+    let opens = || crate::ModelFile::open(&snapshot).is_ok();
+    (whole && opens()).then_some(snapshot)
 }

