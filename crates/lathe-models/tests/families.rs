@@ -371,3 +371,36 @@ fn files_that_do_not_fit_are_refused_by_name() {
         assert!(found.starts_with(message), "{found}\n{message}");
     }
 }
+
+#[test]
+fn damaged_settings_never_panic() -> Result<(), Box<dyn Error>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny");
+    let (mut built, mut refused) = (0, 0);
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_none_or(|e| e != "gguf") {
+            continue;
+        }
+        let whole = std::fs::read(&path)?;
+        // The settings are in front; their numbers become others, small ones and huge ones among them.
+        for (place, value) in (24..900).step_by(3).flat_map(|p| [0, 1, 3, 255].map(|v| (p, v))) {
+            let mut bytes = whole.clone();
+            bytes[place] = value;
+            let Ok(file) = GgufFile::from_bytes(bytes) else { continue };
+            match build(&file, &CACHE) {
+                Ok(_) => built += 1,
+                Err(e) => {
+                    assert_eq!(
+                        e.diagnostic().fault,
+                        Fault::File,
+                        "{}: byte {place} is {value}: {e}",
+                        path.display()
+                    );
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(built > 100 && refused > 100, "{built} {refused}");
+    Ok(())
+}
