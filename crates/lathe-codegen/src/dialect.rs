@@ -107,6 +107,11 @@ const AVX2: &[Row] = &[
     Row { name: "f32_of_f16", gcc: "f32_of_f16($0)", clang: "f32_of_f16($0)" },
     Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" },
     Row {
+        name: "maddubs8",
+        gcc: "maddubs8($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        clang: "maddubs8($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+    },
+    Row {
         name: "maddubs4",
         gcc: "maddubs4($0, $1, $2, $3, $4, $5, $6, $7, $8)",
         clang: "maddubs4($0, $1, $2, $3, $4, $5, $6, $7, $8)",
@@ -134,6 +139,10 @@ FUNCTION i32x8 signs(i32x8 x, i32x8 y) {
 FUNCTION i32x16 maddubs4(i32x16 acc, i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1, i32x16 x2, i32x16 y2, i32x16 x3, i32x16 y3) {
     return acc + both(HALVES4(low), HALVES4(high));
 }
+#define HALVES8(h) fold(((pairs(h(x0), h(y0)) + pairs(h(x1), h(y1))) + (pairs(h(x2), h(y2)) + pairs(h(x3), h(y3)))) + ((pairs(h(x4), h(y4)) + pairs(h(x5), h(y5))) + (pairs(h(x6), h(y6)) + pairs(h(x7), h(y7)))))
+FUNCTION i32x16 maddubs8(i32x16 acc, i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1, i32x16 x2, i32x16 y2, i32x16 x3, i32x16 y3, i32x16 x4, i32x16 y4, i32x16 x5, i32x16 y5, i32x16 x6, i32x16 y6, i32x16 x7, i32x16 y7) {
+    return acc + both(HALVES8(low), HALVES8(high));
+}
 #define HALVES2(h) fold(pairs(h(x0), h(y0)) + pairs(h(x1), h(y1)))
 FUNCTION i32x16 maddubs2(i32x16 acc, i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1) {
     return acc + both(HALVES2(low), HALVES2(high));
@@ -146,9 +155,11 @@ FUNCTION i32x16 levels(i32x16 x, i8x16 t) {
     return both((i32x8)__builtin_ia32_pshufb256(table, (b32)low(x)), (i32x8)__builtin_ia32_pshufb256(table, (b32)high(x)));
 }
 FUNCTION f32x16 f32_of_f16(i16x16 x) {
-    f32x8 a = __builtin_ia32_vcvtph2ps256(__builtin_shufflevector(x, x, 0, 1, 2, 3, 4, 5, 6, 7));
-    f32x8 b = __builtin_ia32_vcvtph2ps256(__builtin_shufflevector(x, x, 8, 9, 10, 11, 12, 13, 14, 15));
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    union { i16x16 v; i16x8 h[2]; } from = { .v = x };
+    union { f32x16 v; f32x8 h[2]; } to;
+    to.h[0] = __builtin_ia32_vcvtph2ps256(from.h[0]);
+    to.h[1] = __builtin_ia32_vcvtph2ps256(from.h[1]);
+    return to.v;
 }
 ";
 
@@ -195,7 +206,8 @@ impl Row {
             Compiler::Clang => self.clang,
         }
         .to_string();
-        for (i, o) in operands.iter().enumerate() {
+        // Operands hold no places themselves; the last ones first, so that $1 is no part of $12.
+        for (i, o) in operands.iter().enumerate().rev() {
             text = text.replace(&format!("${i}"), o);
         }
         text

@@ -10,7 +10,7 @@ use crate::require;
 use crate::sample::{Rng, result};
 use lathe_ir::encodings::{activations_for, formats};
 use lathe_ir::graph::{Adjoint, Attrs, Edge, Form, Lowering, OpRow, Operand, Type, ValueId};
-use lathe_ir::tensor::{Expr, Iter, Stmt};
+use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, IrError, Tensor};
 
 fn infer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
@@ -58,13 +58,12 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
     let scaled = &dx * &Expr::load(&inner, &[]).cast(DType::F32);
     let centred = if cw.zero == 0 { scaled } else { &scaled - &(&Expr::f32(cw.zero as f32) * &sx) };
     let value = &w.scale(&ew, &cw, &first_w) * &centred;
-    let value = match w.minimum(&ew, &first_w) {
-        Some((m, true)) => &value - &(&m * &sx),
-        Some((m, false)) => &value + &(&m * &sx),
-        None => value,
-    };
+    let minimum = w.minimum(&ew, &first_w).map(|(m, less)| {
+        let m = &m * &sx;
+        if less { m.un(Unary::Neg) } else { m }
+    });
     let product = &w.code(&ew, &cw, &at(wi, &column)) * &x.code(&ex, &cx, &at(xi, &column));
-    let sum = vec![
+    let mut sum = vec![
         scalar(&inner, DType::I32),
         Stmt::store(&l.name("iz"), &inner, &[], Expr::int(0, DType::I32)),
         Stmt::for_(
@@ -75,6 +74,8 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
         ),
         Stmt::reduce(&l.name("s"), acc, &[], "sum", value),
     ];
+    // Apart, so that each is one multiply-add.
+    sum.extend(minimum.map(|m| Stmt::reduce(&l.name("sm"), acc, &[], "sum", m)));
     let blocks = k_extent.div(group, &Bounds::new());
     body.push(Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Reduce, sum));
     body

@@ -81,6 +81,25 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
 ",
     },
     IntrinsicRow {
+        name: "maddubs8",
+        doc: "16 lanes: acc += sum of 32 products of a code of 4 bits and a signed byte; pairs in 16 bits (AVX2)",
+        dialects: &["avx2"],
+        steps: 8,
+        meaning: "kernel maddubs8() {
+  in x: u4[8, 16, 4]
+  in y: i8[8, 4]
+  inout acc: i32[16]
+  for l in 16 spatial serial {
+    for c in 8 reduce serial {
+      for b in 4 reduce serial {
+        S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
+      }
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
         name: "maddubs4",
         doc: "16 lanes: acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2)",
         dialects: &["avx2"],

@@ -57,7 +57,7 @@ pub struct CacheShape {
 ///
 /// Dimensions: `T` tokens of the step, ragged over its sequences; `R` rows whose logits are wanted; `B` rows of the page
 /// table. Inputs: `tokens`, `positions`, `sequences` (a row of `pages`) and `slots` (page * 16 + place in it) for each
-/// token, `rows`, and `pages` [B, context / 16]. State: `k0`, `v0`, `k1`... Results: the logits [R, vocabulary], then
+/// token, `rows`, and `pages` [B, context / 16]. State: `keys0`, `values0`, `keys1`... Results: the logits [R, vocabulary], then
 /// the successors of the state in this order.
 ///
 /// An encoder takes whole sequences, and `last` (the position of the last token of the sequence), `types` (0 or 1) and `shares`

@@ -238,7 +238,7 @@ impl Transformer<'_> {
         let shape = [Int::from(self.cache.pages) * PAGE, self.c.kv_heads.into(), self.c.head_dim.into()];
         let mut add =
             |name, encoding| self.b.graph.state(&format!("{name}{layer}"), Type::encoded(encoding, &shape));
-        Cache { k: add("k", "keys16"), v: add("v", "values16") }
+        Cache { k: add("keys", "keys16"), v: add("values", "values16") }
     }
 
     fn logits(&mut self, x: ValueId) -> Made {
