@@ -28,7 +28,7 @@ pub struct Row {
 pub struct Dialect {
     /// Name, as in the machine's description.
     pub name: &'static str,
-    /// Lanes of 32 bits in a vector; 1 means scalar loops.
+    /// Lanes of 32 bits in a vector; 1 means scalar loops. Wider lane loops are several vectors.
     pub lanes: i64,
     /// Builtins beyond plain C.
     pub rows: &'static [Row],
@@ -101,72 +101,60 @@ static inline __attribute__((always_inline)) i32x16 levels(i32x16 x, i8x16 t) {
 }
 ";
 
-/// Vectors of 16 lanes are two registers each: the compiler splits them, and functions do where rows name instructions.
+/// A loop of 16 lanes is two vectors side by side.
 const AVX2: &[Row] = &[
     Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" },
-    Row { name: "f32_of_f16", gcc: "f32_of_f16($0)", clang: "f32_of_f16($0)" },
+    Row {
+        name: "f32_of_f16",
+        gcc: "__builtin_ia32_vcvtph2ps256($0)",
+        clang: "__builtin_ia32_vcvtph2ps256($0)",
+    },
+    Row { name: "max", gcc: "__builtin_ia32_maxps256($0, $1)", clang: "__builtin_ia32_maxps256($0, $1)" },
+    Row { name: "min", gcc: "__builtin_ia32_minps256($0, $1)", clang: "__builtin_ia32_minps256($0, $1)" },
     Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" },
     Row {
         name: "maddubs8",
-        gcc: "maddubs8($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
-        clang: "maddubs8($0, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+        gcc: "($0 + fold((pairs4($1, $2, $3, $4, $5, $6, $7, $8)) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
+        clang: "($0 + fold((pairs4($1, $2, $3, $4, $5, $6, $7, $8)) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
     },
     Row {
         name: "maddubs4",
-        gcc: "maddubs4($0, $1, $2, $3, $4, $5, $6, $7, $8)",
-        clang: "maddubs4($0, $1, $2, $3, $4, $5, $6, $7, $8)",
+        gcc: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8)))",
+        clang: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8)))",
     },
-    Row { name: "maddubs2", gcc: "maddubs2($0, $1, $2, $3, $4)", clang: "maddubs2($0, $1, $2, $3, $4)" },
-    Row { name: "maddbs", gcc: "maddbs($0, $1, $2)", clang: "maddbs($0, $1, $2)" },
+    Row {
+        name: "maddubs2",
+        gcc: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
+        clang: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
+    },
+    Row { name: "maddbs", gcc: "($0 + fold(signs($1, $2)))", clang: "($0 + fold(signs($1, $2)))" },
 ];
 
-/// The first rows are instructions on halves; `FOLD` is what keeps pairs of 16 bits apart until they are added.
+/// Products of bytes in pairs of 16 bits, and their widening sums.
 const AVX2_PRELUDE: &str = "
 typedef char b32 __attribute__((vector_size(32)));
-typedef short h16 __attribute__((vector_size(32)));
 #define FUNCTION static inline __attribute__((always_inline))
-FUNCTION i32x8 low(i32x16 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
-FUNCTION i32x8 high(i32x16 v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
-FUNCTION i32x16 both(i32x8 a, i32x8 b) {
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+FUNCTION i16x16 pairs(i32x8 x, i32x8 y) { return (i16x16)__builtin_ia32_pmaddubsw256((b32)x, (b32)y); }
+FUNCTION i16x16 pairs4(i32x8 x0, i32x8 y0, i32x8 x1, i32x8 y1, i32x8 x2, i32x8 y2, i32x8 x3, i32x8 y3) {
+    return (pairs(x0, y0) + pairs(x1, y1)) + (pairs(x2, y2) + pairs(x3, y3));
 }
-FUNCTION h16 pairs(i32x8 x, i32x8 y) { return (h16)__builtin_ia32_pmaddubsw256((b32)x, (b32)y); }
-FUNCTION i32x8 fold(h16 v) { return (i32x8)__builtin_ia32_pmaddwd256(v, (h16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}); }
-FUNCTION i32x8 signs(i32x8 x, i32x8 y) {
-    return fold(pairs((i32x8)__builtin_ia32_pabsb256((b32)x), (i32x8)__builtin_ia32_psignb256((b32)y, (b32)x)));
+FUNCTION i16x16 signs(i32x8 x, i32x8 y) {
+    return pairs((i32x8)__builtin_ia32_pabsb256((b32)x), (i32x8)__builtin_ia32_psignb256((b32)y, (b32)x));
 }
-#define HALVES4(h) fold((pairs(h(x0), h(y0)) + pairs(h(x1), h(y1))) + (pairs(h(x2), h(y2)) + pairs(h(x3), h(y3))))
-FUNCTION i32x16 maddubs4(i32x16 acc, i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1, i32x16 x2, i32x16 y2, i32x16 x3, i32x16 y3) {
-    return acc + both(HALVES4(low), HALVES4(high));
+FUNCTION i32x8 fold(i16x16 v) {
+    return (i32x8)__builtin_ia32_pmaddwd256(v, (i16x16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
 }
-#define HALVES8(h) fold(((pairs(h(x0), h(y0)) + pairs(h(x1), h(y1))) + (pairs(h(x2), h(y2)) + pairs(h(x3), h(y3)))) + ((pairs(h(x4), h(y4)) + pairs(h(x5), h(y5))) + (pairs(h(x6), h(y6)) + pairs(h(x7), h(y7)))))
-FUNCTION i32x16 maddubs8(i32x16 acc, i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1, i32x16 x2, i32x16 y2, i32x16 x3, i32x16 y3, i32x16 x4, i32x16 y4, i32x16 x5, i32x16 y5, i32x16 x6, i32x16 y6, i32x16 x7, i32x16 y7) {
-    return acc + both(HALVES8(low), HALVES8(high));
-}
-#define HALVES2(h) fold(pairs(h(x0), h(y0)) + pairs(h(x1), h(y1)))
-FUNCTION i32x16 maddubs2(i32x16 acc, i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1) {
-    return acc + both(HALVES2(low), HALVES2(high));
-}
-FUNCTION i32x16 maddbs(i32x16 acc, i32x16 x, i32x16 y) {
-    return acc + both(signs(low(x), low(y)), signs(high(x), high(y)));
-}
-FUNCTION i32x16 levels(i32x16 x, i8x16 t) {
-    b32 table = (b32)__builtin_shufflevector(t, t, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    return both((i32x8)__builtin_ia32_pshufb256(table, (b32)low(x)), (i32x8)__builtin_ia32_pshufb256(table, (b32)high(x)));
-}
-FUNCTION f32x16 f32_of_f16(i16x16 x) {
-    union { i16x16 v; i16x8 h[2]; } from = { .v = x };
-    union { f32x16 v; f32x8 h[2]; } to;
-    to.h[0] = __builtin_ia32_vcvtph2ps256(from.h[0]);
-    to.h[1] = __builtin_ia32_vcvtph2ps256(from.h[1]);
-    return to.v;
+FUNCTION i32x8 levels(i32x8 x, i8x16 t) {
+    b32 table = (b32)__builtin_shufflevector(
+        t, t, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return (i32x8)__builtin_ia32_pshufb256(table, (b32)x);
 }
 ";
 
 /// All dialects.
 static DIALECTS: [Dialect; 4] = [
     Dialect { name: "avx512vnni", lanes: 16, rows: AVX512, prelude: AVX512_PRELUDE, form: None },
-    Dialect { name: "avx2", lanes: 16, rows: AVX2, prelude: AVX2_PRELUDE, form: None },
+    Dialect { name: "avx2", lanes: 8, rows: AVX2, prelude: AVX2_PRELUDE, form: None },
     Dialect { name: "portable", lanes: 1, rows: &[], prelude: "", form: None },
     Dialect { name: "hls", lanes: 1, rows: &[], prelude: "", form: Some(&crate::hls::Hls) },
 ];

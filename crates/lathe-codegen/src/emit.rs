@@ -39,6 +39,9 @@ pub struct Emitted {
     pub workspace_bytes: Int,
 }
 
+/// Iterations of the widest lane loop that schedules by rule write.
+const MOST_LANES: i64 = 16;
+
 /// Largest temporary on the stack, bytes.
 const STACK_LIMIT: i64 = 64 << 10;
 
@@ -75,7 +78,7 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
         ("u64", 8),
     ] {
         let _ = writeln!(out, "typedef {name} m_{name} __attribute__((may_alias, aligned(1)));");
-        let mut n = dialect.lanes;
+        let mut n = if dialect.lanes > 1 { MOST_LANES } else { 1 };
         while n > 1 {
             let size = n * bytes;
             let _ = writeln!(out, "typedef {name} {name}x{n} __attribute__((vector_size({size})));");
@@ -92,6 +95,14 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
         }
     }
     out + dialect.prelude
+}
+
+/// The iterations of a lane loop from `first` on.
+fn part(l: &For, first: i64) -> Vec<Stmt> {
+    if first == 0 {
+        return l.body.clone();
+    }
+    rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::var(&l.var) + first)]))
 }
 
 /// Where a buffer is.
@@ -307,25 +318,7 @@ impl Emitter<'_> {
                 }
                 Ok(())
             }
-            LANE if self.dialect.lanes > 1 => {
-                let lanes = self.dialect.lanes;
-                let partial = match extent.as_int() {
-                    Some(n) if n == lanes => None,
-                    _ => {
-                        let hi = Opaque::default()
-                            .int(&extent, &self.bounds)
-                            .and_then(|e| self.bounds.range(&e).hi);
-                        if hi.is_none_or(|h| h > lanes) {
-                            return self.fail(format!("the lane loop '{}' is wider than a vector", l.var));
-                        }
-                        Some(self.scalar(&extent)?)
-                    }
-                };
-                self.lane = Some(LaneLoop { var: l.var.clone(), partial });
-                self.body(&l.body)?;
-                self.lane = None;
-                Ok(())
-            }
+            LANE if self.dialect.lanes > 1 => self.lanes(l, &extent),
             CORE => {
                 self.line(&format!("for (i64 {var} = begin; {var} < end; {var}++) {{"));
                 self.scope(&mut |e| e.body(&l.body))
@@ -339,6 +332,32 @@ impl Emitter<'_> {
                 self.scope(&mut |e| e.body(&l.body))
             }
         }
+    }
+
+    /// A loop over lanes: as many vectors side by side as its extent needs.
+    fn lanes(&mut self, l: &For, extent: &Expr) -> Result<(), CodegenError> {
+        let lanes = self.dialect.lanes;
+        let whole = extent.as_int().filter(|n| n % lanes == 0);
+        let most = Opaque::default().int(extent, &self.bounds).and_then(|e| self.bounds.range(&e).hi);
+        let Some(most) = most.filter(|h| *h <= MOST_LANES.max(lanes)) else {
+            return self.fail(format!("the lane loop '{}' is wider than its vectors", l.var));
+        };
+        let used = if whole.is_some() { None } else { Some(self.scalar(extent)?) };
+        for first in (0..most).step_by(lanes as usize) {
+            let body = part(l, first);
+            let partial =
+                used.as_ref().map(|n| format!("({n} - {first} < {lanes} ? {n} - {first} : {lanes})"));
+            self.lane = Some(LaneLoop { var: l.var.clone(), partial });
+            match &used {
+                Some(n) if first > 0 => {
+                    self.line(&format!("if ({n} > {first}) {{"));
+                    self.scope(&mut |e| e.body(&body))?;
+                }
+                _ => self.body(&body)?,
+            }
+            self.lane = None;
+        }
+        Ok(())
     }
 
     fn alloc(&mut self, b: &Buffer) -> Result<(), CodegenError> {
@@ -416,8 +435,16 @@ impl Emitter<'_> {
 
     /// `acc = f(acc, x, y)`: at each step, four codes of the weights in every lane, and four of the activations.
     fn intrinsic(&mut self, row: &'static crate::Row, body: &[Stmt]) -> Result<(), CodegenError> {
-        let [Stmt::For(lanes)] = body else { return self.fail("an instruction over more than one nest") };
-        let at0 = rename_vars(&lanes.body, &HashMap::from([(&*lanes.var, Expr::from(0))]));
+        let [Stmt::For(l)] = body else { return self.fail("an instruction over more than one nest") };
+        let n = l.extent.as_int().unwrap_or(0);
+        for first in (0..n).step_by(self.dialect.lanes as usize) {
+            let at0 = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(first))]));
+            self.instruction(row, at0)?;
+        }
+        Ok(())
+    }
+
+    fn instruction(&mut self, row: &'static crate::Row, at0: Vec<Stmt>) -> Result<(), CodegenError> {
         let steps = match at0.as_slice() {
             // A loop of steps is around that of the bytes.
             [Stmt::For(l)] if matches!(l.body.as_slice(), [Stmt::For(_)]) => {

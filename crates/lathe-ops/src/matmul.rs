@@ -162,11 +162,11 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
-            let mut weights: Vec<(String, i64)> = vec![];
+            let dense = ["f32", "f32.tile16", "f16", "bf16"].map(|t| (t.to_string(), 64));
+            let mut weights: Vec<(String, i64)> = dense.into();
             for (name, columns, _) in formats() {
                 weights.extend(["", ".tile16", ".tile16s"].map(|t| (format!("{name}{t}"), columns.max(64))));
             }
-            weights.extend(["f32", "f16", "bf16", "f32.tile16"].map(|t| (t.into(), 64)));
             let (weight, k) = &weights[seed as usize % weights.len()];
             // Coded and dense activations, one row and several.
             let round = seed as usize / weights.len() % 4;

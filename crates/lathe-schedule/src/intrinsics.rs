@@ -82,14 +82,14 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddubs8",
-        doc: "16 lanes: acc += sum of 32 products of a code of 4 bits and a signed byte; pairs in 16 bits (AVX2)",
+        doc: "8 lanes: acc += sum of 32 products of a code of 4 bits and a signed byte; pairs in 16 bits (AVX2)",
         dialects: &["avx2"],
         steps: 8,
         meaning: "kernel maddubs8() {
-  in x: u4[8, 16, 4]
+  in x: u4[8, 8, 4]
   in y: i8[8, 4]
-  inout acc: i32[16]
-  for l in 16 spatial serial {
+  inout acc: i32[8]
+  for l in 8 spatial serial {
     for c in 8 reduce serial {
       for b in 4 reduce serial {
         S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
@@ -101,14 +101,14 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddubs4",
-        doc: "16 lanes: acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2)",
+        doc: "8 lanes: acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2)",
         dialects: &["avx2"],
         steps: 4,
         meaning: "kernel maddubs4() {
-  in x: u5[4, 16, 4]
+  in x: u5[4, 8, 4]
   in y: i8[4, 4]
-  inout acc: i32[16]
-  for l in 16 spatial serial {
+  inout acc: i32[8]
+  for l in 8 spatial serial {
     for c in 4 reduce serial {
       for b in 4 reduce serial {
         S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
@@ -120,14 +120,14 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddubs2",
-        doc: "16 lanes: acc += sum of eight products of a code of 6 bits and a signed byte; pairs in 16 bits (AVX2)",
+        doc: "8 lanes: acc += sum of eight products of a code of 6 bits and a signed byte; pairs in 16 bits (AVX2)",
         dialects: &["avx2"],
         steps: 2,
         meaning: "kernel maddubs2() {
-  in x: u6[2, 16, 4]
+  in x: u6[2, 8, 4]
   in y: i8[2, 4]
-  inout acc: i32[16]
-  for l in 16 spatial serial {
+  inout acc: i32[8]
+  for l in 8 spatial serial {
     for c in 2 reduce serial {
       for b in 4 reduce serial {
         S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
@@ -139,14 +139,14 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddbs",
-        doc: "16 lanes: acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2)",
+        doc: "8 lanes: acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2)",
         dialects: &["avx2"],
         steps: 1,
         meaning: "kernel maddbs() {
-  in x: i8[16, 4]
+  in x: i8[8, 4]
   in y: i8[4]
-  inout acc: i32[16]
-  for l in 16 spatial serial {
+  inout acc: i32[8]
+  for l in 8 spatial serial {
     for b in 4 reduce serial {
       S: acc[l] sum = i32(x[l, b]) * i32(y[b])
     }

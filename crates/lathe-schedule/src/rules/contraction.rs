@@ -19,7 +19,7 @@ const ROWS_FLOAT: i64 = 6;
 const BLOCK: i64 = 8;
 
 /// The same where 16 lanes are two registers of 16.
-const ROWS_HALVES: i64 = 4;
+const ROWS_HALVES: i64 = 6;
 
 /// The rows a matrix product computes at a time; activations must be stored padded to a multiple of this.
 fn tile_rows(integer: bool, most: Option<i64>, target: &Target) -> i64 {
@@ -41,6 +41,7 @@ pub(super) fn apply(
 ) -> Result<(), ScheduleError> {
     let p = &parts[0].1;
     let (m, n) = (format!("{p}_m"), format!("{p}_n"));
+    let lanes = if target.vector_bits == 256 { LANES / 2 } else { LANES };
     let products: Vec<&String> =
         parts.iter().filter(|(f, _)| *f == Form::Contraction).map(|(_, p)| p).collect();
     let ragged = find_loop(&s.kernel().body, &m).is_none();
@@ -55,11 +56,11 @@ pub(super) fn apply(
     for t in temporaries(s.kernel()) {
         s.step(&format!("contract {t}"))?;
     }
-    if !packed(s, p, &n) {
+    if !packed(s, p, &n, lanes) {
         return vectorize_inner(s);
     }
     let integer = find_block(&s.kernel().body, &format!("{p}_is")).is_some();
-    s.step(&format!("split {n} {LANES}"))?;
+    s.step(&format!("split {n} {lanes}"))?;
     let rows = if ragged {
         None
     } else if find_loop(&s.kernel().body, &m).and_then(|l| l.extent.as_int()) == Some(1) {
@@ -157,9 +158,9 @@ fn inner_columns(s: &Schedule, q: &str) -> i64 {
 }
 
 /// Whether the rows of the weights lie side by side: the weights' loads are vectors along the loop of columns.
-fn packed(s: &Schedule, p: &str, n: &str) -> bool {
+fn packed(s: &Schedule, p: &str, n: &str, lanes: i64) -> bool {
     let k = s.kernel();
-    let whole = find_loop(&k.body, n).and_then(|l| l.extent.as_int()).is_some_and(|e| e % LANES == 0);
+    let whole = find_loop(&k.body, n).and_then(|l| l.extent.as_int()).is_some_and(|e| e % lanes == 0);
     let Some(block) =
         find_block(&k.body, &format!("{p}_is")).or_else(|| find_block(&k.body, &format!("{p}_s")))
     else {
@@ -167,7 +168,7 @@ fn packed(s: &Schedule, p: &str, n: &str) -> bool {
     };
     let Ok(after) = ({
         let mut t = s.clone();
-        t.step(&format!("split {n} {LANES}")).map(|()| t)
+        t.step(&format!("split {n} {lanes}")).map(|()| t)
     }) else {
         return false;
     };
