@@ -1,6 +1,6 @@
-"""Writes a random-weight Llama of 1.17 billion parameters (TinyLlama's shape, another vocabulary), for speed tests.
+"""Writes a random-weight Llama for speed tests: TinyLlama's shape (1.17 billion parameters) or half a billion.
 
-    python make_random.py TOKENIZER.gguf OUT.gguf --type Q4_0|Q8_0
+    python make_random.py TOKENIZER.gguf OUT.gguf --type Q4_K [--size 0.5b]
 
 The tokenizer's metadata is copied from TOKENIZER.gguf. Blocks are made of random codes and scales, a piece at a time;
 the scales give every layer's result about the size of its input. The same arguments write the same bytes.
@@ -9,45 +9,69 @@ the scales give every layer's result about the size of its input. The same argum
 import argparse
 
 import numpy as np
+from gguf import GGML_QUANT_SIZES, GGUFReader, GGUFValueType, GGUFWriter
 from gguf import GGMLQuantizationType as T
-from gguf import GGUFReader, GGUFValueType, GGUFWriter
+from gguf.quants import dequantize
 
-HIDDEN, LAYERS, HEADS, KV_HEADS, FFN, CONTEXT = 2048, 22, 32, 4, 5632, 2048
-# Bytes of codes in a block of 32, and the standard deviation of a uniform code.
-BLOCKS = {T.Q4_0: (16, 4.61), T.Q8_0: (32, 73.9)}
+# Hidden size, layers, heads, key and value heads, width inside the feed-forward.
+SIZES = {"1.17b": (2048, 22, 32, 4, 5632), "0.5b": (1024, 28, 16, 4, 4096)}
+CONTEXT = 2048
+# Bytes at which a block's scale is, and perhaps its minimum (or the scale of those) with what centres the values.
+BLOCKS = {
+    T.Q4_0: [(0, 1.0)],
+    T.Q4_1: [(0, 1.0), (2, -7.5)],
+    T.Q5_0: [(0, 1.0)],
+    T.Q5_1: [(0, 1.0), (2, -15.5)],
+    T.Q8_0: [(0, 1.0)],
+    T.Q2_K: [(80, 1.0), (82, 1.5)],
+    T.Q3_K: [(108, 1.0)],
+    T.Q4_K: [(0, 1.0), (2, 7.5)],
+    T.Q5_K: [(0, 1.0), (2, 15.5)],
+    T.Q6_K: [(208, 1.0)],
+    T.IQ4_NL: [(0, 1.0)],
+    T.IQ4_XS: [(0, 1.0)],
+}
 PIECE = 1 << 16
 
 
-def tensors(vocab):
+def tensors(vocab, size):
     """(name, shape, standard deviation of the weights); vectors are norms, all ones."""
-    head = HIDDEN // HEADS
-    residual = 1 / np.sqrt(2 * LAYERS)
-    yield "token_embd.weight", (vocab, HIDDEN), 1.0
-    for layer in range(LAYERS):
+    hidden, layers, heads, kv_heads, ffn = size
+    head = hidden // heads
+    residual = 1 / np.sqrt(2 * layers)
+    yield "token_embd.weight", (vocab, hidden), 1.0
+    for layer in range(layers):
         shapes = {
-            "attn_q": (HIDDEN, HIDDEN),
-            "attn_k": (KV_HEADS * head, HIDDEN),
-            "attn_v": (KV_HEADS * head, HIDDEN),
-            "attn_output": (HIDDEN, HIDDEN),
-            "ffn_gate": (FFN, HIDDEN),
-            "ffn_up": (FFN, HIDDEN),
-            "ffn_down": (HIDDEN, FFN),
+            "attn_q": (hidden, hidden),
+            "attn_k": (kv_heads * head, hidden),
+            "attn_v": (kv_heads * head, hidden),
+            "attn_output": (hidden, hidden),
+            "ffn_gate": (ffn, hidden),
+            "ffn_up": (ffn, hidden),
+            "ffn_down": (hidden, ffn),
         }
         for norm in ("attn_norm", "ffn_norm"):
-            yield f"blk.{layer}.{norm}.weight", (HIDDEN,), None
+            yield f"blk.{layer}.{norm}.weight", (hidden,), None
         for name, shape in shapes.items():
             scale = residual if name in ("attn_output", "ffn_down") else 1.0
             yield f"blk.{layer}.{name}.weight", shape, scale / np.sqrt(shape[1])
-    yield "output_norm.weight", (HIDDEN,), None
-    yield "output.weight", (vocab, HIDDEN), 1 / np.sqrt(HIDDEN)
+    yield "output_norm.weight", (hidden,), None
+    yield "output.weight", (vocab, hidden), 1 / np.sqrt(hidden)
 
 
-def blocks(rng, count, ty, deviation):
+def blocks(rng, count, ty, scale):
     """The bytes of `count` blocks; scales have both signs, since the codes' mean is not 0."""
-    size, code_deviation = BLOCKS[ty]
-    scales = rng.uniform(0.7, 1.3, count) * rng.choice([-1, 1], count) * (deviation / code_deviation)
-    codes = rng.integers(0, 256, (count, size), np.uint8)
-    return np.concatenate([scales.astype("<f2").view(np.uint8).reshape(count, 2), codes], axis=1)
+    out = rng.integers(0, 256, (count, GGML_QUANT_SIZES[ty][1]), np.uint8)
+    scales = rng.uniform(0.7, 1.3, count) * rng.choice([-1, 1], count) * scale
+    for at, factor in BLOCKS[ty]:
+        out[:, at : at + 2] = (scales * factor).astype("<f2").view(np.uint8).reshape(count, 2)
+    return out
+
+
+def unit_scale(ty):
+    """The scale that gives values a standard deviation of 1."""
+    values = dequantize(blocks(np.random.default_rng(1), 4096, ty, 1 / 16).reshape(-1), ty)
+    return 1 / 16 / values.std()
 
 
 def copy_tokenizer(reader, writer):
@@ -63,41 +87,44 @@ def main():
     parser.add_argument("tokenizer")
     parser.add_argument("output")
     parser.add_argument("--type", choices=[t.name for t in BLOCKS], default="Q4_0")
+    parser.add_argument("--size", choices=SIZES, default="1.17b")
     args = parser.parse_args()
-    ty = T[args.type]
+    ty, size = T[args.type], SIZES[args.size]
+    hidden, layers, heads, kv_heads, ffn = size
+    length, bytes_each = GGML_QUANT_SIZES[ty]
+    unit = unit_scale(ty)
     writer = GGUFWriter(args.output, "llama")
-    writer.add_name(f"random-1.17b-{args.type.lower()}")
-    writer.add_block_count(LAYERS)
+    writer.add_name(f"random-{args.size}-{args.type.lower()}")
+    writer.add_block_count(layers)
     writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(HIDDEN)
-    writer.add_feed_forward_length(FFN)
-    writer.add_head_count(HEADS)
-    writer.add_head_count_kv(KV_HEADS)
+    writer.add_embedding_length(hidden)
+    writer.add_feed_forward_length(ffn)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
     writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(HIDDEN // HEADS)
+    writer.add_rope_dimension_count(hidden // heads)
     writer.add_rope_freq_base(10000.0)
     vocab = copy_tokenizer(GGUFReader(args.tokenizer), writer)
     writer.add_vocab_size(vocab)
-    block = 2 + BLOCKS[ty][0]
-    for name, shape, deviation in tensors(vocab):
+    for name, shape, deviation in tensors(vocab, size):
         if deviation is None:
             writer.add_tensor_info(name, shape, np.dtype(np.float32), 4 * shape[0])
         else:
-            stored = (shape[0], shape[1] // 32 * block)
+            stored = (shape[0], shape[1] // length * bytes_each)
             writer.add_tensor_info(name, stored, np.dtype(np.uint8), stored[0] * stored[1], raw_dtype=ty)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     rng = np.random.default_rng(0)
     out = writer.fout[0]
-    for _, shape, deviation in tensors(vocab):
+    for _, shape, deviation in tensors(vocab, size):
         writer.write_padding(out, out.tell())
         if deviation is None:
             out.write(np.ones(shape, "<f4").tobytes())
             continue
-        count = shape[0] * shape[1] // 32
+        count = shape[0] * shape[1] // length
         for at in range(0, count, PIECE):
-            out.write(blocks(rng, min(PIECE, count - at), ty, deviation).tobytes())
+            out.write(blocks(rng, min(PIECE, count - at), ty, deviation * unit).tobytes())
     writer.write_padding(out, out.tell())
     writer.close()
 

@@ -14,21 +14,26 @@ const PRESSED: u8 = 2;
 static STATE: AtomicU8 = AtomicU8::new(OFF);
 static HANDLER: Once = Once::new();
 
+/// Takes Ctrl-C over: without anybody listening it ends the process with code 130.
+pub fn install() {
+    HANDLER.call_once(|| {
+        let handler = || {
+            if STATE.compare_exchange(LISTENING, PRESSED, SeqCst, SeqCst).is_err() {
+                std::process::exit(130);
+            }
+        };
+        // Where the system refuses a handler, Ctrl-C ends the process as it always does.
+        let _ = ctrlc::set_handler(handler);
+    });
+}
+
 /// While it lives, the first Ctrl-C does not end the process.
 pub struct Listening(());
 
 impl Listening {
     /// Begins to listen.
     pub fn begin() -> Listening {
-        HANDLER.call_once(|| {
-            let handler = || {
-                if STATE.compare_exchange(LISTENING, PRESSED, SeqCst, SeqCst).is_err() {
-                    std::process::exit(130);
-                }
-            };
-            // Where the system refuses a handler, Ctrl-C ends the process as it always does.
-            let _ = ctrlc::set_handler(handler);
-        });
+        install();
         STATE.store(LISTENING, SeqCst);
         Listening(())
     }

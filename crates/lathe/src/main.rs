@@ -38,6 +38,7 @@ Examples:
 
 fn main() -> ExitCode {
     let start = Instant::now();
+    interrupt::install();
     let result = match Cli::try_parse() {
         Ok(cli) => cli.verb.run(start),
         Err(error) => usage(&error),
