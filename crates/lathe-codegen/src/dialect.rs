@@ -109,6 +109,10 @@ const AVX2: &[Row] = &[
         gcc: "__builtin_ia32_vcvtph2ps256($0)",
         clang: "__builtin_ia32_vcvtph2ps256($0)",
     },
+    // The compiler would convert these element by element.
+    Row { name: "i32_of_u8", gcc: "i32_of_u8($0)", clang: "i32_of_u8($0)" },
+    Row { name: "i32_of_i8", gcc: "i32_of_i8($0)", clang: "i32_of_i8($0)" },
+    Row { name: "i8_of_i32", gcc: "i8_of_i32($0)", clang: "i8_of_i32($0)" },
     Row { name: "max", gcc: "__builtin_ia32_maxps256($0, $1)", clang: "__builtin_ia32_maxps256($0, $1)" },
     Row { name: "min", gcc: "__builtin_ia32_minps256($0, $1)", clang: "__builtin_ia32_minps256($0, $1)" },
     Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" },
@@ -133,6 +137,7 @@ const AVX2: &[Row] = &[
 /// Products of bytes in pairs of 16 bits, and their widening sums.
 const AVX2_PRELUDE: &str = "
 typedef char b32 __attribute__((vector_size(32)));
+typedef char b16 __attribute__((vector_size(16)));
 #define FUNCTION static inline __attribute__((always_inline))
 FUNCTION i16x16 pairs(i32x8 x, i32x8 y) { return (i16x16)__builtin_ia32_pmaddubsw256((b32)x, (b32)y); }
 FUNCTION i16x16 pairs4(i32x8 x0, i32x8 y0, i32x8 x1, i32x8 y1, i32x8 x2, i32x8 y2, i32x8 x3, i32x8 y3) {
@@ -143,6 +148,13 @@ FUNCTION i16x16 signs(i32x8 x, i32x8 y) {
 }
 FUNCTION i32x8 fold(i16x16 v) {
     return (i32x8)__builtin_ia32_pmaddwd256(v, (i16x16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
+}
+FUNCTION i8x16 eight(i64 x) { return (i8x16)(i64x2){x, 0}; }
+FUNCTION i32x8 i32_of_u8(u8x8 x) { return (i32x8)__builtin_ia32_pmovzxbd256((b16)eight((i64)x)); }
+FUNCTION i32x8 i32_of_i8(i8x8 x) { return (i32x8)__builtin_ia32_pmovsxbd256((b16)eight((i64)x)); }
+FUNCTION i8x8 i8_of_i32(i32x8 x) {
+    i32x8 low = (i32x8)__builtin_ia32_pshufb256((b32)x, (b32)(i32x8){0x0c080400, 0, 0, 0, 0x0c080400, 0, 0, 0});
+    return (i8x8)((i64x4)__builtin_ia32_permvarsi256(low, (i32x8){0, 4, 0, 0, 0, 0, 0, 0}))[0];
 }
 FUNCTION i32x8 levels(i32x8 x, i8x16 t) {
     b32 table = (b32)__builtin_shufflevector(

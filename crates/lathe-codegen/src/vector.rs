@@ -156,6 +156,9 @@ impl Emitter<'_> {
                 if c_type(from) == c_type(*to) {
                     return Ok(v);
                 }
+                if let Some(r) = self.dialect.row(&format!("{}_of_{}", c_type(*to), c_type(from))) {
+                    return Ok(r.spell(self.compiler, &[&v]));
+                }
                 match self.dialect.row("convert") {
                     Some(r) => r.spell(self.compiler, &[&format!("{v}, {}", self.vector_type(*to))]),
                     None => return self.lanes_apart(e, t),
