@@ -1,5 +1,9 @@
 //! The dialect tables: which builtins a target has, and how each compiler spells them.
 
+mod avx512;
+mod avxvnni;
+mod neon;
+
 use crate::emit::{CodegenError, Emitter, c_type};
 use lathe_ir::tensor::{Buffer, Expr, For};
 use lathe_ir::{DType, Name};
@@ -67,40 +71,6 @@ const COMMON: &[Row] = &[
     Row { name: "prefetch", gcc: "__builtin_prefetch($0)", clang: "__builtin_prefetch($0)" },
 ];
 
-const AVX512: &[Row] = &[
-    Row {
-        name: "dpbusd",
-        gcc: "__builtin_ia32_vpdpbusd_v16si($0, $1, $2)",
-        clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
-    },
-    Row {
-        name: "f32_of_f16",
-        gcc: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
-        clang: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
-    },
-    Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" },
-    Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" },
-    Row {
-        name: "max",
-        gcc: "__builtin_ia32_maxps512_mask($0, $1, $0, (unsigned short)-1, 4)",
-        clang: "__builtin_ia32_maxps512($0, $1, 4)",
-    },
-    Row {
-        name: "min",
-        gcc: "__builtin_ia32_minps512_mask($0, $1, $0, (unsigned short)-1, 4)",
-        clang: "__builtin_ia32_minps512($0, $1, 4)",
-    },
-];
-
-const AVX512_PRELUDE: &str = "
-static inline __attribute__((always_inline)) i32x16 levels(i32x16 x, i8x16 t) {
-    typedef char b64 __attribute__((vector_size(64)));
-    i32x4 q = (i32x4)t;
-    i32x16 table = __builtin_shufflevector(q, q, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
-    return (i32x16)__builtin_ia32_pshufb512_mask((b64)table, (b64)x, (b64)table, -1ll);
-}
-";
-
 /// Vectors of 16 lanes are two registers each: the compiler splits them, and functions do where rows name instructions.
 const AVX2: &[Row] = &[
     Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" },
@@ -153,9 +123,12 @@ FUNCTION f32x16 f32_of_f16(i16x16 x) {
 ";
 
 /// All dialects.
-static DIALECTS: [Dialect; 4] = [
-    Dialect { name: "avx512vnni", lanes: 16, rows: AVX512, prelude: AVX512_PRELUDE, form: None },
+static DIALECTS: [Dialect; 7] = [
+    Dialect { name: "avx512vnni", lanes: 16, rows: avx512::VNNI, prelude: avx512::PRELUDE, form: None },
+    Dialect { name: "avx512", lanes: 16, rows: avx512::ROWS, prelude: avx512::PRELUDE_BYTES, form: None },
+    Dialect { name: "avxvnni", lanes: 16, rows: avxvnni::ROWS, prelude: avxvnni::PRELUDE, form: None },
     Dialect { name: "avx2", lanes: 16, rows: AVX2, prelude: AVX2_PRELUDE, form: None },
+    Dialect { name: "neon", lanes: 16, rows: neon::ROWS, prelude: neon::PRELUDE, form: None },
     Dialect { name: "portable", lanes: 1, rows: &[], prelude: "", form: None },
     Dialect { name: "hls", lanes: 1, rows: &[], prelude: "", form: Some(&crate::hls::Hls) },
 ];

@@ -82,8 +82,8 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddubs4",
-        doc: "16 lanes: acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2)",
-        dialects: &["avx2"],
+        doc: "16 lanes: acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2, AVX-512BW)",
+        dialects: &["avx512", "avx2"],
         steps: 4,
         meaning: "kernel maddubs4() {
   in x: u5[4, 16, 4]
@@ -101,8 +101,8 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddubs2",
-        doc: "16 lanes: acc += sum of eight products of a code of 6 bits and a signed byte; pairs in 16 bits (AVX2)",
-        dialects: &["avx2"],
+        doc: "16 lanes: acc += sum of eight products of a code of 6 bits and a signed byte; pairs in 16 bits (AVX2, AVX-512BW)",
+        dialects: &["avx512", "avx2"],
         steps: 2,
         meaning: "kernel maddubs2() {
   in x: u6[2, 16, 4]
@@ -120,11 +120,45 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddbs",
-        doc: "16 lanes: acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2)",
-        dialects: &["avx2"],
+        doc: "16 lanes: acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2, AVX-512BW)",
+        dialects: &["avx512", "avx2"],
         steps: 1,
         meaning: "kernel maddbs() {
   in x: i8[16, 4]
+  in y: i8[4]
+  inout acc: i32[16]
+  for l in 16 spatial serial {
+    for b in 4 reduce serial {
+      S: acc[l] sum = i32(x[l, b]) * i32(y[b])
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
+        name: "sdot",
+        doc: "16 lanes: acc += sum of four products of signed bytes (dot-product extension of ARMv8.2-A)",
+        dialects: &["neon"],
+        steps: 1,
+        meaning: "kernel sdot() {
+  in x: i8[16, 4]
+  in y: i8[4]
+  inout acc: i32[16]
+  for l in 16 spatial serial {
+    for b in 4 reduce serial {
+      S: acc[l] sum = i32(x[l, b]) * i32(y[b])
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
+        name: "sdotu",
+        doc: "16 lanes: acc += sum of four products of a code of 7 bits and a signed byte (the same)",
+        dialects: &["neon"],
+        steps: 1,
+        meaning: "kernel sdotu() {
+  in x: u7[16, 4]
   in y: i8[4]
   inout acc: i32[16]
   for l in 16 spatial serial {
