@@ -1,5 +1,10 @@
 //! The dialect tables: which builtins a target has, and how each compiler spells them.
 
+mod avx2;
+mod avx512;
+mod avxvnni;
+mod neon;
+
 use crate::emit::{CodegenError, Emitter, c_type};
 use lathe_ir::tensor::{Buffer, Expr, For};
 use lathe_ir::{DType, Name};
@@ -67,106 +72,13 @@ const COMMON: &[Row] = &[
     Row { name: "prefetch", gcc: "__builtin_prefetch($0)", clang: "__builtin_prefetch($0)" },
 ];
 
-const AVX512: &[Row] = &[
-    Row {
-        name: "dpbusd",
-        gcc: "__builtin_ia32_vpdpbusd_v16si($0, $1, $2)",
-        clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
-    },
-    Row {
-        name: "f32_of_f16",
-        gcc: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
-        clang: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
-    },
-    Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" },
-    Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" },
-    Row {
-        name: "max",
-        gcc: "__builtin_ia32_maxps512_mask($0, $1, $0, (unsigned short)-1, 4)",
-        clang: "__builtin_ia32_maxps512($0, $1, 4)",
-    },
-    Row {
-        name: "min",
-        gcc: "__builtin_ia32_minps512_mask($0, $1, $0, (unsigned short)-1, 4)",
-        clang: "__builtin_ia32_minps512($0, $1, 4)",
-    },
-];
-
-const AVX512_PRELUDE: &str = "
-static inline __attribute__((always_inline)) i32x16 levels(i32x16 x, i8x16 t) {
-    typedef char b64 __attribute__((vector_size(64)));
-    i32x4 q = (i32x4)t;
-    i32x16 table = __builtin_shufflevector(q, q, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
-    return (i32x16)__builtin_ia32_pshufb512_mask((b64)table, (b64)x, (b64)table, -1ll);
-}
-";
-
-/// A loop of 16 lanes is two vectors side by side.
-const AVX2: &[Row] = &[
-    Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" },
-    Row {
-        name: "f32_of_f16",
-        gcc: "__builtin_ia32_vcvtph2ps256($0)",
-        clang: "__builtin_ia32_vcvtph2ps256($0)",
-    },
-    // The compiler would convert these element by element.
-    Row { name: "i32_of_u8", gcc: "i32_of_u8($0)", clang: "i32_of_u8($0)" },
-    Row { name: "i32_of_i8", gcc: "i32_of_i8($0)", clang: "i32_of_i8($0)" },
-    Row { name: "i8_of_i32", gcc: "i8_of_i32($0)", clang: "i8_of_i32($0)" },
-    Row { name: "max", gcc: "__builtin_ia32_maxps256($0, $1)", clang: "__builtin_ia32_maxps256($0, $1)" },
-    Row { name: "min", gcc: "__builtin_ia32_minps256($0, $1)", clang: "__builtin_ia32_minps256($0, $1)" },
-    Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" },
-    Row {
-        name: "maddubs8",
-        gcc: "($0 + fold((pairs4($1, $2, $3, $4, $5, $6, $7, $8)) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
-        clang: "($0 + fold((pairs4($1, $2, $3, $4, $5, $6, $7, $8)) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
-    },
-    Row {
-        name: "maddubs4",
-        gcc: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8)))",
-        clang: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8)))",
-    },
-    Row {
-        name: "maddubs2",
-        gcc: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
-        clang: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
-    },
-    Row { name: "maddbs", gcc: "($0 + fold(signs($1, $2)))", clang: "($0 + fold(signs($1, $2)))" },
-];
-
-/// Products of bytes in pairs of 16 bits, and their widening sums.
-const AVX2_PRELUDE: &str = "
-typedef char b32 __attribute__((vector_size(32)));
-typedef char b16 __attribute__((vector_size(16)));
-#define FUNCTION static inline __attribute__((always_inline))
-FUNCTION i16x16 pairs(i32x8 x, i32x8 y) { return (i16x16)__builtin_ia32_pmaddubsw256((b32)x, (b32)y); }
-FUNCTION i16x16 pairs4(i32x8 x0, i32x8 y0, i32x8 x1, i32x8 y1, i32x8 x2, i32x8 y2, i32x8 x3, i32x8 y3) {
-    return (pairs(x0, y0) + pairs(x1, y1)) + (pairs(x2, y2) + pairs(x3, y3));
-}
-FUNCTION i16x16 signs(i32x8 x, i32x8 y) {
-    return pairs((i32x8)__builtin_ia32_pabsb256((b32)x), (i32x8)__builtin_ia32_psignb256((b32)y, (b32)x));
-}
-FUNCTION i32x8 fold(i16x16 v) {
-    return (i32x8)__builtin_ia32_pmaddwd256(v, (i16x16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
-}
-FUNCTION i8x16 eight(i64 x) { return (i8x16)(i64x2){x, 0}; }
-FUNCTION i32x8 i32_of_u8(u8x8 x) { return (i32x8)__builtin_ia32_pmovzxbd256((b16)eight((i64)x)); }
-FUNCTION i32x8 i32_of_i8(i8x8 x) { return (i32x8)__builtin_ia32_pmovsxbd256((b16)eight((i64)x)); }
-FUNCTION i8x8 i8_of_i32(i32x8 x) {
-    i32x8 low = (i32x8)__builtin_ia32_pshufb256((b32)x, (b32)(i32x8){0x0c080400, 0, 0, 0, 0x0c080400, 0, 0, 0});
-    return (i8x8)((i64x4)__builtin_ia32_permvarsi256(low, (i32x8){0, 4, 0, 0, 0, 0, 0, 0}))[0];
-}
-FUNCTION i32x8 levels(i32x8 x, i8x16 t) {
-    b32 table = (b32)__builtin_shufflevector(
-        t, t, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    return (i32x8)__builtin_ia32_pshufb256(table, (b32)x);
-}
-";
-
 /// All dialects.
-static DIALECTS: [Dialect; 4] = [
-    Dialect { name: "avx512vnni", lanes: 16, rows: AVX512, prelude: AVX512_PRELUDE, form: None },
-    Dialect { name: "avx2", lanes: 8, rows: AVX2, prelude: AVX2_PRELUDE, form: None },
+static DIALECTS: [Dialect; 7] = [
+    Dialect { name: "avx512vnni", lanes: 16, rows: avx512::VNNI, prelude: avx512::PRELUDE, form: None },
+    Dialect { name: "avx512", lanes: 16, rows: avx512::ROWS, prelude: avx512::PRELUDE_BYTES, form: None },
+    Dialect { name: "avxvnni", lanes: 8, rows: avxvnni::ROWS, prelude: avxvnni::PRELUDE, form: None },
+    Dialect { name: "avx2", lanes: 8, rows: avx2::ROWS, prelude: avx2::PRELUDE, form: None },
+    Dialect { name: "neon", lanes: 4, rows: neon::ROWS, prelude: neon::PRELUDE, form: None },
     Dialect { name: "portable", lanes: 1, rows: &[], prelude: "", form: None },
     Dialect { name: "hls", lanes: 1, rows: &[], prelude: "", form: Some(&crate::hls::Hls) },
 ];

@@ -437,6 +437,9 @@ impl Emitter<'_> {
     fn intrinsic(&mut self, row: &'static crate::Row, body: &[Stmt]) -> Result<(), CodegenError> {
         let [Stmt::For(l)] = body else { return self.fail("an instruction over more than one nest") };
         let n = l.extent.as_int().unwrap_or(0);
+        if n % self.dialect.lanes != 0 {
+            return self.fail(format!("'{}' has {n} lanes", row.name));
+        }
         for first in (0..n).step_by(self.dialect.lanes as usize) {
             let at0 = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(first))]));
             self.instruction(row, at0)?;

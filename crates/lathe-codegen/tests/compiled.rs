@@ -1,92 +1,31 @@
 //! Compiled code computes what the operators' references compute: every operator, every sample, every dialect this
-//! machine runs.
+//! machine runs; and fewer samples of every other dialect of x86, with its instructions emulated (`emulation.c`).
 
+mod cases;
+
+use cases::{Case, cases, units};
 use lathe_codegen::{Dialect, emit, prelude};
-use lathe_ir::graph::{Form, Graph, Source, Type};
 use lathe_ir::tensor::Access;
-use lathe_ir::{Int, Tensor};
 use lathe_machine::Target;
-use lathe_ops::{GroupKernel, lower_group, table};
 use lathe_runtime::{Arena, BuildRequest, CTX_DECLARATION, Ctx, Kernel, KernelCache, Param, Signature};
-use lathe_schedule::schedule;
-use std::collections::HashMap;
 
-/// Products and copies have samples of every encoding.
-fn seeds(form: Form) -> u64 {
-    if matches!(form, Form::Contraction | Form::Copy) { 160 } else { 20 }
-}
-
-fn type_of(t: &Tensor) -> Type {
-    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    Type { shape, dtype: t.dtype, encoding: t.encoding.as_ref().map(|e| e.name.clone()) }
-}
-
-struct Case {
-    symbol: String,
-    graph: Graph,
-    group: GroupKernel,
-    args: Vec<Tensor>,
-    want: Vec<Tensor>,
-    source: String,
-    grid: i64,
-    workspace: usize,
-}
-
-fn cases(target: &Target, dialect: &'static Dialect) -> Vec<Case> {
-    let table = table();
-    let mut out: Vec<Case> = vec![];
-    for row in table.rows() {
-        for seed in 0..seeds(row.form) {
-            let (args, attrs) = (row.sample)(seed);
-            let mut g = Graph::new(row.name, &[]);
-            let ins: Vec<_> = args
-                .iter()
-                .enumerate()
-                .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
-                .collect();
-            let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
-            g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
-            let types: Vec<Type> = g.outputs.iter().map(|v| g.ty(*v).clone()).collect();
-            let want = (row.reference)(&args, &g.nodes[0].attrs, &types);
-            let group = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
-            let s = schedule(
-                group.kernel.clone(),
-                &group.parts,
-                target,
-                [None, Some(4), Some(16)][seed as usize % 3],
-            )
-            .unwrap_or_else(|e| panic!("{} seed {seed}: {e}\n{}", row.name, group.kernel));
-            let symbol = format!("{}_{seed}", row.name);
-            let e = emit(s.kernel(), &symbol, dialect).unwrap_or_else(|e| panic!("{e}\n{}", s.kernel()));
-            out.push(Case {
-                symbol,
-                graph: g,
-                group,
-                args,
-                want,
-                source: e.source,
-                grid: e.grid.as_const().unwrap(),
-                workspace: e.workspace_bytes.as_const().unwrap() as usize,
-            });
-        }
-    }
-    out
+/// Targets of x86 that this processor does not run.
+fn foreign() -> Vec<Target> {
+    let here = Target::all_of_cpu(&lathe_runtime::detect_cpu());
+    let all = Target::names().filter(|name| *name != "neon").filter_map(Target::named);
+    all.filter(|target| !here.contains(target)).collect()
 }
 
 #[test]
 fn compiled_kernels_compute_the_reference() {
     let folder = tempfile::tempdir().unwrap();
     for target in Target::all_of_cpu(&lathe_runtime::detect_cpu()) {
-        let Some(dialect) = Dialect::named(&target.dialect) else { continue };
-        let cases = cases(&target, dialect);
-        let half = cases.len() / 2;
-        let unit = |c: &[Case]| {
-            prelude(dialect, CTX_DECLARATION) + &c.iter().map(|c| c.source.as_str()).collect::<String>()
-        };
-        let request = BuildRequest::new(vec![unit(&cases[..half]), unit(&cases[half..])], &target);
+        let cases = cases(&target, false);
+        let units = units(&cases, &target, "");
         if let Ok(path) = std::env::var("LATHE_DUMP_C") {
-            std::fs::write(format!("{path}.{}.c", target.dialect), unit(&cases)).unwrap();
+            std::fs::write(format!("{path}.{}.c", target.dialect), units.concat()).unwrap();
         }
+        let request = BuildRequest::new(units, &target);
         let library = KernelCache::new(folder.path()).load(&request, 2, &mut |_, _| {}).unwrap();
         for c in &cases {
             run(c, &library, &target);
@@ -94,18 +33,36 @@ fn compiled_kernels_compute_the_reference() {
     }
 }
 
+/// Dialects whose instructions are not here: their text runs with the instructions emulated, and it is compiled, not run, as
+/// it is where the compiler knows the target.
+#[test]
+fn emulated_kernels_compute_the_reference() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = KernelCache::new(folder.path());
+    let here = Target::of_cpu(&lathe_runtime::detect_cpu());
+    for target in foreign() {
+        let cases = cases(&target, true);
+        let request = BuildRequest::new(units(&cases, &target, include_str!("emulation.c")), &here);
+        let library = cache.load(&request, 2, &mut |_, _| {}).unwrap();
+        for c in &cases {
+            run(c, &library, &target);
+        }
+        if cache.compilable(target.clone(), None).unwrap().0 == target {
+            let request = BuildRequest::new(units(&cases, &target, ""), &target);
+            cache.load(&request, 2, &mut |_, _| {}).unwrap();
+        }
+    }
+}
+
 fn run(c: &Case, library: &lathe_runtime::Library, target: &Target) {
     let arena = Arena::new("test", 1 << 30);
-    let bytes = |v| c.graph.ty(v).bits().as_const().unwrap() as usize / 8;
+    let mut buffers = c.buffers();
     let mut views = vec![];
     let mut params = vec![];
-    for (p, v) in c.group.kernel.params.iter().zip(&c.group.args) {
-        // Room behind for the padding that schedules declare.
-        let b = arena.alloc(bytes(*v) + 16384).unwrap().into_view();
-        if (v.0 as usize) < c.args.len() {
-            b.write(0, &c.args[v.0 as usize].bytes).unwrap();
-        }
-        views.push(b);
+    for (p, content) in c.group.kernel.params.iter().zip(&buffers) {
+        let view = arena.alloc(content.len()).unwrap().into_view();
+        view.write(0, content).unwrap();
+        views.push(view);
         let access = match p.access {
             Access::In => lathe_runtime::Access::Read,
             Access::Out => lathe_runtime::Access::Write,
@@ -115,39 +72,22 @@ fn run(c: &Case, library: &lathe_runtime::Library, target: &Target) {
     }
     let signature = Signature { name: c.symbol.clone(), dims: vec![], params, workspace_bytes: c.workspace };
     let kernel = Kernel::new(library.kernel(&c.symbol).unwrap(), signature);
-    let required: Vec<usize> = c.group.args.iter().map(|v| bytes(*v)).collect();
     let workspace = arena.alloc(c.workspace.max(64)).unwrap().into_view();
-    let p = kernel.prepare(views.clone(), &required, &[], Some(workspace)).unwrap();
+    let p = kernel.prepare(views.clone(), &c.required(), &[], Some(workspace)).unwrap();
     p.run(&mut Ctx { thread: 0, threads: 1 }, 0, c.grid).unwrap();
-    let table = table();
-    let row = table.get(&c.graph.name).unwrap();
-    for (j, (v, want)) in c.graph.outputs.iter().zip(&c.want).enumerate() {
-        let donated = row.donates.iter().find(|(_, r)| *r == j).map(|(a, _)| c.graph.nodes[0].inputs[*a]);
-        let at = c.group.args.iter().position(|a| *a == donated.unwrap_or(*v)).unwrap();
-        let mut bytes = vec![0u8; want.bytes.len()];
-        views[at].read(0, &mut bytes).unwrap();
-        let got = Tensor { bytes, ..want.clone() };
-        let (x, y) = (got.values(), want.values());
-        let scale = y.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
-        let loose = if want.encoding.as_ref().is_some_and(|e| &*e.name == "a8") { 0.01 } else { 1e-5 };
-        for (i, (x, y)) in x.iter().zip(&y).enumerate() {
-            assert!(
-                (x - y).abs() <= loose * scale,
-                "{} {}: element {i} of result {j} is {x}, not {y}\n{}",
-                c.symbol,
-                target.dialect,
-                c.source
-            );
-        }
+    for (view, content) in views.iter().zip(&mut buffers) {
+        view.read(0, content).unwrap();
     }
+    c.compare(&buffers, &target.dialect);
 }
 
 #[test]
 fn builtins_come_from_the_tables() {
-    for target in Target::all_of_cpu(&lathe_runtime::detect_cpu()) {
-        let Some(dialect) = Dialect::named(&target.dialect) else { continue };
+    let here = Target::all_of_cpu(&lathe_runtime::detect_cpu());
+    for target in here.into_iter().chain(foreign()).chain(Target::named("neon")) {
+        let dialect = Dialect::named(&target.dialect).unwrap();
         let known = dialect.all_rows().map(|r| r.gcc).collect::<String>() + dialect.prelude;
-        for c in cases(&target, dialect) {
+        for c in cases(&target, true) {
             for word in c.source.split(|ch: char| !(ch.is_ascii_alphanumeric() || ch == '_')) {
                 assert!(!word.starts_with("__builtin") || known.contains(word), "{}: {word}", c.symbol);
             }

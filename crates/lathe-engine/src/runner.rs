@@ -12,7 +12,7 @@ use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
 use lathe_models::{CacheShape, ModelFile, TensorInfo, build};
 use lathe_rewrite::storage_bytes;
-use lathe_runtime::{Arena, Pool, View, detect_target};
+use lathe_runtime::{Arena, KernelCache, Pool, View, detect_target};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -70,6 +70,8 @@ pub struct Runner {
     vocabulary: usize,
     timing: LoadTiming,
     footprint: Footprint,
+    /// That the compiler is too old for the processor.
+    warning: Option<lathe_diagnostic::Diagnostic>,
 }
 
 fn below<E: lathe_diagnostic::Diagnose>(e: E) -> EngineError {
@@ -109,7 +111,8 @@ impl Runner {
                 *most = options.max_rows.max(options.max_sequences) as i64;
             }
         }
-        let target = detect_target();
+        let kernels = KernelCache::new(&options.cache);
+        let (target, warning) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
         let classes = classes(options.max_rows.max(options.max_sequences));
         let passes = options.precision.passes(&target);
         let compiled = compile(
@@ -262,6 +265,7 @@ impl Runner {
             vocabulary,
             timing,
             footprint,
+            warning,
         })
     }
 
@@ -275,9 +279,9 @@ impl Runner {
         self.footprint
     }
 
-    /// Something odd about the kernels' cache that a person should know.
-    pub fn warning(&self) -> Option<&lathe_diagnostic::Diagnostic> {
-        self.compiled.library.warning()
+    /// What a person should know about how the kernels were made: by an old compiler, without a cache.
+    pub fn warnings(&self) -> impl Iterator<Item = &lathe_diagnostic::Diagnostic> {
+        self.warning.iter().chain(self.compiled.library.warning())
     }
 
     /// What a step must do at least.

@@ -22,6 +22,13 @@ const PUNCTUATION: &[&str] = &[
     "*", "/", "%", "&", "|", "^", "<", ">", "@",
 ];
 
+/// Reads a symbolic integer as it prints, such as `n * 4 + 1`.
+pub fn parse_int(text: &str) -> Result<Int, IrError> {
+    let mut c = Cursor::new(text)?;
+    let value = c.symbolic()?;
+    if *c.peek() == Token::End { Ok(value) } else { c.error("the end") }
+}
+
 /// Tokens of a text and a position in them.
 pub struct Cursor {
     tokens: Vec<(Token, usize)>,

@@ -40,4 +40,5 @@ pub use dtype::DType;
 pub use encoding::{Coded, Decode, Encoding, Field, Layout, Term, row_major};
 pub use error::IrError;
 pub use lathe_symbolic::{Bounds, Int, Name};
+pub use lexer::parse_int;
 pub use value::{Tensor, read_bits, write_bits};

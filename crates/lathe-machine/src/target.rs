@@ -3,10 +3,11 @@
 use crate::Cpu;
 use std::collections::BTreeSet;
 
-/// The kind of code to generate.
+/// The kind of code to generate. A name has one meaning: what is compiled for `avx2` runs on every processor that has what
+/// `avx2` needs, so code may be made on one machine for another.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Target {
-    /// Name of the dialect table: `avx512vnni`, `avx2` or `portable`.
+    /// Name of the dialect table, one of [`Target::names`].
     pub dialect: String,
     /// Width of the vectors to write, bits.
     pub vector_bits: u32,
@@ -14,11 +15,27 @@ pub struct Target {
     pub features: BTreeSet<String>,
 }
 
-/// The dialects with their vector width and the features each needs, best first.
-const DIALECTS: &[(&str, u32, &[&str])] = &[
-    ("avx512vnni", 512, &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "fma", "f16c"]),
-    ("avx2", 256, &["avx2", "fma", "f16c"]),
+/// A dialect's name, vector width and the extensions it needs, spelt as for gcc.
+type Row = (&'static str, u32, &'static [&'static str]);
+
+/// The targets, best first.
+const TARGETS: &[Row] = &[
+    (
+        "avx512vnni",
+        512,
+        &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c", "bmi2"],
+    ),
+    ("avx512", 512, &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx2", "fma", "f16c", "bmi2"]),
+    ("avxvnni", 256, &["avxvnni", "avx2", "fma", "f16c", "bmi2"]),
+    ("avx2", 256, &["avx2", "fma", "f16c", "bmi2"]),
+    ("neon", 128, &["dotprod"]),
+    ("portable", 128, &[]),
 ];
+
+fn target((name, bits, needs): &Row) -> Target {
+    let features = needs.iter().map(ToString::to_string).collect();
+    Target { dialect: (*name).into(), vector_bits: *bits, features }
+}
 
 impl Target {
     /// Plain C that every processor runs: the truth that other dialects are tested against. Its vectors are 128 bits wide,
@@ -27,33 +44,35 @@ impl Target {
         Target { dialect: "portable".into(), vector_bits: 128, features: BTreeSet::new() }
     }
 
+    /// The names of all targets, best first.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        TARGETS.iter().map(|row| row.0)
+    }
+
+    /// The target of a name, whether or not any processor here runs it.
+    pub fn named(name: &str) -> Option<Target> {
+        TARGETS.iter().find(|row| row.0 == name).map(target)
+    }
+
     /// The best target that `cpu` runs.
     pub fn of_cpu(cpu: &Cpu) -> Target {
-        match DIALECTS.iter().find(|(_, _, needs)| cpu.has(needs)) {
-            Some((dialect, bits, _)) => {
-                Target { dialect: (*dialect).into(), vector_bits: *bits, features: cpu.features.clone() }
-            }
-            None => Target::portable(),
-        }
+        TARGETS.iter().find(|row| cpu.has(row.2)).map_or_else(Target::portable, target)
     }
 
-    /// All targets that `cpu` runs, best first; those behind the first use what their dialect needs and no more, as lesser
-    /// processors have it.
+    /// All targets that `cpu` runs, best first; the last is portable.
     pub fn all_of_cpu(cpu: &Cpu) -> Vec<Target> {
-        let best = Target::of_cpu(cpu);
-        let runs = DIALECTS.iter().filter(|(name, _, needs)| cpu.has(needs) && *name != best.dialect);
-        let lesser = runs.map(|(name, bits, needs)| Target {
-            dialect: (*name).into(),
-            vector_bits: *bits,
-            features: needs.iter().map(ToString::to_string).collect(),
-        });
-        let portable = (best != Target::portable()).then(Target::portable);
-        std::iter::once(best.clone()).chain(lesser.collect::<Vec<_>>()).chain(portable).collect()
+        TARGETS.iter().filter(|row| cpu.has(row.2)).map(target).collect()
     }
 
-    /// Whether the code may use what only this machine has (and so is compiled for this machine alone).
-    pub fn is_native(&self) -> bool {
-        !self.features.is_empty()
+    /// The best other target that every processor of this one runs; `None` for the portable one.
+    pub fn lesser(&self) -> Option<Target> {
+        let after = TARGETS.iter().skip_while(|row| row.0 != self.dialect).skip(1);
+        after.map(target).find(|t| t.features.is_subset(&self.features))
+    }
+
+    /// The extensions that it needs and `cpu` lacks.
+    pub fn lacking<'a>(&'a self, cpu: &Cpu) -> Vec<&'a str> {
+        self.features.iter().map(String::as_str).filter(|name| !cpu.has(&[name])).collect()
     }
 
     /// A short stable hash of dialect, width and features, the same in every process and version of Rust.
@@ -79,28 +98,48 @@ mod tests {
         Cpu { vendor: "v".into(), model: "m".into(), cores: 1, vector_bits: 512, features }
     }
 
-    #[test]
-    fn a_dialect_needs_all_its_features() {
-        let full = cpu(DIALECTS[0].2);
-        assert_eq!(Target::of_cpu(&full).dialect, "avx512vnni");
-        for missing in DIALECTS[0].2 {
-            let mut less = full.clone();
-            less.features.remove(*missing);
-            let avx2 = less.has(DIALECTS[1].2);
-            assert_eq!(Target::of_cpu(&less).dialect, if avx2 { "avx2" } else { "portable" });
-        }
-        let all: Vec<String> = Target::all_of_cpu(&full).into_iter().map(|t| t.dialect).collect();
-        assert_eq!(all, ["avx512vnni", "portable"], "this one has no avx2");
-        assert_eq!(Target::all_of_cpu(&cpu(&["avx2", "fma", "f16c"])).len(), 2);
+    fn runs(cpu: &Cpu) -> Vec<String> {
+        Target::all_of_cpu(cpu).into_iter().map(|t| t.dialect).collect()
     }
 
     #[test]
-    fn fingerprints_differ_by_feature_and_stay() {
-        let one = Target::of_cpu(&cpu(DIALECTS[0].2));
-        let mut two = one.clone();
-        two.features.insert("avx512bf16".into());
-        assert_ne!(one.fingerprint(), two.fingerprint());
-        assert_eq!(Target::portable().fingerprint(), Target::portable().fingerprint());
-        assert!(!Target::portable().is_native() && one.is_native());
+    fn a_dialect_needs_all_its_features() {
+        for (name, _, needs) in TARGETS {
+            let full = cpu(needs);
+            assert_eq!(Target::of_cpu(&full).dialect, *name);
+            assert_eq!(runs(&full).last().unwrap(), "portable");
+            for missing in *needs {
+                let mut less = full.clone();
+                less.features.remove(*missing);
+                assert!(!runs(&less).contains(&name.to_string()), "{name} without {missing}");
+                assert_eq!(Target::named(name).unwrap().lacking(&less), [*missing]);
+            }
+        }
+    }
+
+    #[test]
+    fn lesser_processors_fall_back() {
+        assert_eq!(runs(&cpu(TARGETS[0].2)), ["avx512vnni", "avx512", "avx2", "portable"]);
+        assert_eq!(
+            runs(&cpu(&["avxvnni", "avx2", "fma", "f16c", "bmi2", "avx"])),
+            ["avxvnni", "avx2", "portable"]
+        );
+        assert_eq!(runs(&cpu(&["avx512f", "avx2", "fma", "f16c", "bmi2"])), ["avx2", "portable"]);
+        assert_eq!(runs(&cpu(&["dotprod"])), ["neon", "portable"]);
+        assert_eq!(runs(&cpu(&["sse3"])), ["portable"]);
+        assert_eq!(Target::named("sse9"), None);
+        let lesser = |name| Target::named(name).unwrap().lesser().map(|t| t.dialect);
+        let chain = ["avx512vnni", "avx512", "avxvnni", "avx2", "neon", "portable"].map(lesser);
+        let names = chain.each_ref().map(|name| name.as_deref().unwrap_or("none"));
+        assert_eq!(names, ["avx512", "avx2", "avx2", "portable", "portable", "none"]);
+    }
+
+    #[test]
+    fn a_target_is_the_same_on_every_processor_and_fingerprints_differ() {
+        let richer = cpu(&["avx2", "fma", "f16c", "bmi2", "gfni", "vaes"]);
+        assert_eq!(Some(Target::of_cpu(&richer)), Target::named("avx2"));
+        let prints: BTreeSet<u64> =
+            Target::names().map(|name| Target::named(name).unwrap().fingerprint()).collect();
+        assert_eq!(prints.len(), TARGETS.len());
     }
 }

@@ -4,6 +4,7 @@
 //! - [`ModelFile`]: a GGUF file, a split set or a safetensors folder, memory-mapped; metadata by [`get`](ModelFile::get) under
 //!   GGUF's keys, tensors as [`TensorInfo`] of a [`GgmlType`] under GGUF's names;
 //!   [`dequantize`] is what each block format means, [`GgufWriter`] writes one.
+//! - [`write_artifact`]: the container of a compiled model, which a [`ModelFile`] then is.
 //! - [`family`], [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
 //! - [`Tokenizer`] and [`StreamDecoder`]: text to token ids and back, whole or as it comes.
 //! - [`ChatTemplate`]: a conversation of [`Message`]s to a prompt.
@@ -33,6 +34,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod artifact;
 mod chat;
 mod families;
 mod file;
@@ -41,6 +43,7 @@ mod safetensors;
 mod source;
 mod tokenizer;
 
+pub use artifact::{ArtifactError, ArtifactErrorKind, write_artifact};
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use families::{
     CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, Pooling, build, family,

@@ -73,6 +73,35 @@ impl KernelCache {
         KernelCache { dir, private: Mutex::new(None) }
     }
 
+    /// `target`, or the next best that the compiler here has flags for, with a warning that says so. `compiler` as in a
+    /// [`BuildRequest`].
+    pub fn compilable(
+        &self,
+        target: Target,
+        compiler: Option<&str>,
+    ) -> Result<(Target, Option<Diagnostic>), RuntimeError> {
+        let memo = self.dir.join("compilers");
+        let compiler = Compiler::find(compiler, &memo)?;
+        let mut tried = target.clone();
+        while !compiler.accepts(&kernel_flags(&tried), &memo) {
+            match tried.lesser() {
+                Some(lesser) => tried = lesser,
+                None => return Ok((target, None)), // the build says what is wrong with this compiler
+            }
+        }
+        let lesser = tried != target;
+        let warning = lesser.then(|| {
+            let what = format!(
+                "the compiler cannot make code for '{}'; kernels are for '{}', which is slower",
+                target.dialect, tried.dialect
+            );
+            Diagnostic::new("old-compiler", Fault::Environment, what)
+                .at(compiler.version.clone())
+                .fix("install a newer one, or name one with LATHE_CC")
+        });
+        Ok((tried, warning))
+    }
+
     /// Loads the kernels of `request`, building them first when they are not in the cache, with up to `jobs` compilers at
     /// once and a call of `progress(done, total)` after each step. When the cache folder cannot be written, or nothing
     /// can be loaded from it, the kernels are built in a private temporary folder and the library carries a [`Library::warning`].

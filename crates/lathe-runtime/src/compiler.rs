@@ -22,12 +22,15 @@ pub fn kernel_flags(target: &Target) -> Vec<String> {
         "-w",
     ];
     let mut flags: Vec<String> = common.map(String::from).into();
-    if target.is_native() {
-        if target.vector_bits == 512 {
-            flags.extend(["-march=native", "-mprefer-vector-width=512"].map(String::from));
-        } else {
-            flags.extend(target.features.iter().map(|f| format!("-m{f}")));
-        }
+    if target.dialect == "neon" {
+        // Extensions of ARM are suffixes of one flag.
+        let names: Vec<&str> = target.features.iter().map(String::as_str).collect();
+        flags.push(format!("-march=armv8.2-a+{}", names.join("+")));
+    } else {
+        flags.extend(target.features.iter().map(|f| format!("-m{f}")));
+    }
+    if target.vector_bits == 512 {
+        flags.push("-mprefer-vector-width=512".into());
     }
     flags
 }
@@ -105,6 +108,23 @@ impl Compiler {
         };
         KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(key, version.clone());
         Ok(version)
+    }
+
+    /// Whether it knows all of `flags`, which an older one may not. Remembered as its version is.
+    pub fn accepts(&self, flags: &[String], memo: &Path) -> bool {
+        let hash = blake3::hash(flags.join(" ").as_bytes()).to_hex();
+        let file = memo.join(format!("{}-{}.txt", self.fingerprint(), &hash[..16]));
+        if fs::read_to_string(&file).is_ok_and(|text| text == "accepts\n") {
+            return true;
+        }
+        let arguments =
+            flags.iter().map(String::as_str).chain(["-E", "-x", "c", "/dev/null", "-o", "/dev/null"]);
+        let accepts = self.run(Path::new("/"), arguments).is_ok_and(|output| output.status.success());
+        if accepts {
+            // As for the version, only a shortcut.
+            let _ = crate::files::write_whole(&file, b"accepts\n");
+        }
+        accepts
     }
 
     fn ask_version(&self) -> Result<String, RuntimeError> {
@@ -189,5 +209,15 @@ mod tests {
     fn portable_kernels_are_not_made_for_this_machine_alone() {
         let flags = kernel_flags(&Target::portable());
         assert!(!flags.iter().any(|flag| flag.starts_with("-m")));
+    }
+
+    #[test]
+    fn flags_it_does_not_know_are_noticed() {
+        let memo = tempfile::tempdir().unwrap();
+        let compiler = Compiler::find(None, memo.path()).unwrap();
+        for _ in 0..2 {
+            assert!(compiler.accepts(&kernel_flags(&Target::portable()), memo.path()));
+            assert!(!compiler.accepts(&["-mno-such-extension-here".into()], memo.path()));
+        }
     }
 }

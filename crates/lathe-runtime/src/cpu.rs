@@ -1,5 +1,6 @@
 //! What this processor is: its name, its instruction set extensions, its caches.
 
+use crate::RuntimeError;
 use lathe_machine::{Cache, Cpu, Target};
 use std::collections::BTreeSet;
 use std::fs;
@@ -25,12 +26,24 @@ pub fn detect_cpu() -> Cpu {
     }
 }
 
-/// What to generate code for here: the best this processor runs, or the dialect it runs that the environment variable
-/// `LATHE_CPU` names (`avx2`, `portable`).
-pub fn detect_target() -> Target {
-    let all = Target::all_of_cpu(&detect_cpu());
-    let named = std::env::var("LATHE_CPU").ok();
-    all.iter().find(|t| Some(&t.dialect) == named.as_ref()).unwrap_or(&all[0]).clone()
+/// What to generate code for here: the best this processor runs, or the target that the environment variable `LATHE_CPU`
+/// names, which this processor must run.
+pub fn detect_target() -> Result<Target, RuntimeError> {
+    chosen_target(&detect_cpu(), std::env::var("LATHE_CPU").ok().as_deref().filter(|name| !name.is_empty()))
+}
+
+fn chosen_target(cpu: &Cpu, named: Option<&str>) -> Result<Target, RuntimeError> {
+    let Some(name) = named else { return Ok(Target::of_cpu(cpu)) };
+    let unknown = || RuntimeError::UnknownTarget { name: name.into() };
+    let target = Target::named(name).ok_or_else(unknown)?;
+    match target.lacking(cpu) {
+        lacking if lacking.is_empty() => Ok(target),
+        lacking => Err(RuntimeError::ForeignTarget {
+            lacking: lacking.join(", "),
+            best: Target::of_cpu(cpu).dialect,
+            name: name.into(),
+        }),
+    }
 }
 
 /// The data caches of the first processor, nearest first; empty where the system does not say.
@@ -139,8 +152,20 @@ fn features() -> BTreeSet<String> {
     all.iter().filter(|(_, here)| *here).map(|(name, _)| name.to_string()).collect()
 }
 
-/// Other architectures have no dialect yet, so nothing asks for their extensions.
-#[cfg(not(target_arch = "x86_64"))]
+/// The extensions of this processor that gcc and Rust call by the same name.
+#[cfg(target_arch = "aarch64")]
+fn features() -> BTreeSet<String> {
+    let all = [
+        ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
+        ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
+        ("bf16", std::arch::is_aarch64_feature_detected!("bf16")),
+        ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
+    ];
+    all.iter().filter(|(_, here)| *here).map(|(name, _)| name.to_string()).collect()
+}
+
+/// Other architectures run the portable target alone, which asks for none.
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn features() -> BTreeSet<String> {
     BTreeSet::new()
 }
@@ -155,6 +180,24 @@ mod tests {
         assert!(cpu.cores >= 1 && !cpu.vendor.is_empty() && cpu.vector_bits >= 128, "{cpu:?}");
         assert_eq!(cpu.has(&["avx512f"]), cpu.vector_bits == 512);
         assert_eq!(detect_cpu(), cpu);
+    }
+
+    #[test]
+    fn a_named_target_is_taken_or_refused_in_one_line() {
+        use lathe_diagnostic::Diagnose;
+        let features = ["avx2", "fma", "f16c", "bmi2"].map(String::from).into();
+        let cpu = Cpu { vendor: "v".into(), model: "m".into(), cores: 1, vector_bits: 256, features };
+        assert_eq!(chosen_target(&cpu, None).unwrap().dialect, "avx2");
+        assert_eq!(chosen_target(&cpu, Some("portable")).unwrap(), Target::portable());
+        let refused = |name| chosen_target(&cpu, Some(name)).unwrap_err().diagnostic().to_string();
+        assert_eq!(
+            refused("sse9"),
+            "error[unknown-target]: no target is called 'sse9'; use one of avx512vnni, avx512, avxvnni, avx2, neon, portable"
+        );
+        assert_eq!(
+            refused("avxvnni"),
+            "error[foreign-target]: this processor does not run 'avxvnni': it lacks avxvnni; use 'avx2', the best it runs"
+        );
     }
 
     #[test]

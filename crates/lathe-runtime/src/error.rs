@@ -1,6 +1,7 @@
 //! What can go wrong at the edge of the machine: compiling, loading and calling kernels, memory, threads.
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
+use lathe_machine::Target;
 use std::path::PathBuf;
 
 /// An error of the runtime.
@@ -19,6 +20,22 @@ pub enum RuntimeError {
         compiler: String,
         /// What it said.
         message: String,
+    },
+    /// No target has this name (the user's).
+    #[error("no target is called '{name}'")]
+    UnknownTarget {
+        /// What was asked for.
+        name: String,
+    },
+    /// This processor does not run the target that was asked for (the user's).
+    #[error("this processor does not run '{name}': it lacks {lacking}")]
+    ForeignTarget {
+        /// The target.
+        name: String,
+        /// The extensions that are not here.
+        lacking: String,
+        /// The best target of this processor.
+        best: String,
     },
     /// The compiler refused code that Lathe wrote (a bug).
     #[error("the C compiler refused a generated kernel: {message}")]
@@ -120,6 +137,11 @@ impl Diagnose for RuntimeError {
             CompilerBroken { compiler, .. } => make("compiler-broken", Fault::Environment)
                 .at(compiler)
                 .fix("reinstall it, free some disk space, or name another one with LATHE_CC"),
+            UnknownTarget { .. } => make("unknown-target", Fault::User)
+                .fix(format!("use one of {}", Target::names().collect::<Vec<_>>().join(", "))),
+            ForeignTarget { best, .. } => {
+                make("foreign-target", Fault::User).fix(format!("use '{best}', the best it runs"))
+            }
             CompileFailed { source_path, .. } => {
                 make("compile-failed", Fault::Bug).at(source_path.display().to_string())
             }

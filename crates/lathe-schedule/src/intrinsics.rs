@@ -17,22 +17,26 @@ pub struct IntrinsicRow {
     pub dialects: &'static [&'static str],
     /// How many steps of four bytes it takes.
     pub steps: i64,
-    /// Its meaning; `acc`, `x` and `y` stand for the operands.
+    /// Its meaning, `LANES` lanes wide; `acc`, `x` and `y` stand for the operands.
     pub meaning: &'static str,
 }
+
+/// Lanes that a tile can have.
+pub const WIDTHS: [i64; 2] = [8, 16];
 
 /// The name of the loop over steps.
 pub const STEPS: &str = "c";
 
 impl IntrinsicRow {
-    /// Its meaning, parsed.
-    pub fn kernel(&self) -> Kernel {
-        parse(self.meaning).expect("the table's texts are read by a test")
+    /// Its meaning for so many lanes (a vector, or several side by side).
+    pub fn kernel(&self, lanes: i64) -> Kernel {
+        parse(&self.meaning.replace("LANES", &lanes.to_string()))
+            .expect("the table's texts are read by a test")
     }
 
     /// Whether codes of type `t` can be its first operand.
     pub fn takes(&self, t: DType) -> bool {
-        self.kernel().buffer("x").is_some_and(|x: Buffer| fits(t, x.dtype))
+        self.kernel(8).buffer("x").is_some_and(|x: Buffer| fits(t, x.dtype))
     }
 }
 
@@ -65,14 +69,14 @@ pub fn multiplies_signed(target: &Target) -> bool {
 pub static INTRINSICS: &[IntrinsicRow] = &[
     IntrinsicRow {
         name: "dpbusd",
-        doc: "16 lanes: acc += sum of four products of an unsigned and a signed byte (AVX-512 VNNI, AVX-VNNI)",
+        doc: "acc += sum of four products of an unsigned and a signed byte (AVX-512 VNNI, AVX-VNNI)",
         dialects: &["avx512vnni", "avxvnni"],
         steps: 1,
         meaning: "kernel dpbusd() {
-  in x: u8[16, 4]
+  in x: u8[LANES, 4]
   in y: i8[4]
-  inout acc: i32[16]
-  for l in 16 spatial serial {
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
     for b in 4 reduce serial {
       S: acc[l] sum = i32(x[l, b]) * i32(y[b])
     }
@@ -82,14 +86,14 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddubs8",
-        doc: "8 lanes: acc += sum of 32 products of a code of 4 bits and a signed byte; pairs in 16 bits (AVX2)",
-        dialects: &["avx2"],
+        doc: "acc += sum of 32 products of a code of 4 bits and a signed byte; pairs in 16 bits (AVX2, AVX-512BW)",
+        dialects: &["avx512", "avx2"],
         steps: 8,
         meaning: "kernel maddubs8() {
-  in x: u4[8, 8, 4]
+  in x: u4[8, LANES, 4]
   in y: i8[8, 4]
-  inout acc: i32[8]
-  for l in 8 spatial serial {
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
     for c in 8 reduce serial {
       for b in 4 reduce serial {
         S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
@@ -101,14 +105,14 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddubs4",
-        doc: "8 lanes: acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2)",
-        dialects: &["avx2"],
+        doc: "acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2, AVX-512BW)",
+        dialects: &["avx512", "avx2"],
         steps: 4,
         meaning: "kernel maddubs4() {
-  in x: u5[4, 8, 4]
+  in x: u5[4, LANES, 4]
   in y: i8[4, 4]
-  inout acc: i32[8]
-  for l in 8 spatial serial {
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
     for c in 4 reduce serial {
       for b in 4 reduce serial {
         S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
@@ -120,14 +124,14 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddubs2",
-        doc: "8 lanes: acc += sum of eight products of a code of 6 bits and a signed byte; pairs in 16 bits (AVX2)",
-        dialects: &["avx2"],
+        doc: "acc += sum of eight products of a code of 6 bits and a signed byte; pairs in 16 bits (AVX2, AVX-512BW)",
+        dialects: &["avx512", "avx2"],
         steps: 2,
         meaning: "kernel maddubs2() {
-  in x: u6[2, 8, 4]
+  in x: u6[2, LANES, 4]
   in y: i8[2, 4]
-  inout acc: i32[8]
-  for l in 8 spatial serial {
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
     for c in 2 reduce serial {
       for b in 4 reduce serial {
         S: acc[l] sum = i32(x[c, l, b]) * i32(y[c, b])
@@ -139,14 +143,48 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddbs",
-        doc: "8 lanes: acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2)",
-        dialects: &["avx2"],
+        doc: "acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2, AVX-512BW)",
+        dialects: &["avx512", "avx2"],
         steps: 1,
         meaning: "kernel maddbs() {
-  in x: i8[8, 4]
+  in x: i8[LANES, 4]
   in y: i8[4]
-  inout acc: i32[8]
-  for l in 8 spatial serial {
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
+    for b in 4 reduce serial {
+      S: acc[l] sum = i32(x[l, b]) * i32(y[b])
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
+        name: "sdot",
+        doc: "acc += sum of four products of signed bytes (dot-product extension of ARMv8.2-A)",
+        dialects: &["neon"],
+        steps: 1,
+        meaning: "kernel sdot() {
+  in x: i8[LANES, 4]
+  in y: i8[4]
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
+    for b in 4 reduce serial {
+      S: acc[l] sum = i32(x[l, b]) * i32(y[b])
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
+        name: "sdotu",
+        doc: "acc += sum of four products of a code of 7 bits and a signed byte (the same)",
+        dialects: &["neon"],
+        steps: 1,
+        meaning: "kernel sdotu() {
+  in x: u7[LANES, 4]
+  in y: i8[4]
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
     for b in 4 reduce serial {
       S: acc[l] sum = i32(x[l, b]) * i32(y[b])
     }

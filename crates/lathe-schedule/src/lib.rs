@@ -47,7 +47,7 @@ mod util;
 mod witness;
 
 pub use intrinsics::{
-    INTRINSICS, IntrinsicRow, STEPS, byte_products, fits, multiplies_bytes, multiplies_signed,
+    INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
 };
 pub use lanes::{Lane, lane};
 pub use rules::schedule;

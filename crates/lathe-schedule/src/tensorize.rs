@@ -2,7 +2,7 @@
 //! row's meaning (same loops, same arithmetic; codes of fewer bits count as the unsigned byte they widen to) and wrapped; the
 //! body stays as it is, so the interpreter and the portable dialect need no knowledge of the instruction.
 
-use crate::intrinsics::{INTRINSICS, STEPS, fits};
+use crate::intrinsics::{INTRINSICS, IntrinsicRow, STEPS, WIDTHS, fits};
 use crate::lanes::{Lane, lane};
 use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
@@ -113,8 +113,10 @@ fn factors(e: &Expr) -> Option<(Code, Code)> {
     Some((code(x)?, code(y)?))
 }
 
-fn matches(k: &Kernel, s: &Stmt, row: &Kernel, b: &Bounds) -> Option<bool> {
+fn matches(k: &Kernel, s: &Stmt, row: &IntrinsicRow, b: &Bounds) -> Option<bool> {
     let (loops, block) = nest(s)?;
+    let lanes = loops.first()?.extent.as_int().filter(|n| WIDTHS.contains(n))?;
+    let row = &row.kernel(lanes);
     let (want_loops, want) = nest(row.body.first()?)?;
     let same_loops = loops.len() == want_loops.len()
         && loops.iter().zip(&want_loops).all(|(a, w)| a.extent == w.extent && a.iter == w.iter);
@@ -146,11 +148,10 @@ fn matches(k: &Kernel, s: &Stmt, row: &Kernel, b: &Bounds) -> Option<bool> {
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (family, name) = (arg(args, 0)?, arg(args, 1)?);
     let row = INTRINSICS.iter().find(|r| r.name == name).ok_or("there is no such instruction")?;
-    let meaning = row.kernel();
     let bounds = loop_bounds(k);
     let mut hits = 0;
     let body = map_stmts(&k.body, &mut |s| match &s {
-        Stmt::For(l) if in_family(&l.var, family) && matches(k, &s, &meaning, &bounds) == Some(true) => {
+        Stmt::For(l) if in_family(&l.var, family) && matches(k, &s, row, &bounds) == Some(true) => {
             hits += 1;
             vec![Stmt::Intrinsic(name.into(), Arc::new(vec![s]))]
         }

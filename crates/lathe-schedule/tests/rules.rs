@@ -35,7 +35,11 @@ fn scheduled_kernels_keep_the_meaning() {
             let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
             g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
             let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
-            for target in [&wide, &half, &Target::portable()] {
+            for (i, target) in [&wide, &half, &Target::portable()].into_iter().enumerate() {
+                // Many samples take turns.
+                if seed >= 20 && i as u64 != seed % 3 {
+                    continue;
+                }
                 let s = schedule(
                     k.kernel.clone(),
                     &k.parts,

@@ -6,7 +6,7 @@ use crate::scope::{Env, Scope, exact};
 use lathe_check::Term;
 use lathe_ir::tensor::{Buffer, Expr, Node, Stmt};
 use lathe_ir::{DType, Name};
-use lathe_schedule::{Code, INTRINSICS, STEPS, code, fits};
+use lathe_schedule::{Code, INTRINSICS, STEPS, WIDTHS, code, fits};
 
 impl Walk<'_> {
     pub(crate) fn instruction(
@@ -18,7 +18,11 @@ impl Walk<'_> {
     ) -> Result<(), Refusal> {
         let row = INTRINSICS.iter().find(|r| r.name == name);
         let row = row.ok_or_else(|| Refusal::Differs(format!("no row says what '{name}' is")))?;
-        let row = row.kernel();
+        let Stmt::For(lanes) = inner else { return differs(format!("there is no loop of '{name}'")) };
+        let width = lanes.extent.as_int().filter(|n| WIDTHS.contains(n));
+        let width =
+            width.ok_or_else(|| Refusal::Differs(format!("'{}' is no loop over lanes", lanes.var)))?;
+        let row = row.kernel(width);
         let (mut s, mut here, mut there) = (s.clone(), ea.clone(), Env::default());
         let (mut zero_here, mut zero_there) = (ea.clone(), Env::default());
         let (mut first_here, mut first_there) = (ea.clone(), Env::default());

@@ -90,7 +90,7 @@ impl Model {
         let runner =
             Runner::load(&self.file, &options, &mut |stage, done, total| status.stage(stage, done, total))?;
         drop(status);
-        if let Some(warning) = runner.warning() {
+        for warning in runner.warnings() {
             output::message(&warning.to_string().replacen("error[", "warning[", 1));
         }
         Ok(Engine::new(runner))

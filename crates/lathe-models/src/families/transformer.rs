@@ -119,7 +119,7 @@ impl Transformer<'_> {
         let Positions::Rotary(pairs) = self.style.positions else { return Ok(None) };
         let pairs = match file.format() {
             Format::Safetensors => Pairs::Halves,
-            Format::Gguf(_) => pairs,
+            Format::Gguf(_) | Format::Compiled => pairs,
         };
         let mut table = |name, r: Rotations| {
             let frequencies = self.b.numbers(name, &r.frequencies);

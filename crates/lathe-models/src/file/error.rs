@@ -3,6 +3,7 @@
 use lathe_diagnostic::{Diagnose, Diagnostic};
 use thiserror::Error;
 
+use crate::artifact::ArtifactError;
 use crate::gguf::GgufError;
 use crate::safetensors::SafetensorsError;
 
@@ -14,6 +15,8 @@ pub enum FileError {
     Gguf(#[from] GgufError),
     /// A safetensors folder.
     Safetensors(#[from] SafetensorsError),
+    /// A compiled model.
+    Artifact(#[from] ArtifactError),
 }
 
 impl Diagnose for FileError {
@@ -21,6 +24,7 @@ impl Diagnose for FileError {
         match self {
             FileError::Gguf(e) => e.diagnostic(),
             FileError::Safetensors(e) => e.diagnostic(),
+            FileError::Artifact(e) => e.diagnostic(),
         }
     }
 }

@@ -21,6 +21,7 @@ pub(crate) use quantized::{Packing, Place, Quantized};
 pub use tensor::TensorInfo;
 pub(crate) use tensor::View;
 
+use crate::artifact;
 use crate::gguf::{self, FromMetadata, GgufError, GgufErrorKind};
 use crate::safetensors;
 
@@ -36,6 +37,7 @@ struct Inner {
     files: Vec<Bytes>,
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
+    sections: HashMap<String, Range<usize>>,
 }
 
 /// The format of a model file.
@@ -46,6 +48,8 @@ pub enum Format {
     /// A folder with `config.json` and `.safetensors` files. Queries and keys are as `transformers` has them: they rotate by
     /// halves, also where the GGUF files of the family have neighbours rotate.
     Safetensors,
+    /// What `lathe compile` writes: metadata, and sections in place of tensors.
+    Compiled,
 }
 
 /// What a format's reader found.
@@ -56,17 +60,20 @@ pub(crate) struct Content {
     pub files: Vec<Bytes>,
     /// All tensors; names differ.
     pub tensors: Vec<TensorInfo>,
+    /// Other parts of the first file; names differ.
+    pub sections: Vec<(String, Range<usize>)>,
 }
 
 impl ModelFile {
     /// Maps and checks the model at `path`: a GGUF file, any part of a split one, or a folder of safetensors (or the
-    /// `.safetensors` file or index in it).
+    /// `.safetensors` file or index in it), or a compiled model.
     ///
     /// The files must not be shortened while they are open: the system then ends the process at the first access.
     pub fn open(path: impl AsRef<Path>) -> Result<ModelFile, FileError> {
         let path = path.as_ref();
         let content = match safetensors::folder(path) {
             Some(folder) => safetensors::open(&folder)?,
+            None if artifact::is_artifact(path) => artifact::open(path)?,
             None => gguf::open(path)?,
         };
         Ok(ModelFile::new(Some(path), content))
@@ -78,10 +85,11 @@ impl ModelFile {
     }
 
     fn new(path: Option<&Path>, content: Content) -> ModelFile {
-        let Content { format, metadata, files, tensors } = content;
+        let Content { format, metadata, files, tensors, sections } = content;
         let by_name = tensors.iter().enumerate().map(|(i, t)| (t.name.clone(), i)).collect();
         let path = path.map(Path::to_owned);
-        ModelFile(Arc::new(Inner { path, format, metadata, files, tensors, by_name }))
+        let sections = sections.into_iter().collect();
+        ModelFile(Arc::new(Inner { path, format, metadata, files, tensors, by_name, sections }))
     }
 
     /// Where the model lies, unless it came from memory.
@@ -159,6 +167,22 @@ impl ModelFile {
         match self.0.files.get(*file)? {
             Bytes::Mapped(map) if range.end <= map.len() => Some((map.clone(), range.clone())),
             _ => None,
+        }
+    }
+
+    /// A section of a compiled model by its name: the mapping, and where it lies there.
+    pub fn section(&self, name: &str) -> Option<(Arc<memmap2::Mmap>, Range<usize>)> {
+        match (self.0.files.first()?, self.0.sections.get(name)?) {
+            (Bytes::Mapped(map), range) => Some((map.clone(), range.clone())),
+            (Bytes::Owned(_), _) => None,
+        }
+    }
+
+    /// Copies the metadata to `writer`, but for what says how a file is laid out.
+    pub fn copy_metadata(&self, writer: &mut gguf::GgufWriter) {
+        let layout = |key: &str| key == "general.alignment" || key.starts_with("split.");
+        for key in self.keys().into_iter().filter(|key| !layout(key)) {
+            self.0.metadata.copy(key, writer);
         }
     }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::error::{GgufError, GgufErrorKind};
 use super::parse::{Entry, Header, parse};
 use super::value::{FromMetadata, RawValue, Value};
+use super::writer::GgufWriter;
 use crate::file::{Bytes, Content, Format, TensorInfo, View};
 
 /// The metadata of a file, read from its bytes on demand.
@@ -22,6 +23,13 @@ impl Metadata {
     pub(crate) fn find<'a, T: FromMetadata<'a>>(&'a self, key: &str) -> Result<Option<T>, GgufErrorKind> {
         let Some(value) = self.values.get(key) else { return Ok(None) };
         RawValue { bytes: &self.bytes, value }.read_as(key).map(Some)
+    }
+
+    /// Gives the value at `key` to a writer.
+    pub(crate) fn copy(&self, key: &str, writer: &mut GgufWriter) {
+        if let Some(value) = self.values.get(key) {
+            writer.value(key, RawValue { bytes: &self.bytes, value });
+        }
     }
 
     /// The keys, sorted.
@@ -176,5 +184,5 @@ fn join(parts: Vec<Part>) -> Content {
         metadata.get_or_insert(part.metadata);
     }
     let metadata = metadata.expect("a set has a part");
-    Content { format, metadata, files, tensors }
+    Content { format, metadata, files, tensors, sections: vec![] }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::error::{GgufError, GgufErrorKind};
 use super::types::GgmlType;
-use super::value::ValueKind;
+use super::value::{RawValue, Value, ValueKind};
 
 const ALIGNMENT: usize = 32;
 
@@ -110,6 +110,26 @@ impl GgufWriter {
         let (name, shape, produce) = (name.to_owned(), shape.to_vec(), Box::new(produce));
         self.tensors.push(Tensor { name, shape, ty, produce });
         self
+    }
+
+    /// Adds a value of another file.
+    pub(super) fn value(&mut self, key: &str, value: RawValue<'_>) {
+        let range = match value.value {
+            Value::Scalar(kind, range) => {
+                self.entry(key, *kind);
+                range
+            }
+            Value::Str(range) => {
+                self.entry(key, ValueKind::Str);
+                self.metadata.extend_from_slice(&(range.len() as u64).to_le_bytes());
+                range
+            }
+            Value::Array(kind, len, range) => {
+                self.array(key, *kind, *len);
+                range
+            }
+        };
+        self.metadata.extend_from_slice(&value.bytes[range.clone()]);
     }
 
     fn entry(&mut self, key: &str, kind: ValueKind) {

@@ -77,7 +77,7 @@ pub(crate) fn open(folder: &Path) -> Result<Content, SafetensorsError> {
     }
     let written = writer.to_bytes().and_then(gguf::from_bytes);
     let metadata = written.map_err(|e| Kind::Json(e.kind.to_string()).at(&path))?.metadata;
-    Ok(Content { format: Format::Safetensors, metadata, files, tensors })
+    Ok(Content { format: Format::Safetensors, metadata, files, tensors, sections: vec![] })
 }
 
 #[derive(Deserialize)]

@@ -3,6 +3,8 @@
 use super::time_passes;
 use crate::Pool;
 use lathe_machine::Rate;
+#[cfg(target_arch = "x86_64")]
+use std::arch::is_x86_feature_detected;
 use std::hint::black_box;
 
 /// Rounds of one pass: some milliseconds.
@@ -28,7 +30,7 @@ pub fn peak_bf16(pool: &Pool) -> Option<Rate> {
     measure(bf16_unit()?, pool, 9)
 }
 
-/// Peak 8-bit integer operations (summed in 32 bits) per second of all threads of `pool` together.
+/// Peak 8-bit integer operations per second (summed in 32 bits, or in 16 where no instruction does more) of all threads of `pool` together.
 pub fn peak_int8(pool: &Pool) -> Option<Rate> {
     measure(int8_unit(), pool, 9)
 }
@@ -49,15 +51,20 @@ fn measure(unit: Unit, pool: &Pool, passes: usize) -> Option<Rate> {
 
 fn f32_unit() -> Unit {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512f") {
-        return Unit { run: x86::f32_avx512, operations: (SUMS * 16 * 2) as f64 };
+    {
+        if is_x86_feature_detected!("avx512f") {
+            return Unit { run: x86::f32_avx512, operations: (SUMS * 16 * 2) as f64 };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return Unit { run: x86::f32_avx2, operations: (HALF_SUMS * 8 * 2) as f64 };
+        }
     }
     Unit { run: f32_portable, operations: (LANES * 2) as f64 }
 }
 
 fn bf16_unit() -> Option<Unit> {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bf16") {
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") {
         return Some(Unit { run: x86::bf16_avx512, operations: (SUMS * 32 * 2) as f64 });
     }
     None
@@ -65,8 +72,19 @@ fn bf16_unit() -> Option<Unit> {
 
 fn int8_unit() -> Unit {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512vnni") {
-        return Unit { run: x86::int8_avx512, operations: (SUMS * 64 * 2) as f64 };
+    {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni") {
+            return Unit { run: x86::int8_avx512vnni, operations: (SUMS * 64 * 2) as f64 };
+        }
+        if is_x86_feature_detected!("avx512bw") {
+            return Unit { run: x86::int8_avx512, operations: (SUMS * 64 * 2) as f64 };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("avxvnni") {
+            return Unit { run: x86::int8_avxvnni, operations: (HALF_SUMS * 32 * 2) as f64 };
+        }
+        if is_x86_feature_detected!("avx2") {
+            return Unit { run: x86::int8_avx2, operations: (HALF_SUMS * 32 * 2) as f64 };
+        }
     }
     Unit { run: int8_portable, operations: (LANES * 2) as f64 }
 }
@@ -74,6 +92,10 @@ fn int8_unit() -> Unit {
 /// Independent sums of the vector loops: two instructions a cycle of up to eight cycles latency.
 #[cfg(target_arch = "x86_64")]
 const SUMS: usize = 16;
+
+/// The same where there are 16 registers: two operands leave room for twelve sums.
+#[cfg(target_arch = "x86_64")]
+const HALF_SUMS: usize = 12;
 
 /// Independent sums of the portable loops.
 const LANES: usize = 64;
@@ -100,7 +122,7 @@ fn int8_portable(rounds: usize) {
     black_box(sums);
 }
 
-/// The loops in AVX-512. Sums are named one by one, so that they stay in registers at every optimisation level.
+/// The loops in AVX-512 and AVX2. Sums are named one by one, so that they stay in registers at every optimisation level.
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use std::arch::x86_64::*;
@@ -138,10 +160,50 @@ mod x86 {
     /// # Safety
     /// The processor has AVX-512F and AVX-512 VNNI.
     #[target_feature(enable = "avx512f,avx512vnni")]
-    pub unsafe fn int8_avx512(rounds: usize) {
+    pub unsafe fn int8_avx512vnni(rounds: usize) {
         let (a, b) = (black_box(_mm512_set1_epi8(3)), black_box(_mm512_set1_epi8(5)));
         rounds!(rounds, _mm512_setzero_si512(), |sum| _mm512_dpbusd_epi32(sum, a, b);
             s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 s12 s13 s14 s15);
+    }
+
+    /// Two bytes a lane of 16 bits; the sums wrap. The operand changes with each sum, so that no product is made only once.
+    ///
+    /// # Safety
+    /// The processor has AVX-512F and AVX-512BW.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub unsafe fn int8_avx512(rounds: usize) {
+        let a = black_box(_mm512_set1_epi8(3));
+        rounds!(rounds, _mm512_set1_epi8(5), |sum| _mm512_add_epi16(sum, _mm512_maddubs_epi16(a, sum));
+            s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11 s12 s13 s14 s15);
+    }
+
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[target_feature(enable = "avx2,fma")]
+    pub unsafe fn f32_avx2(rounds: usize) {
+        let (a, b) = (black_box(_mm256_set1_ps(1.5)), black_box(_mm256_set1_ps(0.5)));
+        rounds!(rounds, _mm256_setzero_ps(), |sum| _mm256_fmadd_ps(a, b, sum);
+            s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11);
+    }
+
+    /// As `int8_avx512`.
+    ///
+    /// # Safety
+    /// The processor has AVX2.
+    #[target_feature(enable = "avx2")]
+    pub unsafe fn int8_avx2(rounds: usize) {
+        let a = black_box(_mm256_set1_epi8(3));
+        rounds!(rounds, _mm256_set1_epi8(5), |sum| _mm256_add_epi16(sum, _mm256_maddubs_epi16(a, sum));
+            s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11);
+    }
+
+    /// # Safety
+    /// The processor has AVX2 and AVX-VNNI.
+    #[target_feature(enable = "avx2,avxvnni")]
+    pub unsafe fn int8_avxvnni(rounds: usize) {
+        let (a, b) = (black_box(_mm256_set1_epi8(3)), black_box(_mm256_set1_epi8(5)));
+        rounds!(rounds, _mm256_setzero_si256(), |sum| _mm256_dpbusd_avx_epi32(sum, a, b);
+            s0 s1 s2 s3 s4 s5 s6 s7 s8 s9 s10 s11);
     }
 }
 

@@ -41,7 +41,7 @@ pub(super) fn apply(
 ) -> Result<(), ScheduleError> {
     let p = &parts[0].1;
     let (m, n) = (format!("{p}_m"), format!("{p}_n"));
-    let lanes = if target.vector_bits == 256 { LANES / 2 } else { LANES };
+    let lanes = if target.vector_bits < 512 { LANES / 2 } else { LANES };
     let products: Vec<&String> =
         parts.iter().filter(|(f, _)| *f == Form::Contraction).map(|(_, p)| p).collect();
     let ragged = find_loop(&s.kernel().body, &m).is_none();

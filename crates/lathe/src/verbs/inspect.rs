@@ -119,6 +119,7 @@ impl<'a> Report<'a> {
         match self.file.format() {
             Format::Gguf(version) => format!("GGUF {version}"),
             Format::Safetensors => "safetensors".to_owned(),
+            Format::Compiled => "compiled by lathe".to_owned(),
         }
     }
 

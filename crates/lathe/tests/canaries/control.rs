@@ -222,7 +222,8 @@ fn a_tree_lstm_recurses_over_trees() {
     let table = lathe_ops::table();
     check_module(&module, &table).unwrap();
     assert_eq!(parse_module(&module.to_string()).unwrap(), module);
-    let mut compiled = Program::new(&module, &["pack"], &constants, &detect_target(), cache(), 1).unwrap();
+    let mut compiled =
+        Program::new(&module, &["pack"], &constants, &detect_target().unwrap(), cache(), 1).unwrap();
     for sentence in SENTENCES {
         let tree = words(&mut sentence.chars().peekable()).remove(0);
         let (h, c) = cell(&tree, &p);
@@ -342,7 +343,7 @@ fn a_while_loop_decodes() {
     constants.insert("pages".into(), Tensor::i32(&[1, 3], &[0, 1, 2]));
     let (module, table) = (parse_module(DECODE).unwrap(), lathe_ops::table());
     check_module(&module, &table).unwrap();
-    let mut compiled = Program::new(&module, &[], &constants, &detect_target(), cache(), 1).unwrap();
+    let mut compiled = Program::new(&module, &[], &constants, &detect_target().unwrap(), cache(), 1).unwrap();
     let mut lengths = vec![];
     for first in 4..12 {
         let (want, lead) = decode(&p, first as usize);

@@ -54,7 +54,7 @@ fn run(k: &Kernel, inputs: &[&[f32]]) -> Vec<Vec<f32>> {
     given.iter().for_each(|(n, d)| memory.set(n, d));
     interpret(k, &mut memory).unwrap();
     let given: Vec<(&str, &[u8])> = given.iter().map(|(n, d)| (*n, d.as_slice())).collect();
-    let compiled = Function::new(k, &detect_target(), cache(), 1).unwrap().run(&[], &given).unwrap();
+    let compiled = Function::new(k, &detect_target().unwrap(), cache(), 1).unwrap().run(&[], &given).unwrap();
     let read = |b: &[u8]| b.chunks(4).map(|c| f32::from_le_bytes(c.try_into().unwrap())).collect::<Vec<_>>();
     let mut results = vec![];
     for p in k.params.iter().skip(inputs.len()) {

@@ -116,7 +116,7 @@ impl Batch {
 }
 
 fn session() -> Session {
-    Session::new(&parse(GRAPH).unwrap(), &[], &HashMap::new(), &detect_target(), cache(), 2).unwrap()
+    Session::new(&parse(GRAPH).unwrap(), &[], &HashMap::new(), &detect_target().unwrap(), cache(), 2).unwrap()
 }
 
 #[test]

@@ -77,7 +77,7 @@ fn kernels() -> HashMap<Name, Kernel> {
 }
 
 fn images() -> HashMap<Name, Image> {
-    let target = detect_target();
+    let target = detect_target().unwrap();
     let dialect = Dialect::named(&target.dialect).unwrap();
     let kernels = kernels();
     let mut names: Vec<&Name> = kernels.keys().collect();

@@ -70,7 +70,8 @@ fn run(k: &Kernel, dims: &HashMap<String, i64>, given: &Data) -> Data {
     interpret(k, &mut memory).unwrap_or_else(|e| panic!("{e}\n{k}"));
     let reads = k.params.iter().filter(|p| p.access == Access::In);
     let params: Vec<(&str, &[u8])> = reads.map(|p| (&*p.name, given[&*p.name].as_slice())).collect();
-    let compiled = Function::new(k, &detect_target(), cache(), 1).unwrap().run(&dims, &params).unwrap();
+    let compiled =
+        Function::new(k, &detect_target().unwrap(), cache(), 1).unwrap().run(&dims, &params).unwrap();
     let mut out = Data::new();
     for (name, bytes) in compiled {
         assert_eq!(bytes, memory.params[&name], "'{name}' of {k}");
@@ -200,7 +201,7 @@ fn refusals() {
         let dims: Vec<(&str, i64)> = k.dims.iter().map(|d| (&**d, dims[&**d])).collect();
         let reads = k.params.iter().filter(|p| p.access == Access::In);
         let params: Vec<(&str, &[u8])> = reads.map(|p| (&*p.name, data[&*p.name].as_slice())).collect();
-        let f = Function::new(&k, &detect_target(), cache(), 1).unwrap();
+        let f = Function::new(&k, &detect_target().unwrap(), cache(), 1).unwrap();
         f.run(&dims, &params).unwrap_err().to_string()
     };
     let mut with = |change: &dyn Fn(&mut [i32])| {

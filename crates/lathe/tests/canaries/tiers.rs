@@ -125,7 +125,7 @@ fn both(spans: &[Span], a: &str, b: &str) -> f64 {
 #[test]
 fn weights_stream_through_a_small_device() {
     let machine = Machine::from_toml(MACHINE).unwrap();
-    let (target, threads) = (detect_target(), 1);
+    let (target, threads) = (detect_target().unwrap(), 1);
     let classes = [Sizes { name: "all", ..Sizes::default() }];
     let options = Options { target: &target, cache: cache(), passes: &[], classes: &classes };
     let compiled = compile(&layer(), &options, &mut |_, _| ()).unwrap();

@@ -112,7 +112,7 @@ impl Network {
     }
 
     fn session(&self, graph: &Graph) -> Session {
-        let s = Session::new(graph, &[], &HashMap::new(), &detect_target(), cache(), 2).unwrap();
+        let s = Session::new(graph, &[], &HashMap::new(), &detect_target().unwrap(), cache(), 2).unwrap();
         self.parameters.iter().for_each(|(n, t)| s.set(n, t).unwrap());
         s
     }
@@ -272,7 +272,8 @@ fn dropout_draws_its_mask_again() {
     let graph = differentiate(&parse(text).unwrap(), &table, &["x"]).unwrap();
     // Nothing but the key and the weights reaches the gradient: no mask is kept.
     assert_eq!(graph.nodes.iter().filter(|n| &*n.op == "dropout").count(), 2);
-    let mut session = Session::new(&graph, &[], &HashMap::new(), &detect_target(), cache(), 2).unwrap();
+    let mut session =
+        Session::new(&graph, &[], &HashMap::new(), &detect_target().unwrap(), cache(), 2).unwrap();
     let ones = Tensor::f32(&[64, 64], &[1.0; N]);
     let mut run = |key: [u32; 2]| {
         let key = Tensor::u32(&[2], &key);

@@ -1,0 +1,78 @@
+//! The dialect of AVX2 with FMA: 8 lanes are one register. Products of bytes are `vpmaddubsw`, pairs in 16 bits.
+
+use super::Row;
+
+pub(super) const SHUFFLE: Row =
+    Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" };
+pub(super) const F32_OF_F16: Row = Row {
+    name: "f32_of_f16",
+    gcc: "__builtin_ia32_vcvtph2ps256($0)",
+    clang: "__builtin_ia32_vcvtph2ps256($0)",
+};
+// The compiler would convert these element by element.
+pub(super) const I32_OF_U8: Row = Row { name: "i32_of_u8", gcc: "i32_of_u8($0)", clang: "i32_of_u8($0)" };
+pub(super) const I32_OF_I8: Row = Row { name: "i32_of_i8", gcc: "i32_of_i8($0)", clang: "i32_of_i8($0)" };
+pub(super) const I8_OF_I32: Row = Row { name: "i8_of_i32", gcc: "i8_of_i32($0)", clang: "i8_of_i32($0)" };
+pub(super) const MAX: Row =
+    Row { name: "max", gcc: "__builtin_ia32_maxps256($0, $1)", clang: "__builtin_ia32_maxps256($0, $1)" };
+pub(super) const MIN: Row =
+    Row { name: "min", gcc: "__builtin_ia32_minps256($0, $1)", clang: "__builtin_ia32_minps256($0, $1)" };
+pub(super) const LEVELS: Row =
+    Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" };
+
+/// A loop of 16 lanes is two vectors side by side.
+pub(super) const ROWS: &[Row] = &[
+    SHUFFLE,
+    F32_OF_F16,
+    I32_OF_U8,
+    I32_OF_I8,
+    I8_OF_I32,
+    MAX,
+    MIN,
+    LEVELS,
+    Row {
+        name: "maddubs8",
+        gcc: "($0 + fold((pairs4($1, $2, $3, $4, $5, $6, $7, $8)) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
+        clang: "($0 + fold((pairs4($1, $2, $3, $4, $5, $6, $7, $8)) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
+    },
+    Row {
+        name: "maddubs4",
+        gcc: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8)))",
+        clang: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8)))",
+    },
+    Row {
+        name: "maddubs2",
+        gcc: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
+        clang: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
+    },
+    Row { name: "maddbs", gcc: "($0 + fold(signs($1, $2)))", clang: "($0 + fold(signs($1, $2)))" },
+];
+
+/// Products of bytes in pairs of 16 bits, and their widening sums.
+pub(super) const PRELUDE: &str = "
+typedef char b32 __attribute__((vector_size(32)));
+typedef char b16 __attribute__((vector_size(16)));
+#define FUNCTION static inline __attribute__((always_inline))
+FUNCTION i16x16 pairs(i32x8 x, i32x8 y) { return (i16x16)__builtin_ia32_pmaddubsw256((b32)x, (b32)y); }
+FUNCTION i16x16 pairs4(i32x8 x0, i32x8 y0, i32x8 x1, i32x8 y1, i32x8 x2, i32x8 y2, i32x8 x3, i32x8 y3) {
+    return (pairs(x0, y0) + pairs(x1, y1)) + (pairs(x2, y2) + pairs(x3, y3));
+}
+FUNCTION i16x16 signs(i32x8 x, i32x8 y) {
+    return pairs((i32x8)__builtin_ia32_pabsb256((b32)x), (i32x8)__builtin_ia32_psignb256((b32)y, (b32)x));
+}
+FUNCTION i32x8 fold(i16x16 v) {
+    return (i32x8)__builtin_ia32_pmaddwd256(v, (i16x16){1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1});
+}
+FUNCTION i8x16 eight(i64 x) { return (i8x16)(i64x2){x, 0}; }
+FUNCTION i32x8 i32_of_u8(u8x8 x) { return (i32x8)__builtin_ia32_pmovzxbd256((b16)eight((i64)x)); }
+FUNCTION i32x8 i32_of_i8(i8x8 x) { return (i32x8)__builtin_ia32_pmovsxbd256((b16)eight((i64)x)); }
+FUNCTION i8x8 i8_of_i32(i32x8 x) {
+    i32x8 low = (i32x8)__builtin_ia32_pshufb256((b32)x, (b32)(i32x8){0x0c080400, 0, 0, 0, 0x0c080400, 0, 0, 0});
+    return (i8x8)((i64x4)__builtin_ia32_permvarsi256(low, (i32x8){0, 4, 0, 0, 0, 0, 0, 0}))[0];
+}
+FUNCTION i32x8 levels(i32x8 x, i8x16 t) {
+    b32 table = (b32)__builtin_shufflevector(
+        t, t, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    return (i32x8)__builtin_ia32_pshufb256(table, (b32)x);
+}
+";

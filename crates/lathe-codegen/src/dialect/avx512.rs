@@ -1,0 +1,100 @@
+//! The dialects of AVX-512: 16 lanes are one register. Products of bytes are `vpdpbusd` with VNNI, and pairs in 16 bits
+//! (`vpmaddubsw`), as in AVX2, without.
+
+use super::Row;
+
+const SHUFFLE: Row =
+    Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" };
+const LEVELS: Row = Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" };
+const F32_OF_F16: Row = Row {
+    name: "f32_of_f16",
+    gcc: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
+    clang: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
+};
+const MAX: Row = Row {
+    name: "max",
+    gcc: "__builtin_ia32_maxps512_mask($0, $1, $0, (unsigned short)-1, 4)",
+    clang: "__builtin_ia32_maxps512($0, $1, 4)",
+};
+const MIN: Row = Row {
+    name: "min",
+    gcc: "__builtin_ia32_minps512_mask($0, $1, $0, (unsigned short)-1, 4)",
+    clang: "__builtin_ia32_minps512($0, $1, 4)",
+};
+
+/// With VNNI.
+pub(super) const VNNI: &[Row] = &[
+    Row {
+        name: "dpbusd",
+        gcc: "__builtin_ia32_vpdpbusd_v16si($0, $1, $2)",
+        clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
+    },
+    F32_OF_F16,
+    SHUFFLE,
+    LEVELS,
+    MAX,
+    MIN,
+];
+
+/// Without VNNI.
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "maddubs8",
+        gcc: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
+        clang: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
+    },
+    Row {
+        name: "maddubs4",
+        gcc: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8)))",
+        clang: "($0 + fold(pairs4($1, $2, $3, $4, $5, $6, $7, $8)))",
+    },
+    Row {
+        name: "maddubs2",
+        gcc: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
+        clang: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
+    },
+    Row { name: "maddbs", gcc: "maddbs($0, $1, $2)", clang: "maddbs($0, $1, $2)" },
+    F32_OF_F16,
+    SHUFFLE,
+    LEVELS,
+    MAX,
+    MIN,
+];
+
+macro_rules! levels {
+    () => {
+        "
+typedef char b64 __attribute__((vector_size(64)));
+#define FUNCTION static inline __attribute__((always_inline))
+FUNCTION i32x16 levels(i32x16 x, i8x16 t) {
+    i32x4 q = (i32x4)t;
+    i32x16 table = __builtin_shufflevector(q, q, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
+    return (i32x16)__builtin_ia32_pshufb512_mask((b64)table, (b64)x, (b64)table, -1ll);
+}
+"
+    };
+}
+
+pub(super) const PRELUDE: &str = levels!();
+
+/// `fold` adds the pairs of 16 bits; a sign moves from `x` to `y` by all bits of a mask, as there is no `vpsignb` here.
+pub(super) const PRELUDE_BYTES: &str = concat!(
+    levels!(),
+    "
+typedef short h32 __attribute__((vector_size(64)));
+FUNCTION h32 pairs(i32x16 x, i32x16 y) {
+    return (h32)__builtin_ia32_pmaddubsw512_mask((b64)x, (b64)y, (h32){0}, (unsigned)-1);
+}
+FUNCTION i32x16 fold(h32 v) {
+    return (i32x16)__builtin_ia32_pmaddwd512_mask(v, (h32)splat_i32x16(0x00010001), (i32x16){0}, (unsigned short)-1);
+}
+FUNCTION h32 pairs4(i32x16 x0, i32x16 y0, i32x16 x1, i32x16 y1, i32x16 x2, i32x16 y2, i32x16 x3, i32x16 y3) {
+    return (pairs(x0, y0) + pairs(x1, y1)) + (pairs(x2, y2) + pairs(x3, y3));
+}
+FUNCTION i32x16 maddbs(i32x16 acc, i32x16 x, i32x16 y) {
+    typedef signed char s64 __attribute__((vector_size(64)));
+    b64 negative = (b64)((s64)x < 0);
+    return acc + fold(pairs((i32x16)(((b64)x ^ negative) - negative), (i32x16)(((b64)y ^ negative) - negative)));
+}
+"
+);

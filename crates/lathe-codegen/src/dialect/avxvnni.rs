@@ -1,0 +1,21 @@
+//! The dialect of AVX-VNNI: AVX2's, with `vpdpbusd` for products of bytes.
+
+use super::{Row, avx2};
+
+pub(super) const ROWS: &[Row] = &[
+    Row {
+        name: "dpbusd",
+        gcc: "__builtin_ia32_vpdpbusd_v8si($0, $1, $2)",
+        clang: "__builtin_ia32_vpdpbusd256($0, $1, $2)",
+    },
+    avx2::SHUFFLE,
+    avx2::F32_OF_F16,
+    avx2::I32_OF_U8,
+    avx2::I32_OF_I8,
+    avx2::I8_OF_I32,
+    avx2::MAX,
+    avx2::MIN,
+    avx2::LEVELS,
+];
+
+pub(super) const PRELUDE: &str = avx2::PRELUDE;

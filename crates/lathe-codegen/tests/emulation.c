@@ -1,0 +1,100 @@
+/* The instructions that dialects of x86 name, in plain C, for tests on processors without them. Placed before a unit of C,
+   this stands in for the compiler's builtins, so that the unit's own text runs unchanged. Meanings are those of the Intel
+   64 and IA-32 Architectures Software Developer's Manual; masked forms are only used with all bits set. */
+#define E_TYPES(bytes)                                                        \
+    typedef char e_b##bytes __attribute__((vector_size(bytes)));              \
+    typedef short e_h##bytes __attribute__((vector_size(bytes)));             \
+    typedef int e_i##bytes __attribute__((vector_size(bytes)));               \
+    typedef float e_f##bytes __attribute__((vector_size(bytes)));
+E_TYPES(16) E_TYPES(32) E_TYPES(64)
+
+static inline int e_saturated(int v) { return v > 32767 ? 32767 : v < -32768 ? -32768 : v; }
+static inline float e_half(unsigned short h) {
+    int exponent = h >> 10 & 31, fraction = h & 1023;
+    float v = exponent == 31 ? (fraction ? __builtin_nanf("") : __builtin_inff())
+        : exponent == 0 ? __builtin_ldexpf(fraction, -24) : __builtin_ldexpf(fraction + 1024, exponent - 25);
+    return h >> 15 ? -v : v;
+}
+
+#define E_ALL(bytes, half)                                                                                          \
+    static inline e_i##bytes e_dpbusd##bytes(e_i##bytes a, e_i##bytes x, e_i##bytes y) {                            \
+        e_b##bytes p = (e_b##bytes)x, q = (e_b##bytes)y;                                                            \
+        for (int i = 0; i < bytes; i++) a[i / 4] += (int)(unsigned char)p[i] * (signed char)q[i];                   \
+        return a;                                                                                                   \
+    }                                                                                                               \
+    static inline e_h##bytes e_maddubs##bytes(e_b##bytes x, e_b##bytes y) {                                         \
+        e_h##bytes r = {0};                                                                                         \
+        for (int i = 0; i < bytes / 2; i++)                                                                         \
+            r[i] = e_saturated((int)(unsigned char)x[2 * i] * (signed char)y[2 * i]                                 \
+                               + (int)(unsigned char)x[2 * i + 1] * (signed char)y[2 * i + 1]);                     \
+        return r;                                                                                                   \
+    }                                                                                                               \
+    static inline e_i##bytes e_maddwd##bytes(e_h##bytes x, e_h##bytes y) {                                          \
+        e_i##bytes r = {0};                                                                                         \
+        for (int i = 0; i < bytes / 4; i++)                                                                         \
+            r[i] = (unsigned)(x[2 * i] * y[2 * i]) + (unsigned)(x[2 * i + 1] * y[2 * i + 1]);                       \
+        return r;                                                                                                   \
+    }                                                                                                               \
+    static inline e_b##bytes e_shufb##bytes(e_b##bytes t, e_b##bytes x) {                                           \
+        e_b##bytes r = {0};                                                                                         \
+        for (int i = 0; i < bytes; i++) r[i] = x[i] & 128 ? 0 : t[i / 16 * 16 + (x[i] & 15)];                       \
+        return r;                                                                                                   \
+    }                                                                                                               \
+    static inline e_f##bytes e_halves##bytes(e_h##half x) {                                                         \
+        e_f##bytes r = {0};                                                                                         \
+        for (int i = 0; i < bytes / 4; i++) r[i] = e_half(x[i]);                                                    \
+        return r;                                                                                                   \
+    }                                                                                                               \
+    static inline e_b##bytes e_absb##bytes(e_b##bytes x) {                                                          \
+        for (int i = 0; i < bytes; i++) x[i] = (signed char)x[i] < 0 ? -x[i] : x[i];                                \
+        return x;                                                                                                   \
+    }                                                                                                               \
+    static inline e_b##bytes e_signb##bytes(e_b##bytes x, e_b##bytes s) {                                           \
+        for (int i = 0; i < bytes; i++) x[i] = (signed char)s[i] < 0 ? -x[i] : s[i] ? x[i] : 0;                     \
+        return x;                                                                                                   \
+    }                                                                                                               \
+    static inline e_f##bytes e_max##bytes(e_f##bytes x, e_f##bytes y) {                                             \
+        for (int i = 0; i < bytes / 4; i++) x[i] = x[i] > y[i] ? x[i] : y[i];                                       \
+        return x;                                                                                                   \
+    }                                                                                                               \
+    static inline e_f##bytes e_min##bytes(e_f##bytes x, e_f##bytes y) {                                             \
+        for (int i = 0; i < bytes / 4; i++) x[i] = x[i] < y[i] ? x[i] : y[i];                                       \
+        return x;                                                                                                   \
+    }
+E_ALL(32, 16) E_ALL(64, 32)
+
+static inline e_i32 e_zero_extended(e_b16 x) {
+    e_i32 r = {0};
+    for (int i = 0; i < 8; i++) r[i] = (unsigned char)x[i];
+    return r;
+}
+static inline e_i32 e_sign_extended(e_b16 x) {
+    e_i32 r = {0};
+    for (int i = 0; i < 8; i++) r[i] = (signed char)x[i];
+    return r;
+}
+static inline e_i32 e_permuted(e_i32 x, e_i32 at) {
+    e_i32 r = {0};
+    for (int i = 0; i < 8; i++) r[i] = x[at[i] & 7];
+    return r;
+}
+
+#define __builtin_ia32_vpdpbusd_v8si e_dpbusd32
+#define __builtin_ia32_vpdpbusd_v16si e_dpbusd64
+#define __builtin_ia32_pmaddubsw256 e_maddubs32
+#define __builtin_ia32_pmaddubsw512_mask(x, y, zero, all) e_maddubs64(x, y)
+#define __builtin_ia32_pmaddwd256 e_maddwd32
+#define __builtin_ia32_pmaddwd512_mask(x, y, zero, all) e_maddwd64(x, y)
+#define __builtin_ia32_pshufb256 e_shufb32
+#define __builtin_ia32_pshufb512_mask(t, x, zero, all) e_shufb64(t, x)
+#define __builtin_ia32_vcvtph2ps256 e_halves32
+#define __builtin_ia32_vcvtph2ps512_mask(x, zero, all, rounding) e_halves64(x)
+#define __builtin_ia32_pabsb256 e_absb32
+#define __builtin_ia32_psignb256 e_signb32
+#define __builtin_ia32_maxps256 e_max32
+#define __builtin_ia32_minps256 e_min32
+#define __builtin_ia32_pmovzxbd256(x) e_zero_extended((e_b16)(x))
+#define __builtin_ia32_pmovsxbd256(x) e_sign_extended((e_b16)(x))
+#define __builtin_ia32_permvarsi256 e_permuted
+#define __builtin_ia32_maxps512_mask(x, y, zero, all, rounding) e_max64(x, y)
+#define __builtin_ia32_minps512_mask(x, y, zero, all, rounding) e_min64(x, y)
