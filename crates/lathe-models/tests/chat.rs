@@ -15,6 +15,8 @@ struct Expectations {
 struct Case {
     template: String,
     messages: Vec<Message>,
+    #[serde(default)]
+    tools: Vec<serde_json::Value>,
     add: bool,
     expected: Outcome,
 }
@@ -26,24 +28,94 @@ enum Outcome {
     Refused { refused: String },
 }
 
-#[test]
-fn renders_as_transformers_does() {
+/// Renders all cases; returns how many templates and cases there are.
+fn check(expectations: &str) -> (usize, usize) {
     let Expectations { templates, cases } =
-        serde_json::from_str(include_str!("data/chat/expected.json")).expect("the expectations are JSON");
-    assert_eq!((templates.len(), cases.len()), (3, 36));
+        serde_json::from_str(expectations).expect("the expectations are JSON");
+    let count = (templates.len(), cases.len());
+    let mut faults = vec![];
     for case in cases {
         let mut w = GgufWriter::new();
         w.str("tokenizer.chat_template", &templates[&case.template]);
         let file = ModelFile::from_bytes(w.to_bytes().expect("writable")).expect("readable");
         let template = ChatTemplate::from_file(&file).expect("the template is read");
-        let what = (&case.template, &case.messages);
-        match (template.render(&case.messages, case.add, "<s>", "</s>"), case.expected) {
-            (Ok(text), Outcome::Text(expected)) => assert_eq!(text, expected, "{what:?}"),
-            (Err(ChatError::Refused(why)), Outcome::Refused { refused }) => {
-                assert_eq!(why, refused, "{what:?}")
+        match (
+            template.render_with_tools(&case.messages, &case.tools, case.add, "<s>", "</s>"),
+            case.expected,
+        ) {
+            (Ok(text), Outcome::Text(expected)) if text == expected => {}
+            (Err(ChatError::Refused(why)), Outcome::Refused { refused }) if why == refused => {}
+            (Ok(text), Outcome::Text(expected)) => {
+                faults.push(format!("{}:\n{text}\nand not\n{expected}", case.template));
             }
-            (other, _) => panic!("{what:?}: {other:?}"),
+            (other, _) => faults.push(format!("{}: {other:?}", case.template)),
         }
+    }
+    assert!(faults.is_empty(), "{} faults:\n{}", faults.len(), faults.join("\n"));
+    count
+}
+
+#[test]
+fn renders_as_transformers_does() {
+    assert_eq!(check(include_str!("data/chat/expected.json")), (3, 36));
+}
+
+#[test]
+fn families_with_tools_render_as_transformers_does() {
+    assert_eq!(check(include_str!("data/chat/families.json")), (9, 144));
+}
+
+#[test]
+fn a_template_for_tools_is_taken_with_tools() {
+    let mut w = GgufWriter::new();
+    w.str("tokenizer.chat_template", "plain")
+        .str("tokenizer.chat_template.tool_use", "tools: {{ tools | length }}");
+    let file = ModelFile::from_bytes(w.to_bytes().expect("writable")).expect("readable");
+    let template = ChatTemplate::from_file(&file).expect("it is read");
+    let render = |tools: &[serde_json::Value]| {
+        template.render_with_tools(&[], tools, true, "", "").expect("it renders")
+    };
+    assert_eq!((render(&[]).as_str(), render(&[serde_json::json!({})]).as_str()), ("plain", "tools: 1"));
+}
+
+#[test]
+fn hostile_templates_end_soon_with_one_line() {
+    let nested = format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000));
+    for source in [
+        "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
+        "{% for a in range(1000000000) %}x{% endfor %}",
+        "{{ 'a' * 1000000000 }}",
+        "{{ ['a' * 1000000] * 1000000000 }}",
+        "{% for a in range(100000) %}{{ 'a' * 100000 }}{% endfor %}",
+        "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}",
+        "{% macro f(x) %}{{ f(x ~ x) }}{% endmacro %}{{ f('aaaaaaaa') }}",
+        "{{ 'a' | indent(1000000000) | length }}{{ '%1000000000d' % 1 }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ 'a'.center(1000000000) }}{{ 'a'.ljust(1000000000) }}",
+        "{{ ''.__class__.__mro__ }}",
+        "{{ messages.__class__.__init__.__globals__ }}",
+        "{% include '/etc/passwd' %}",
+        "{% import 'os' as os %}{{ os.system('true') }}",
+        &format!("{{{{ {nested} }}}}"),
+        &"{% if true %}".repeat(100_000),
+        &format!("{{{{ {}1 }}}}", "not ".repeat(100_000)),
+        &format!("{{{{ {}1 }}}}", "-".repeat(100_000)),
+        &format!("{{{{ 1{} }}}}", " + 1".repeat(200_000)),
+        &format!("{{{{ {}{} }}}}", "[".repeat(100_000), "]".repeat(100_000)),
+        &format!("{{{{ a{} }}}}", "|upper".repeat(100_000)),
+    ] {
+        let start = std::time::Instant::now();
+        let found =
+            ChatTemplate::new(source).and_then(|t| t.render(&[Message::new("user", "x")], true, "", ""));
+        let time = start.elapsed();
+        let name: String = source.chars().take(60).collect();
+        if let Err(e) = &found {
+            let line = e.diagnostic().to_string();
+            assert!(line.starts_with("error[chat-") && !line.contains('\n'), "{name}: {line}");
+        }
+        let written = found.as_ref().map_or(0, String::len);
+        assert!(written < 1 << 26, "{name}: {written} bytes");
+        assert!(time.as_secs() < 4, "{name}: {time:?}");
     }
 }
 

@@ -153,13 +153,18 @@ fn each_fault_has_its_own_line() {
         with(&|_| ()),
         "error[gguf-key]: metadata key 'tokenizer.ggml.model' is missing; convert the model again with a current converter"
     );
-    let llama = with(&|w| {
-        w.str("tokenizer.ggml.model", "llama");
+    let other = with(&|w| {
+        w.str("tokenizer.ggml.model", "rwkv");
     });
     assert!(
-        llama.starts_with("error[tokenizer-model]: the tokenizer model 'llama' is not supported yet"),
-        "{llama}"
+        other.starts_with("error[tokenizer-model]: the tokenizer model 'rwkv' is not supported yet"),
+        "{other}"
     );
+    let scores = with(&|w| {
+        w.str("tokenizer.ggml.model", "llama").strs("tokenizer.ggml.tokens", &["a", "b"]);
+        w.f32s("tokenizer.ggml.scores", &[0.0]);
+    });
+    assert!(scores.contains("2 tokens but 1 scores"), "{scores}");
     let split = load(small("no-such", |_| ())).expect_err("an unknown split");
     assert!(split.starts_with("error[tokenizer-split]: the pre-tokenizer 'no-such'"), "{split}");
     let gpt2 = |w: &mut GgufWriter, tokens: &[&str], merges: &[&str]| {

@@ -7,8 +7,7 @@ const BREAK: char = '\u{fdd0}';
 
 /// The tokens of a plain prompt, in which special tokens are read as such.
 pub fn raw(tokenizer: &Tokenizer, prompt: &str) -> Vec<u32> {
-    let bos = tokenizer.bos().filter(|_| tokenizer.add_bos());
-    bos.into_iter().chain(tokenizer.encode(prompt, true)).collect()
+    tokenizer.with_specials(tokenizer.encode(prompt, true))
 }
 
 /// The tokens of a conversation, up to where the assistant begins to speak. Special tokens are the template's alone: in a

@@ -2,8 +2,13 @@
 
 mod date;
 mod json;
+mod repr;
 
+use std::io;
 use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use minijinja::{Environment, Error, ErrorKind, Value, context};
@@ -16,16 +21,20 @@ use crate::gguf::{GgufError, GgufErrorKind};
 /// One turn of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
-    /// Who speaks: `system`, `user` or `assistant`.
+    /// Who speaks: `system`, `user`, `assistant` or `tool`.
     pub role: String,
     /// What is said.
+    #[serde(default)]
     pub content: String,
+    /// What else a template may ask for, such as `tool_calls`, `tool_call_id` or `name`.
+    #[serde(flatten)]
+    pub fields: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Message {
     /// A turn by `role`.
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Message { role: role.into(), content: content.into() }
+        Message { role: role.into(), content: content.into(), fields: serde_json::Map::new() }
     }
 }
 
@@ -72,9 +81,20 @@ impl Diagnose for ChatError {
     }
 }
 
-/// The fuel a rendering may burn: far more than a conversation needs, far less than a person waits for.
-const FUEL: u64 = 20_000_000;
+/// The fuel a rendering may burn, and the time: far more than a conversation needs, less than a person notices. Single
+/// instructions may take long, so that fuel alone is no limit.
+const FUEL: u64 = 10_000_000;
+const TIME: Duration = Duration::from_millis(1500);
+/// The stack of a rendering, for macros that call each other.
+const STACK: usize = 16 << 20;
 const NAME: &str = "chat";
+/// The template for conversations with tools, where a model has one of its own.
+const TOOL_USE: &str = "tool_use";
+/// A template is no longer, bytes; and the stack that reads one of such length, however it is nested.
+const MAX_SOURCE: usize = 1 << 17;
+const PARSE_STACK: usize = 256 << 20;
+/// A prompt is no longer, bytes.
+const MAX_PROMPT: usize = 1 << 24;
 
 /// A model's chat template, ready to render.
 ///
@@ -86,7 +106,7 @@ const NAME: &str = "chat";
 /// ```
 #[derive(Debug)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    environment: Arc<Environment<'static>>,
 }
 
 impl ChatTemplate {
@@ -99,27 +119,50 @@ impl ChatTemplate {
         environment.set_keep_trailing_newline(false);
         environment.set_fuel(Some(FUEL));
         environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.set_formatter(repr::format);
         environment.add_filter("tojson", json::tojson);
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", date::strftime_now);
-        environment
-            .add_template_owned(NAME, source.to_owned())
-            .map_err(|e| ChatError::Syntax(one_line(&e)))?;
-        Ok(ChatTemplate { environment })
+        let environment = Arc::new(environment);
+        ChatTemplate { environment }.with(NAME, source)
     }
 
-    /// The template that the file carries.
-    pub fn from_file(file: &ModelFile) -> Result<ChatTemplate, ChatError> {
-        match file.find("tokenizer.chat_template")? {
-            Some(source) => ChatTemplate::new(source).map_err(|e| match e {
-                ChatError::Syntax(what) => {
-                    let what = format!("the chat template cannot be read: {what}");
-                    ChatError::Gguf(file.error(GgufErrorKind::Malformed(what)))
-                }
-                other => other,
-            }),
-            None => Err(ChatError::Missing { path: file.path().map(Into::into) }),
+    fn with(mut self, name: &'static str, source: &str) -> Result<ChatTemplate, ChatError> {
+        let environment = Arc::make_mut(&mut self.environment);
+        if source.len() > MAX_SOURCE {
+            return Err(ChatError::Syntax(format!("it has more than {MAX_SOURCE} bytes")));
         }
+        // Long chains of operators nest as deep as they are long.
+        let add = || environment.add_template_owned(name, source.to_owned());
+        let added = thread::scope(|scope| {
+            let thread = thread::Builder::new().name("template".to_owned()).stack_size(PARSE_STACK);
+            let started = thread.spawn_scoped(scope, add).map_err(|e| e.to_string())?;
+            let ended = started.join().map_err(|_| "its parser failed".to_owned())?;
+            ended.map_err(|e| one_line(&e))
+        });
+        added.map_err(ChatError::Syntax)?;
+        Ok(self)
+    }
+
+    /// The template that the file carries, and the one for tools where there is one.
+    pub fn from_file(file: &ModelFile) -> Result<ChatTemplate, ChatError> {
+        let read = || {
+            let Some(source) = file.find("tokenizer.chat_template")? else {
+                return Err(ChatError::Missing { path: file.path().map(Into::into) });
+            };
+            let template = ChatTemplate::new(source)?;
+            match file.find("tokenizer.chat_template.tool_use")? {
+                Some(source) => template.with(TOOL_USE, source),
+                None => Ok(template),
+            }
+        };
+        read().map_err(|e| match e {
+            ChatError::Syntax(what) => {
+                let what = format!("the chat template cannot be read: {what}");
+                ChatError::Gguf(file.error(GgufErrorKind::Malformed(what)))
+            }
+            other => other,
+        })
     }
 
     /// The prompt for a conversation; with `add_generation_prompt` it ends where the assistant begins to speak.
@@ -131,20 +174,73 @@ impl ChatTemplate {
         bos: &str,
         eos: &str,
     ) -> Result<String, ChatError> {
-        let template = self.environment.get_template(NAME).map_err(|e| ChatError::Failed(one_line(&e)))?;
+        self.render_with_tools(messages, &[], add_generation_prompt, bos, eos)
+    }
+
+    /// Like [`render`](Self::render), with the tools that the assistant may call: each a JSON schema, as `transformers`
+    /// hands it to a template.
+    pub fn render_with_tools(
+        &self,
+        messages: &[Message],
+        tools: &[serde_json::Value],
+        add_generation_prompt: bool,
+        bos: &str,
+        eos: &str,
+    ) -> Result<String, ChatError> {
         let values = context! {
             messages,
             add_generation_prompt,
             bos_token => bos,
             eos_token => eos,
-            tools => Value::from(()),
+            tools => if tools.is_empty() { Value::from(()) } else { Value::from_serialize(tools) },
             documents => Value::from(()),
         };
-        template.render(values).map_err(|e| match refusal(&e) {
-            Some(why) => ChatError::Refused(why),
-            None => ChatError::Failed(one_line(&e)),
-        })
+        let of_tools = !tools.is_empty() && self.environment.get_template(TOOL_USE).is_ok();
+        let (environment, name) = (self.environment.clone(), if of_tools { TOOL_USE } else { NAME });
+        let (send, receive) = mpsc::channel();
+        // A template that takes too long is left to itself: its thread ends with its fuel, or with the process.
+        let thread = thread::Builder::new().name("template".to_owned()).stack_size(STACK);
+        let started = thread.spawn(move || send.send(render(&environment, name, values)));
+        started.map_err(|e| ChatError::Failed(e.to_string()))?;
+        let too_long = |_| ChatError::Failed("it takes too long".to_owned());
+        receive.recv_timeout(TIME).map_err(too_long)?
     }
+}
+
+fn render(environment: &Environment<'_>, name: &str, values: Value) -> Result<String, ChatError> {
+    let failed = |e: Error| match refusal(&e) {
+        Some(why) => ChatError::Refused(why),
+        None => ChatError::Failed(one_line(&e)),
+    };
+    let mut prompt = Bounded(vec![]);
+    let template = environment.get_template(name).map_err(failed)?;
+    template.render_captured_to(values, &mut prompt).map(drop).map_err(|e| match prompt_is_full(&e) {
+        true => ChatError::Failed(format!("it writes more than {MAX_PROMPT} bytes")),
+        false => failed(e),
+    })?;
+    String::from_utf8(prompt.0).map_err(|_| ChatError::Failed("it writes no UTF-8".to_owned()))
+}
+
+/// What a template has written, up to [`MAX_PROMPT`].
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_PROMPT {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn prompt_is_full(e: &(dyn std::error::Error + 'static)) -> bool {
+    let chain = std::iter::successors(Some(e), |e| e.source());
+    chain.filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::FileTooLarge)
 }
 
 /// Marks an error that a template raised on purpose.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::config::{Config, read, read_json};
 use super::error::{SafetensorsError, SafetensorsErrorKind as Kind};
 use crate::gguf::GgufWriter;
+use crate::tokenizer::split_name;
 
 /// Larger files are refused; a vocabulary of 260,000 tokens takes 33 MB.
 const MAX_TOKENIZER: u64 = 1 << 26;
@@ -28,18 +29,29 @@ struct Tokenizer {
     #[serde(default)]
     added_tokens: Vec<Added>,
     #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
     pre_tokenizer: Value,
     #[serde(default)]
     post_processor: Value,
 }
 
-/// The part of a model that byte-level BPE needs; a vocabulary of pieces with scores is of another kind.
+/// The part of a model that byte-level BPE needs, and what it must not have; a vocabulary of pieces with scores is of
+/// another kind.
 #[derive(Deserialize)]
 struct Model {
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(default)]
     byte_fallback: bool,
+    #[serde(default)]
+    ignore_merges: bool,
+    #[serde(default)]
+    dropout: Value,
+    #[serde(default)]
+    continuing_subword_prefix: Value,
+    #[serde(default)]
+    end_of_word_suffix: Value,
     #[serde(default)]
     vocab: Vocabulary,
     #[serde(default)]
@@ -72,6 +84,12 @@ struct Added {
     content: String,
     #[serde(default)]
     special: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    single_word: bool,
 }
 
 /// Writes what the folder has of a tokenizer and a chat template.
@@ -82,20 +100,36 @@ pub(super) fn write(folder: &Path, config: &Config, w: &mut GgufWriter) -> Resul
     if let Some(template) = template(folder, &settings)? {
         w.str("tokenizer.chat_template", &template);
     }
+    if let Some(template) = template_for_tools(folder, &settings)? {
+        w.str("tokenizer.chat_template.tool_use", &template);
+    }
     let path = folder.join("tokenizer.json");
-    let Some(tokenizer) = read_json::<Tokenizer>(&path, MAX_TOKENIZER)? else { return Ok(()) };
-    let kind = tokenizer.model.kind.as_deref().unwrap_or("BPE");
-    let ids = match (kind, tokenizer.model.byte_fallback, &tokenizer.model.vocab) {
-        ("BPE", false, Vocabulary::Ids(ids)) => ids,
-        _ => {
-            // Named, so that whoever asks for the tokenizer is told which it is.
-            w.str("tokenizer.ggml.model", &kind.to_ascii_lowercase());
-            return Ok(());
+    let Some(text) = read(&path, MAX_TOKENIZER)? else { return Ok(()) };
+    let text = String::from_utf8(text).map_err(|_| Kind::Json("it is not UTF-8".to_owned()).at(&path))?;
+    let tokenizer: Tokenizer =
+        serde_json::from_str(&text).map_err(|e| Kind::Json(e.to_string()).at(&path))?;
+    let (Some((pre, adds)), Vocabulary::Ids(ids)) =
+        (byte_level(&tokenizer, &settings), &tokenizer.model.vocab)
+    else {
+        // GGUF has no words for it: the description goes along as it is.
+        w.str("tokenizer.huggingface.json", &text);
+        for (name, other) in [("bos", "cls"), ("eos", "sep")] {
+            if let Some(text) = special(&settings, name).or_else(|| special(&settings, other)) {
+                w.str(&format!("tokenizer.huggingface.{name}_token"), &text);
+            }
+            if let Some(id) = first_id(config.value(&format!("{name}_token_id"))) {
+                w.u32(&format!("tokenizer.ggml.{name}_token_id"), id);
+            }
+            if let Some(adds) = settings.bool(&format!("add_{name}_token"))? {
+                w.bool(&format!("tokenizer.ggml.add_{name}_token"), adds);
+            }
         }
+        return Ok(());
     };
     let size = config.u32("vocab_size")?.unwrap_or(0) as usize;
     let (tokens, types) = vocabulary(ids, &tokenizer.added_tokens, size).map_err(|k| k.at(&path))?;
-    w.str("tokenizer.ggml.model", "gpt2").str("tokenizer.ggml.pre", &split(&tokenizer.pre_tokenizer));
+    w.str("tokenizer.ggml.model", "gpt2").str("tokenizer.ggml.pre", pre);
+    w.bool("tokenizer.ggml.normalize_nfc", !tokenizer.normalizer.is_null());
     w.strs("tokenizer.ggml.tokens", &tokens).i32s("tokenizer.ggml.token_type", &types);
     let merges: Vec<String> = tokenizer
         .model
@@ -120,7 +154,7 @@ pub(super) fn write(folder: &Path, config: &Config, w: &mut GgufWriter) -> Resul
     }
     let adds = match settings.bool("add_bos_token")? {
         Some(adds) => adds,
-        None => begins_with_special(&tokenizer.post_processor),
+        None => adds,
     };
     w.bool("tokenizer.ggml.add_bos_token", adds);
     Ok(())
@@ -153,27 +187,59 @@ fn vocabulary(
     Ok((tokens.into_iter().enumerate().map(name).collect(), types))
 }
 
-/// The name that GGUF gives to a way of cutting text into words; its regular expression where it has none.
-fn split(pre: &Value) -> String {
-    let steps = match pre.get("pretokenizers").and_then(Value::as_array) {
-        Some(steps) => steps.iter().collect(),
-        None => vec![pre],
-    };
-    let kind = |s: &&Value, name: &str| s.get("type").and_then(Value::as_str) == Some(name);
-    let pattern = steps
+/// The pre-tokenizer's name in GGUF, and whether a text begins with the beginning-of-text token, where the description is
+/// of a byte-level BPE that GGUF has words for.
+fn byte_level(t: &Tokenizer, settings: &Config) -> Option<(&'static str, bool)> {
+    let kind = |v: &Value| v.get("type").and_then(Value::as_str).map(str::to_owned);
+    let is = |v: &Value, key: &str, wanted: bool| v.get(key).and_then(Value::as_bool) == Some(wanted);
+    let m = &t.model;
+    let plain = [&m.dropout, &m.continuing_subword_prefix, &m.end_of_word_suffix]
         .iter()
-        .filter(|s| kind(s, "Split"))
-        .find_map(|s| s.pointer("/pattern/Regex").and_then(Value::as_str));
-    let contractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-    let rest = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-    let words = r"|[^\r\n\p{L}\p{N}]?\p{L}+|";
-    match pattern {
-        Some(p) if p == format!("{contractions}{words}\\p{{N}}{{1,3}}{rest}") => "llama-bpe".to_owned(),
-        Some(p) if p == format!("{contractions}{words}\\p{{N}}{rest}") => "qwen2".to_owned(),
-        Some(other) => other.to_owned(),
-        None if steps.iter().any(|s| kind(s, "Digits")) => "smollm".to_owned(),
-        None => "gpt-2".to_owned(),
+        .all(|v| v.is_null() || v.as_str() == Some(""));
+    let added = t.added_tokens.iter().all(|a| !a.lstrip && !a.rstrip && !a.single_word);
+    let form = t.normalizer.is_null() || kind(&t.normalizer).as_deref() == Some("NFC");
+    if m.kind.as_deref().unwrap_or("BPE") != "BPE" || m.byte_fallback || !plain || !added || !form {
+        return None;
     }
+    let steps = match t.pre_tokenizer.get("pretokenizers").and_then(Value::as_array) {
+        Some(steps) => steps.as_slice(),
+        None => std::slice::from_ref(&t.pre_tokenizer),
+    };
+    let (bytes, cuts) = steps.split_last()?;
+    if kind(bytes).as_deref() != Some("ByteLevel") || !is(bytes, "add_prefix_space", false) {
+        return None;
+    }
+    let own = !is(bytes, "use_regex", false);
+    let pre = match cuts {
+        [] if own && !m.ignore_merges => "gpt-2",
+        [digits] if own && !m.ignore_merges && is(digits, "individual_digits", true) => "smollm",
+        [cut] if !own && is(cut, "invert", false) && cut.get("behavior")?.as_str()? == "Isolated" => {
+            split_name(cut.pointer("/pattern/Regex")?.as_str()?, m.ignore_merges)?
+        }
+        _ => return None,
+    };
+    // Of a template only its beginning can be said.
+    let adds = match (template_of(&t.post_processor), special(settings, "bos")) {
+        (None, _) => false,
+        (Some([a]), _) if a.get("Sequence").is_some() => false,
+        (Some([bos, a]), Some(name)) if a.get("Sequence").is_some() => {
+            if bos.pointer("/SpecialToken/id")?.as_str()? != name {
+                return None;
+            }
+            true
+        }
+        _ => return None,
+    };
+    Some((pre, adds))
+}
+
+/// The template of one sequence.
+fn template_of(post: &Value) -> Option<&[Value]> {
+    let steps = match post.get("processors").and_then(Value::as_array) {
+        Some(all) => all.as_slice(),
+        None => std::slice::from_ref(post),
+    };
+    steps.iter().find_map(|s| s.get("single")?.as_array()).map(Vec::as_slice)
 }
 
 /// The text of a special token: a string, or an object with its content.
@@ -188,29 +254,34 @@ fn first_id(value: Option<&Value>) -> Option<u32> {
     value.as_array().map_or(Some(value), |all| all.first())?.as_u64()?.try_into().ok()
 }
 
-/// Whether a text begins with a special token by the template of one sequence.
-fn begins_with_special(post: &Value) -> bool {
-    let steps = post.get("processors").and_then(Value::as_array);
-    let steps = steps.map_or(vec![post], |all| all.iter().collect());
-    steps.iter().any(|s| s.pointer("/single/0/SpecialToken").is_some())
-}
-
 /// The chat template: a file of its own, or a setting; of several, the one called `default`.
 fn template(folder: &Path, settings: &Config) -> Result<Option<String>, SafetensorsError> {
-    let path = folder.join("chat_template.jinja");
-    if let Some(bytes) = read(&path, MAX_TEMPLATE)? {
-        let text = String::from_utf8(bytes);
-        return text.map(Some).map_err(|_| Kind::Json("it is not UTF-8".to_owned()).at(&path));
+    if let Some(text) = text_of(&folder.join("chat_template.jinja"))? {
+        return Ok(Some(text));
     }
     let Some(value) = settings.value("chat_template") else { return Ok(None) };
-    let default = || {
-        let named = |v: &&Value| v.get("name").and_then(Value::as_str) == Some("default");
-        value.as_array()?.iter().find(named)?.get("template")?.as_str()
-    };
-    match value.as_str().or_else(default) {
+    match value.as_str().or_else(|| named_template(value, "default")) {
         Some(text) => Ok(Some(text.to_owned())),
         None => {
             Err(settings.error("chat_template", "something else", "a string, or a list with a 'default'"))
         }
     }
+}
+
+/// The template for conversations with tools, where there is one of its own.
+fn template_for_tools(folder: &Path, settings: &Config) -> Result<Option<String>, SafetensorsError> {
+    let file = text_of(&folder.join("additional_chat_templates/tool_use.jinja"))?;
+    let setting = settings.value("chat_template").and_then(|v| named_template(v, "tool_use"));
+    Ok(file.or(setting.map(str::to_owned)))
+}
+
+fn named_template<'a>(value: &'a Value, name: &str) -> Option<&'a str> {
+    let named = |v: &&Value| v.get("name").and_then(Value::as_str) == Some(name);
+    value.as_array()?.iter().find(named)?.get("template")?.as_str()
+}
+
+fn text_of(path: &Path) -> Result<Option<String>, SafetensorsError> {
+    let Some(bytes) = read(path, MAX_TEMPLATE)? else { return Ok(None) };
+    let text = String::from_utf8(bytes);
+    text.map(Some).map_err(|_| Kind::Json("it is not UTF-8".to_owned()).at(path))
 }

@@ -24,10 +24,8 @@ pub enum TokenizerErrorKind {
     /// Metadata is missing or of the wrong type.
     #[error("{}", .0.kind)]
     Gguf(#[source] GgufError),
-    /// Neither a byte-level BPE nor WordPiece.
-    #[error(
-        "the tokenizer model '{0}' is not supported yet ('gpt2', byte-level BPE, and 'bert', WordPiece, are)"
-    )]
+    /// A kind of vocabulary that this reader does not know.
+    #[error("the tokenizer model '{0}' is not supported yet ('gpt2', 'llama', 't5' and 'bert' are)")]
     UnsupportedModel(String),
     /// A pre-tokenizer this reader does not know.
     #[error("the pre-tokenizer '{0}' is not supported yet")]
@@ -55,11 +53,12 @@ impl Diagnose for TokenizerError {
         let (code, fix) = match &self.kind {
             K::Gguf(e) => return e.diagnostic(),
             K::UnsupportedModel(_) => {
-                ("tokenizer-model", "use a model with a byte-level BPE or WordPiece tokenizer")
+                ("tokenizer-model", "use a model whose tokenizer is BPE, SentencePiece or WordPiece")
             }
-            K::UnsupportedSplit(_) => {
-                ("tokenizer-split", "use a model of the SmolLM, GPT-2, Llama 3 or Qwen 2 kind")
-            }
+            K::UnsupportedSplit(_) => (
+                "tokenizer-split",
+                "use a model of the GPT-2, Llama 3, Qwen 2, Mistral, DeepSeek or Falcon kind",
+            ),
             K::Malformed(_) => ("tokenizer-malformed", "convert the model again with a current converter"),
         };
         let mut d = Diagnostic::new(code, Fault::File, self.kind.to_string()).fix(fix);

@@ -1,33 +1,31 @@
-//! The tokenizer that a GGUF file carries, from text to token ids and back: byte-level BPE, or WordPiece.
+//! The tokenizer that a model carries, from text to token ids and back.
 //!
-//! A text is cut at special tokens. In BPE the rest is cut into words by the model's pre-tokenizer ([`split`]), and each
-//! word's bytes are merged pair by pair ([`bpe`]). Building one from a vocabulary of 49,000 takes a few milliseconds, because
-//! it is on the way to the first token of every run.
+//! A text is cut at special tokens ([`special`]). What is between becomes tokens by the kind of the vocabulary ([`words`]):
+//! byte-level BPE merges the words of the model's pre-tokenizer ([`split`], [`bpe`]); SentencePiece's BPE and unigram models
+//! look at parts that begin with a space ([`sentencepiece`]); [`wordpiece`] is BERT's. These are ours, because they are on the
+//! way to the first token of every run: building one from a vocabulary of 49,000 takes some milliseconds. What only a
+//! `tokenizer.json` can say is left to the `tokenizers` crate ([`described`]).
 
 mod alphabet;
 mod bpe;
+mod described;
 mod error;
 mod load;
+mod merge;
+mod sentencepiece;
 mod special;
 mod split;
 mod stream;
 mod vocab;
 mod wordpiece;
+mod words;
 
-use bpe::Merges;
 pub use error::{TokenizerError, TokenizerErrorKind};
 use special::Specials;
-use split::Split;
+pub(crate) use split::name_of as split_name;
 pub use stream::StreamDecoder;
 use vocab::Vocab;
-use wordpiece::WordPiece;
-
-/// How a text becomes tokens.
-#[derive(Debug)]
-enum Words {
-    Bpe { merges: Box<Merges>, split: Split },
-    Pieces(WordPiece),
-}
+use words::Words;
 
 /// A tokenizer.
 #[derive(Debug)]
@@ -39,44 +37,43 @@ pub struct Tokenizer {
     eos: Option<u32>,
     eot: Option<u32>,
     ends: Vec<u32>,
-    add_bos: bool,
+    before: Vec<u32>,
+    after: Vec<u32>,
 }
 
 impl Tokenizer {
-    /// The token ids of `text`, without a beginning-of-text token. With `parse_special`, control tokens written in the
-    /// text are read as such; without, they are ordinary text.
+    /// The token ids of `text`, without what [`with_specials`](Self::with_specials) adds. With `parse_special`, control
+    /// tokens written in the text are read as such; without, they are ordinary text.
     pub fn encode(&self, text: &str, parse_special: bool) -> Vec<u32> {
+        if let Words::Described(described) = &self.words {
+            return described.encode(text, parse_special);
+        }
         let mut ids = Vec::with_capacity(text.len() / 3 + 1);
         let mut rest = text;
         while let Some((range, id)) = self.specials.find(rest, &self.vocab, parse_special) {
-            self.encode_plain(&rest[..range.start], &mut ids);
+            self.words.encode(&self.vocab, &rest[..range.start], &mut ids);
             ids.push(id);
             rest = &rest[range.end..];
         }
-        self.encode_plain(rest, &mut ids);
+        self.words.encode(&self.vocab, rest, &mut ids);
         ids
     }
 
-    fn encode_plain(&self, text: &str, ids: &mut Vec<u32>) {
-        let (merges, split) = match &self.words {
-            Words::Pieces(pieces) => return pieces.encode(&self.vocab, text, ids),
-            Words::Bpe { merges, split } => (merges, split),
-        };
-        split.words(text, &mut |word| {
-            if split.whole_words_first()
-                && let Some(id) = self.vocab.find(word.as_bytes())
-            {
-                ids.push(id);
-            } else {
-                merges.merge(word.as_bytes(), ids);
-            }
-        });
+    /// The tokens of a whole text: `ids` between those that the model puts before and after one.
+    pub fn with_specials(&self, ids: Vec<u32>) -> Vec<u32> {
+        [&self.before[..], &ids, &self.after].concat()
     }
 
-    /// The text of `ids`, special tokens included; bytes that are not UTF-8 become U+FFFD.
+    /// The text of `ids` as the continuation of another, special tokens included; bytes that are not UTF-8 become U+FFFD.
+    /// A model that puts a space before a text has it here at the beginning.
     pub fn decode(&self, ids: &[u32]) -> String {
         let bytes: Vec<u8> = ids.iter().flat_map(|&id| self.token_bytes(id)).copied().collect();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Whether encoding puts a space before a text, so that [`decode`](Self::decode) has one more.
+    pub fn adds_space(&self) -> bool {
+        self.words.adds_space()
     }
 
     /// The bytes a token stands for: perhaps a part of a character; none where the id is not of this vocabulary.
@@ -121,6 +118,6 @@ impl Tokenizer {
 
     /// Whether a prompt of this model begins with [`bos`](Self::bos).
     pub fn add_bos(&self) -> bool {
-        self.add_bos
+        self.bos.is_some() && self.before.first() == self.bos.as_ref()
     }
 }

@@ -4,15 +4,18 @@ use std::ops::Range;
 
 use super::vocab::Vocab;
 
-/// Token types of the file that matter here.
+/// Token types of the file that matter here; the others are normal tokens.
+pub(super) const UNKNOWN: i32 = 2;
 pub(super) const CONTROL: i32 = 3;
 pub(super) const USER_DEFINED: i32 = 4;
+pub(super) const BYTE: i32 = 6;
 
 /// The tokens that are looked for in a text before it is cut into words.
 #[derive(Debug)]
 pub(super) struct Specials {
-    /// (id, whether it is a control token), longest text first.
+    /// (id, whether it is a control token), longest text first. The unknown token is looked for like a control token.
     tokens: Vec<(u32, bool)>,
+    unknown: Vec<u32>,
     first_bytes: [bool; 256],
 }
 
@@ -20,19 +23,20 @@ impl Specials {
     pub(super) fn new(vocab: &Vocab, types: &[i32]) -> Specials {
         let mut tokens: Vec<(u32, bool)> = (0u32..)
             .zip(types)
-            .filter(|&(id, t)| (*t == CONTROL || *t == USER_DEFINED) && !vocab.bytes(id).is_empty())
-            .map(|(id, t)| (id, *t == CONTROL))
+            .filter(|&(id, t)| matches!(*t, UNKNOWN | CONTROL | USER_DEFINED) && !vocab.bytes(id).is_empty())
+            .map(|(id, t)| (id, *t != USER_DEFINED))
             .collect();
+        let unknown = (0u32..).zip(types).filter(|(_, t)| **t == UNKNOWN).map(|(id, _)| id).collect();
         tokens.sort_by_key(|&(id, _)| std::cmp::Reverse(vocab.bytes(id).len()));
         let mut first_bytes = [false; 256];
         for &(id, _) in &tokens {
             first_bytes[usize::from(vocab.bytes(id)[0])] = true;
         }
-        Specials { tokens, first_bytes }
+        Specials { tokens, unknown, first_bytes }
     }
 
     pub(super) fn is_control(&self, id: u32) -> bool {
-        self.tokens.contains(&(id, true))
+        self.tokens.contains(&(id, true)) && !self.unknown.contains(&id)
     }
 
     /// The first special token in `text`; control tokens only where `control` says so.

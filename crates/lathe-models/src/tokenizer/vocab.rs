@@ -21,13 +21,16 @@ impl Vocab {
         Vocab { bytes: Vec::with_capacity(tokens * 8), ends, by_bytes: HashTable::with_capacity(tokens) }
     }
 
-    /// Adds the next token, whose bytes `append` writes; where two tokens have the same bytes, the first is found.
-    /// `None` when the vocabulary is full.
-    pub(super) fn push(&mut self, append: impl FnOnce(&mut Vec<u8>)) -> Option<()> {
+    /// Adds the next token, whose bytes `append` writes; where two tokens have the same bytes, the first is found, and one
+    /// that is not `found` never is. `None` when the vocabulary is full.
+    pub(super) fn push(&mut self, found: bool, append: impl FnOnce(&mut Vec<u8>)) -> Option<()> {
         let id = u32::try_from(self.len()).ok()?;
         let start = self.bytes.len();
         append(&mut self.bytes);
         self.ends.push(u32::try_from(self.bytes.len()).ok()?);
+        if !found {
+            return Some(());
+        }
         let Vocab { bytes, ends, by_bytes } = self;
         let new = &bytes[start..];
         let of = |id: u32| &bytes[ends[id as usize] as usize..ends[id as usize + 1] as usize];

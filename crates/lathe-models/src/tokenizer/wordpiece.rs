@@ -21,17 +21,25 @@ impl WordPiece {
     pub(super) fn encode(&self, vocab: &Vocab, text: &str, ids: &mut Vec<u32>) {
         let mut word = String::from(" ");
         for c in text.chars().filter(|c| !is_dropped(*c)) {
-            let alone = is_ideograph(c) || is_punctuation(c);
-            if alone || c.is_whitespace() {
+            if is_ideograph(c) || c.is_whitespace() {
                 self.pieces(vocab, &mut word, ids);
             }
-            if alone {
-                word.push(c);
+            if c.is_whitespace() {
+                continue;
+            }
+            let plain = std::iter::once(c).nfd().filter(|c| get_general_category(*c) != G::NonspacingMark);
+            for lower in plain.flat_map(char::to_lowercase) {
+                // A sign may be punctuation only without its accent.
+                if is_punctuation(lower) {
+                    self.pieces(vocab, &mut word, ids);
+                    word.push(lower);
+                    self.pieces(vocab, &mut word, ids);
+                } else {
+                    word.push(lower);
+                }
+            }
+            if is_ideograph(c) {
                 self.pieces(vocab, &mut word, ids);
-            } else if !c.is_whitespace() {
-                let plain =
-                    std::iter::once(c).nfd().filter(|c| get_general_category(*c) != G::NonspacingMark);
-                word.extend(plain.flat_map(char::to_lowercase));
             }
         }
         self.pieces(vocab, &mut word, ids);
@@ -60,7 +68,7 @@ impl WordPiece {
 }
 
 fn is_dropped(c: char) -> bool {
-    let other = matches!(get_general_category(c), G::Control | G::Format | G::PrivateUse | G::Unassigned);
+    let other = matches!(get_general_category(c), G::Control | G::Format | G::PrivateUse);
     c == '\u{fffd}' || other && !matches!(c, '\t' | '\n' | '\r')
 }
 

@@ -1,4 +1,5 @@
-"""Writes tests/data/chat/expected.json: conversations rendered by `transformers` under three templates.
+"""Writes tests/data/chat/families.json: conversations with tools under templates in the style of the families
+(`chat_templates.py`); and with `--model F`, expected.json: conversations under three templates, by `transformers` both.
 
 SmolLM2's template is read from `--model F`; the other two are ours, in the manner of Llama 3 and of ChatML with
 turns that must alternate. Run with the packages of bench/peers/requirements.txt.
@@ -9,6 +10,7 @@ import json
 from pathlib import Path
 
 from gguf import GGUFReader
+from chat_templates import CONVERSATIONS, TEMPLATES
 from transformers.utils.chat_template_utils import render_jinja_template
 
 LLAMA3 = """\
@@ -71,26 +73,45 @@ ROLES = [
 ]
 
 
-def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--model", required=True)
-    smollm2 = GGUFReader(parser.parse_args().model).fields["tokenizer.chat_template"].contents()
+def render(template, messages, tools, add):
+    """One conversation in, one text out; or why it is refused."""
+    try:
+        return render_jinja_template(
+            [messages], chat_template=template, tools=tools or None, add_generation_prompt=add, bos_token="<s>", eos_token="</s>"
+        )[0][0]
+    except Exception as e:
+        return {"refused": str(e)}
+
+
+def families():
+    cases = []
+    for name, template in TEMPLATES.items():
+        for messages, tools in CONVERSATIONS:
+            for add in (False, True):
+                text = render(template, messages, tools, add)
+                cases.append({"template": name, "messages": messages, "tools": tools, "add": add, "expected": text})
+    return {"templates": TEMPLATES, "cases": cases}
+
+
+def first_three(path):
+    smollm2 = GGUFReader(path).fields["tokenizer.chat_template"].contents()
     cases = []
     for name, template in (("smollm2", smollm2), ("llama3", LLAMA3), ("chatml", CHATML)):
         for roles in ROLES:
             messages = [{"role": r, "content": TALK.get(r, "!it's a é😀 'quoted' text")} for r in roles]
             for add in (False, True):
-                try:
-                    # One conversation in, one text out.
-                    text = render_jinja_template(
-                        [messages], chat_template=template, add_generation_prompt=add, bos_token="<s>", eos_token="</s>"
-                    )[0][0]
-                except Exception as e:
-                    text = {"refused": str(e)}
-                cases.append({"template": name, "messages": messages, "add": add, "expected": text})
-    templates = {"smollm2": smollm2, "llama3": LLAMA3, "chatml": CHATML}
-    out = Path(__file__).parent.parent / "data/chat/expected.json"
-    out.write_text(json.dumps({"templates": templates, "cases": cases}, indent=1) + "\n")
+                cases.append({"template": name, "messages": messages, "add": add, "expected": render(template, messages, None, add)})
+    return {"templates": {"smollm2": smollm2, "llama3": LLAMA3, "chatml": CHATML}, "cases": cases}
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--model")
+    args = parser.parse_args()
+    out = Path(__file__).parent.parent / "data/chat"
+    (out / "families.json").write_text(json.dumps(families(), indent=1) + "\n")
+    if args.model:
+        (out / "expected.json").write_text(json.dumps(first_three(args.model), indent=1) + "\n")
 
 
 main()
