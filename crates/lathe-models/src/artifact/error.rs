@@ -53,9 +53,11 @@ impl Diagnose for ArtifactError {
         use ArtifactErrorKind as K;
         let again = "copy it again, or make it again with lathe compile";
         let (code, fault, fix) = match &self.kind {
-            K::Io { action: "write", .. } => {
-                ("artifact-write", Fault::Environment, "check that the folder exists, is writable and has space")
-            }
+            K::Io { action: "write", .. } => (
+                "artifact-write",
+                Fault::Environment,
+                "check that the folder exists, is writable and has space",
+            ),
             K::Io { .. } => ("artifact-open", Fault::User, "give the path of a file that you may read"),
             K::Version(_) => ("artifact-version", Fault::File, "make it again with lathe compile"),
             K::Truncated { .. } => ("artifact-truncated", Fault::File, again),

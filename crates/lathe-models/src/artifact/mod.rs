@@ -93,14 +93,13 @@ fn write_to(out: &mut dyn Write, sections: &[(&str, &[u8])]) -> io::Result<()> {
 /// Maps the file at `path` and checks all of it.
 pub(crate) fn open(path: &Path) -> Result<Content, ArtifactError> {
     let fail = |kind| ArtifactError { path: path.to_owned(), kind };
-    let file =
-        Bytes::map(path).map_err(|(action, error)| fail(ArtifactErrorKind::Io { action, error }))?;
+    let file = Bytes::map(path).map_err(|(action, error)| fail(ArtifactErrorKind::Io { action, error }))?;
     let mut sections = table(&file).map_err(fail)?;
     let at = sections.iter().position(|(name, _)| name == SETTINGS);
     let at = at.ok_or_else(|| fail(ArtifactErrorKind::Missing(SETTINGS.into())))?;
     let (_, range) = sections.swap_remove(at);
-    let settings = gguf::from_bytes(file[range].to_vec())
-        .map_err(|e| fail(ArtifactErrorKind::Settings(e.kind)))?;
+    let settings =
+        gguf::from_bytes(file[range].to_vec()).map_err(|e| fail(ArtifactErrorKind::Settings(e.kind)))?;
     Ok(Content { format: Format::Compiled, files: vec![file], tensors: vec![], sections, ..settings })
 }
 
@@ -185,7 +184,10 @@ mod tests {
     #[test]
     fn sections_come_back() {
         let file = opened(&written()).unwrap();
-        assert_eq!((file.format(), file.get_str("general.architecture").unwrap()), (Format::Compiled, "llama"));
+        assert_eq!(
+            (file.format(), file.get_str("general.architecture").unwrap()),
+            (Format::Compiled, "llama")
+        );
         let (map, range) = file.section("second").unwrap();
         assert_eq!((map[range.clone()].to_vec(), range.start % ALIGN), (vec![7; 5000], 0));
         assert!(file.section("third").is_none() && file.section(SETTINGS).is_none());
