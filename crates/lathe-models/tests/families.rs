@@ -386,7 +386,7 @@ fn damaged_settings_never_panic() -> Result<(), Box<dyn Error>> {
         for (place, value) in (24..900).step_by(3).flat_map(|p| [0, 1, 3, 255].map(|v| (p, v))) {
             let mut bytes = whole.clone();
             bytes[place] = value;
-            let Ok(file) = GgufFile::from_bytes(bytes) else { continue };
+            let Ok(file) = ModelFile::from_bytes(bytes) else { continue };
             match build(&file, &CACHE) {
                 Ok(_) => built += 1,
                 Err(e) => {
