@@ -255,7 +255,10 @@ fn a_full_cache_that_is_read_only_still_serves() {
 /// A compiler that ends with `message` where `condition`, of the shell, holds for its arguments, and else is the machine's own.
 fn picky_compiler(folder: &Path, condition: &str, message: &str) -> String {
     let path = folder.join("picky-cc");
-    program(&path, &format!("#!/bin/sh\nif {condition}; then echo '{message}' >&2; exit 1; fi\nexec cc \"$@\"\n"));
+    program(
+        &path,
+        &format!("#!/bin/sh\nif {condition}; then echo '{message}' >&2; exit 1; fi\nexec cc \"$@\"\n"),
+    );
     path.display().to_string()
 }
 
