@@ -87,10 +87,16 @@ fn builtins_come_from_the_tables() {
     for target in here.into_iter().chain(foreign()).chain(Target::named("neon")) {
         let dialect = Dialect::named(&target.dialect).unwrap();
         let known = dialect.all_rows().map(|r| r.gcc).collect::<String>() + dialect.prelude;
-        for c in cases(&target, true) {
+        let cases = cases(&target, true);
+        for c in &cases {
             for word in c.source.split(|ch: char| !(ch.is_ascii_alphanumeric() || ch == '_')) {
                 assert!(!word.starts_with("__builtin") || known.contains(word), "{}: {word}", c.symbol);
             }
+        }
+        // Without a use, a row would be tested by nothing.
+        for row in dialect.rows {
+            let function = row.gcc.split_inclusive('(').next().unwrap();
+            assert!(cases.iter().any(|c| c.source.contains(function)), "{}: {}", target.dialect, row.name);
         }
     }
 }

@@ -25,8 +25,8 @@ pub struct Made {
     pub schedule: Schedule,
     /// The C function.
     pub source: String,
-    grid: Int,
-    workspace_bytes: Int,
+    pub(crate) grid: Int,
+    pub(crate) workspace_bytes: Int,
 }
 
 /// A class of sizes that gets a plan and kernels of its own.
@@ -74,14 +74,38 @@ pub struct Options<'a> {
     pub classes: &'a [Sizes],
 }
 
+/// A graph with its plans and its kernels' C, before any of it is built.
+pub struct Draft {
+    /// The graph after all rewrites.
+    pub graph: Graph,
+    /// The distinct kernels.
+    pub kernels: Vec<Made>,
+    /// What to build.
+    pub request: BuildRequest,
+    /// Of each class: its name, its plan, and for each kernel of the plan its index in `kernels`.
+    pub(crate) plans: Vec<(&'static str, Plan, Vec<usize>)>,
+}
+
 /// Compiles a graph; `progress` is told how many of all C files are built.
 pub fn compile(
     graph: &Graph,
     options: &Options<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Compiled, CompileError> {
+    let draft = draft(graph, options)?;
+    let library = KernelCache::new(options.cache).load(&draft.request, jobs(), progress)?;
+    draft.load(library)
+}
+
+/// Compilers that may run at once.
+pub(crate) fn jobs() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Rewrites and plans a graph, schedules its kernels and writes their C.
+pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError> {
     let table = lathe_ops::table();
-    let Options { target, cache, passes, classes: sizes } = *options;
+    let Options { target, passes, classes: sizes, .. } = *options;
     let mut graph = graph.clone();
     for name in passes {
         let pass = lathe_rewrite::pass(name).ok_or_else(|| CompileError::bug(format!("no pass '{name}'")))?;
@@ -143,24 +167,39 @@ pub fn compile(
         plans.push((class, plan, ids));
     }
     let request = BuildRequest::new(units(&kernels, dialect), target);
-    let jobs = std::thread::available_parallelism().map_or(1, usize::from);
-    let library = KernelCache::new(cache).load(&request, jobs, progress)?;
-    let mut classes = vec![];
-    for (name, plan, ids) in plans {
-        let mut images = HashMap::new();
-        for (k, id) in plan.kernels.iter().zip(ids) {
-            let made = &kernels[id];
-            let image = Image {
-                function: library.kernel(&made.symbol)?,
-                kernel: made.schedule.kernel().clone(),
-                grid: made.grid.clone(),
-                workspace_bytes: made.workspace_bytes.clone(),
-            };
-            images.insert(k.name.clone(), image);
-        }
-        classes.push(Class { name, plan, images });
+    Ok(Draft { graph, kernels, request, plans })
+}
+
+impl Draft {
+    /// Builds the code without loading it: the library's bytes. `progress` is told how many of all C files are built.
+    pub fn build(
+        &self,
+        cache: &Path,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<u8>, CompileError> {
+        Ok(KernelCache::new(cache).build(&self.request, jobs(), progress)?)
     }
-    Ok(Compiled { graph, classes, kernels, library })
+
+    /// The compiled graph, with the code loaded.
+    pub fn load(self, library: Library) -> Result<Compiled, CompileError> {
+        let Draft { graph, kernels, plans, .. } = self;
+        let mut classes = vec![];
+        for (name, plan, ids) in plans {
+            let mut images = HashMap::new();
+            for (k, id) in plan.kernels.iter().zip(ids) {
+                let made = &kernels[id];
+                let image = Image {
+                    function: library.kernel(&made.symbol)?,
+                    kernel: made.schedule.kernel().clone(),
+                    grid: made.grid.clone(),
+                    workspace_bytes: made.workspace_bytes.clone(),
+                };
+                images.insert(k.name.clone(), image);
+            }
+            classes.push(Class { name, plan, images });
+        }
+        Ok(Compiled { graph, classes, kernels, library })
+    }
 }
 
 /// Checks that storage is padded as a kernel's schedule relies on: whole multiples by shape, or rows, which the planner

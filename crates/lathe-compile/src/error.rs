@@ -13,6 +13,11 @@ impl CompileError {
         CompileError(Box::new(Diagnostic::new("compile", Fault::Bug, what.into())))
     }
 
+    /// A stored plan that cannot be read.
+    pub(crate) fn file(what: impl Into<String>) -> CompileError {
+        CompileError(Box::new(Diagnostic::new("stored-plan", Fault::File, what.into())))
+    }
+
     /// Something passed that does not fit.
     pub(crate) fn user(what: impl Into<String>) -> CompileError {
         CompileError(Box::new(Diagnostic::new("tensor", Fault::User, what.into())))

@@ -3,6 +3,8 @@
 //! [`compile`] rewrites a graph, plans it for each class of sizes, schedules, emits and builds its kernels. [`Session`] is a
 //! graph that runs on tensors, [`Program`] a module of functions, [`Function`] one kernel; the language-model engine keeps memory of its own and uses [`compile`] alone.
 //!
+//! A [`Draft`] is a compiled graph before its code is loaded; its text and its library make it again ([`load_stored`]).
+//!
 //! ```
 //! use lathe_ir::{Tensor, graph::parse};
 //! use std::collections::HashMap;
@@ -23,10 +25,12 @@ mod error;
 mod function;
 mod program;
 mod session;
+mod stored;
 
-pub use compile::{Class, Compiled, Made, Options, Sizes, compile};
+pub use compile::{Class, Compiled, Draft, Made, Options, Sizes, compile, draft};
 pub use error::CompileError;
 pub use function::Function;
 pub use lathe_schedule::multiplies_bytes;
 pub use program::Program;
 pub use session::Session;
+pub use stored::load_stored;

@@ -86,6 +86,11 @@ impl EngineError {
     }
 }
 
+/// For `map_err`.
+pub(crate) fn below<E: Diagnose>(error: E) -> EngineError {
+    EngineError::below(&error)
+}
+
 impl From<RuntimeError> for EngineError {
     fn from(error: RuntimeError) -> Self {
         EngineError::below(&error)

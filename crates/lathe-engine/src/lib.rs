@@ -47,6 +47,7 @@
 //! # Ok::<(), EngineError>(())
 //! ```
 
+mod artifact;
 mod encoder;
 mod engine;
 mod error;
@@ -61,7 +62,9 @@ mod scheduler;
 mod score;
 mod sizes;
 mod stop;
+mod weights;
 
+pub use artifact::{ArtifactOptions, compile_model, compiled_context};
 pub use encoder::Encoder;
 pub use engine::{Engine, Event, FinishReason, Request, SCORE_TOKENS};
 pub use error::EngineError;

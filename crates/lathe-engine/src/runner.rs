@@ -1,16 +1,17 @@
-//! A compiled model that runs: weights packed in memory, the cache of keys and values, and a bound program for each class
-//! of step sizes.
+//! A compiled model that runs: its weights, the cache of keys and values, and a bound program for each class of step sizes.
 
+use crate::artifact;
+use crate::error::below;
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
 use crate::sizes::{class_of, classes};
+use crate::weights::{Weights, model, pack};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
 use lathe_exec::Executable;
 use lathe_ir::graph::{Source, Type};
-use lathe_ir::step::{Program, Step};
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
-use lathe_models::{CacheShape, ModelFile, TensorInfo, build};
+use lathe_models::{Format, ModelFile};
 use lathe_rewrite::storage_bytes;
 use lathe_runtime::{Arena, KernelCache, Pool, View, detect_target};
 use std::collections::{HashMap, HashSet};
@@ -28,8 +29,16 @@ pub enum Precision {
 }
 
 impl Precision {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Precision::Fast => "fast",
+            Precision::Exact => "exact",
+        }
+    }
+
     /// The passes it asks for on a target, in order.
-    fn passes(self, target: &Target) -> &'static [&'static str] {
+    pub(crate) fn passes(self, target: &Target) -> &'static [&'static str] {
         match self {
             Precision::Fast if multiplies_bytes(target) => &["quantize", "pack"],
             _ => &["pack"],
@@ -61,6 +70,8 @@ pub struct RunnerOptions {
 /// A compiled model.
 pub struct Runner {
     options: RunnerOptions,
+    /// The longest sequence, which may be shorter than the context that the kernels are made for.
+    longest: usize,
     compiled: Compiled,
     programs: Vec<Executable>,
     pool: Pool,
@@ -72,10 +83,6 @@ pub struct Runner {
     footprint: Footprint,
     /// That the compiler is too old for the processor.
     warning: Option<lathe_diagnostic::Diagnostic>,
-}
-
-fn below<E: lathe_diagnostic::Diagnose>(e: E) -> EngineError {
-    EngineError::below(&e)
 }
 
 impl Runner {
@@ -95,22 +102,11 @@ impl Runner {
         options: &RunnerOptions,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Runner, EngineError> {
+        if file.format() == Format::Compiled {
+            return artifact::load(encoder, file, options);
+        }
         let start = Instant::now();
-        let shape = CacheShape {
-            pages: options.pages as i64,
-            context: options.context as i64,
-            max_tokens: options.max_tokens as i64,
-            max_sequences: options.max_sequences as i64,
-        };
-        let mut model = build(file, &shape).map_err(below)?;
-        if model.encoder != encoder {
-            return Err(EngineError::Purpose { encoder: model.encoder });
-        }
-        for (name, most) in &mut model.graph.dims {
-            if &**name == "R" {
-                *most = options.max_rows.max(options.max_sequences) as i64;
-            }
-        }
+        let model = model(Some(encoder), file, options)?;
         let kernels = KernelCache::new(&options.cache);
         let (target, warning) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
         let classes = classes(options.max_rows.max(options.max_sequences));
@@ -122,96 +118,32 @@ impl Runner {
         )
         .map_err(below)?;
         let compile_s = start.elapsed().as_secs_f64();
-
         let start = Instant::now();
         let pool = Pool::new(options.threads).map_err(below)?;
+        let used: Vec<&Name> =
+            compiled.classes.iter().flat_map(|c| &c.plan.run.buffers).map(|b| &b.name).collect();
+        let weights = pack(file, &model, &compiled, &used, &pool, progress)?;
+        let mut runner = Runner::bind(compiled, weights, options, options.context, pool)?;
+        runner.set_timing(LoadTiming { load_s: start.elapsed().as_secs_f64(), compile_s });
+        runner.warning = warning;
+        Ok(runner)
+    }
+
+    /// Gives a compiled model its memory. `longest` bounds sequences, at most the context of `options`.
+    pub(crate) fn bind(
+        compiled: Compiled,
+        weights: Weights,
+        options: &RunnerOptions,
+        longest: usize,
+        pool: Pool,
+    ) -> Result<Runner, EngineError> {
         let arena = Arena::new("host", usize::MAX);
         let g = &compiled.graph;
         let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
         let get = |n: &str| most.get(n).copied();
         let alloc =
             |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
-
-        // Constants: made by the family, straight from the file's mapping, or made from what the file holds.
-        let mut given: HashMap<Name, View> = HashMap::new();
-        let mut in_file = HashMap::new();
-        for v in &g.values {
-            let Source::Const(name) = &v.source else { continue };
-            if let Some(t) = model.made.get(name) {
-                let view = alloc(t.bytes.len())?;
-                view.write(0, &t.bytes).map_err(below)?;
-                given.insert(v.name.clone(), view);
-            } else {
-                in_file.insert(v.name.clone(), file.tensor(name).expect("the family found it"));
-            }
-        }
-        let view_of = |info: &TensorInfo| match file.mapping(info) {
-            Some((map, range)) => View::mapped(map).part(range.start, range.len()).map_err(below),
-            None => {
-                let view = alloc(info.byte_len())?;
-                view.write(0, &file.data(info)).map_err(below)?;
-                Ok(view)
-            }
-        };
-
-        // Weights are packed one after the other; the pages of each source go back at once.
-        let class = &compiled.classes[0];
-        let load = &class.plan.load;
-        let steps: Vec<&Step> = load.steps.iter().filter(|s| **s != Step::Meet).collect();
-        // One allocation for all of them, so that it lies in huge pages and a decode step misses few address translations.
-        let size = |b: &lathe_ir::step::StepBuffer| b.bytes.as_const().unwrap_or(0) as usize;
-        let written = |s: &Step| match s {
-            Step::Call { args, writes, .. } => args
-                .iter()
-                .zip(writes)
-                .filter(|(_, w)| **w)
-                .map(|(a, _)| size(&load.buffers[a.buffer as usize]).next_multiple_of(64))
-                .sum(),
-            _ => 0,
-        };
-        let packed = alloc(steps.iter().map(|s| written(s)).sum())?;
-        let mut at = 0;
-        for (done, step) in steps.iter().enumerate() {
-            progress(Stage::Pack, done, steps.len());
-            let Step::Call { args, writes, .. } = step else { continue };
-            for (a, w) in args.iter().zip(writes) {
-                let b = &load.buffers[a.buffer as usize];
-                if *w {
-                    given.insert(b.name.clone(), packed.part(at, size(b)).map_err(below)?);
-                    at += size(b).next_multiple_of(64);
-                } else if let Some(info) = in_file.get(&b.name) {
-                    given.insert(b.name.clone(), view_of(info)?);
-                }
-            }
-            let one = Program { steps: vec![(*step).clone()], buffers: load.buffers.clone(), ..load.clone() };
-            let one = only_used(one);
-            let nothing = alloc(64)?;
-            let mut e =
-                Executable::new(&one, &class.images, &given, &nothing, &most, options.threads, &arena)
-                    .map_err(below)?;
-            let values: Vec<i64> = g.dims.iter().map(|(_, m)| *m).collect();
-            e.run(&pool, &values).map_err(below)?;
-            for (a, w) in args.iter().zip(writes) {
-                if let Some(info) = in_file.get(&load.buffers[a.buffer as usize].name).filter(|_| !w) {
-                    file.drop_pages(info);
-                    given.remove(&load.buffers[a.buffer as usize].name);
-                }
-            }
-        }
-        // What no step packs is used as it is.
-        let used = compiled.classes.iter().flat_map(|c| &c.plan.run.buffers).map(|b| &b.name);
-        let kept: HashSet<&Name> = used.filter(|n| !given.contains_key(*n)).collect();
-        for name in kept {
-            if let Some(info) = in_file.get(name) {
-                given.insert(name.clone(), view_of(info)?);
-                if !info.is_stored() {
-                    file.drop_pages(info);
-                }
-            }
-        }
-        progress(Stage::Pack, steps.len(), steps.len());
-        let weights_bytes = arena.used();
-
+        let Weights { mut given, bytes: weights_bytes } = weights;
         let (mut inputs, mut states) = (HashMap::new(), vec![]);
         let is_state = |v: &&lathe_ir::graph::Value| v.source == Source::State;
         let state_bytes = |t: &Type| storage_bytes(t, &get).next_multiple_of(64);
@@ -251,11 +183,11 @@ impl Runner {
         let footprint = Footprint {
             weights_bytes: weights_bytes as u64,
             cache_bytes: cache_bytes as u64,
-            activation_bytes: (arena.used() - weights_bytes - cache_bytes) as u64,
+            activation_bytes: (arena.used() - cache_bytes) as u64,
         };
-        let timing = LoadTiming { load_s: start.elapsed().as_secs_f64(), compile_s };
         Ok(Runner {
             options: options.clone(),
+            longest,
             compiled,
             programs,
             pool,
@@ -263,10 +195,15 @@ impl Runner {
             states,
             logits,
             vocabulary,
-            timing,
+            timing: LoadTiming::default(),
             footprint,
-            warning,
+            warning: None,
         })
+    }
+
+    /// Says how long loading took.
+    pub(crate) fn set_timing(&mut self, timing: LoadTiming) {
+        self.timing = timing;
     }
 
     /// How long loading took.
@@ -419,31 +356,13 @@ impl Runner {
     }
 }
 
-/// A program with the buffers its steps use, and no others.
-fn only_used(mut p: Program) -> Program {
-    let mut used: Vec<u32> = vec![];
-    for s in &mut p.steps {
-        if let Step::Call { args, .. } = s {
-            for a in args.iter_mut() {
-                let at = used.iter().position(|u| *u == a.buffer).unwrap_or_else(|| {
-                    used.push(a.buffer);
-                    used.len() - 1
-                });
-                a.buffer = at as u32;
-            }
-        }
-    }
-    p.buffers = used.iter().map(|i| p.buffers[*i as usize].clone()).collect();
-    p
-}
-
 impl Forward for Runner {
     fn vocabulary(&self) -> usize {
         self.vocabulary
     }
 
     fn context(&self) -> usize {
-        self.options.context
+        self.longest
     }
 
     fn pages(&self) -> usize {

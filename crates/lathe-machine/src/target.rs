@@ -64,6 +64,15 @@ impl Target {
         TARGETS.iter().filter(|row| cpu.has(row.2)).map(target).collect()
     }
 
+    /// The architecture it is for, as Rust and GNU name it; `None` for the portable one, which is for any.
+    pub fn architecture(&self) -> Option<&'static str> {
+        match self.dialect.as_str() {
+            "portable" => None,
+            "neon" => Some("aarch64"),
+            _ => Some("x86_64"),
+        }
+    }
+
     /// The best other target that every processor of this one runs; `None` for the portable one.
     pub fn lesser(&self) -> Option<Target> {
         let after = TARGETS.iter().skip_while(|row| row.0 != self.dialect).skip(1);

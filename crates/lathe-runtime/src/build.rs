@@ -60,7 +60,12 @@ impl Build<'_> {
         let path = self.folder.join(&source);
         fs::write(&path, &self.units[index]).map_err(|error| RuntimeError::io("write", &path, &error))?;
         let flags = self.flags.iter().map(String::as_str);
-        let output = self.compiler.run(self.folder, flags.chain(["-c", &source, "-o", &object]))?;
+        let arguments = flags.chain(["-c", &source, "-o", &object]);
+        let mut output = self.compiler.run(self.folder, arguments.clone())?;
+        if crashed(&output) {
+            // An optimiser that fails on itself is asked for less: gcc 12 does, on some large kernels.
+            output = self.compiler.run(self.folder, arguments.chain(["-O1"]))?;
+        }
         match output.status.success() {
             true => Ok(()),
             false => Err(self.refusal(&path, &output)),
@@ -108,4 +113,11 @@ impl Build<'_> {
             false => Err(self.compiler.broken(&String::from_utf8_lossy(&output.stderr))),
         }
     }
+}
+
+/// Whether the compiler stopped over a fault of its own.
+fn crashed(output: &Output) -> bool {
+    let message = String::from_utf8_lossy(&output.stderr);
+    !output.status.success()
+        && ["internal compiler error", "PLEASE submit a bug report"].iter().any(|text| message.contains(text))
 }

@@ -111,13 +111,60 @@ impl KernelCache {
         jobs: usize,
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Library, RuntimeError> {
+        let (compiler, key) = self.keyed(request)?;
+        self.somewhere(&mut |dir, warning| {
+            let build = &mut |folder: &Path| build_in(dir, folder, &key, request, &compiler, jobs, progress);
+            let (file, known) = found(dir, &key, build)?;
+            Library::open(&file, known, warning)
+        })
+    }
+
+    /// The kernels of `request` as bytes for [`KernelCache::load_built`] on another machine; nothing is loaded here.
+    pub fn build(
+        &self,
+        request: &BuildRequest,
+        jobs: usize,
+        progress: &mut dyn FnMut(usize, usize),
+    ) -> Result<Vec<u8>, RuntimeError> {
+        let (compiler, key) = self.keyed(request)?;
+        self.somewhere(&mut |dir, _| {
+            let build = &mut |folder: &Path| build_in(dir, folder, &key, request, &compiler, jobs, progress);
+            let (file, _) = found(dir, &key, build)?;
+            let mut bytes = fs::read(&file).map_err(|error| RuntimeError::io("read", &file, &error))?;
+            bytes.truncate(bytes.len() - SEAL_LEN);
+            Ok(bytes)
+        })
+    }
+
+    /// Loads kernels that [`KernelCache::build`] gave, by way of a file in the cache under their hash. No compiler is needed.
+    pub fn load_built(&self, kernels: &[u8]) -> Result<Library, RuntimeError> {
+        let key = blake3::hash(kernels).to_hex()[..32].to_string();
+        self.somewhere(&mut |dir, warning| {
+            let copy = &mut |folder: &Path| {
+                let path = folder.join("kernels.so");
+                fs::write(&path, kernels).map_err(|error| RuntimeError::io("write", &path, &error))?;
+                Ok(path)
+            };
+            let (file, known) = found(dir, &key, copy)?;
+            Library::open(&file, known, warning)
+        })
+    }
+
+    fn keyed(&self, request: &BuildRequest) -> Result<(Compiler, String), RuntimeError> {
         let compiler = Compiler::find(request.compiler.as_deref(), &self.dir.join("compilers"))?;
         let key = request.key(&compiler);
-        match self.load_in(&self.dir, &key, request, &compiler, jobs, progress, None) {
+        Ok((compiler, key))
+    }
+
+    /// Does `work` in the cache folder, or in a private one, with a warning, where that folder cannot be used.
+    fn somewhere<T>(
+        &self,
+        work: &mut dyn FnMut(&Path, Option<Diagnostic>) -> Result<T, RuntimeError>,
+    ) -> Result<T, RuntimeError> {
+        match work(&self.dir, None) {
             Err(error @ (RuntimeError::Io { .. } | RuntimeError::Load { .. })) => {
                 let private = self.private_folder()?;
-                let warning = unwritable(&self.dir, &error);
-                self.load_in(&private, &key, request, &compiler, jobs, progress, Some(warning))
+                work(&private, Some(unwritable(&self.dir, &error)))
             }
             result => result,
         }
@@ -133,44 +180,44 @@ impl KernelCache {
         }
         Ok(private.as_ref().map(|folder| folder.path().to_path_buf()).unwrap_or_default())
     }
+}
 
-    fn load_in(
-        &self,
-        dir: &Path,
-        key: &str,
-        request: &BuildRequest,
-        compiler: &Compiler,
-        jobs: usize,
-        progress: &mut dyn FnMut(usize, usize),
-        warning: Option<Diagnostic>,
-    ) -> Result<Library, RuntimeError> {
-        let kernels = dir.join("kernels");
-        let file = kernels.join(format!("{key}.so"));
-        if is_sound(&file) {
-            return Library::open(&file, true, warning);
-        }
-        fs::create_dir_all(&kernels)
-            .map_err(|error| RuntimeError::io("make the folder", &kernels, &error))?;
-        let _lock = Lock::take(kernels.join(format!("{key}.lock")))?;
-        if is_sound(&file) {
-            return Library::open(&file, true, warning); // another process built it while this one waited
-        }
-        remove_abandoned(&kernels);
-        let folder = tempfile::Builder::new().prefix(BUILD_PREFIX).tempdir_in(&kernels);
-        let folder = folder.map_err(|error| RuntimeError::io("make a folder in", &kernels, &error))?;
-        let build = Build {
-            compiler,
-            units: &request.units,
-            flags: &request.flags,
-            folder: folder.path(),
-            failed: &dir.join("failed").join(key),
-            jobs,
-        };
-        let built = build.run(progress)?;
-        seal(&built).map_err(|error| RuntimeError::io("write", &built, &error))?;
-        fs::rename(&built, &file).map_err(|error| RuntimeError::io("write", &file, &error))?;
-        Library::open(&file, false, warning)
+/// The sound file of `key` below `dir`, made by `make` in an empty folder where it is not there yet, and whether it was.
+fn found(
+    dir: &Path,
+    key: &str,
+    make: &mut dyn FnMut(&Path) -> Result<PathBuf, RuntimeError>,
+) -> Result<(PathBuf, bool), RuntimeError> {
+    let kernels = dir.join("kernels");
+    let file = kernels.join(format!("{key}.so"));
+    if is_sound(&file) {
+        return Ok((file, true));
     }
+    fs::create_dir_all(&kernels).map_err(|error| RuntimeError::io("make the folder", &kernels, &error))?;
+    let _lock = Lock::take(kernels.join(format!("{key}.lock")))?;
+    if is_sound(&file) {
+        return Ok((file, true)); // another process built it while this one waited
+    }
+    remove_abandoned(&kernels);
+    let folder = tempfile::Builder::new().prefix(BUILD_PREFIX).tempdir_in(&kernels);
+    let folder = folder.map_err(|error| RuntimeError::io("make a folder in", &kernels, &error))?;
+    let built = make(folder.path())?;
+    seal(&built).map_err(|error| RuntimeError::io("write", &built, &error))?;
+    fs::rename(&built, &file).map_err(|error| RuntimeError::io("write", &file, &error))?;
+    Ok((file, false))
+}
+
+fn build_in(
+    dir: &Path,
+    folder: &Path,
+    key: &str,
+    request: &BuildRequest,
+    compiler: &Compiler,
+    jobs: usize,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<PathBuf, RuntimeError> {
+    let failed = &dir.join("failed").join(key);
+    Build { compiler, units: &request.units, flags: &request.flags, folder, failed, jobs }.run(progress)
 }
 
 fn unwritable(dir: &Path, error: &RuntimeError) -> Diagnostic {

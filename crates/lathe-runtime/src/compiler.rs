@@ -35,6 +35,12 @@ pub fn kernel_flags(target: &Target) -> Vec<String> {
     flags
 }
 
+/// The usual name of the compiler for a target of another architecture; `None` where this machine's own one serves.
+pub fn cross_compiler(target: &Target) -> Option<String> {
+    let foreign = target.architecture().filter(|architecture| *architecture != std::env::consts::ARCH);
+    foreign.map(|architecture| format!("{architecture}-linux-gnu-gcc"))
+}
+
 /// A C compiler.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Compiler {

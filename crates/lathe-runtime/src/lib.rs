@@ -71,7 +71,7 @@ pub use arena::Arena;
 pub use barrier::Barrier;
 pub use buffer::{Buffer, BufferArg, View};
 pub use cache::{BuildRequest, KernelCache};
-pub use compiler::kernel_flags;
+pub use compiler::{cross_compiler, kernel_flags};
 pub use cpu::{detect_caches, detect_cpu, detect_target};
 pub use disk_file::DiskFile;
 pub use error::RuntimeError;

@@ -251,3 +251,51 @@ fn a_full_cache_that_is_read_only_still_serves() {
         fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     }
 }
+
+/// A compiler that ends with `message` where `condition`, of the shell, holds for its arguments, and else is the machine's own.
+fn picky_compiler(folder: &Path, condition: &str, message: &str) -> String {
+    let path = folder.join("picky-cc");
+    program(
+        &path,
+        &format!("#!/bin/sh\nif {condition}; then echo '{message}' >&2; exit 1; fi\nexec cc \"$@\"\n"),
+    );
+    path.display().to_string()
+}
+
+#[test]
+fn a_compiler_that_fails_on_itself_is_asked_for_less() {
+    let dir = tempfile::tempdir().unwrap();
+    let condition = "case \"$*\" in *-O1*) false;; *' -c '*) true;; *) false;; esac";
+    let compiler =
+        Some(picky_compiler(dir.path(), condition, "0.c:1: internal compiler error: in f, at g.cc:1"));
+    let request = BuildRequest { compiler, ..request(vec![unit("f", 0)]) };
+    load(dir.path(), &request).unwrap().kernel("f").unwrap();
+}
+
+#[test]
+fn a_compiler_without_a_target_gets_the_next_one_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let condition = "case \"$*\" in *-mavxvnni*|*-mavx512vnni*) true;; *) false;; esac";
+    let compiler = picky_compiler(dir.path(), condition, "unrecognized option");
+    let cache = KernelCache::new(dir.path());
+    for (name, next) in [("avx512vnni", "avx512"), ("avxvnni", "avx2"), ("portable", "portable")] {
+        let wanted = Target::named(name).unwrap();
+        let (target, warning) = cache.compilable(wanted, Some(&compiler)).unwrap();
+        let expected = if cfg!(target_arch = "x86_64") { next } else { "portable" };
+        assert_eq!(target.dialect, expected);
+        assert_eq!(warning.map(|w| w.code), (name != "portable").then_some("old-compiler"));
+    }
+}
+
+#[test]
+fn built_kernels_are_loaded_from_their_bytes_without_a_compiler() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = KernelCache::new(dir.path()).build(&request(vec![unit("f", 0)]), 1, &mut |_, _| {}).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    for known in [false, true] {
+        let library = KernelCache::new(elsewhere.path()).load_built(&bytes).unwrap();
+        library.kernel("f").unwrap();
+        assert_eq!(library.is_from_cache(), known);
+    }
+    assert!(!elsewhere.path().join("compilers").exists());
+}

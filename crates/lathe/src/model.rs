@@ -3,8 +3,12 @@
 use std::path::Path;
 
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{Encoder, Engine, EngineError, PAGE, Precision, Runner, RunnerOptions};
-use lathe_models::{ChatTemplate, ModelFile, Tokenizer, cache_dir};
+use lathe_engine::{
+    ArtifactOptions, Encoder, Engine, EngineError, PAGE, Precision, Runner, RunnerOptions, SCORE_TOKENS,
+    compile_model, compiled_context,
+};
+use lathe_machine::Target;
+use lathe_models::{CacheShape, ChatTemplate, ModelFile, Tokenizer, build, cache_dir};
 
 use crate::failure::Failure;
 use crate::output;
@@ -22,7 +26,7 @@ pub struct Model {
     pub file: ModelFile,
     /// Its tokenizer.
     pub tokenizer: Tokenizer,
-    /// The longest sequence it was made for.
+    /// The longest sequence it was made for, or that its file was compiled for.
     pub context: usize,
 }
 
@@ -38,6 +42,7 @@ impl Model {
         let family = lathe_models::family(&file)?;
         let tokenizer = Tokenizer::from_file(&file)?;
         let context = file.get_u32(&format!("{family}.context_length"))? as usize;
+        let context = compiled_context(&file).map_or(context, |compiled| compiled.min(context));
         Ok(Model { file, tokenizer, context })
     }
 
@@ -76,16 +81,7 @@ impl Model {
         max_sequences: usize,
         max_rows: usize,
     ) -> Result<Engine<Runner>, Failure> {
-        let options = RunnerOptions {
-            precision: precision.into(),
-            threads,
-            context,
-            pages: context.div_ceil(PAGE) * max_sequences,
-            max_tokens: STEP_TOKENS.min(context * max_sequences).max(max_sequences),
-            max_sequences,
-            max_rows,
-            cache: cache_dir()?,
-        };
+        let options = generation(precision.into(), threads, context, max_sequences, max_rows)?;
         let mut status = Status::new();
         let runner =
             Runner::load(&self.file, &options, &mut |stage, done, total| status.stage(stage, done, total))?;
@@ -98,20 +94,33 @@ impl Model {
 
     /// Compiles and loads it as an encoder: the same for all texts, so that its kernels are found in the cache.
     pub fn load_encoder(&self, precision: impl Into<Precision>, threads: usize) -> Result<Encoder, Failure> {
-        let max_tokens = STEP_TOKENS.max(self.context);
-        let options = RunnerOptions {
-            precision: precision.into(),
-            threads,
-            context: self.context,
-            pages: max_tokens.div_ceil(PAGE) + STEP_SEQUENCES,
-            max_tokens,
-            max_sequences: STEP_SEQUENCES,
-            max_rows: STEP_SEQUENCES,
-            cache: cache_dir()?,
-        };
+        let options = embedding(precision.into(), threads, self.context)?;
         let mut status = Status::new();
         let load = &mut |stage, done, total| status.stage(stage, done, total);
         Ok(Encoder::load(&self.file, &options, load)?)
+    }
+
+    /// Compiles it to a file, for `max_sequences` at once (an encoder for its usual number of texts), and says whether it is an
+    /// encoder.
+    pub fn compile(
+        &self,
+        path: &Path,
+        target: Target,
+        precisions: Vec<Precision>,
+        context: usize,
+        max_sequences: usize,
+    ) -> Result<bool, Failure> {
+        let shape = CacheShape { pages: 1, context: 1, max_tokens: 1, max_sequences: 1 };
+        let encoder = compiled_context(&self.file).is_none() && build(&self.file, &shape)?.encoder;
+        let threads = lathe_runtime::detect_cpu().cores;
+        let runner = match encoder {
+            true => embedding(Precision::Fast, threads, context)?,
+            false => generation(Precision::Fast, threads, context, max_sequences, SCORE_TOKENS)?,
+        };
+        let mut status = Status::new();
+        let report = &mut |stage, done, total| status.stage(stage, done, total);
+        compile_model(&self.file, &ArtifactOptions { target, precisions, runner }, path, report)?;
+        Ok(encoder)
     }
 
     /// Refuses a prompt that leaves no room for an answer, before anything is compiled.
@@ -122,4 +131,39 @@ impl Model {
             _ => Ok(()),
         }
     }
+}
+
+/// How a model that generates is loaded.
+fn generation(
+    precision: Precision,
+    threads: usize,
+    context: usize,
+    max_sequences: usize,
+    max_rows: usize,
+) -> Result<RunnerOptions, Failure> {
+    Ok(RunnerOptions {
+        precision,
+        threads,
+        context,
+        pages: context.div_ceil(PAGE) * max_sequences,
+        max_tokens: STEP_TOKENS.min(context * max_sequences).max(max_sequences),
+        max_sequences,
+        max_rows,
+        cache: cache_dir()?,
+    })
+}
+
+/// How an encoder is loaded.
+fn embedding(precision: Precision, threads: usize, context: usize) -> Result<RunnerOptions, Failure> {
+    let max_tokens = STEP_TOKENS.max(context);
+    Ok(RunnerOptions {
+        precision,
+        threads,
+        context,
+        pages: max_tokens.div_ceil(PAGE) + STEP_SEQUENCES,
+        max_tokens,
+        max_sequences: STEP_SEQUENCES,
+        max_rows: STEP_SEQUENCES,
+        cache: cache_dir()?,
+    })
 }

@@ -6,7 +6,7 @@ use lathe_engine::{EngineError, Sampling};
 /// Which model.
 #[derive(Args)]
 pub struct ModelOption {
-    /// A GGUF file, a folder of safetensors, or a name as `lathe pull` takes it.
+    /// A GGUF file, a folder of safetensors, a file of `lathe compile`, or a name as `lathe pull` takes it.
     #[arg(long, value_name = "M", default_value = "smollm2-135m")]
     pub model: String,
 }

@@ -2,6 +2,7 @@
 
 mod bench;
 mod chat;
+mod compile;
 mod embed;
 mod inspect;
 mod machine;
@@ -29,6 +30,8 @@ pub enum Verb {
     Embed(embed::Embed),
     /// Measure how well a model foresees a text
     Score(score::Score),
+    /// Compile a model to one file that runs without a compiler
+    Compile(compile::Compile),
     /// Fetch a model into the cache
     Pull(pull::Pull),
     /// List the models that have names, and those in the cache
@@ -51,6 +54,7 @@ impl Verb {
             Verb::Chat(verb) => verb.run(),
             Verb::Embed(verb) => verb.run(),
             Verb::Score(verb) => verb.run(),
+            Verb::Compile(verb) => verb.run(),
             Verb::Pull(verb) => verb.run(),
             Verb::Models(verb) => verb.run(),
             Verb::Inspect(verb) => verb.run(),

@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_models::Format;
 
 use crate::failure::Failure;
 use crate::model::Model;
@@ -48,6 +49,11 @@ impl Show {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
         let model = Model::open(&self.model.model)?;
+        if model.file.format() == Format::Compiled && !matches!(self.what, What::Graph) {
+            let what = "a compiled model's file holds its graph and no more of what it was made from";
+            let fix = "show graph, or give the file that it was compiled from";
+            return Err(Diagnostic::new("show-compiled", Fault::User, what).fix(fix).into());
+        }
         let context = model.context_for(CONTEXT, None)?;
         let engine = model.load(self.compute.precision, self.compute.threads(), context, 1, 1)?;
         let what = match self.what {

@@ -1,0 +1,92 @@
+//! `lathe compile`: a model as one file that runs without a compiler.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use lathe_machine::Target;
+use lathe_runtime::{RuntimeError, detect_target};
+
+use crate::failure::Failure;
+use crate::model::Model;
+use crate::options::ModelOption;
+use crate::output;
+
+const EXAMPLES: &str = "\
+The file holds kernels for one kind of processor, the packed weights, the tokenizer and the template. It is given to every
+verb as --model, on any machine of that kind, and needs no compiler there. It is a program: run only files that you trust.
+
+Targets: avx512vnni, avx512, avxvnni, avx2 (x86-64), neon (AArch64), portable (any processor of this architecture).
+For another architecture a cross compiler is needed (for neon: apt install gcc-aarch64-linux-gnu).
+
+Examples:
+  lathe compile --model ./model.gguf -o model.lathe
+  lathe compile --model ./model.gguf --target avx2 --precision both --context 8192 -o model.lathe
+  lathe run --model ./model.lathe \"Why is the sky blue?\"";
+
+/// The context that a file is made for where none is asked for.
+const CONTEXT: usize = 2048;
+
+/// Compile a model to one file that runs without a compiler
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Compile {
+    #[command(flatten)]
+    model: ModelOption,
+    /// The kind of processor that will run it [default: this machine's].
+    #[arg(long, value_name = "T")]
+    target: Option<String>,
+    /// The file to write.
+    #[arg(short, long, value_name = "F")]
+    output: PathBuf,
+    /// Which precisions the file will offer.
+    #[arg(long, value_name = "P", default_value = "fast")]
+    precision: Precisions,
+    /// The most tokens of a sequence [default: 2048, or the model's if that is less].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    context: Option<u32>,
+    /// The most sequences at once, as for --batch of `lathe bench`.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    sequences: u16,
+}
+
+/// One precision, or both.
+#[derive(Clone, Copy, ValueEnum)]
+enum Precisions {
+    /// 8-bit activations where weights are quantized.
+    Fast,
+    /// f32 activations.
+    Exact,
+    /// Either, as `--precision` says when it runs.
+    Both,
+}
+
+impl Compile {
+    /// Does it.
+    pub fn run(self) -> Result<(), Failure> {
+        let target = match self.target {
+            Some(name) => Target::named(&name).ok_or(RuntimeError::UnknownTarget { name })?,
+            None => detect_target()?,
+        };
+        let model = Model::open(&self.model.model)?;
+        let context = model.context_for(CONTEXT, self.context)?;
+        let (fast, exact) = (lathe_engine::Precision::Fast, lathe_engine::Precision::Exact);
+        let precisions = match self.precision {
+            Precisions::Fast => vec![fast],
+            Precisions::Exact => vec![exact],
+            Precisions::Both => vec![fast, exact],
+        };
+        let name = target.dialect.clone();
+        let sequences = self.sequences.into();
+        let encoder = model.compile(&self.output, target, precisions, context, sequences)?;
+        let bytes = std::fs::metadata(&self.output).map_or(0, |m| m.len());
+        output::line(&format!(
+            "{}: {:.1} MB for '{name}'; {}",
+            self.output.display(),
+            bytes as f64 / 1e6,
+            match encoder {
+                true => format!("texts of up to {context} tokens"),
+                false => format!("context {context}, sequences at once {sequences}"),
+            }
+        ))
+    }
+}
