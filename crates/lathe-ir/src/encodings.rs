@@ -1,4 +1,4 @@
-//! The encodings by name: dense types, block formats of model files ([`crate::blocks`]), activations, pages of the cache.
+//! The encodings by name: dense types, block formats of model files (`blocks.rs`), activations, pages of the cache.
 //!
 //! Names with a `.tile16` suffix keep 16 rows side by side, so that one vector register holds the same column of 16
 //! rows; in `.tile16s` codes that can be negative stay so.

@@ -29,6 +29,10 @@ pub fn kernel_flags(target: &Target) -> Vec<String> {
     } else {
         flags.extend(target.features.iter().map(|f| format!("-m{f}")));
     }
+    if target.is_native() && cross_compiler(target).is_none() {
+        // Which instructions may be used is the target's; in which order is a matter of speed only.
+        flags.push("-mtune=native".into());
+    }
     if target.vector_bits == 512 {
         flags.push("-mprefer-vector-width=512".into());
     }
