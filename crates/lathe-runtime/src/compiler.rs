@@ -29,7 +29,7 @@ pub fn kernel_flags(target: &Target) -> Vec<String> {
     } else {
         flags.extend(target.features.iter().map(|f| format!("-m{f}")));
     }
-    if target.is_native() && cross_compiler(target).is_none() {
+    if !target.features.is_empty() && cross_compiler(target).is_none() {
         // Which instructions may be used is the target's; in which order is a matter of speed only.
         flags.push("-mtune=native".into());
     }
