@@ -6,9 +6,21 @@ use lathe_engine::{EngineError, Sampling};
 /// Which model.
 #[derive(Args)]
 pub struct ModelOption {
-    /// A GGUF file, a folder of safetensors, a file of `lathe compile`, or a name as `lathe pull` takes it.
-    #[arg(long, value_name = "M", default_value = "smollm2-135m")]
-    pub model: String,
+    /// A GGUF file, a folder of safetensors, a file of `lathe compile`, or a name as `lathe pull` takes it [default: smollm2-135m].
+    #[arg(long, value_name = "M")]
+    model: Option<String>,
+}
+
+impl ModelOption {
+    /// What was asked for, or the default.
+    pub fn name(&self) -> &str {
+        self.model.as_deref().unwrap_or("smollm2-135m")
+    }
+
+    /// Whether one was asked for.
+    pub fn given(&self) -> bool {
+        self.model.is_some()
+    }
 }
 
 /// How it is computed.

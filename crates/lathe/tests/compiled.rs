@@ -61,7 +61,7 @@ fn compiled() -> &'static Path {
 fn run<'a>(model: &'a Path, precision: &'a str) -> Vec<&'a str> {
     let model = model.to_str().expect("UTF-8");
     let all = ["run", "--json", "--ignore-eos", "--max-tokens", "24", "--precision", precision];
-    [&all[..], &["--model", model, "the band"]].concat()
+    [&all[..], &[model, "the band"]].concat()
 }
 
 #[test]

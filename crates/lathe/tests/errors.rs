@@ -49,6 +49,7 @@ fn wrong_use() {
     place.fails("usage", &[]);
     place.fails("usage", &["frobnicate"]);
     place.fails("usage", &["run", "--chat", "--raw", "x"]);
+    assert!(place.fails("usage", &["run", "--model", "m", "two", "words"]).contains("quotes"));
     place.fails("usage", &["run", "--threads", "0", "x"]);
     place.fails("usage", &["run", "--max-tokens", "0", "x"]);
     place.fails("usage", &["run", "--precision", "double", "x"]);

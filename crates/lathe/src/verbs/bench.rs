@@ -77,7 +77,7 @@ impl Bench {
 
 impl BenchModel {
     fn run(self) -> Result<(), Failure> {
-        let model = Model::open(&self.model.model)?;
+        let model = Model::open(self.model.name())?;
         let (prompt, generate) = (self.prompt as usize, self.generate as usize);
         let most = self.batch.iter().copied().max().map_or(1, usize::from);
         // Each sequence waits for the others' prompts, and decodes meanwhile.
@@ -106,7 +106,7 @@ impl BenchModel {
                 Precision::Exact => "exact",
             };
             let rows: Vec<Value> = rows.iter().map(|row| row.to_json(prompt, generate)).collect();
-            output::json(&json!({ "model": self.model.model, "precision": precision, "rows": rows }))?;
+            output::json(&json!({ "model": self.model.name(), "precision": precision, "rows": rows }))?;
         }
         Ok(())
     }

@@ -63,7 +63,7 @@ impl Chat {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
         let sampling = self.sampling.sampling()?;
-        let model = Model::open(&self.model.model)?;
+        let model = Model::open(self.model.name())?;
         let missing = || ChatError::Missing { path: model.file.path().map(Into::into) };
         let template = model.template()?.ok_or_else(missing)?;
         let context = model.context_for(CONTEXT, self.answer.context)?;

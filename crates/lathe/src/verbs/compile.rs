@@ -67,7 +67,7 @@ impl Compile {
             Some(name) => Target::named(&name).ok_or(RuntimeError::UnknownTarget { name })?,
             None => detect_target()?,
         };
-        let model = Model::open(&self.model.model)?;
+        let model = Model::open(self.model.name())?;
         let context = model.context_for(CONTEXT, self.context)?;
         let (fast, exact) = (lathe_engine::Precision::Fast, lathe_engine::Precision::Exact);
         let precisions = match self.precision {

@@ -23,14 +23,16 @@ Examples:
   lathe run --temperature 0.7 --top-p 0.9 --seed 7 \"A poem about rain\"
   lathe run --raw --max-tokens 20 --stop . \"The capital of France is\"
   lathe run --model ./model.gguf --json \"Hello\" | jq .timing
+  lathe run ./model.lathe \"Why is the sky blue?\"
   git diff | lathe run --context 8192 -";
 
 /// Continue or answer one prompt
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Run {
-    /// What to answer; `-` reads standard input.
-    prompt: String,
+    /// What to answer (`-` reads standard input), perhaps behind a model, which then stands for --model
+    #[arg(required = true, num_args = 1..=2, value_names = ["MODEL", "PROMPT"])]
+    words: Vec<String>,
     #[command(flatten)]
     model: ModelOption,
     #[command(flatten)]
@@ -60,11 +62,20 @@ impl Run {
     /// Does it; `start` is when the process began.
     pub fn run(self, start: Instant) -> Result<ExitCode, Failure> {
         let sampling = self.sampling.sampling()?;
-        let text = read_prompt(&self.prompt)?;
+        let (model, prompt) = match self.words.as_slice() {
+            [_, _] if self.model.given() => {
+                return Err(Failure::usage(
+                    "a model before the prompt, and --model too; put a prompt of several words in quotes",
+                ));
+            }
+            [model, prompt] => (model.as_str(), prompt),
+            words => (self.model.name(), &words[0]),
+        };
+        let text = read_prompt(prompt)?;
         if text.is_empty() {
             return Err(EngineError::EmptyPrompt.into());
         }
-        let model = Model::open(&self.model.model)?;
+        let model = Model::open(model)?;
         let prompt = self.tokens(&model, text)?;
         let max_tokens = self.answer.max_tokens as usize;
         let context = model.context_for(prompt.len() + max_tokens, self.answer.context)?;

@@ -60,7 +60,7 @@ impl Score {
     pub fn run(self) -> Result<(), Failure> {
         let text = self.source.file.as_deref().map(read).transpose()?;
         let ids = self.source.ids.as_deref().map(read_ids).transpose()?;
-        let model = Model::open(&self.model.model)?;
+        let model = Model::open(self.model.name())?;
         let longest = if ids.is_some() { usize::MAX } else { CONTEXT.min(model.context) };
         let ids = ids.unwrap_or_else(|| prompt::raw(&model.tokenizer, &text.unwrap_or_default()));
         if ids.len() < 2 {

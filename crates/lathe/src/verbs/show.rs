@@ -48,7 +48,7 @@ const CONTEXT: usize = 512;
 impl Show {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
-        let model = Model::open(&self.model.model)?;
+        let model = Model::open(self.model.name())?;
         if model.file.format() == Format::Compiled && !matches!(self.what, What::Graph) {
             let what = "a compiled model's file holds its graph and no more of what it was made from";
             let fix = "show graph, or give the file that it was compiled from";
