@@ -229,12 +229,19 @@ fn settings_of_safetensors() {
     let tokenizer = |code: &str, words: &str, text: &str| with(code, words, ONE, "tokenizer.json", text);
     let json = "safetensors-json";
     tokenizer(json, "the JSON that is needed", "{\"model\": 1}");
-    tokenizer(json, "ids up to 4294967295", "{\"model\": {\"vocab\": {\"a\": 4294967295}}}");
-    tokenizer(json, "have the same id 3", "{\"model\": {\"vocab\": {\"a\": 3, \"b\": 3}}}");
+    let bytes = "\"pre_tokenizer\": {\"type\": \"ByteLevel\", \"add_prefix_space\": false}";
+    let ids = |words: &str, vocabulary: &str| {
+        tokenizer(json, words, &format!("{{{bytes}, \"model\": {{\"vocab\": {vocabulary}}}}}"));
+    };
+    ids("ids up to 4294967295", "{\"a\": 4294967295}");
+    ids("have the same id 3", "{\"a\": 3, \"b\": 3}");
+    // Kinds that the `tokenizers` crate reads.
+    let other = "tokenizer-malformed";
+    tokenizer(other, "tokenizer.json cannot be read", "{\"model\": {\"vocab\": {\"a\": 3}}}");
     tokenizer(
-        "tokenizer-model",
-        "'unigram'",
-        "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", 1.5]]}}",
+        other,
+        "tokenizer.json cannot be read",
+        "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", 1.5]], \"unk_id\": 7}}",
     );
     let folder = copy(ONE);
     fs::remove_file(folder.path().join("chat_template.jinja")).expect("it is there");
