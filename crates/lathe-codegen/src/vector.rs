@@ -228,11 +228,16 @@ impl Emitter<'_> {
 
     /// The bytes of a tensorized operand, four a lane: its loops' variables are already 0.
     pub fn words(&mut self, c: &Code) -> Result<String, CodegenError> {
+        self.words_above(c, 0)
+    }
+
+    /// The same, moved up by so many bits in their bytes.
+    fn words_above(&mut self, c: &Code, by: i64) -> Result<String, CodegenError> {
         let e = match c {
             Code::Load(e) => e,
-            Code::Joined(low, high, by) => {
-                let (low, high) = (self.words(low)?, self.words(high)?);
-                return Ok(self.named(DType::I32, &format!("{low} | ({high} << {by})")));
+            Code::Joined(low, high, above) => {
+                let (low, high) = (self.words_above(low, by)?, self.words_above(high, by + above)?);
+                return Ok(self.named(DType::I32, &format!("{low} | {high}")));
             }
             Code::Level(t, values, i) => {
                 let i = self.words(i)?;
@@ -240,7 +245,7 @@ impl Emitter<'_> {
                 return Ok(self.named(DType::I32, &text));
             }
         };
-        let key = (e.clone(), true);
+        let key = (if by == 0 { e.clone() } else { e.bin(Binary::Shl, &Expr::int(by, DType::I32)) }, true);
         if let Some((t, _)) = self.memo.get(&key) {
             return Ok(t.clone());
         }
@@ -253,8 +258,13 @@ impl Emitter<'_> {
         let name = match self.buffers[n].dtype.bits() {
             8 => word,
             bits => {
-                let mask = (0..4).fold(0i64, |m, b| m | ((1 << bits) - 1) << (8 * b));
-                self.named(DType::I32, &format!("({word} >> {shift}) & {mask}"))
+                let mask = (0..4).fold(0u32, |m, b| m | ((1 << bits) - 1) << by << (8 * b)) as i32;
+                let moved = match shift - by {
+                    0 => word,
+                    down @ 1.. => format!("({word} >> {down})"),
+                    up => format!("({word} << {})", -up),
+                };
+                self.named(DType::I32, &format!("{moved} & {mask}"))
             }
         };
         let constant = self.is_constant(e);

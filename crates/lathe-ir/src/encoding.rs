@@ -170,6 +170,11 @@ impl Encoding {
         self.fields.iter().map(|f| f.group).filter(|g| *g > 1).min().unwrap_or(0)
     }
 
+    /// Columns of a block: those that share everything but their codes; 0 without codes.
+    pub fn block(&self) -> i64 {
+        self.fields.iter().map(|f| f.group).filter(|g| *g > 1).max().unwrap_or(0)
+    }
+
     /// The shape of a field of a tensor of this shape.
     pub fn field_shape(field: &Field, shape: &[Int]) -> Vec<Int> {
         let mut s = shape.to_vec();

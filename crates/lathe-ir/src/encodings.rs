@@ -8,7 +8,7 @@ use crate::encoding::{Coded, Decode, Encoding, Field, Layout, Term};
 use crate::{DType, Int, Name};
 use lathe_symbolic::Bounds;
 
-/// Columns that share a scale of activations.
+/// Columns that share a scale of activations, at least.
 pub const GROUP: i64 = 32;
 
 /// A tensor as matrices: leading axes (experts) are folded in front of the rows, each is one matrix after the other.
@@ -83,8 +83,9 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
         return (!signed).then(|| dense(name, t, tile, shape, &m));
     }
     match base {
-        "a8" => Some(activations(name, GROUP, &m)),
-        "a8.16" => Some(activations(name, 16, &m)),
+        "a8" => activations(name, GROUP, GROUP, &m),
+        "a8k.32" => activations(name, 256, 32, &m),
+        "a8k.16" => activations(name, 256, 16, &m),
         "keys16" | "values16" if shape.len() == 3 => Some(pages(name, shape)),
         _ => None,
     }
@@ -105,10 +106,14 @@ fn dense(name: &str, t: DType, tile: bool, shape: &[Int], m: &Matrix) -> Encodin
     plain(name, t, m.layout(&matrix, terms), m.outer() * matrix)
 }
 
-/// A row of 8-bit codes, then a scale for every 32 of them and `scale * sum of codes` for every `sums`.
-fn activations(name: &str, sums: i64, m: &Matrix) -> Encoding {
+/// A row of 8-bit codes, then a scale for every `group` of them, then the sum of every `sums` codes: times the scale where
+/// each has its own, in units of it where several share one.
+fn activations(name: &str, group: i64, sums: i64, m: &Matrix) -> Option<Encoding> {
     let k = m.columns.clone();
-    let (scales, totals) = (k.div(GROUP, &m.bounds), k.div(sums, &m.bounds));
+    if k.as_const().is_some_and(|k| k % group != 0) {
+        return None;
+    }
+    let (scales, totals) = (k.div(group, &m.bounds), k.div(sums, &m.bounds));
     let row = (k.clone() * 8 + (scales.clone() + totals) * 32).ceil_div(512, &m.bounds) * 512;
     let matrix = m.rows.clone() * row.clone();
     let at = |name, dtype, group, offset: Int, stride: i64| {
@@ -117,11 +122,11 @@ fn activations(name: &str, sums: i64, m: &Matrix) -> Encoding {
     };
     let fields = vec![
         at("q", DType::I8, 1, 0.into(), 8),
-        at("d", DType::F32, GROUP, k.clone() * 8, 32),
+        at("d", DType::F32, group, k.clone() * 8, 32),
         at("sum", DType::F32, sums, k * 8 + scales * 32, 32),
     ];
     let coded = Coded { zero: 0, scale_zero: 0, levels: None };
-    Encoding { name: name.into(), fields, decode: Decode::Coded(coded), bits: m.outer() * matrix }
+    Some(Encoding { name: name.into(), fields, decode: Decode::Coded(coded), bits: m.outer() * matrix })
 }
 
 /// Pages of 16 positions of [position, head, component]: keys component-major, values position-major.
@@ -139,9 +144,13 @@ fn pages(name: &str, shape: &[Int]) -> Encoding {
     plain(name, DType::F32, Layout { offset: 0.into(), terms }, bits)
 }
 
-/// The encoding of activations for weights whose scales and minima are shared by so many columns.
-pub fn activations_for(group: i64) -> &'static str {
-    if group == 16 { "a8.16" } else { "a8" }
+/// The encoding of activations that multiply weights of an encoding: one scale for each block of theirs.
+pub fn activations_for(weights: &Encoding) -> &'static str {
+    match (weights.block(), weights.group()) {
+        (256, 16) => "a8k.16",
+        (256, _) => "a8k.32",
+        _ => "a8",
+    }
 }
 
 /// The packed form of an encoding of matrices, when there is one; `signed` keeps negative codes as they are.

@@ -3,7 +3,7 @@
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, attrs};
-use lathe_ir::encodings::{GROUP, encoding, formats};
+use lathe_ir::encodings::{encoding, formats};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type};
 use lathe_ir::tensor::{Binary, Buffer, Expr, HOST, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, Encoding, Field, Int, Layout, Tensor, Term, read_bits, write_bits};
@@ -11,36 +11,36 @@ use std::sync::Arc;
 
 fn infer_encode(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() == 2 && t[0].encoding.is_none(), "expects a dense matrix")?;
-    let k = t[0].shape[1].as_const().unwrap_or(1);
-    require(k % GROUP == 0, "rows are not a multiple of 32 long")?;
+    require(t[0].shape[1].as_const().is_some(), "rows are not of a constant length")?;
     let out = target(&t[0], a)?;
     require(out.storage().is_some_and(|e| e.field("sum").is_some()), "'to' is no encoding of activations")?;
     Ok(vec![out])
 }
 
-/// The reference of `encode`: 8-bit codes with the scale `max |x| / 127` for every 32 columns.
+/// The reference of `encode`: 8-bit codes with the scale `max |x| / 127` for every block of columns.
 pub(crate) fn encode_a8(x: &Tensor, name: &str) -> Tensor {
     let dims: Vec<Int> = x.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    let e = encoding(name, &dims).expect("rows of a multiple of 32");
+    let e = encoding(name, &dims).expect("rows of whole blocks");
     let mut bytes = vec![0u8; e.bits.as_const().expect("constant size") as usize / 8];
     let at = |f: &str| e.field(f).expect("a field").layout.resolve(&|_| None).expect("constant layout");
     let (q, d, s) = (at("q"), at("d"), at("sum"));
-    let sums = e.group();
-    for (i, block) in x.to_f32().chunks(GROUP as usize).enumerate() {
-        let blocks = x.row() / GROUP as usize;
+    let (sums, group) = (e.group(), e.block());
+    for (i, block) in x.to_f32().chunks(group as usize).enumerate() {
+        let blocks = x.row() / group as usize;
         let (row, b) = ((i / blocks) as i64, (i % blocks) as i64);
         let amax = block.iter().fold(0f32, |m, v| m.max(v.abs()));
         let scale = amax * (1.0 / 127.0);
         let inverse = if amax == 0.0 { 0.0 } else { 127.0 / amax };
-        let mut totals = vec![0; (GROUP / sums) as usize];
+        let mut totals = vec![0; (group / sums) as usize];
         for (j, v) in block.iter().enumerate() {
             let code = (v * inverse).round_ties_even() as i32;
             totals[j / sums as usize] += code;
-            write_bits(&mut bytes, q.address(&[row, b * GROUP + j as i64]), 8, code as u64).expect("inside");
+            write_bits(&mut bytes, q.address(&[row, b * group + j as i64]), 8, code as u64).expect("inside");
         }
         write_bits(&mut bytes, d.address(&[row, b]), 32, scale.to_bits().into()).expect("inside");
         for (h, total) in totals.iter().enumerate() {
-            let (at, sum) = (b * (GROUP / sums) + h as i64, scale * *total as f32);
+            let unit = if sums == group { scale } else { 1.0 };
+            let (at, sum) = (b * (group / sums) + h as i64, unit * *total as f32);
             write_bits(&mut bytes, s.address(&[row, at]), 32, sum.to_bits().into()).expect("inside");
         }
     }
@@ -50,15 +50,17 @@ pub(crate) fn encode_a8(x: &Tensor, name: &str) -> Tensor {
 fn lower_encode(l: &Lowering) -> Vec<Stmt> {
     let (x, y) = (&l.ins[0], &l.outs[0]);
     let (t, b, amax, sum) = (l.var("0"), l.var("b"), l.name("amax"), l.name("sum"));
-    let at = |v: &str| [t.clone(), b.clone() * GROUP + l.var(v)];
+    let e = y.ty.storage().expect("encoded");
+    let (sums, group) = (e.group(), e.block());
+    let at = |v: &str| [t.clone(), b.clone() * group + l.var(v)];
     let max = Expr::load(&amax, &[]);
     let scale = &max * &Expr::f32(1.0 / 127.0);
     let zero = Expr::f32(0.0);
     let inverse = Expr::select(&max.bin(Binary::Eq, &zero), &zero, &(&Expr::f32(127.0) / &max));
     let code = (&x.read(&at("j")) * &inverse).un(Unary::Round).cast(DType::I32);
-    let total = &scale * &Expr::load(&sum, &[]).cast(DType::F32);
+    let total = Expr::load(&sum, &[]).cast(DType::F32);
+    let total = if sums == group { &scale * &total } else { total };
     let field = |f: &str| y.field(f);
-    let sums = y.ty.storage().expect("encoded").group();
     let total_of = |first: &Expr, place: &Expr| {
         let column = [t.clone(), first.clone() + l.var("i")];
         vec![
@@ -84,26 +86,26 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
         Stmt::store(&l.name("za"), &amax, &[], zero),
         Stmt::for_(
             &l.name("k"),
-            GROUP.into(),
+            group.into(),
             Iter::Reduce,
             vec![Stmt::reduce(&l.name("ra"), &amax, &[], "max", x.read(&at("k")).un(Unary::Abs))],
         ),
         Stmt::store(&l.name("yd"), &field("d"), &[t.clone(), b.clone()], scale.clone()),
         Stmt::for_(
             &l.name("j"),
-            GROUP.into(),
+            group.into(),
             Iter::Spatial,
             vec![Stmt::store(&l.name("yq"), &field("q"), &at("j"), code.cast(DType::I8))],
         ),
     ];
-    if sums == GROUP {
-        block.extend(total_of(&(b.clone() * GROUP), &b));
+    if sums == group {
+        block.extend(total_of(&(b.clone() * group), &b));
     } else {
-        let (h, per) = (l.var("h"), GROUP / sums);
-        let body = total_of(&(b.clone() * GROUP + h.clone() * sums), &(b.clone() * per + h));
+        let (h, per) = (l.var("h"), group / sums);
+        let body = total_of(&(b.clone() * group + h.clone() * sums), &(b.clone() * per + h));
         block.push(Stmt::for_(&l.name("h"), per.into(), Iter::Spatial, body));
     }
-    let blocks = x.ty.shape[1].div(GROUP, &Bounds::new());
+    let blocks = x.ty.shape[1].div(group, &Bounds::new());
     let inner = Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Spatial, block);
     vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
 }
@@ -283,7 +285,7 @@ fn lower_pack(l: &Lowering) -> Vec<Stmt> {
 pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "encode",
-        doc: "x[t, n] as 8-bit codes with a scale for every 32 columns and sums, in the encoding named by 'to'; approximates",
+        doc: "x[t, n] as 8-bit codes with a scale for every 32 or 256 columns and sums, in the encoding named by 'to'; approximates",
         form: Form::Row,
         gradient: None,
         donates: &[],
@@ -292,8 +294,8 @@ pub(crate) const ROWS: &[OpRow] = &[
         lower: lower_encode,
         edge: Edge::none,
         sample: |seed| {
-            let to = Attr::Str(if seed.is_multiple_of(2) { "a8" } else { "a8.16" }.into());
-            (vec![Rng(seed).dense(&[3, 64])], attrs(&[("to", to)]))
+            let (to, k) = [("a8", 64), ("a8k.16", 512), ("a8k.32", 256)][seed as usize % 3];
+            (vec![Rng(seed).dense(&[3, k])], attrs(&[("to", Attr::Str(to.into()))]))
         },
     },
     OpRow {

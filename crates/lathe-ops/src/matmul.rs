@@ -2,7 +2,8 @@
 //!
 //! When both sides are stored as integer codes, scales and minima that a group of columns shares leave the inner sum:
 //! `sum_b dw[n, b] * (dx[m, b] * (sum_k qw * qx) - zero * sx[m, b]) + mw[n, b] * sx[m, b]`, where `sx` is the sum of the group's
-//! activations, and the inner sum is exact in 32-bit integers.
+//! activations, and the inner sum is exact in 32-bit integers. Where groups are parts of blocks that share a scale of
+//! activations, those scales leave the sum over a block's groups too.
 
 use crate::encode::encode_a8;
 use crate::norm::scalar;
@@ -31,8 +32,8 @@ fn reference(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
 /// Whether the product can run on integer codes: the activations' sums are over the columns that share a minimum.
 fn integer(x: &Operand, w: &Operand) -> bool {
     let (Some(x), Some(w)) = (x.ty.storage(), w.ty.storage()) else { return false };
-    let sums = x.field("sum").map(|f| f.group);
-    w.coded().is_some() && sums == Some(w.group())
+    let suits = x.block() == w.block() && x.group() == w.group();
+    w.coded().is_some() && x.field("sum").is_some() && suits
 }
 
 /// The statements that compute one element into the scalar `acc`; `xi` and `wi` are all indices but the last.
@@ -47,22 +48,33 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
         body.push(Stmt::for_(&l.name("k"), k_extent.into(), Iter::Reduce, sum));
         return body;
     }
-    let (b, k, inner) = (l.var("b"), l.var("k"), l.name("i"));
+    let (b, k, inner, part) = (l.var("b"), l.var("k"), l.name("i"), l.name("t"));
     let (ex, ew) = (x.ty.storage().expect("encoded"), w.ty.storage().expect("encoded"));
     let (cx, cw) = (ex.coded().expect("codes"), ew.coded().expect("codes"));
-    let group = ew.group();
-    let column = b.clone() * group + k;
-    let (first_x, first_w) = (at(xi, &(b.clone() * group)), at(wi, &(b * group)));
-    let dx = x.read_field("d", &first_x);
+    let (group, block) = (ew.group(), ex.block());
+    let whole = group == block;
+    let first = if whole { b.clone() * group } else { b.clone() * block + l.var("g") * group };
+    let column = first.clone() + k;
+    let (first_x, first_w) = (at(xi, &first), at(wi, &first));
+    let scale = w.scale(&ew, &cw, &first_w);
+    let code_sum = Expr::load(&inner, &[]).cast(DType::F32);
     let sx = x.read_field("sum", &first_x);
-    let scaled = &dx * &Expr::load(&inner, &[]).cast(DType::F32);
-    let centred = if cw.zero == 0 { scaled } else { &scaled - &(&Expr::f32(cw.zero as f32) * &sx) };
-    let value = &w.scale(&ew, &cw, &first_w) * &centred;
+    let dx = |first: Expr| x.read_field("d", &at(xi, &first));
+    // What the zero takes off: inside the sum with a scale for each group, else a multiply-add of its own.
+    let zero = Expr::f32(cw.zero as f32);
+    let value = if whole {
+        let scaled = &dx(first) * &code_sum;
+        &scale * &if cw.zero == 0 { scaled } else { &scaled - &(&zero * &sx) }
+    } else {
+        &scale * &code_sum
+    };
     let minimum = w.minimum(&ew, &first_w).map(|(m, less)| {
         let m = &m * &sx;
         if less { m.un(Unary::Neg) } else { m }
     });
+    let zeros = (!whole && cw.zero != 0).then(|| (&(&scale * &zero) * &sx).un(Unary::Neg));
     let product = &w.code(&ew, &cw, &at(wi, &column)) * &x.code(&ex, &cx, &at(xi, &column));
+    let total = if whole { acc } else { &part };
     let mut sum = vec![
         scalar(&inner, DType::I32),
         Stmt::store(&l.name("iz"), &inner, &[], Expr::int(0, DType::I32)),
@@ -72,11 +84,20 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
             Iter::Reduce,
             vec![Stmt::reduce(&l.name("is"), &inner, &[], "sum", product)],
         ),
-        Stmt::reduce(&l.name("s"), acc, &[], "sum", value),
+        Stmt::reduce(&l.name("s"), total, &[], "sum", value),
     ];
     // Apart, so that each is one multiply-add.
-    sum.extend(minimum.map(|m| Stmt::reduce(&l.name("sm"), acc, &[], "sum", m)));
-    let blocks = k_extent.div(group, &Bounds::new());
+    sum.extend(minimum.or(zeros).map(|m| Stmt::reduce(&l.name("sm"), total, &[], "sum", m)));
+    if !whole {
+        let scaled = &dx(b * block) * &Expr::load(&part, &[]);
+        sum = vec![
+            scalar(&part, DType::F32),
+            Stmt::store(&l.name("tz"), &part, &[], Expr::f32(0.0)),
+            Stmt::for_(&l.name("g"), (block / group).into(), Iter::Reduce, sum),
+            Stmt::reduce(&l.name("ts"), acc, &[], "sum", scaled),
+        ];
+    }
+    let blocks = k_extent.div(block, &Bounds::new());
     body.push(Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Reduce, sum));
     body
 }
@@ -174,8 +195,10 @@ pub(crate) const ROWS: &[OpRow] = &[
             let w = r.encoded(weight, &[n, k]);
             let dense = r.dense(&[m, k]);
             let coded = round < 2 && w.encoding.as_ref().is_some_and(|e| e.coded().is_some());
-            let group = w.encoding.as_ref().map_or(0, |e| e.group());
-            let x = if coded { encode_a8(&dense, activations_for(group)) } else { dense };
+            let x = match &w.encoding {
+                Some(e) if coded => encode_a8(&dense, activations_for(e)),
+                _ => dense,
+            };
             (vec![x, w], Attrs::new())
         },
     },

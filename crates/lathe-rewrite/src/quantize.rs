@@ -1,9 +1,9 @@
 //! `quantize`: products with integer-coded weights take their activations as 8-bit codes too. Approximates: an
-//! activation changes by at most 1/254 of the largest of its 32 neighbours.
+//! activation changes by at most 1/254 of the largest of those that meet the same block of weights (32 or 256).
 
 use crate::Pass;
 use lathe_ir::IrError;
-use lathe_ir::encodings::{GROUP, activations_for};
+use lathe_ir::encodings::activations_for;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
 use lathe_machine::Target;
 use std::collections::HashMap;
@@ -21,11 +21,11 @@ fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
         let mut n = n.clone();
         let wants = &*n.op == "matmul"
             && g.ty(n.inputs[0]).encoding.is_none()
-            && g.ty(n.inputs[0]).shape[1].as_const().is_some_and(|k| k % GROUP == 0)
-            && g.ty(n.inputs[1]).storage().is_some_and(|e| e.coded().is_some());
-        if wants {
-            let x = n.inputs[0];
-            let to = activations_for(g.ty(n.inputs[1]).storage().map_or(GROUP, |e| e.group()));
+            && g.ty(n.inputs[0]).shape[1].as_const().is_some();
+        let weights = wants.then(|| g.ty(n.inputs[1]).storage()).flatten().filter(|e| e.coded().is_some());
+        let x = n.inputs[0];
+        let to = weights.map(|e| activations_for(&e));
+        if let Some(to) = to.filter(|to| Type::encoded(to, &g.ty(x).shape).storage().is_some()) {
             let code = *coded.entry((x, to)).or_insert_with(|| {
                 let v = out.add_value("", Type::encoded(to, &g.ty(x).shape), Source::Node);
                 let attrs = [("to".into(), Attr::Str(to.into()))].into();

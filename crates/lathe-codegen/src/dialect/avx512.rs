@@ -11,6 +11,17 @@ const F32_OF_F16: Row = Row {
     gcc: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
     clang: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
 };
+// gcc widens bytes that it has just loaded one by one, unless told otherwise.
+const I32_OF_U8: Row = Row {
+    name: "i32_of_u8",
+    gcc: "__builtin_ia32_pmovzxbd512_mask((b16)$0, (i32x16){0}, (unsigned short)-1)",
+    clang: "__builtin_convertvector($0, i32x16)",
+};
+const I32_OF_I8: Row = Row {
+    name: "i32_of_i8",
+    gcc: "__builtin_ia32_pmovsxbd512_mask((b16)$0, (i32x16){0}, (unsigned short)-1)",
+    clang: "__builtin_convertvector($0, i32x16)",
+};
 const MAX: Row = Row {
     name: "max",
     gcc: "__builtin_ia32_maxps512_mask($0, $1, $0, (unsigned short)-1, 4)",
@@ -30,6 +41,8 @@ pub(super) const VNNI: &[Row] = &[
         clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
     },
     F32_OF_F16,
+    I32_OF_U8,
+    I32_OF_I8,
     SHUFFLE,
     LEVELS,
     MAX,
@@ -55,6 +68,8 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row { name: "maddbs", gcc: "maddbs($0, $1, $2)", clang: "maddbs($0, $1, $2)" },
     F32_OF_F16,
+    I32_OF_U8,
+    I32_OF_I8,
     SHUFFLE,
     LEVELS,
     MAX,
@@ -64,6 +79,7 @@ pub(super) const ROWS: &[Row] = &[
 macro_rules! levels {
     () => {
         "
+typedef char b16 __attribute__((vector_size(16)));
 typedef char b64 __attribute__((vector_size(64)));
 #define FUNCTION static inline __attribute__((always_inline))
 FUNCTION i32x16 levels(i32x16 x, i8x16 t) {

@@ -76,8 +76,8 @@ pub(super) fn apply(
         let group = find_loop(&s.kernel().body, &format!("{q}_k")).and_then(|l| l.extent.as_int());
         if integer && group == Some(16) {
             // Two groups share words of codes: written out, shifts are constant.
-            s.step(&format!("split {q}_b 2"))?;
-            s.step(&format!("unroll {q}_b.i"))?;
+            s.step(&format!("split {q}_g 2"))?;
+            s.step(&format!("unroll {q}_g.i"))?;
         }
         let Some(row) = integer.then(|| instruction(s, q, target)).flatten() else {
             let columns = if integer { 4 } else { inner_columns(s, q) };
