@@ -10,6 +10,7 @@
 
 mod attention;
 mod axes;
+mod choose;
 mod elementwise;
 mod encode;
 mod gather;
@@ -20,9 +21,12 @@ mod moe;
 mod norm;
 mod optimizer;
 mod pick;
+mod products;
 mod random;
+mod reduce;
 mod rope;
 mod sample;
+mod typed;
 
 pub use group::{GroupKernel, GroupShape, group_shape, lower_group};
 
@@ -30,7 +34,7 @@ use lathe_ir::graph::{OpRow, OpTable};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
-    let families: [&'static [OpRow]; 13] = [
+    let families: [&'static [OpRow]; 16] = [
         elementwise::ROWS,
         norm::ROWS,
         matmul::ROWS,
@@ -44,6 +48,9 @@ pub fn table() -> OpTable {
         pick::ROWS,
         random::ROWS,
         optimizer::ROWS,
+        reduce::ROWS,
+        products::ROWS,
+        choose::ROWS,
     ];
     OpTable::new(families.into_iter().flatten().collect())
 }
