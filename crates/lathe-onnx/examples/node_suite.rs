@@ -51,8 +51,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let name = |p: &Path| p.strip_prefix(&folder).unwrap_or(p).to_string_lossy().into_owned();
-    let all: Vec<PathBuf> =
-        cases(&folder).into_iter().filter(|p| only.as_ref().is_none_or(|o| name(p).contains(o.as_str()))).collect();
+    let all: Vec<PathBuf> = cases(&folder)
+        .into_iter()
+        .filter(|p| only.as_ref().is_none_or(|o| name(p).contains(o.as_str())))
+        .collect();
     let target = Target::of_cpu(&lathe_runtime::detect_cpu());
     let cache = std::env::temp_dir().join("lathe-node-suite");
     let (next, results) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
@@ -106,6 +108,11 @@ fn main() -> ExitCode {
     {
         eprintln!("{path}: {e}");
     }
-    println!("{passed} of {} pass; of those that are no expanded forms, {} of {}", results.len(), own[0], own[1]);
+    println!(
+        "{passed} of {} pass; of those that are no expanded forms, {} of {}",
+        results.len(),
+        own[0],
+        own[1]
+    );
     if passed == results.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

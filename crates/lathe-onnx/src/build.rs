@@ -29,7 +29,11 @@ pub fn number(v: f64, elem: Elem) -> Val {
 pub fn filled(elem: Elem, shape: &[usize], v: f64) -> Val {
     let n = shape.iter().product();
     let elements = if let lathe_ir::DType::Int { signed, bits } = elem.dtype() {
-        let (lo, hi) = if signed { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) } else { (0, (1i128 << bits) - 1) };
+        let (lo, hi) = if signed {
+            (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1)
+        } else {
+            (0, (1i128 << bits) - 1)
+        };
         Elements::Ints(vec![(v as i128).clamp(lo, hi); n])
     } else {
         Elements::Floats(vec![v; n])
@@ -311,8 +315,7 @@ impl Trace<'_> {
         axes.dedup();
         let mut kept = x.shape().to_vec();
         axes.iter().for_each(|d| kept[*d] = 1);
-        let gone: Vec<usize> =
-            (0..x.rank()).filter(|d| !axes.contains(d)).map(|d| x.shape()[d]).collect();
+        let gone: Vec<usize> = (0..x.rank()).filter(|d| !axes.contains(d)).map(|d| x.shape()[d]).collect();
         let shape = if keep { kept } else { gone.clone() };
         if x.is_empty() || axes.is_empty() {
             if axes.is_empty() {
@@ -381,7 +384,8 @@ impl Trace<'_> {
         };
         if x.is_empty() || y.is_empty() {
             let free = |v: &Val, second: bool| -> Vec<usize> {
-                let used = |d: &usize| batch.iter().chain(sum).any(|p| if second { p.1 == *d } else { p.0 == *d });
+                let used =
+                    |d: &usize| batch.iter().chain(sum).any(|p| if second { p.1 == *d } else { p.0 == *d });
                 (0..v.rank()).filter(|d| !used(d)).map(|d| v.shape()[d]).collect()
             };
             let front: Vec<usize> = batch.iter().map(|p| x.shape()[p.0]).collect();

@@ -94,7 +94,10 @@ impl Elem {
 
     /// Whether it is an integer of whole bytes.
     pub fn is_int(self) -> bool {
-        self.dtype().is_int() && self.bits() >= 8 && !self.is_code() && !matches!(self, Elem::Bool | Elem::Str)
+        self.dtype().is_int()
+            && self.bits() >= 8
+            && !self.is_code()
+            && !matches!(self, Elem::Bool | Elem::Str)
     }
 
     /// Whether it is a float that is stored as a code.
@@ -137,7 +140,8 @@ impl Array {
     ) -> Result<Array, Fault> {
         let elem = Elem::of_code(t.data_type.into())?;
         let shape: Option<Vec<usize>> = t.dims.iter().map(|d| usize::try_from(*d).ok()).collect();
-        let count = |s: &Vec<usize>| s.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n < 1 << 40);
+        let count =
+            |s: &Vec<usize>| s.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n < 1 << 40);
         let bad = |what: &str| Fault::invalid(format!("tensor '{}' {what}", t.name));
         let shape = shape.ok_or_else(|| bad("has an extent below 0"))?;
         let n = count(&shape).ok_or_else(|| bad("is too large"))?;
@@ -151,9 +155,11 @@ impl Array {
         }
         let raw = if t.data_location == 1 {
             let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
-            let number = |key: &str| entry(key).map(|v| v.parse::<u64>().map_err(|_| bad("has a damaged place")));
+            let number =
+                |key: &str| entry(key).map(|v| v.parse::<u64>().map_err(|_| bad("has a damaged place")));
             let file = entry("location").ok_or_else(|| bad("is in a file that is not named"))?;
-            let (offset, length) = (number("offset").transpose()?.unwrap_or(0), number("length").transpose()?);
+            let (offset, length) =
+                (number("offset").transpose()?.unwrap_or(0), number("length").transpose()?);
             external(file, offset, length).map_err(|e| bad(&format!("cannot be read: {e}")))?
         } else {
             t.raw_data.clone()
@@ -202,8 +208,13 @@ impl Array {
         let none = |_: &str, _: u64, _: Option<u64>| Err("a sparse tensor in another file".to_string());
         let values = Array::of_message(s.values.as_ref().ok_or_else(bad)?, &none)?;
         let indices = Array::of_message(s.indices.as_ref().ok_or_else(bad)?, &none)?.tensor;
-        let shape: Vec<usize> = s.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<_, _>>().map_err(|_| bad())?;
-        let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n < 1 << 32).ok_or_else(bad)?;
+        let shape: Vec<usize> =
+            s.dims.iter().map(|d| usize::try_from(*d)).collect::<Result<_, _>>().map_err(|_| bad())?;
+        let n = shape
+            .iter()
+            .try_fold(1usize, |n, d| n.checked_mul(*d))
+            .filter(|n| *n < 1 << 32)
+            .ok_or_else(bad)?;
         let size = values.elem.dtype().bits() as usize / 8;
         let mut bytes = vec![0; n * size];
         let at = indices.to_i64();

@@ -83,7 +83,8 @@ fn file(what: impl Into<String>) -> OnnxError {
 impl Model {
     /// Reads a model from the bytes of its file.
     pub fn parse(bytes: &[u8], external: External<'_>) -> Result<Model, OnnxError> {
-        let message = proto::Model::decode(bytes).map_err(|e| file(format!("this is no model of ONNX: {e}")))?;
+        let message =
+            proto::Model::decode(bytes).map_err(|e| file(format!("this is no model of ONNX: {e}")))?;
         let Some(graph) = &message.graph else {
             return Err(file("this is no model of ONNX: there is no graph"));
         };
@@ -120,7 +121,10 @@ impl Model {
         for (name, v) in inputs {
             if !self.graph().input.iter().any(|i| i.name == *name) {
                 let known: Vec<_> = self.inputs().iter().map(|i| i.0).collect();
-                return Err(OnnxError::user(format!("there is no input '{name}': it has {}", known.join(", "))));
+                return Err(OnnxError::user(format!(
+                    "there is no input '{name}': it has {}",
+                    known.join(", ")
+                )));
             }
             values.insert(name.clone(), given(v));
         }
@@ -137,7 +141,8 @@ impl Model {
             opsets: opsets(&self.message.opset_import),
             depth: 0,
         };
-        let mut reader = Reader { trace: Trace::new(runner, &self.names), functions: &self.message.functions };
+        let mut reader =
+            Reader { trace: Trace::new(runner, &self.names), functions: &self.message.functions };
         let out = reader.graph(self.graph(), &scope).map_err(|e| e.at(""))?;
         let out: Result<Vec<Value>, Fault> = out.iter().map(|i| reader.value(i)).collect();
         out.map_err(|e| e.at(""))
@@ -168,7 +173,8 @@ fn fits(name: &str, item: &Item, ty: Option<&proto::Type>) -> Result<(), OnnxErr
     if same {
         return Ok(());
     }
-    let dims: Vec<String> = shape.dim.iter().map(|d| known(d).map_or("?".into(), |n| n.to_string())).collect();
+    let dims: Vec<String> =
+        shape.dim.iter().map(|d| known(d).map_or("?".into(), |n| n.to_string())).collect();
     Err(OnnxError::user(format!("'{name}' has shape [{}], given {:?}", dims.join(", "), v.shape())))
 }
 
@@ -182,7 +188,8 @@ pub struct Reader<'r> {
 impl Reader<'_> {
     /// The results of a graph whose arguments are in scope.
     pub fn graph(&mut self, g: &proto::Graph, scope: &Scope<'_>) -> Read<Vec<Item>> {
-        let none = |_: &str, _: u64, _: Option<u64>| Err("an inner graph's tensor in another file".to_string());
+        let none =
+            |_: &str, _: u64, _: Option<u64>| Err("an inner graph's tensor in another file".to_string());
         for t in &g.initializer {
             if scope.depth > 0 {
                 let item = Item::of_array(Array::of_message(t, &none)?);
@@ -220,7 +227,11 @@ impl Reader<'_> {
             let place = |s: &Scope<'_>| {
                 let opset = s.opsets.get(domain(&n.domain)).copied().unwrap_or(0);
                 let name = if n.name.is_empty() { n.output.first() } else { Some(&n.name) };
-                let operator = if n.domain.is_empty() { n.op_type.clone() } else { format!("{}.{}", n.domain, n.op_type) };
+                let operator = if n.domain.is_empty() {
+                    n.op_type.clone()
+                } else {
+                    format!("{}.{}", n.domain, n.op_type)
+                };
                 format!("{operator} (opset {opset}) '{}'", name.map_or("", |n| n))
             };
             let results = self.node(n, scope).map_err(|e| Fault::from(e.at(&place(scope))))?;
@@ -233,7 +244,8 @@ impl Reader<'_> {
                 }
             });
         }
-        let get = |n: &&str| scope.get(n).ok_or_else(|| Fault::invalid(format!("the result '{n}' is never made")));
+        let get =
+            |n: &&str| scope.get(n).ok_or_else(|| Fault::invalid(format!("the result '{n}' is never made")));
         outputs.iter().map(get).collect()
     }
 
@@ -261,7 +273,8 @@ impl Reader<'_> {
         if let Some(f) = local {
             return self.call(f, inputs, &named, scope.depth);
         }
-        let opset = opset.ok_or_else(|| Fault::invalid(format!("the operator set '{set}' is not imported")))?;
+        let opset =
+            opset.ok_or_else(|| Fault::invalid(format!("the operator set '{set}' is not imported")))?;
         let row = ops::find(set, &n.op_type, opset)?;
         let node = Node { message: n, opset, inputs, attrs: named, scope };
         (row.build)(self, &node)
@@ -305,7 +318,9 @@ impl Reader<'_> {
             }
             Item::Text(a) => Value::Array((**a).clone()),
             Item::Sequence(v) => Value::Sequence(v.iter().map(|i| self.value(i)).collect::<Read<_>>()?),
-            Item::Optional(v) => Value::Optional(v.as_ref().map(|v| self.value(v).map(Box::new)).transpose()?),
+            Item::Optional(v) => {
+                Value::Optional(v.as_ref().map(|v| self.value(v).map(Box::new)).transpose()?)
+            }
         })
     }
 }

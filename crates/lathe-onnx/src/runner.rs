@@ -39,7 +39,8 @@ impl Runner for Compiled {
     ) -> Result<Vec<Tensor>, Fault> {
         let text = graph.to_string();
         if !self.sessions.contains_key(&text) {
-            let owned: HashMap<Name, Tensor> = constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
+            let owned: HashMap<Name, Tensor> =
+                constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
             let session = Session::new(graph, &[], &owned, &self.target, &self.cache, self.threads)?;
             self.sessions.insert(text.clone(), session);
         }
@@ -60,7 +61,8 @@ impl Runner for Interpreted {
         constants: &HashMap<Name, Arc<Tensor>>,
         inputs: &[(Name, Arc<Tensor>)],
     ) -> Result<Vec<Tensor>, Fault> {
-        let mut named: HashMap<Name, Tensor> = constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
+        let mut named: HashMap<Name, Tensor> =
+            constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
         named.extend(inputs.iter().map(|(n, t)| (n.clone(), (**t).clone())));
         Ok(interpret(graph, &lathe_ops::table(), &HashMap::new(), &named)?)
     }

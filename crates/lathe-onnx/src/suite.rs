@@ -126,7 +126,8 @@ fn arrays_differ(a: &Array, b: &Array, rtol: f64, atol: f64) -> Option<String> {
     if a.elem == Elem::Str {
         return (a.text != b.text).then(|| "another text".into());
     }
-    let near = |x: f64, y: f64| x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= atol + rtol * y.abs();
+    let near =
+        |x: f64, y: f64| x == y || (x.is_nan() && y.is_nan()) || (x - y).abs() <= atol + rtol * y.abs();
     match (a.tensor.elements(), b.tensor.elements()) {
         (Elements::Ints(x), Elements::Ints(y)) => {
             let at = (0..x.len()).find(|i| x[*i] != y[*i])?;

@@ -185,7 +185,9 @@ impl<'r> Trace<'r> {
         let id = if constant {
             let name = self.name(&tensor);
             let r = &mut self.region;
-            if let Some(i) = r.graph.values.iter().position(|x| x.source == Source::Const(name.clone()) && x.ty == ty) {
+            if let Some(i) =
+                r.graph.values.iter().position(|x| x.source == Source::Const(name.clone()) && x.ty == ty)
+            {
                 ValueId(i as u32)
             } else {
                 r.constants.insert(name.clone(), tensor);
@@ -200,10 +202,10 @@ impl<'r> Trace<'r> {
         id
     }
 
-
     /// Applies a primitive; its first result has elements of the type `elem`.
     pub fn op(&mut self, op: &str, args: &[&Val], attrs: &[(&str, Attr)], elem: Elem) -> Read<Val> {
-        let row = self.table.get(op).ok_or_else(|| Fault::invalid(format!("there is no primitive '{op}'")))?;
+        let row =
+            self.table.get(op).ok_or_else(|| Fault::invalid(format!("there is no primitive '{op}'")))?;
         let types: Vec<Type> = args.iter().map(|v| Trace::ty(v)).collect();
         let all: Attrs = attrs.iter().map(|(n, a)| ((*n).into(), a.clone())).collect();
         if args.iter().any(|v| v.is_empty()) {

@@ -8,7 +8,8 @@ use crate::typed::{
     spread, spread_place,
 };
 use lathe_ir::graph::{
-    Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, float_attr, int_attr, ints_attr, str_attr,
+    Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, float_attr, int_attr, ints_attr,
+    str_attr,
 };
 use lathe_ir::tensor::{Binary, Expr, Stmt};
 use lathe_ir::{Bounds, DType, Int, IrError, Tensor};
@@ -183,7 +184,10 @@ fn spread_shapes(t: &[Type], a: &Attrs) -> Option<(Vec<Int>, Vec<Int>)> {
 }
 
 fn infer_spread(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(matches!(t.len(), 1 | 2) && plain(&t[0]), "expects a dense tensor, and perhaps one like the result")?;
+    require(
+        matches!(t.len(), 1 | 2) && plain(&t[0]),
+        "expects a dense tensor, and perhaps one like the result",
+    )?;
     let (shape, _) = spread_shapes(t, a).ok_or("the tensor does not fit the shape")?;
     Ok(vec![Type::dense(t[0].dtype, &shape)])
 }
@@ -195,7 +199,7 @@ fn lower_spread(l: &Lowering) -> Vec<Stmt> {
     let new = axes_of(&l.attrs, "axes", own.len()).expect("inferred before");
     let lacking = own.len() - new.len() - x.ty.shape.len();
     nest(l, &y.ty.shape, |index| {
-        let at = spread(&own, index);
+        let at = spread(&own, &y.ty.shape, index);
         let from: Vec<Expr> =
             (lacking..own.len()).filter(|d| !new.contains(d)).map(|d| at[d].clone()).collect();
         vec![y.write(&l.name("y"), index, x.read(&from))]
@@ -294,8 +298,11 @@ fn concat_gradient(d: &mut Adjoint<'_>) -> Gradients {
         let Some(n) = constant(&d.ty(d.arg(i)).shape[axis as usize]) else {
             return d.refuse("no gradient along an axis that is no constant");
         };
-        let attrs =
-            [("axes", Attr::Ints(vec![axis])), ("starts", Attr::Ints(vec![first])), ("sizes", Attr::Ints(vec![n]))];
+        let attrs = [
+            ("axes", Attr::Ints(vec![axis])),
+            ("starts", Attr::Ints(vec![first])),
+            ("sizes", Attr::Ints(vec![n])),
+        ];
         out.push(Some(d.op_with("slice", &[dy], &attrs)?));
         first += n;
     }
@@ -379,7 +386,8 @@ impl Padding<'_> {
                 m.min_with(&(Expr::from(period) - m.clone())).min_with(&last)
             }
             _ => {
-                let inside = zero.bin(Binary::Le, &p).bin(Binary::And, &p.bin(Binary::Le, &((n - 1) * step).into()));
+                let inside =
+                    zero.bin(Binary::Le, &p).bin(Binary::And, &p.bin(Binary::Le, &((n - 1) * step).into()));
                 let whole = (p.clone() % step).bin(Binary::Eq, &zero);
                 let all = if step == 1 { inside } else { inside.bin(Binary::And, &whole) };
                 let at = if step == 1 { p } else { p / step };
@@ -480,8 +488,18 @@ fn sample_slice(seed: u64) -> (Vec<Tensor>, Attrs) {
     let last = |from: i64| attrs(&[("axes", list(&[1])), ("starts", list(&[from])), ("sizes", list(&[16]))]);
     let at = match seed % 5 {
         0..3 => last([0, 5, 32][seed as usize % 3]),
-        3 => attrs(&[("axes", list(&[1, 0])), ("starts", list(&[1, 1])), ("sizes", list(&[9, 2])), ("steps", list(&[5, 1]))]),
-        _ => attrs(&[("axes", list(&[0, 1])), ("starts", list(&[2, 40])), ("sizes", list(&[3, 10])), ("steps", list(&[-1, -4]))]),
+        3 => attrs(&[
+            ("axes", list(&[1, 0])),
+            ("starts", list(&[1, 1])),
+            ("sizes", list(&[9, 2])),
+            ("steps", list(&[5, 1])),
+        ]),
+        _ => attrs(&[
+            ("axes", list(&[0, 1])),
+            ("starts", list(&[2, 40])),
+            ("sizes", list(&[3, 10])),
+            ("steps", list(&[-1, -4])),
+        ]),
     };
     (vec![any(seed / 5, &[3, 48])], at)
 }
@@ -575,10 +593,17 @@ pub(crate) const ROWS: &[OpRow] = &[
         donates: &[],
         infer: infer_spread,
         reference: |a, at, t| {
-            let ty = |x: &Tensor| Type::dense(x.dtype, &x.shape.iter().map(|d| (*d as i64).into()).collect::<Vec<_>>());
+            let ty = |x: &Tensor| {
+                Type::dense(x.dtype, &x.shape.iter().map(|d| (*d as i64).into()).collect::<Vec<_>>())
+            };
             let (_, own) = spread_shapes(&a.iter().map(ty).collect::<Vec<_>>(), at).unwrap_or_default();
             let own: Vec<usize> = own.iter().map(|d| d.as_const().unwrap_or(1) as usize).collect();
-            vec![moved(&a[0].elements(), &t[0], 0.0, indices(&extents(&t[0])).map(|i| Some(spread_place(&own, &i))))]
+            vec![moved(
+                &a[0].elements(),
+                &t[0],
+                0.0,
+                indices(&extents(&t[0])).map(|i| Some(spread_place(&own, &i))),
+            )]
         },
         lower: lower_spread,
         edge: Edge::none,
@@ -595,10 +620,12 @@ pub(crate) const ROWS: &[OpRow] = &[
         donates: &[],
         infer: infer_slice,
         reference: |a, at, t| {
-            let ty = Type::dense(a[0].dtype, &a[0].shape.iter().map(|d| (*d as i64).into()).collect::<Vec<_>>());
+            let ty =
+                Type::dense(a[0].dtype, &a[0].shape.iter().map(|d| (*d as i64).into()).collect::<Vec<_>>());
             let cuts = cuts(&ty, at).unwrap_or_default();
             let from = |to: Vec<usize>| {
-                let place = |(i, (start, step, _)): (usize, &(i64, i64, Int))| (start + step * i as i64) as usize;
+                let place =
+                    |(i, (start, step, _)): (usize, &(i64, i64, Int))| (start + step * i as i64) as usize;
                 Some(ravel(&to.into_iter().zip(&cuts).map(place).collect::<Vec<_>>(), &a[0].shape))
             };
             vec![moved(&a[0].elements(), &t[0], 0.0, indices(&extents(&t[0])).map(from))]

@@ -13,7 +13,9 @@ use lathe_ir::{DType, Elements, Int, Tensor};
 
 /// The type that the attribute `to` names.
 fn target(a: &Attrs) -> Result<DType, String> {
-    let t = str_attr(a, "to").and_then(DType::parse).filter(|t| t.bits() % 8 == 0 && !matches!(t, DType::Fixed { .. }));
+    let t = str_attr(a, "to")
+        .and_then(DType::parse)
+        .filter(|t| t.bits() % 8 == 0 && !matches!(t, DType::Fixed { .. }));
     t.ok_or_else(|| "`to` is no type of whole bytes".into())
 }
 
@@ -28,7 +30,10 @@ fn infer_cast(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
 
 fn infer_bitcast(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     let to = target(a)?;
-    require(t.len() == 1 && plain(&t[0]) && t[0].dtype.bits() == to.bits(), "expects one dense tensor of as many bits")?;
+    require(
+        t.len() == 1 && plain(&t[0]) && t[0].dtype.bits() == to.bits(),
+        "expects one dense tensor of as many bits",
+    )?;
     Ok(vec![Type::dense(to, &t[0].shape)])
 }
 
@@ -72,7 +77,10 @@ fn cast_expr(x: &Expr, from: DType, to: DType) -> Expr {
 }
 
 fn infer_select(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 3 && t[0].dtype == DType::U8 && t[1].dtype == t[2].dtype, "expects u8 and two of one type")?;
+    require(
+        t.len() == 3 && t[0].dtype == DType::U8 && t[1].dtype == t[2].dtype,
+        "expects u8 and two of one type",
+    )?;
     require(t[1..].iter().all(plain), "expects dense tensors")?;
     Ok(vec![Type::dense(t[1].dtype, &broadcast(&[&t[0].shape, &t[1].shape, &t[2].shape])?)])
 }
@@ -88,7 +96,9 @@ fn select(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
         ),
         (x, y) => {
             let (x, y) = (x.floats(), y.floats());
-            Elements::Floats(all.map(|i| if chosen(&i) == 1 { x[place(&i, 1)] } else { y[place(&i, 2)] }).collect())
+            Elements::Floats(
+                all.map(|i| if chosen(&i) == 1 { x[place(&i, 1)] } else { y[place(&i, 2)] }).collect(),
+            )
         }
     };
     vec![Tensor::of(t[0].dtype, &shape, &y)]
@@ -131,7 +141,10 @@ fn reducer(a: &Attrs) -> Result<&str, String> {
 
 fn infer_scatter(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 3 && t.iter().all(plain), "expects a dense tensor, places and rows")?;
-    require(t[0].dtype == t[2].dtype && t[1].dtype.is_int() && t[1].shape.len() == 1, "the types do not fit")?;
+    require(
+        t[0].dtype == t[2].dtype && t[1].dtype.is_int() && t[1].shape.len() == 1,
+        "the types do not fit",
+    )?;
     let fits = t[0].shape.len() == 2 && t[2].shape[..] == [t[1].shape[0].clone(), t[0].shape[1].clone()];
     require(fits, "expects a matrix and one row for each place")?;
     reducer(a)?;
@@ -194,7 +207,12 @@ fn lower_scatter(l: &Lowering) -> Vec<Stmt> {
             Iter::Spatial,
             vec![y.write(&l.name("c"), &[r.clone(), j.clone()], x.read(&[r, j]))],
         ),
-        Stmt::for_(&l.name("t"), (&u.ty.shape[0]).into(), Iter::Sequential, vec![write(y, &l.name("y"), &at, value)]),
+        Stmt::for_(
+            &l.name("t"),
+            (&u.ty.shape[0]).into(),
+            Iter::Sequential,
+            vec![write(y, &l.name("y"), &at, value)],
+        ),
     ];
     vec![Stmt::for_(&l.name("0"), (&y.ty.shape[1]).into(), Iter::Spatial, body)]
 }
@@ -229,7 +247,12 @@ fn lower_order(l: &Lowering) -> Vec<Stmt> {
             y.write(&l.name("y"), &at(&place), i.clone()),
         ];
         vec![
-            Stmt::for_(&l.name("z"), (&n[0]).into(), Iter::Spatial, vec![y.write(&l.name("c"), &at(&z), 0.into())]),
+            Stmt::for_(
+                &l.name("z"),
+                (&n[0]).into(),
+                Iter::Spatial,
+                vec![y.write(&l.name("c"), &at(&z), 0.into())],
+            ),
             Stmt::for_(&l.name("i"), (&n[0]).into(), Iter::Sequential, body),
         ]
     })
@@ -289,7 +312,12 @@ pub(crate) const ROWS: &[OpRow] = &[
             nest(l, &y.ty.shape, |i| vec![y.write(&l.name("y"), i, x.read(i).bitcast(y.ty.dtype))])
         },
         sample: |seed| {
-            let pairs = [(DType::F32, DType::U32), (DType::INDEX, DType::U64), (DType::I8, DType::U8), (DType::U32, DType::I32)];
+            let pairs = [
+                (DType::F32, DType::U32),
+                (DType::INDEX, DType::U64),
+                (DType::I8, DType::U8),
+                (DType::U32, DType::I32),
+            ];
             let (from, into) = Rng::turn(seed, &pairs);
             (vec![Rng(seed).typed(from, &[3, 48])], attrs(&[to(into)]))
         },
@@ -306,7 +334,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         lower: |l| {
             let y = &l.outs[0];
             nest(l, &y.ty.shape, |index| {
-                let v = |i: usize| l.ins[i].read(&spread(&l.ins[i].ty.shape, index));
+                let v = |i: usize| l.ins[i].read(&spread(&l.ins[i].ty.shape, &y.ty.shape, index));
                 vec![y.write(&l.name("y"), index, Expr::select(&holds(&v(0)), &v(1), &v(2)))]
             })
         },
@@ -403,7 +431,9 @@ pub(crate) const ROWS: &[OpRow] = &[
             for r in 0..a[0].len() / n.max(1) {
                 let mut places: Vec<usize> = (0..n).collect();
                 match a[0].elements() {
-                    Elements::Ints(x) => places.sort_by_key(|i| if descends(at) { -x[r * n + i] } else { x[r * n + i] }),
+                    Elements::Ints(x) => {
+                        places.sort_by_key(|i| if descends(at) { -x[r * n + i] } else { x[r * n + i] })
+                    }
                     Elements::Floats(x) => places.sort_by(|i, j| {
                         let order = x[r * n + i].total_cmp(&x[r * n + j]);
                         if descends(at) { order.reverse() } else { order }

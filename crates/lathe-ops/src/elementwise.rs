@@ -5,7 +5,8 @@ use crate::axes::shape_attr;
 use crate::require;
 use crate::sample::{Rng, attrs, result};
 use crate::typed::{
-    FLOATS, INTEGERS, NUMBERS, broadcast, computed, map2, nest, number as constant_of, read, spread, truth, write,
+    FLOATS, INTEGERS, NUMBERS, broadcast, computed, map2, nest, number as constant_of, read, spread, truth,
+    write,
 };
 use lathe_ir::graph::{
     Adjoint, Attr, Attrs, Edge, Form, Gradient, Lowering, OpRow, Type, ValueId, float_attr,
@@ -42,11 +43,6 @@ fn infer_integers(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     infer_binary(t, a)
 }
 
-fn infer_unsigned(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.iter().all(|t| !is_signed(t.dtype)), "expects tensors of unsigned integers")?;
-    infer_integers(t, a)
-}
-
 fn infer_comparison(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     Ok(infer_binary(t, a)?.into_iter().map(|t| Type::dense(DType::U8, &t.shape)).collect())
 }
@@ -55,7 +51,8 @@ fn infer_comparison(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
 pub(crate) fn loops(l: &Lowering, value: &dyn Fn(&[Expr], DType) -> Expr) -> Vec<Stmt> {
     let (y, t) = (&l.outs[0], computed(l.ins.first().unwrap_or(&l.outs[0]).ty.dtype));
     nest(l, &y.ty.shape, |index| {
-        let args: Vec<Expr> = l.ins.iter().map(|o| read(o, &spread(&o.ty.shape, index))).collect();
+        let args: Vec<Expr> =
+            l.ins.iter().map(|o| read(o, &spread(&o.ty.shape, &y.ty.shape, index))).collect();
         vec![write(y, &l.name("y"), index, value(&args, t))]
     })
 }
@@ -100,13 +97,12 @@ fn sample_integers(seed: u64) -> (Vec<Tensor>, Attrs) {
     sample_pair(seed, &INTEGERS)
 }
 
-/// Unsigned numbers, and by how many bits to move them.
+/// Integers, and by how many bits to move them.
 fn sample_shift(seed: u64) -> (Vec<Tensor>, Attrs) {
     let (mut args, attrs) = sample_integers(seed);
     let Elements::Ints(by) = args[1].elements() else { return (args, attrs) };
-    let by = by.into_iter().map(|v| v.rem_euclid(70)).collect();
+    let by = by.into_iter().map(|v| v.rem_euclid(80) - 5).collect();
     args[1] = Tensor::of(args[1].dtype, &args[1].shape, &Elements::Ints(by));
-    args.iter_mut().for_each(|t| t.dtype = DType::uint(t.dtype.bits() as u8));
     (args, attrs)
 }
 
@@ -258,11 +254,15 @@ fn quotient(x: &Expr, y: &Expr, t: DType) -> Expr {
     Expr::select(&y.bin(Binary::Eq, &Expr::int(0, t)), &Expr::int(0, t), &q)
 }
 
+/// x moved by y bits; by fewer than none, or by all, what only the sign leaves behind.
 fn shifted(op: Binary, x: &Expr, y: &Expr, t: DType) -> Expr {
-    let bits = Expr::int(t.bits(), t);
-    let inside = y.bin(Binary::Lt, &bits);
-    let by = y.bin(Binary::And, &Expr::int(t.bits() - 1, t));
-    Expr::select(&inside, &x.bin(op, &by), &Expr::int(0, t))
+    let (zero, all) = (Expr::int(0, t), Expr::int(t.bits() - 1, t));
+    let mut inside = y.bin(Binary::Le, &all);
+    if is_signed(t) {
+        inside = inside.bin(Binary::And, &zero.bin(Binary::Le, y));
+    }
+    let rest = if op == Binary::Shr && is_signed(t) { x.bin(op, &all) } else { zero };
+    Expr::select(&inside, &x.bin(op, &y.bin(Binary::And, &all)), &rest)
 }
 
 /// The gradient of an argument from that of the result: summed over the axes along which it was repeated.
@@ -374,7 +374,8 @@ pub(crate) const ROWS: &[OpRow] = &[
         },
         gradient: None,
         sample: |seed| (vec![Rng(seed).typed(Rng::turn(seed, &INTEGERS), &[3, 48])], Attrs::new()),
-        ..number!("not", "all bits of x turned", |x| !x, |x| x, |x, _| x.un(Unary::Not), |d, x, _, _| d.zero(x))
+        ..number!("not", "all bits of x turned", |x| !x, |x| x, |x, _| x.un(Unary::Not), |d, x, _, _| d
+            .zero(x))
     },
     unary!("sin", "the sine of x", f64::sin, |x, _| x.un(Unary::Sin), |d, x, _, dy| {
         let t = d.op("cos", &[x])?;
@@ -390,8 +391,13 @@ pub(crate) const ROWS: &[OpRow] = &[
         let t = d.affine(t, 1.0, 1.0)?;
         d.op("div", &[dy, t])
     }),
-    unary!("floor", "the largest whole number that is not above x; of gradient 0", f64::floor, |x, _| x
-        .un(Unary::Floor), |d, x, _, _| d.zero(x)),
+    unary!(
+        "floor",
+        "the largest whole number that is not above x; of gradient 0",
+        f64::floor,
+        |x, _| x.un(Unary::Floor),
+        |d, x, _, _| d.zero(x)
+    ),
     unary!(
         "round",
         "the nearest whole number, the even one of two; of gradient 0",
@@ -540,22 +546,20 @@ pub(crate) const ROWS: &[OpRow] = &[
     integer!("or", "bits that x or y has", |x, y| x | y, |x, y, _| x.bin(Binary::Or, y)),
     integer!("xor", "bits that one of x and y has", |x, y| x ^ y, |x, y, _| x.bin(Binary::Xor, y)),
     OpRow {
-        infer: infer_unsigned,
         sample: sample_shift,
         ..integer!(
             "shl",
-            "unsigned x moved up by y bits, 0 where those are all",
-            |x, y| if y < 64 { x << y } else { 0 },
+            "x moved up by y bits, 0 where those are all or fewer than none",
+            |x, y| if (0..64).contains(&y) { x << y } else { 0 },
             |x, y, t| shifted(Binary::Shl, x, y, t)
         )
     },
     OpRow {
-        infer: infer_unsigned,
         sample: sample_shift,
         ..integer!(
             "shr",
-            "unsigned x moved down by y bits, 0 where those are all",
-            |x, y| if y < 64 { x >> y } else { 0 },
+            "x moved down by y bits, all of them the sign where those are all or fewer than none",
+            |x, y| x >> if (0..64).contains(&y) { y } else { 127 },
             |x, y, t| shifted(Binary::Shr, x, y, t)
         )
     },

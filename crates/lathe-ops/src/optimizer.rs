@@ -5,9 +5,9 @@
 //! keeps the precision that `1 - pow(beta, t)` loses in f32 while t is small.
 
 use crate::axes::dense;
-use crate::typed::nest;
 use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::typed::nest;
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr};
 use lathe_ir::tensor::{Expr, Stmt, Unary};
 use lathe_ir::{DType, Tensor};

@@ -2,8 +2,8 @@
 
 use crate::axes::dense;
 use crate::require;
-use crate::typed::nest;
 use crate::sample::{Rng, attrs, result};
+use crate::typed::nest;
 use lathe_ir::DType;
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr};
 use lathe_ir::tensor::{Binary, Expr, Iter, Stmt};

@@ -4,7 +4,9 @@ use crate::reduce::{Windows, accumulated, joined, ty_of};
 use crate::require;
 use crate::sample::{Rng, attrs, extents};
 use crate::typed::{NUMBERS, computed, constant, indices, nest, plain, ravel, read, write};
-use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, int_attr, ints_attr};
+use lathe_ir::graph::{
+    Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, int_attr, ints_attr,
+};
 use lathe_ir::tensor::Stmt;
 use lathe_ir::{Elements, Int, IrError, Tensor};
 
@@ -48,7 +50,10 @@ impl Pairs {
 }
 
 fn infer_dot(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 2 && t.iter().all(plain) && t[0].dtype == t[1].dtype, "expects two dense tensors of one type")?;
+    require(
+        t.len() == 2 && t.iter().all(plain) && t[0].dtype == t[1].dtype,
+        "expects two dense tensors of one type",
+    )?;
     let p = Pairs::of(t, a).ok_or("the axes do not fit each other")?;
     let part = |axes: &[usize], i: usize| axes.iter().map(|d| t[i].shape[*d].clone()).collect::<Vec<_>>();
     let shape = [part(&p.batch[0], 0), part(&p.free[0], 0), part(&p.free[1], 1)].concat();
@@ -137,7 +142,10 @@ fn convolved(t: &[Type], a: &Attrs) -> Option<(Windows, i64, Vec<Int>)> {
 }
 
 fn infer_conv(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 2 && t.iter().all(plain) && t[0].dtype == t[1].dtype, "expects two dense tensors of one type")?;
+    require(
+        t.len() == 2 && t.iter().all(plain) && t[0].dtype == t[1].dtype,
+        "expects two dense tensors of one type",
+    )?;
     let (_, _, counts) = convolved(t, a).ok_or("the weights do not fit the channels, groups and extents")?;
     let shape = [&[t[0].shape[0].clone(), t[1].shape[0].clone()][..], &counts].concat();
     Ok(vec![Type::dense(t[0].dtype, &shape)])
@@ -227,7 +235,11 @@ pub(crate) const ROWS: &[OpRow] = &[
             match seed % 3 {
                 0 => (vec![r.typed(t, &[2, 3, 5, 6]), r.typed(t, &[4, 3, 2, 3])], Attrs::new()),
                 1 => {
-                    let at = attrs(&[("strides", list(&[2])), ("dilations", list(&[3])), ("groups", Attr::Int(2))]);
+                    let at = attrs(&[
+                        ("strides", list(&[2])),
+                        ("dilations", list(&[3])),
+                        ("groups", Attr::Int(2)),
+                    ]);
                     (vec![r.typed(t, &[1, 4, 12]), r.typed(t, &[6, 2, 3])], at)
                 }
                 _ => {

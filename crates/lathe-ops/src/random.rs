@@ -4,10 +4,10 @@
 //! Element `i` of a tensor is the first word of the block of the counter (low half of i, high half of i, stream, 0): it
 //! depends neither on the shape nor on how the loops run. Operators under one key keep apart by the attribute `stream`.
 
-use crate::typed::nest;
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::typed::nest;
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
 use lathe_ir::tensor::{Binary, Expr, Iter, Stmt, Store};
 use lathe_ir::{DType, Tensor};

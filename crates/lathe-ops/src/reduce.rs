@@ -3,10 +3,10 @@
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, attrs, extents};
-use crate::typed::{
-    NUMBERS, axis_of, computed, constant, indices, moved, nest, plain, ravel, read, write,
+use crate::typed::{NUMBERS, axis_of, computed, constant, indices, moved, nest, plain, ravel, read, write};
+use lathe_ir::graph::{
+    Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, ints_attr, str_attr,
 };
-use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, ints_attr, str_attr};
 use lathe_ir::tensor::{Expr, Iter, Reducer, Stmt};
 use lathe_ir::{DType, Elements, Int, IrError, Tensor};
 
@@ -261,7 +261,9 @@ fn sample_windows(seed: u64) -> (Vec<Tensor>, Attrs) {
     let by = ("by", Attr::Str(Rng::turn(seed, &["sum", "max", "min", "product"]).into()));
     let at = match seed % 3 {
         0 => attrs(&[by, ("window", list(&[2, 3]))]),
-        1 => attrs(&[by, ("window", list(&[3, 2])), ("strides", list(&[2, 1])), ("dilations", list(&[1, 3]))]),
+        1 => {
+            attrs(&[by, ("window", list(&[3, 2])), ("strides", list(&[2, 1])), ("dilations", list(&[1, 3]))])
+        }
         _ => attrs(&[by, ("window", list(&[4])), ("strides", list(&[3]))]),
     };
     (vec![Rng(seed).typed(Rng::turn(seed / 4, &NUMBERS), &[2, 7, 9])], at)
@@ -313,7 +315,8 @@ pub(crate) const ROWS: &[OpRow] = &[
             let sizes: Vec<usize> = w.sizes.iter().map(|n| *n as usize).collect();
             let one = |index: Vec<usize>| {
                 let (front, window) = index.split_at(lead);
-                let places = indices(&sizes).map(|e| ravel(&[front, &w.place(window, &e)].concat(), &a[0].shape));
+                let places =
+                    indices(&sizes).map(|e| ravel(&[front, &w.place(window, &e)].concat(), &a[0].shape));
                 combine(by, &x, places, t[0].dtype)
             };
             vec![joined(indices(&extents(&t[0])).map(one).collect(), &t[0])]

@@ -82,10 +82,11 @@ pub(crate) fn broadcast(shapes: &[&[Int]]) -> Result<Vec<Int>, String> {
     Ok(out)
 }
 
-/// The index of an argument's element for an index of the result.
-pub(crate) fn spread(of: &[Int], index: &[Expr]) -> Vec<Expr> {
-    let own = index[index.len() - of.len()..].iter();
-    own.zip(of).map(|(i, d)| if d.as_const() == Some(1) { 0.into() } else { i.clone() }).collect()
+/// The index of an argument's element for an index of the result, whose shape is `to`.
+pub(crate) fn spread(of: &[Int], to: &[Int], index: &[Expr]) -> Vec<Expr> {
+    let lacking = to.len() - of.len();
+    let own = of.iter().zip(&to[lacking..]).zip(&index[lacking..]);
+    own.map(|((d, n), i)| if d == n { i.clone() } else { 0.into() }).collect()
 }
 
 /// An index as one number, row-major.

@@ -110,7 +110,10 @@ fn joins(g: &Graph, table: &OpTable, group: &[usize], i: usize) -> bool {
         (_, [first, ..]) => axes(first).max(axes(&n.outputs[0])),
         _ => return false,
     };
-    let whole = |v: &ValueId| axes(v) < rows && g.ty(*v).dtype != lathe_ir::DType::I32;
+    let types: Vec<_> = n.inputs.iter().map(|v| g.ty(*v).clone()).collect();
+    let elementwise = (table.get(&n.op).expect("checked graph").form)(&types, &n.attrs) == Form::Elementwise;
+    let one_a_row = |v: &ValueId| !elementwise && g.ty(*v).dtype == lathe_ir::DType::I32;
+    let whole = |v: &ValueId| axes(v) < rows && !one_a_row(v);
     if n.inputs.iter().any(|v| inside(v) && whole(v)) {
         return false;
     }

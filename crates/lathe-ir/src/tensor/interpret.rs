@@ -514,7 +514,9 @@ impl Run<'_> {
                 let t = self.type_of(a);
                 match (op, self.eval(a, place)?) {
                     (Unary::Neg, Value::Int(v)) => Value::Int(t.wrap(v.wrapping_neg())),
-                    (Unary::Abs, Value::Int(v)) if matches!(t, DType::Int { signed: false, .. }) => Value::Int(v),
+                    (Unary::Abs, Value::Int(v)) if matches!(t, DType::Int { signed: false, .. }) => {
+                        Value::Int(v)
+                    }
                     (Unary::Abs, Value::Int(v)) => Value::Int(t.wrap(v.wrapping_abs())),
                     (Unary::Not, Value::Int(v)) => Value::Int(t.wrap(!v)),
                     (Unary::Neg, Value::Fixed(v, f)) => Value::Fixed(t.wrap(v.wrapping_neg()), f),

@@ -223,7 +223,8 @@ impl Transformer<'_> {
     pub(super) fn slices<const N: usize>(&mut self, x: ValueId, widths: [i64; N]) -> Made<[ValueId; N]> {
         let (mut from, mut parts) = (0, [x; N]);
         for (part, width) in parts.iter_mut().zip(widths) {
-            let attrs = [("axes", 1), ("starts", from), ("sizes", width)].map(|(n, v)| (n, Attr::Ints(vec![v])));
+            let attrs =
+                [("axes", 1), ("starts", from), ("sizes", width)].map(|(n, v)| (n, Attr::Ints(vec![v])));
             *part = self.b.op_with("slice", &[x], &attrs)?;
             from += width;
         }

@@ -41,7 +41,9 @@ fn loop_(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         let mut args = vec![at.into(), on.into()];
         args.extend(settled(r, state)?);
         let mut out = r.inner(body, n.scope, args)?.into_iter();
-        let Some(condition) = out.next() else { return Err(Fault::invalid("a loop's body gives no condition")) };
+        let Some(condition) = out.next() else {
+            return Err(Fault::invalid("a loop's body gives no condition"));
+        };
         goes_on = r.trace.int(condition.tensor()?)? != 0;
         let mut rest: Vec<Item> = out.collect();
         if rest.len() < carried {
@@ -69,7 +71,8 @@ fn loop_(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 fn none_of(body: &crate::proto::Graph, at: usize) -> Read<Item> {
     let ty = body.output.get(at).and_then(|o| o.r#type.as_ref()).and_then(|t| t.tensor_type.as_ref());
     let ty = ty.ok_or_else(|| Fault::invalid("a loop's result has no type"))?;
-    let dims = ty.shape.as_ref().map(|s| s.dim.iter().map(|d| d.dim_value.unwrap_or(0).max(0) as usize).collect());
+    let dims =
+        ty.shape.as_ref().map(|s| s.dim.iter().map(|d| d.dim_value.unwrap_or(0).max(0) as usize).collect());
     let shape = [vec![0], dims.unwrap_or_default()].concat();
     Ok(empty(Elem::of_code(ty.elem_type.into())?, &shape).into())
 }
@@ -105,9 +108,11 @@ fn scan_8(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 fn scanned(r: &mut Reader<'_>, n: &Node<'_>, args: Vec<Item>, axes: bool) -> Read<Vec<Item>> {
     let body = n.graph("body")?;
     let over = n.int("num_scan_inputs", 1).max(0) as usize;
-    let carried = args.len().checked_sub(over).ok_or_else(|| Fault::invalid("a scan over more than it is given"))?;
+    let carried =
+        args.len().checked_sub(over).ok_or_else(|| Fault::invalid("a scan over more than it is given"))?;
     let (mut state, inputs) = (args[..carried].to_vec(), &args[carried..]);
-    let listed = |name: &str, i: usize| if axes { n.ints(name).and_then(|v| v.get(i)).copied() } else { None };
+    let listed =
+        |name: &str, i: usize| if axes { n.ints(name).and_then(|v| v.get(i)).copied() } else { None };
     let directions = |name: &str, i: usize| n.ints(name).and_then(|v| v.get(i)).copied().unwrap_or(0) == 1;
     let mut along = vec![];
     for (i, x) in inputs.iter().enumerate() {
@@ -205,7 +210,9 @@ fn map(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         let mut args = vec![];
         for i in 0..n.inputs.len() {
             args.push(match n.item(i)? {
-                Item::Sequence(v) => v.get(k).cloned().ok_or_else(|| Fault::invalid("the sequences differ in length"))?,
+                Item::Sequence(v) => {
+                    v.get(k).cloned().ok_or_else(|| Fault::invalid("the sequences differ in length"))?
+                }
                 other => other.clone(),
             });
         }
@@ -266,9 +273,7 @@ pub(super) const ROWS: &[Row] = &[
     row("Optional", 15, |_, n| {
         Ok(vec![Item::Optional(if n.has(0) { Some(Box::new(n.item(0)?.clone())) } else { None })])
     }),
-    row("OptionalHasElement", 15, |_, n| {
-        truth(n.has(0) && !matches!(n.item(0)?, Item::Optional(None)))
-    }),
+    row("OptionalHasElement", 15, |_, n| truth(n.has(0) && !matches!(n.item(0)?, Item::Optional(None)))),
     row("OptionalGetElement", 15, |_, n| match n.item(0)? {
         Item::Optional(Some(v)) => Ok(vec![(**v).clone()]),
         Item::Optional(None) => Err(Fault::invalid("an optional without element")),

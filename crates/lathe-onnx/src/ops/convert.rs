@@ -4,8 +4,8 @@ use super::{Row, one, row};
 use crate::build::{constant, limits, number};
 use crate::elem::Elem;
 use crate::error::Fault;
-use crate::node::{Item, Node};
 use crate::model::Reader;
+use crate::node::{Item, Node};
 use crate::trace::{Read, Trace, Val};
 use lathe_ir::Elements;
 
@@ -88,7 +88,9 @@ fn decoded(t: &mut Trace<'_>, x: &Val, to: Elem) -> Read<Val> {
 /// The code of a size is the number of boundaries between neighbouring sizes that are below it; with some boundaries it counts
 /// those that are equal as well, so that ties go to even codes.
 fn encoded(t: &mut Trace<'_>, x: &Val, to: Elem, saturate: bool) -> Read<Val> {
-    let Some(s) = Small::of(to) else { return Err(Fault::unsupported(format!("a conversion to {}", to.name()))) };
+    let Some(s) = Small::of(to) else {
+        return Err(Fault::unsupported(format!("a conversion to {}", to.name())));
+    };
     let x = t.cast(x, Elem::F32)?;
     let sizes = s.sizes();
     let top = sizes.len() - 1;
@@ -119,8 +121,10 @@ fn encoded(t: &mut Trace<'_>, x: &Val, to: Elem, saturate: bool) -> Read<Val> {
     let number = t.bin("eq", &x, &x)?;
     let (nan, infinity, negative_zero) = match to {
         Elem::F8E4M3FN => (0x7f, 0x7f, true),
-        Elem::F8E5M2 => (0x7f, 0x7c, true),
+        Elem::F8E5M2 => (0x7e, 0x7c, true),
         Elem::F8E4M3FNUZ | Elem::F8E5M2FNUZ => (0x80, 0x80, false),
+        // There is no such code: the negative zero stands for it.
+        Elem::F4E2M1 => (8, top, true),
         _ => (top, top, true),
     };
     if !saturate && !s.finite {

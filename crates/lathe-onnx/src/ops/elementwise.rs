@@ -23,8 +23,12 @@ macro_rules! function {
     ($name:literal, $f:expr) => {
         row($name, 1, |r, n| {
             let f: fn(&mut Trace<'_>, &Val, &Node<'_>) -> Read<Val> = $f;
-            let x = n.tensor(0)?;
-            one(f(&mut r.trace, x, n)?)
+            // Halves are rounded once, at the end.
+            let (x, t) = (n.tensor(0)?, &mut r.trace);
+            let half = matches!(x.elem(), Elem::F16 | Elem::BF16);
+            let wide = if half { t.cast(x, Elem::F32)? } else { x.clone() };
+            let y = f(t, &wide, n)?;
+            one(if half && y.elem() == Elem::F32 { t.cast(&y, x.elem())? } else { y })
         })
     };
 }
@@ -146,9 +150,20 @@ fn remainder(t: &mut Trace<'_>, x: &Val, y: &Val, of_x: bool) -> Read<Val> {
         return t.select(&exact, &r, &turned);
     }
     let q = t.div(x, y)?;
-    let whole = if of_x { t.trunc(&q)? } else { t.un("floor", &q)? };
-    let whole = t.mul(&whole, y)?;
-    t.sub(x, &whole)
+    let q = t.trunc(&q)?;
+    // Nothing times infinity is nothing here.
+    let none = t.with("eq", &q, 0.0)?;
+    let whole = t.mul(&q, y)?;
+    let whole = t.select(&none, &number(0.0, x.elem()), &whole)?;
+    let r = t.sub(x, &whole)?;
+    if of_x {
+        return Ok(r);
+    }
+    let (a, b, exact) = (t.with("lt", &r, 0.0)?, t.with("lt", y, 0.0)?, t.with("eq", &r, 0.0)?);
+    let same = t.bin("eq", &a, &b)?;
+    let kept = t.bin("or", &same, &exact)?;
+    let more = t.add(&r, y)?;
+    t.select(&kept, &r, &more)
 }
 
 fn power(t: &mut Trace<'_>, x: &Val, y: &Val) -> Read<Val> {
@@ -203,7 +218,13 @@ fn gelu(t: &mut Trace<'_>, x: &Val, n: &Node<'_>) -> Read<Val> {
 }
 
 /// An activation function by its name, with its two parameters.
-pub fn activation(t: &mut Trace<'_>, name: &str, x: &Val, alpha: Option<f64>, beta: Option<f64>) -> Read<Val> {
+pub fn activation(
+    t: &mut Trace<'_>,
+    name: &str,
+    x: &Val,
+    alpha: Option<f64>,
+    beta: Option<f64>,
+) -> Read<Val> {
     match name.to_ascii_lowercase().as_str() {
         "sigmoid" => t.un("sigmoid", x),
         "tanh" => t.un("tanh", x),

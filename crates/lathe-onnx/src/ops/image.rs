@@ -24,13 +24,29 @@ impl Axis {
         let (out, whole) = (self.scale * n, self.to as f64);
         let half = (x + 0.5) / self.scale - 0.5;
         Some(match mode {
-            "align_corners" => if out == 1.0 { 0.0 } else { x * (n - 1.0) / (out - 1.0) },
+            "align_corners" => {
+                if out == 1.0 {
+                    0.0
+                } else {
+                    x * (n - 1.0) / (out - 1.0)
+                }
+            }
             "asymmetric" => x / self.scale,
-            "pytorch_half_pixel" => if out == 1.0 { -0.5 } else { half },
+            "pytorch_half_pixel" => {
+                if out == 1.0 {
+                    -0.5
+                } else {
+                    half
+                }
+            }
             "half_pixel_symmetric" => n / 2.0 * (1.0 - whole / out) + half,
             "tf_crop_and_resize" => {
                 let (a, b) = self.roi;
-                let inner = if out == 1.0 { (b - a) * (n - 1.0) / 2.0 } else { x * (b - a) * (n - 1.0) / (out - 1.0) };
+                let inner = if out == 1.0 {
+                    (b - a) * (n - 1.0) / 2.0
+                } else {
+                    x * (b - a) * (n - 1.0) / (out - 1.0)
+                };
                 let at = inner + a * (n - 1.0);
                 return (0.0..=n - 1.0).contains(&at).then_some(at);
             }
@@ -65,7 +81,10 @@ fn weights(n: &Node<'_>, ratio: f64, scale: f64) -> Read<Vec<f64>> {
         "linear" => kernel(1.0, &triangle),
         "cubic" => kernel(2.0, &cubic),
         "nearest" => {
-            let second = match n.word("nearest_mode", "round_prefer_floor") {
+            let second = match n.word(
+                "nearest_mode",
+                if n.message.op_type == "Upsample" { "floor" } else { "round_prefer_floor" },
+            ) {
                 "floor" => ratio == 1.0,
                 "ceil" => true,
                 "round_prefer_ceil" => ratio >= 0.5,
@@ -79,7 +98,10 @@ fn weights(n: &Node<'_>, ratio: f64, scale: f64) -> Read<Vec<f64>> {
 
 /// One axis of x resized: each result a sum of weighed neighbours.
 fn along(t: &mut Trace<'_>, n: &Node<'_>, x: &Val, d: usize, a: &Axis) -> Read<Val> {
-    let mode = n.word("coordinate_transformation_mode", if n.message.op_type == "Upsample" { "asymmetric" } else { "half_pixel" });
+    let mode = n.word(
+        "coordinate_transformation_mode",
+        if n.message.op_type == "Upsample" { "asymmetric" } else { "half_pixel" },
+    );
     let (mut taps, mut inside): (Vec<(Vec<i128>, Vec<f64>)>, Vec<bool>) = (vec![], vec![]);
     for i in 0..a.to {
         let origin = a.origin(mode, i);
@@ -242,7 +264,14 @@ fn neighbours(t: &mut Trace<'_>, x: &Val, mode: &str) -> Read<Vec<(Val, Option<V
 }
 
 /// x [n, c, space..] at coordinates [n, out..] for each axis of space: [n, c, out..].
-pub fn sampled_by(t: &mut Trace<'_>, x: &Val, at: &[Val], padding: &str, corners: bool, mode: &str) -> Read<Val> {
+pub fn sampled_by(
+    t: &mut Trace<'_>,
+    x: &Val,
+    at: &[Val],
+    padding: &str,
+    corners: bool,
+    mode: &str,
+) -> Read<Val> {
     let (batch, channels, space) = (x.shape()[0], x.shape()[1], &x.shape()[2..]);
     let volume: usize = space.iter().product();
     let elem = x.elem();
@@ -378,13 +407,23 @@ fn roi_align(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (rois, batch) = (t.floats(n.tensor(1)?)?, t.ints(n.tensor(2)?)?);
     let (oh, ow) = (n.int("output_height", 1).max(1) as usize, n.int("output_width", 1).max(1) as usize);
     let (ratio, scale) = (n.int("sampling_ratio", 0), n.float("spatial_scale", 1.0));
-    let half = if n.word("coordinate_transformation_mode", if n.opset < 16 { "output_half_pixel" } else { "half_pixel" }) == "half_pixel" { 0.5 } else { 0.0 };
+    let half = if n
+        .word("coordinate_transformation_mode", if n.opset < 16 { "output_half_pixel" } else { "half_pixel" })
+        == "half_pixel"
+    {
+        0.5
+    } else {
+        0.0
+    };
     let [_, c, h, w] = x.shape()[..] else { return Err(Fault::invalid("expects four axes")) };
     let most = n.word("mode", "avg") == "max";
     let mut out = vec![];
     for (i, b) in batch.iter().enumerate() {
-        let Some(v) = rois.get(i * 4..i * 4 + 4) else { return Err(Fault::invalid("a region has four numbers")) };
-        let (x0, y0, x1, y1) = (v[0] * scale - half, v[1] * scale - half, v[2] * scale - half, v[3] * scale - half);
+        let Some(v) = rois.get(i * 4..i * 4 + 4) else {
+            return Err(Fault::invalid("a region has four numbers"));
+        };
+        let (x0, y0, x1, y1) =
+            (v[0] * scale - half, v[1] * scale - half, v[2] * scale - half, v[3] * scale - half);
         let (mut rw, mut rh) = (x1 - x0, y1 - y0);
         if half == 0.0 {
             (rw, rh) = (rw.max(1.0), rh.max(1.0));
@@ -395,11 +434,13 @@ fn roi_align(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         let (ny, nx) = (count(rh, oh), count(rw, ow));
         let line = |start: f64, size: f64, o: usize, k: usize, m: usize| -> Vec<f64> {
             let bin = size / o as f64;
-            (0..o * k).map(|j| {
-                let at = start + (j / k) as f64 * bin + ((j % k) as f64 + 0.5) * bin / k as f64;
-                // Beyond one position outside there is nothing.
-                if at < -1.0 || at > m as f64 { f64::NAN } else { at.clamp(0.0, m as f64 - 1.0) }
-            }).collect()
+            (0..o * k)
+                .map(|j| {
+                    let at = start + (j / k) as f64 * bin + ((j % k) as f64 + 0.5) * bin / k as f64;
+                    // Beyond one position outside there is nothing.
+                    if at < -1.0 || at > m as f64 { f64::NAN } else { at.clamp(0.0, m as f64 - 1.0) }
+                })
+                .collect()
         };
         let (ys, xs) = (line(y0, rh, oh, ny, h), line(x0, rw, ow, nx, w));
         let inside: Vec<i128> =
@@ -410,7 +451,8 @@ fn roi_align(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         let xx = constant(x.elem(), &[1, 1, gx], &Elements::Floats(clean(xs)));
         let (y, xx) = (t.spread(&y, &[1, gy, gx])?, t.spread(&xx, &[1, gy, gx])?);
         let image = t.cut(x, 0, *b, 1, 1)?;
-        let v = if most { weighed(t, &image, &[y, xx])? } else { sampled(t, &image, &[y, xx], "border", true)? };
+        let v =
+            if most { weighed(t, &image, &[y, xx])? } else { sampled(t, &image, &[y, xx], "border", true)? };
         let mask = constant(Elem::Bool, &[gy, gx], &Elements::Ints(inside));
         let v = t.select(&mask, &v, &number(0.0, x.elem()))?;
         let v = t.reshape(&v, &[c, oh, ny, ow, nx])?;
@@ -460,10 +502,17 @@ fn col2im(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (strides, dilations, pads) = (or("strides", 1, d), or("dilations", 1, d), or("pads", 0, 2 * d));
     let [batch, rows, blocks] = x.shape()[..] else { return Err(Fault::invalid("expects three axes")) };
     let k: usize = block.iter().product();
-    if block.len() != d || strides.len() != d || dilations.len() != d || pads.len() != 2 * d || k == 0 || rows % k != 0 {
+    if block.len() != d
+        || strides.len() != d
+        || dilations.len() != d
+        || pads.len() != 2 * d
+        || k == 0
+        || rows % k != 0
+    {
         return Err(Fault::invalid("the attributes do not fit the image"));
     }
-    let padded: Vec<usize> = (0..d).map(|i| (image[i] as i64 + pads[i] + pads[i + d]).max(0) as usize).collect();
+    let padded: Vec<usize> =
+        (0..d).map(|i| (image[i] as i64 + pads[i] + pads[i + d]).max(0) as usize).collect();
     let reach = |i: usize| (block[i] as i64 - 1) * dilations[i] + 1;
     let counts: Vec<usize> =
         (0..d).map(|i| ((padded[i] as i64 - reach(i)) / strides[i].max(1) + 1).max(0) as usize).collect();

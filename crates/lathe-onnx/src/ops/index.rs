@@ -197,7 +197,9 @@ fn unique(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 /// Boxes that are chosen: the best by score that do not cover a better one of their class too much.
 fn suppress(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (boxes, scores, t) = (n.tensor(0)?, n.tensor(1)?, &mut r.trace);
-    let [batches, classes, count] = scores.shape()[..] else { return Err(Fault::invalid("scores have three axes")) };
+    let [batches, classes, count] = scores.shape()[..] else {
+        return Err(Fault::invalid("scores have three axes"));
+    };
     if boxes.shape() != [batches, count, 4] {
         return Err(Fault::invalid("the boxes do not fit the scores"));
     }
@@ -228,7 +230,8 @@ fn suppress(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
             order.sort_by(|a, b| own[*b].total_cmp(&own[*a]));
             let mut chosen: Vec<usize> = vec![];
             for k in order {
-                if chosen.len() < most && chosen.iter().all(|j| share(corners(i, k), corners(i, *j)) <= cover) {
+                if chosen.len() < most && chosen.iter().all(|j| share(corners(i, k), corners(i, *j)) <= cover)
+                {
                     chosen.push(k);
                 }
             }
@@ -280,7 +283,8 @@ fn tf_idf(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let words = t.ints(x)?;
     let ints = |name: &str| n.ints(name).ok_or_else(|| Fault::invalid(format!("'{name}' is missing")));
     let (pool, starts, columns) = (ints("pool_int64s")?, ints("ngram_counts")?, ints("ngram_indexes")?);
-    let (least, most) = (n.int("min_gram_length", 1).max(1) as usize, n.int("max_gram_length", 1).max(1) as usize);
+    let (least, most) =
+        (n.int("min_gram_length", 1).max(1) as usize, n.int("max_gram_length", 1).max(1) as usize);
     let skips = n.int("max_skip_count", 0).max(0) as usize;
     let width = columns.iter().max().map_or(0, |m| *m as usize + 1);
     let row_len = x.shape().last().copied().unwrap_or(1);
@@ -338,7 +342,8 @@ fn label_encoder(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         Ok(a.filter(|a| a.elem != Elem::Str).map(|a| (a.elem, a.tensor.values())))
     };
     let missing = || Fault::unsupported("tensors of text");
-    let ((_, keys), (elem, values)) = (list("keys")?.ok_or_else(missing)?, list("values")?.ok_or_else(missing)?);
+    let ((_, keys), (elem, values)) =
+        (list("keys")?.ok_or_else(missing)?, list("values")?.ok_or_else(missing)?);
     let default = match (n.array("default_tensor")?, elem) {
         (Some(a), _) => a.tensor.values().first().copied().unwrap_or(0.0),
         (None, Elem::I64) => n.int("default_int64", -1) as f64,

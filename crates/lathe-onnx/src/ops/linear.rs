@@ -70,7 +70,11 @@ fn einsum(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         let bad = || Fault::invalid(format!("'{term}' does not name {rank} axes"));
         let Some((a, b)) = term.split_once("...") else {
             let all: Vec<char> = term.chars().collect();
-            return if all.len() == rank && all.iter().all(char::is_ascii_alphabetic) { Ok(all) } else { Err(bad()) };
+            return if all.len() == rank && all.iter().all(char::is_ascii_alphabetic) {
+                Ok(all)
+            } else {
+                Err(bad())
+            };
         };
         let free = rank.checked_sub(a.len() + b.len()).ok_or_else(bad)?;
         // Axes behind the dots are numbered from the last one.
@@ -83,7 +87,9 @@ fn einsum(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     for (term, x) in terms.iter().zip(&args) {
         let (mut own, mut x) = (letters(term, x.rank())?, x.clone());
         // An index that occurs twice takes the diagonal.
-        while let Some((i, j)) = (0..own.len()).find_map(|j| own[..j].iter().position(|c| *c == own[j]).map(|i| (i, j))) {
+        while let Some((i, j)) =
+            (0..own.len()).find_map(|j| own[..j].iter().position(|c| *c == own[j]).map(|i| (i, j)))
+        {
             let m = x.shape()[i];
             let (a, b) = (t.ramp(m, i, own.len(), Elem::I64)?, t.ramp(m, j, own.len(), Elem::I64)?);
             let on = t.bin("eq", &a, &b)?;
@@ -118,8 +124,11 @@ fn einsum(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         let both: Vec<char> = own.iter().filter(|c| theirs.contains(c)).copied().collect();
         // Extents of 1 beside longer ones are repeated.
         let fit = |t: &mut Trace<'_>, own: &[char], v: &Val| {
-            let shape: Vec<usize> =
-                own.iter().zip(v.shape()).map(|(c, m)| if both.contains(c) { sizes[c] } else { *m }).collect();
+            let shape: Vec<usize> = own
+                .iter()
+                .zip(v.shape())
+                .map(|(c, m)| if both.contains(c) { sizes[c] } else { *m })
+                .collect();
             t.spread(v, &shape)
         };
         let (a, b) = (fit(t, &own, &y)?, fit(t, &theirs, &x)?);
@@ -137,7 +146,8 @@ fn einsum(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let y = t.reduce("sum", &y, &gone, false)?;
     own.retain(|c| out.contains(c));
     let order: Option<Vec<usize>> = out.iter().map(|c| own.iter().position(|d| d == c)).collect();
-    let order = order.ok_or_else(|| Fault::invalid(format!("'{equation}' has a result of an unknown index")))?;
+    let order =
+        order.ok_or_else(|| Fault::invalid(format!("'{equation}' has a result of an unknown index")))?;
     one(t.permute(&y, &order)?)
 }
 
@@ -147,7 +157,8 @@ pub fn convolve(t: &mut Trace<'_>, x: &Val, w: &Val, s: &Spatial, groups: i64, p
     if x.is_empty() || w.is_empty() {
         return Err(Fault::unsupported("a convolution of nothing"));
     }
-    let attrs = [("strides", list(&s.strides)), ("dilations", list(&s.dilations)), ("groups", Attr::Int(groups))];
+    let attrs =
+        [("strides", list(&s.strides)), ("dilations", list(&s.dilations)), ("groups", Attr::Int(groups))];
     t.op("conv", &[&x, w], &attrs, x.elem())
 }
 
@@ -179,7 +190,10 @@ fn conv_transpose(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (d, groups) = (sizes.len(), n.int("group", 1).max(1) as usize);
     let or = |name: &str, v: i64| n.ints(name).map_or_else(|| vec![v; d], <[i64]>::to_vec);
     let (strides, dilations, extra) = (or("strides", 1), or("dilations", 1), or("output_padding", 0));
-    if x.rank() != d + 2 || [&strides, &dilations, &extra].iter().any(|v| v.len() != d) || w.shape()[0] % groups != 0 {
+    if x.rank() != d + 2
+        || [&strides, &dilations, &extra].iter().any(|v| v.len() != d)
+        || w.shape()[0] % groups != 0
+    {
         return Err(Fault::invalid("the attributes do not fit the axes"));
     }
     let reach: Vec<i64> = (0..d).map(|i| (sizes[i] - 1) * dilations[i] + 1).collect();
@@ -224,8 +238,12 @@ fn conv_transpose(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 /// A convolution where the kernel's elements are moved by offsets and weighed by a mask.
 fn deform_conv(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (x, w, offset, t) = (n.tensor(0)?, n.tensor(1)?, n.tensor(2)?, &mut r.trace);
-    let (sizes, [batch, c, h, wd]) = (kernel(w)?, x.shape()[..].try_into().map_err(|_| Fault::unsupported("other than two axes of space"))?);
-    let sizes: [i64; 2] = sizes[..].try_into().map_err(|_| Fault::unsupported("other than two axes of space"))?;
+    let (sizes, [batch, c, h, wd]) = (
+        kernel(w)?,
+        x.shape()[..].try_into().map_err(|_| Fault::unsupported("other than two axes of space"))?,
+    );
+    let sizes: [i64; 2] =
+        sizes[..].try_into().map_err(|_| Fault::unsupported("other than two axes of space"))?;
     let s = space(n, x, &sizes)?;
     let (parts, groups) = (n.int("offset_group", 1).max(1) as usize, n.int("group", 1).max(1) as usize);
     let (kh, kw) = (sizes[0] as usize, sizes[1] as usize);

@@ -6,8 +6,8 @@ use crate::elem::Elem;
 use crate::error::Fault;
 use crate::model::Reader;
 use crate::node::{Item, Node};
-use crate::trace::{Read, Trace, Val};
 use crate::ops::linear::along;
+use crate::trace::{Read, Trace, Val};
 use lathe_ir::graph::Attr;
 
 /// The mean and the variance over axes, which stay as 1.

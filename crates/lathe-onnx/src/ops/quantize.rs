@@ -53,7 +53,13 @@ fn quantize(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         (None, code) => Elem::of_code(code)?,
     };
     let precision = n.int("precision", 0);
-    let wide = if precision != 0 { Elem::of_code(precision)? } else if x.elem() == Elem::F64 { Elem::F64 } else { Elem::F32 };
+    let wide = if precision != 0 {
+        Elem::of_code(precision)?
+    } else if x.elem() == Elem::F64 {
+        Elem::F64
+    } else {
+        Elem::F32
+    };
     let (w, s) = (convert(t, x, wide, true, "up")?, convert(t, scale, wide, true, "up")?);
     let s = fitted(t, &s, x, n)?;
     let y = t.div(&w, &s)?;

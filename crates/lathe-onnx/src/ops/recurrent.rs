@@ -153,8 +153,10 @@ fn activations(n: &Node<'_>, defaults: &[&str], directions: usize) -> Vec<Act> {
         }
         _ => (0..directions).flat_map(|_| defaults.iter().map(|s| (*s).to_string())).collect(),
     };
-    let (mut alpha, mut beta) =
-        (n.floats("activation_alpha").unwrap_or_default().into_iter(), n.floats("activation_beta").unwrap_or_default().into_iter());
+    let (mut alpha, mut beta) = (
+        n.floats("activation_alpha").unwrap_or_default().into_iter(),
+        n.floats("activation_beta").unwrap_or_default().into_iter(),
+    );
     let takes = |name: &str, list: &[&str]| list.contains(&name.to_ascii_lowercase().as_str());
     names
         .into_iter()
@@ -167,7 +169,13 @@ fn activations(n: &Node<'_>, defaults: &[&str], directions: usize) -> Vec<Act> {
         .collect()
 }
 
-fn recurrent(r: &mut Reader<'_>, n: &Node<'_>, gates: usize, defaults: &[&str], step: Step) -> Read<Vec<Item>> {
+fn recurrent(
+    r: &mut Reader<'_>,
+    n: &Node<'_>,
+    gates: usize,
+    defaults: &[&str],
+    step: Step,
+) -> Read<Vec<Item>> {
     let t = &mut r.trace;
     let (w, rw) = (n.tensor(1)?, n.tensor(2)?);
     let hidden = rw.shape().last().copied().unwrap_or(0);

@@ -29,7 +29,9 @@ fn reshape(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let mut rest = None;
     for (i, s) in spec.iter().enumerate() {
         shape.push(match s {
-            0 if !zero_is_zero => *x.shape().get(i).ok_or_else(|| Fault::invalid("an extent to keep is not there"))?,
+            0 if !zero_is_zero => {
+                *x.shape().get(i).ok_or_else(|| Fault::invalid("an extent to keep is not there"))?
+            }
             -1 => {
                 rest = Some(i);
                 1
@@ -228,7 +230,8 @@ fn constant_node(_: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 
 fn to_shape(v: &[i64]) -> Read<Vec<usize>> {
     let all: Option<Vec<usize>> = v.iter().map(|d| usize::try_from(*d).ok()).collect();
-    let small = |s: &Vec<usize>| s.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).is_some_and(|n| n < 1 << 36);
+    let small =
+        |s: &Vec<usize>| s.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).is_some_and(|n| n < 1 << 36);
     all.filter(small).ok_or_else(|| Fault::invalid(format!("{v:?} is no shape")))
 }
 

@@ -32,7 +32,8 @@ fn spectrum(t: &mut Trace<'_>, x: &Val, n: usize, inverse: bool, onesided: bool)
     let matrix = |f: fn(f64) -> f64, sign: f64| {
         let scale = if inverse { 1.0 / n as f64 } else { 1.0 };
         let turn = if inverse { 1.0 } else { -1.0 };
-        let at = |i: usize| f(turn * 2.0 * PI * ((i / bins * (i % bins)) % n) as f64 / n as f64) * scale * sign;
+        let at =
+            |i: usize| f(turn * 2.0 * PI * ((i / bins * (i % bins)) % n) as f64 / n as f64) * scale * sign;
         constant(x.elem(), &[n, bins], &Elements::Floats((0..n * bins).map(at).collect()))
     };
     let (cos, sin, less) = (matrix(f64::cos, 1.0), matrix(f64::sin, 1.0), matrix(f64::sin, -1.0));
@@ -124,11 +125,13 @@ fn mel(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     for i in 0..5 {
         v.push(t.float(n.tensor(i)?)?);
     }
-    let [bins, length, rate, low, high] = v[..] else { return Err(Fault::invalid("five numbers are needed")) };
+    let [bins, length, rate, low, high] = v[..] else {
+        return Err(Fault::invalid("five numbers are needed"));
+    };
     let (bins, half) = (bins.clamp(0.0, 1e5) as usize, (length / 2.0).floor().clamp(0.0, 1e6) as usize + 1);
     let to_mel = |f: f64| 2595.0 * (1.0 + f / 700.0).log10();
     let (low, high) = (to_mel(low), to_mel(high));
-    let step = (high - low) / (bins as f64 + 1.0);
+    let step = (high - low) / (bins as f64 + 2.0);
     let edge = |i: usize| {
         let hz = 700.0 * (10f64.powf((i as f64 * step + low) / 2595.0) - 1.0);
         ((length + 1.0) * hz / rate).floor().max(0.0) as usize

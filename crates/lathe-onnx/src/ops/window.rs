@@ -39,7 +39,11 @@ impl Spatial {
     }
 
     fn attrs(&self) -> [(&'static str, Attr); 3] {
-        [("window", list(&self.sizes)), ("strides", list(&self.strides)), ("dilations", list(&self.dilations))]
+        [
+            ("window", list(&self.sizes)),
+            ("strides", list(&self.strides)),
+            ("dilations", list(&self.dilations)),
+        ]
     }
 }
 
@@ -115,7 +119,14 @@ fn average(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let around = Spatial {
         low: if with_padding { none.clone() } else { s.low.clone() },
         high: if with_padding { none } else { s.high.clone() },
-        ..Spatial { sizes: s.sizes.clone(), strides: s.strides.clone(), dilations: s.dilations.clone(), more: s.more.clone(), low: vec![], high: vec![] }
+        ..Spatial {
+            sizes: s.sizes.clone(),
+            strides: s.strides.clone(),
+            dilations: s.dilations.clone(),
+            more: s.more.clone(),
+            low: vec![],
+            high: vec![],
+        }
     };
     let ones = around.padded(t, &ones, 0.0)?;
     let count = pooled(t, &ones, &s, "sum")?;
@@ -150,7 +161,8 @@ fn max(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         let at = t.add(&o, &k)?;
         let at = t.with("sub", &at, s.low[i] as f64)?;
         let extents = &x.shape()[2..];
-        let step: usize = if order == 1 { extents[..i].iter().product() } else { extents[i + 1..].iter().product() };
+        let step: usize =
+            if order == 1 { extents[..i].iter().product() } else { extents[i + 1..].iter().product() };
         let at = t.with("mul", &at, step as f64)?;
         place = Some(match place {
             Some(sum) => t.add(&sum, &at)?,
@@ -158,7 +170,8 @@ fn max(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         });
     }
     let volume: usize = x.shape()[2..].iter().product();
-    let (batch, channel) = (t.ramp(x.shape()[0], 0, d + 2, Elem::I64)?, t.ramp(x.shape()[1], 1, d + 2, Elem::I64)?);
+    let (batch, channel) =
+        (t.ramp(x.shape()[0], 0, d + 2, Elem::I64)?, t.ramp(x.shape()[1], 1, d + 2, Elem::I64)?);
     let batch = t.with("mul", &batch, (x.shape()[1] * volume) as f64)?;
     let channel = t.with("mul", &channel, volume as f64)?;
     let base = t.add(&batch, &channel)?;

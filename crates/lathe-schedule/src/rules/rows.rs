@@ -3,9 +3,11 @@
 use super::{LANES, temporaries};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::graph::Form;
 use lathe_ir::DType;
-use lathe_ir::tensor::{Binary, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, expr_type, for_each, loop_bounds};
+use lathe_ir::graph::Form;
+use lathe_ir::tensor::{
+    Binary, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, expr_type, for_each, loop_bounds,
+};
 use std::sync::Arc;
 
 pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
