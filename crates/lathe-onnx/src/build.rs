@@ -44,7 +44,7 @@ pub fn filled(elem: Elem, shape: &[usize], v: f64) -> Val {
 /// An axis counted from the end where it is negative.
 pub fn axis(v: i64, rank: usize) -> Read<usize> {
     let at = if v < 0 { v + rank as i64 } else { v };
-    let found = usize::try_from(at).ok().filter(|d| *d < rank.max(1));
+    let found = usize::try_from(at).ok().filter(|d| *d < rank);
     found.ok_or_else(|| Fault::invalid(format!("there is no axis {v} of {rank}")))
 }
 
@@ -181,6 +181,7 @@ impl Trace<'_> {
 
     /// x with two axes exchanged.
     pub fn swap(&mut self, x: &Val, a: usize, b: usize) -> Read<Val> {
+        (x.extent(a)?, x.extent(b)?);
         let mut axes: Vec<usize> = (0..x.rank()).collect();
         axes.swap(a, b);
         self.permute(x, &axes)
@@ -205,6 +206,7 @@ impl Trace<'_> {
 
     /// Of several axes: (axis, start, size, step).
     pub fn cuts(&mut self, x: &Val, cuts: &[(usize, i64, usize, i64)]) -> Read<Val> {
+        cuts.iter().try_for_each(|c| x.extent(c.0).map(|_| ()))?;
         let whole =
             |(d, start, n, step): &(usize, i64, usize, i64)| *start == 0 && *n == x.shape()[*d] && *step == 1;
         let cuts: Vec<_> = cuts.iter().copied().filter(|c| !whole(c)).collect();
@@ -228,7 +230,7 @@ impl Trace<'_> {
 
     /// x with the positions of an axis in reverse.
     pub fn flip(&mut self, x: &Val, axis: usize) -> Read<Val> {
-        let n = x.shape()[axis];
+        let n = x.extent(axis)?;
         self.cut(x, axis, n as i64 - 1, n, -1)
     }
 
@@ -313,6 +315,7 @@ impl Trace<'_> {
         let mut axes = axes.to_vec();
         axes.sort_unstable();
         axes.dedup();
+        axes.last().map_or(Ok(0), |d| x.extent(*d))?;
         let mut kept = x.shape().to_vec();
         axes.iter().for_each(|d| kept[*d] = 1);
         let gone: Vec<usize> = (0..x.rank()).filter(|d| !axes.contains(d)).map(|d| x.shape()[d]).collect();
@@ -362,6 +365,7 @@ impl Trace<'_> {
 
     /// x along an axis by index.
     pub fn gather(&mut self, x: &Val, by: &Val, axis: usize) -> Read<Val> {
+        x.extent(axis)?;
         let shape = [&x.shape()[..axis], by.shape(), &x.shape()[axis + 1..]].concat();
         if shape.contains(&0) {
             return Ok(empty(x.elem(), &shape));
@@ -463,6 +467,9 @@ impl Trace<'_> {
 
     /// The row-major number of an element, along all axes at once: the index of each axis times its step, added up.
     pub fn places(&mut self, index: &[Val], shape: &[usize]) -> Read<Val> {
+        if index.len() > shape.len() {
+            return Err(Fault::invalid(format!("{} indices of {shape:?}", index.len())));
+        }
         let mut all: Option<Val> = None;
         for (d, i) in index.iter().enumerate() {
             let i = self.cast(i, Elem::I64)?;

@@ -40,6 +40,9 @@ pub struct OnnxError(Diagnostic);
 
 impl OnnxError {
     fn new(code: &'static str, whose: Whose, what: String, place: &str) -> OnnxError {
+        // Names come from files: one line, whatever is in them.
+        let clean = |s: &str| s.chars().map(|c| if c.is_control() { '?' } else { c }).collect::<String>();
+        let (what, place) = (clean(&what), &clean(place));
         let d = Diagnostic::new(code, whose, what);
         OnnxError(if place.is_empty() { d } else { d.at(place.to_string()) })
     }

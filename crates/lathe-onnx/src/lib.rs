@@ -15,6 +15,7 @@ mod elem;
 mod error;
 mod model;
 mod node;
+pub mod npy;
 pub mod ops;
 pub mod proto;
 mod runner;

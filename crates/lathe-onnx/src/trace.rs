@@ -84,6 +84,17 @@ impl Val {
         self.0.shape.len()
     }
 
+    /// The extent of an axis that must be there.
+    pub fn extent(&self, axis: usize) -> Read<usize> {
+        let found = self.0.shape.get(axis).copied();
+        found.ok_or_else(|| Fault::invalid(format!("{:?} has no axis {axis}", self.0.shape)))
+    }
+
+    /// The last axis, which must be there.
+    pub fn last(&self) -> Read<usize> {
+        self.rank().checked_sub(1).ok_or_else(|| Fault::invalid("a single number has no axis"))
+    }
+
     /// Number of elements.
     pub fn len(&self) -> usize {
         self.0.shape.iter().product()

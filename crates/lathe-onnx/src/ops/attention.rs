@@ -270,7 +270,7 @@ fn linear_attention(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     };
     let (q, k, v) = (wide(0, hq)?, wide(1, hk)?, wide(2, hk)?);
     let decay = if n.has(4) { Some(wide(4, hk)?) } else { None };
-    let beta = if n.has(5) { Some(wide(5, n.tensor(5)?.shape()[2])?) } else { None };
+    let beta = if n.has(5) { Some(wide(5, n.tensor(5)?.extent(2)?)?) } else { None };
     let [b, _, steps, dk] = q.shape()[..] else { return Err(Fault::invalid("expects four axes")) };
     let dv = v.shape()[3];
     let past = n.optional(3)?;

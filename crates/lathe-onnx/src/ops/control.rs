@@ -88,7 +88,7 @@ fn scan(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 /// A scan of the first kind: over the second axis, for each position of the first.
 fn scan_8(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let args: Vec<Item> = (1..n.inputs.len()).map(|i| n.item(i).cloned()).collect::<Read<_>>()?;
-    let batch = args.first().map(|a| a.tensor().map(|v| v.shape()[0])).transpose()?.unwrap_or(0);
+    let batch = args.first().map(|a| a.tensor()?.extent(0)).transpose()?.unwrap_or(0);
     let mut parts: Vec<Vec<Val>> = vec![];
     for b in 0..batch {
         let mut own = vec![];
@@ -119,7 +119,7 @@ fn scanned(r: &mut Reader<'_>, n: &Node<'_>, args: Vec<Item>, axes: bool) -> Rea
         along.push(axis(listed("scan_input_axes", i).unwrap_or(0), x.tensor()?.rank())?);
     }
     let backward = if axes { "scan_input_directions" } else { "directions" };
-    let steps = inputs.first().map(|x| x.tensor().map(|v| v.shape()[along[0]])).transpose()?.unwrap_or(0);
+    let steps = inputs.first().map(|x| x.tensor()?.extent(along[0])).transpose()?.unwrap_or(0);
     let results = body.output.len().saturating_sub(carried);
     let mut all: Vec<Vec<Val>> = vec![vec![]; results];
     for k in 0..steps {

@@ -172,6 +172,9 @@ fn resize(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     if let Some(v) = n.floats("scales").filter(|_| upsample) {
         scales = v;
     }
+    if x.is_empty() {
+        return Err(Fault::invalid("nothing cannot be resized"));
+    }
     let m = axes.len();
     let from = |i: usize| x.shape()[axes[i]] as f64;
     if sizes.len() == m && !sizes.is_empty() {
@@ -194,7 +197,7 @@ fn resize(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     for i in 0..m {
         let a = Axis {
             from: x.shape()[axes[i]],
-            to: sizes[i].clamp(0.0, 1e9) as usize,
+            to: sizes[i].clamp(0.0, 1e6) as usize,
             scale: scales[i],
             roi: (roi.get(i).copied().unwrap_or(0.0), roi.get(i + m).copied().unwrap_or(1.0)),
         };
@@ -432,6 +435,9 @@ fn roi_align(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
             if ratio > 0 { ratio as usize } else { (size / o as f64).ceil().clamp(1.0, 1e4) as usize }
         };
         let (ny, nx) = (count(rh, oh), count(rw, ow));
+        if oh.saturating_mul(ny) > 1 << 14 || ow.saturating_mul(nx) > 1 << 14 {
+            return Err(Fault::unsupported("regions of so many samples"));
+        }
         let line = |start: f64, size: f64, o: usize, k: usize, m: usize| -> Vec<f64> {
             let bin = size / o as f64;
             (0..o * k)

@@ -42,6 +42,7 @@ fn tuple_places(t: &mut Trace<'_>, by: &Val, shape: &[usize]) -> Read<(Val, usiz
 
 fn gather_nd(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (x, by, t) = (n.tensor(0)?, n.tensor(1)?, &mut r.trace);
+    by.last()?;
     let b = n.int("batch_dims", 0).clamp(0, x.rank().min(by.rank()) as i64) as usize;
     let batch: usize = x.shape()[..b].iter().product();
     let inner = &x.shape()[b..];
@@ -92,7 +93,7 @@ fn scatter_elements(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 
 /// The first `k` along an axis in order: values and places.
 pub fn top(t: &mut Trace<'_>, x: &Val, axis: usize, k: usize, largest: bool) -> Read<(Val, Val)> {
-    let last = x.rank() - 1;
+    let last = x.last()?;
     let turned = t.swap(x, axis, last)?;
     let order = if turned.is_empty() {
         empty(Elem::I64, turned.shape())
@@ -245,7 +246,7 @@ fn suppress(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 fn tensor_scatter(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (x, u, t) = (n.tensor(0)?, n.tensor(1)?, &mut r.trace);
     let d = axis(n.int("axis", -2), x.rank())?;
-    let (batch, steps) = (x.shape()[0], u.shape()[d]);
+    let (batch, steps) = (x.extent(0)?, u.extent(d)?);
     let first = match n.optional(2)? {
         Some(v) => t.cast(v, Elem::I64)?,
         None => vector(&vec![0; batch]),
@@ -286,7 +287,7 @@ fn tf_idf(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (least, most) =
         (n.int("min_gram_length", 1).max(1) as usize, n.int("max_gram_length", 1).max(1) as usize);
     let skips = n.int("max_skip_count", 0).max(0) as usize;
-    let width = columns.iter().max().map_or(0, |m| *m as usize + 1);
+    let width = columns.iter().max().map_or(0, |m| m.clamp(&0, &(1 << 24)).unsigned_abs() as usize + 1);
     let row_len = x.shape().last().copied().unwrap_or(1);
     let mut grams = vec![];
     for (i, s) in starts.iter().enumerate() {
@@ -312,7 +313,8 @@ fn tf_idf(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
                 count += (0..row_len.saturating_sub(reach)).filter(|i| at(*i)).count() as f64;
             }
             let weight = weights.as_ref().and_then(|w| w.get(g)).copied().unwrap_or(1.0);
-            out[row * width + *column as usize] += match n.word("mode", "TF") {
+            let Some(cell) = out.get_mut(row * width + column.unsigned_abs() as usize) else { continue };
+            *cell += match n.word("mode", "TF") {
                 "TF" => count,
                 "IDF" => f64::from(u8::from(count > 0.0)) * weight,
                 _ => count * weight,

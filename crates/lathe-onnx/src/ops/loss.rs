@@ -9,7 +9,7 @@ use crate::trace::{Read, Trace, Val};
 
 /// The negative logarithms of the targets' probabilities, weighed and reduced as the node says.
 fn likelihood(t: &mut Trace<'_>, n: &Node<'_>, log: &Val, target: &Val, weight: Option<&Val>) -> Read<Val> {
-    let (rank, classes) = (log.rank(), log.shape()[1]);
+    let (rank, classes) = (log.rank(), log.extent(1)?);
     let target = t.cast(target, Elem::I64)?;
     let ignored = n.attr("ignore_index").map(|a| a.i);
     // [n, 1, ..]: classes are compared along the second axis.

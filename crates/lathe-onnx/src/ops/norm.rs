@@ -115,7 +115,7 @@ fn grouped(t: &mut Trace<'_>, x: &Val, groups: usize, epsilon: f64) -> Read<Val>
 }
 
 pub(super) const ROWS: &[Row] = &[
-    row("BatchNormalization", 7, batch),
+    row("BatchNormalization", 1, batch),
     row("LayerNormalization", 17, layer),
     row("RMSNormalization", 23, rms),
     row("InstanceNormalization", 1, |r, n| {
@@ -157,6 +157,7 @@ pub(super) const ROWS: &[Row] = &[
     }),
     row("LRN", 1, |r, n| {
         let (x, t, size) = (n.tensor(0)?, &mut r.trace, n.int("size", 1).clamp(1, 1 << 20));
+        x.extent(1)?;
         let square = t.mul(x, x)?;
         let square = t.swap(&square, 1, x.rank() - 1)?;
         let (mut low, mut high) = (vec![0; x.rank()], vec![0; x.rank()]);

@@ -62,8 +62,10 @@ fn root(t: &mut Trace<'_>, x: &Val) -> Read<Val> {
 
 /// The place of the largest element along an axis, or of the smallest; the first among equals, or the last.
 pub fn arg(t: &mut Trace<'_>, x: &Val, axis: usize, least: bool, last: bool) -> Read<Val> {
-    let mut shape = x.shape().to_vec();
-    let n = shape.remove(axis);
+    let n = x.extent(axis)?;
+    if n == 0 {
+        return Err(Fault::invalid("the place of the largest of nothing"));
+    }
     let mut x = x.clone();
     if least {
         x = if x.elem().is_float() { t.un("neg", &x)? } else { t.un("not", &x)? };

@@ -64,10 +64,16 @@ fn dft(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let (inverse, onesided) = (n.int("inverse", 0) == 1, n.int("onesided", 0) == 1);
     let mut turned = t.swap(x, d, x.rank() - 2)?;
     let have = turned.shape()[x.rank() - 2];
+    if have == 0 || length == Some(0) {
+        return Err(Fault::invalid("a transform of nothing"));
+    }
     let m = length.map_or(have, |v| v.max(0) as usize);
     if inverse && onesided {
         // The other side is the conjugate in reverse.
         let whole = length.map_or((have - 1) * 2, |v| v.max(0) as usize);
+        if whole == 0 {
+            return Err(Fault::invalid("a transform of nothing"));
+        }
         let side = t.cut(&turned, x.rank() - 2, 0, (whole / 2 + 1).min(have), 1)?;
         let inner = t.cut(&side, x.rank() - 2, 1, (whole - 1) / 2, 1)?;
         let inner = t.flip(&inner, x.rank() - 2)?;
@@ -112,7 +118,7 @@ fn stft(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 }
 
 fn window(r: &mut Reader<'_>, n: &Node<'_>, f: fn(f64) -> f64) -> Read<Vec<Item>> {
-    let size = r.trace.int(n.tensor(0)?)?.clamp(0, 1 << 30) as usize;
+    let size = r.trace.int(n.tensor(0)?)?.clamp(0, 1 << 24) as usize;
     let elem = Elem::of_code(n.int("output_datatype", 1))?;
     let span = if n.int("periodic", 1) == 1 { size as f64 } else { size as f64 - 1.0 };
     let values = (0..size).map(|i| f(2.0 * PI * i as f64 / span)).collect();
@@ -129,6 +135,9 @@ fn mel(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         return Err(Fault::invalid("five numbers are needed"));
     };
     let (bins, half) = (bins.clamp(0.0, 1e5) as usize, (length / 2.0).floor().clamp(0.0, 1e6) as usize + 1);
+    if bins.saturating_mul(half) > 1 << 26 {
+        return Err(Fault::unsupported("a matrix of so many bins"));
+    }
     let to_mel = |f: f64| 2595.0 * (1.0 + f / 700.0).log10();
     let (low, high) = (to_mel(low), to_mel(high));
     let step = (high - low) / (bins as f64 + 2.0);

@@ -54,7 +54,7 @@ pub fn space(n: &Node<'_>, x: &Val, sizes: &[i64]) -> Read<Spatial> {
     let (strides, dilations, pads) = (or("strides", 1, d), or("dilations", 1, d), or("pads", 0, 2 * d));
     let sound = strides.iter().chain(&dilations).chain(sizes).all(|v| (1..1 << 30).contains(v));
     let fits = x.rank() == d + 2 && strides.len() == d && dilations.len() == d && pads.len() == 2 * d;
-    if !sound || !fits || pads.iter().any(|p| p.abs() > 1 << 30) {
+    if !sound || !fits || pads.iter().any(|p| p.abs() > 1 << 16) {
         return Err(Fault::invalid("the attributes of the windows do not fit the axes"));
     }
     let mut s = Spatial {
