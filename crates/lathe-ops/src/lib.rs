@@ -20,6 +20,7 @@ mod matmul;
 mod moe;
 mod norm;
 mod optimizer;
+mod pad;
 mod pick;
 mod products;
 mod random;
@@ -34,7 +35,7 @@ use lathe_ir::graph::{OpRow, OpTable};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
-    let families: [&'static [OpRow]; 16] = [
+    let families: [&'static [OpRow]; 17] = [
         elementwise::ROWS,
         norm::ROWS,
         matmul::ROWS,
@@ -45,6 +46,7 @@ pub fn table() -> OpTable {
         moe::ROWS,
         integer::ROWS,
         axes::ROWS,
+        pad::ROWS,
         pick::ROWS,
         random::ROWS,
         optimizer::ROWS,

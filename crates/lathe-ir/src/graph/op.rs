@@ -8,7 +8,7 @@ use crate::{DType, Int, Name, Tensor};
 /// How an operator's iterations are made; schedules by rule start from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Each element of the result from the same element of the arguments (broadcast along leading axes).
+    /// Each element of the result from the same element of the arguments (broadcast: axes that lack in front or are 1 are repeated).
     Elementwise,
     /// Each row of the result from the same row of the arguments.
     Row,
