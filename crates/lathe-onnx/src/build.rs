@@ -181,7 +181,8 @@ impl Trace<'_> {
 
     /// x with two axes exchanged.
     pub fn swap(&mut self, x: &Val, a: usize, b: usize) -> Read<Val> {
-        (x.extent(a)?, x.extent(b)?);
+        x.extent(a)?;
+        x.extent(b)?;
         let mut axes: Vec<usize> = (0..x.rank()).collect();
         axes.swap(a, b);
         self.permute(x, &axes)

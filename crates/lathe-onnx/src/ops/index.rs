@@ -295,7 +295,7 @@ fn tf_idf(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         grams.extend(pool.get(*s as usize..end).unwrap_or(&[]).chunks(i + 1));
     }
     let weights = n.floats("weights");
-    let rows = if row_len == 0 { 1 } else { words.len() / row_len };
+    let rows = words.len().checked_div(row_len).unwrap_or(1);
     let mut out = vec![0.0; rows * width];
     for (g, gram) in grams.iter().enumerate() {
         let Some(column) = columns.get(g) else { continue };

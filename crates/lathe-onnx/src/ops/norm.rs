@@ -103,7 +103,7 @@ fn rms(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 
 /// Each group of channels normalised, then scaled.
 fn grouped(t: &mut Trace<'_>, x: &Val, groups: usize, epsilon: f64) -> Read<Val> {
-    if x.rank() < 2 || groups == 0 || x.shape()[1] % groups != 0 {
+    if x.rank() < 2 || groups == 0 || !x.shape()[1].is_multiple_of(groups) {
         return Err(Fault::invalid("the channels are no whole number of groups"));
     }
     let rest: usize = x.len() / (x.shape()[0] * groups).max(1);

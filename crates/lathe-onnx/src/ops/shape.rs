@@ -331,7 +331,7 @@ pub(super) const ROWS: &[Row] = &[
         let (elem, t) = (n.tensor(0)?.elem(), &mut r.trace);
         let v = [t.float(n.tensor(0)?)?, t.float(n.tensor(1)?)?, t.float(n.tensor(2)?)?];
         let count = ((v[1] - v[0]) / v[2]).ceil().max(0.0);
-        if !(count < 1e9) {
+        if count.is_nan() || count >= 1e9 {
             return Err(Fault::invalid("a range without end"));
         }
         let (first, step) = (t.fixed(n.tensor(0)?)?, t.fixed(n.tensor(2)?)?);
