@@ -60,12 +60,49 @@ fn f32_of_bf16(bits: &Expr) -> Expr {
     bits.cast(DType::I32).bin(Binary::Shl, &i(16)).bitcast(DType::F32)
 }
 
+fn u(v: i64) -> Expr {
+    Expr::int(v, DType::U32)
+}
+
+/// The half nearest to a float, ties to even. Below the least normal half, adding 0.5 leaves the half's bits at the end.
+fn f16_of_f32(x: &Expr) -> Expr {
+    let bits = x.bitcast(DType::U32);
+    let size = bits.bin(Binary::And, &u(0x7fff_ffff));
+    let sign = bits.bin(Binary::Shr, &u(16)).bin(Binary::And, &u(0x8000));
+    let odd = size.bin(Binary::Shr, &u(13)).bin(Binary::And, &u(1));
+    let normal = (&(&size - &u(0x3800_0000)) + &(&odd + &u(0xfff))).bin(Binary::Shr, &u(13));
+    let small = &(&size.bitcast(DType::F32) + &f(0.5)).bitcast(DType::U32) - &u(0x3f00_0000);
+    let special = Expr::select(&u(0x7f80_0000).bin(Binary::Lt, &size), &u(0x7e00), &u(0x7c00));
+    let finite = Expr::select(&size.bin(Binary::Lt, &u(0x3880_0000)), &small, &normal);
+    let half = Expr::select(&size.bin(Binary::Lt, &u(0x4780_0000)), &finite, &special);
+    half.bin(Binary::Or, &sign).cast(DType::uint(16)).bitcast(DType::F16)
+}
+
+/// The upper half of a float, to the nearest, ties to even.
+fn bf16_of_f32(x: &Expr) -> Expr {
+    let bits = x.bitcast(DType::U32);
+    let odd = bits.bin(Binary::Shr, &u(16)).bin(Binary::And, &u(1));
+    let near = (&bits + &(&odd + &u(0x7fff))).bin(Binary::Shr, &u(16));
+    let nan = u(0x7f80_0000).bin(Binary::Lt, &bits.bin(Binary::And, &u(0x7fff_ffff)));
+    Expr::select(&nan, &u(0x7fc0), &near).cast(DType::uint(16)).bitcast(DType::BF16)
+}
+
+fn is_half(t: DType) -> bool {
+    matches!(t, DType::F16 | DType::BF16)
+}
+
 /// The replacement of a node, when C has no operator for it. `keep_half` leaves conversions of halves to an instruction.
 pub(crate) fn legalize(e: &Expr, dtype: &dyn Fn(&Expr) -> Option<DType>, keep_half: bool) -> Option<Expr> {
     match &**e {
-        Node::Unary(Unary::Exp, x) => Some(exp(x)),
-        Node::Unary(Unary::Tanh, x) => Some(tanh(x)),
-        Node::Unary(Unary::Round, x) => Some(round(x)),
+        Node::Unary(Unary::Exp, x) if dtype(x) == Some(DType::F32) => Some(exp(x)),
+        Node::Unary(Unary::Tanh, x) if dtype(x) == Some(DType::F32) => Some(tanh(x)),
+        Node::Unary(Unary::Round, x) if dtype(x) == Some(DType::F32) => Some(round(x)),
+        Node::Cast(DType::F16, x) if dtype(x) == Some(DType::F32) => Some(f16_of_f32(x)),
+        Node::Cast(DType::BF16, x) if dtype(x) == Some(DType::F32) => Some(bf16_of_f32(x)),
+        Node::Cast(t, x) if is_half(*t) && dtype(x) != Some(*t) => Some(x.cast(DType::F32).cast(*t)),
+        Node::Cast(t, x) if *t != DType::F32 && dtype(x).is_some_and(|from| is_half(from) && from != *t) => {
+            Some(x.cast(DType::F32).cast(*t))
+        }
         Node::Unary(Unary::Abs, x) if dtype(x) == Some(DType::F32) => Some(abs(x)),
         Node::Cast(DType::F32, x) if dtype(x) == Some(DType::F16) && !keep_half => {
             Some(f32_of_f16(&x.bitcast(DType::uint(16))))

@@ -21,6 +21,7 @@ impl Emitter<'_> {
             }
             Node::Int(v, t) => {
                 return Ok(match *t {
+                    DType::INDEX if *v == i64::MIN => "(-0x7fffffffffffffffLL - 1)".into(),
                     DType::INDEX => format!("{v}LL"),
                     t if self.dialect.form.is_some() => format!("(({}){v}LL)", self.dialect.type_name(t)),
                     DType::Int { signed: false, bits } if bits > 32 => format!("{}ULL", *v as u64),
@@ -98,10 +99,14 @@ impl Emitter<'_> {
         Ok(least(x) >= Some(0) && least(y) >= Some(1))
     }
 
-    fn call(&mut self, row: &str, x: &Expr) -> Result<String, CodegenError> {
-        let x = self.scalar(x)?;
-        match self.dialect.row(row) {
-            Some(r) => Ok(r.spell(self.compiler, &[&x])),
+    /// A call of a row, of the row for f64 where that is what the arguments are.
+    fn call(&mut self, row: &str, args: &[&Expr]) -> Result<String, CodegenError> {
+        let wide = self.dtype(args[0])? == DType::F64;
+        let row = if wide { format!("{row}_f64") } else { row.to_string() };
+        let args = args.iter().map(|x| self.scalar(x)).collect::<Result<Vec<_>, _>>()?;
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        match self.dialect.row(&row) {
+            Some(r) => Ok(r.spell(self.compiler, &args)),
             None => self.fail(format!("the dialect has no '{row}'")),
         }
     }
@@ -122,15 +127,9 @@ impl Emitter<'_> {
                     let x = self.scalar(x)?;
                     format!("({x} < 0 ? -{x} : {x})")
                 }
-                Unary::Sqrt => self.call("sqrt", x)?,
-                Unary::Sin => self.call("sin", x)?,
-                Unary::Cos => self.call("cos", x)?,
-                Unary::Log => self.call("log", x)?,
-                Unary::Floor => self.call("floor", x)?,
-                Unary::Exp | Unary::Tanh | Unary::Round => {
-                    return self.fail(format!("{e} was not legalized"));
-                }
+                op => self.call(op.name(), &[x])?,
             },
+            Node::Binary(Binary::Pow, x, y) => self.call("pow", &[x, y])?,
             Node::Binary(op, x, y) => {
                 let rounds = matches!(op, Binary::Div | Binary::Rem) && !self.rounds_alike(x, y)?;
                 let (x, y) = (self.scalar(x)?, self.scalar(y)?);

@@ -93,7 +93,7 @@ impl Emitter<'_> {
                 if of == DType::INDEX {
                     return self.lanes_apart(e, t);
                 }
-                if matches!(op, Binary::Div | Binary::Rem) && of.is_int() {
+                if *op == Binary::Pow || (matches!(op, Binary::Div | Binary::Rem) && of.is_int()) {
                     return self.lanes_apart(e, t);
                 }
                 let (x, y) = (self.vector(x)?, self.vector(y)?);

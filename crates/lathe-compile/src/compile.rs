@@ -220,9 +220,15 @@ fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), CompileError> {
     Ok(())
 }
 
+/// Bytes of C that are worth a translation unit of their own.
+const SHORT: usize = 8192;
+
 /// Translation units of about equal length: large functions first, each to the shortest unit.
 fn units(kernels: &[Made], dialect: &'static Dialect) -> Vec<String> {
-    let mut units = vec![prelude(dialect, CTX_DECLARATION); kernels.len().clamp(1, 8)];
+    // A start of the compiler costs as much as a few short kernels.
+    let length: usize = kernels.iter().map(|k| k.source.len()).sum();
+    let count = kernels.len().min(length / SHORT + 1).clamp(1, 8);
+    let mut units = vec![prelude(dialect, CTX_DECLARATION); count];
     let mut order: Vec<&Made> = kernels.iter().collect();
     order.sort_by_key(|k| std::cmp::Reverse(k.source.len()));
     for k in order {

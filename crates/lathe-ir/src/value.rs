@@ -131,6 +131,53 @@ impl Tensor {
     }
 }
 
+/// The elements of a tensor as numbers: integers exactly, all others as f64.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Elements {
+    /// Of an integer type.
+    Ints(Vec<i128>),
+    /// Of any other type.
+    Floats(Vec<f64>),
+}
+
+impl Elements {
+    /// As f64, rounded.
+    pub fn floats(self) -> Vec<f64> {
+        match self {
+            Elements::Ints(v) => v.into_iter().map(|v| v as f64).collect(),
+            Elements::Floats(v) => v,
+        }
+    }
+}
+
+impl Tensor {
+    /// Its elements, decoded.
+    pub fn elements(&self) -> Elements {
+        let DType::Int { signed, .. } = self.dtype else { return Elements::Floats(self.values()) };
+        let bits = self.dtype.bits();
+        let read = |i: usize| read_bits(&self.bytes, i as i64 * bits, bits).unwrap_or(0);
+        let int = |v: u64| if signed { i128::from(self.dtype.wrap(v as i64)) } else { i128::from(v) };
+        Elements::Ints((0..self.len()).map(|i| int(read(i))).collect())
+    }
+
+    /// A dense tensor of elements: integers wrap to their type, other numbers are rounded.
+    pub fn of(dtype: DType, shape: &[usize], elements: &Elements) -> Tensor {
+        let bits = dtype.bits();
+        let n: usize = shape.iter().product();
+        let mut bytes = vec![0; (n * bits as usize).div_ceil(8)];
+        let code = |i: usize| match elements {
+            Elements::Ints(v) if dtype.is_int() => v[i] as u64,
+            Elements::Ints(v) => encode_bits(dtype, v[i] as f64),
+            Elements::Floats(v) => encode_bits(dtype, v[i]),
+        };
+        let mask = u64::MAX >> (64 - bits);
+        for i in 0..n {
+            write_bits(&mut bytes, i as i64 * bits, bits, code(i) & mask).expect("inside");
+        }
+        Tensor { shape: shape.to_vec(), dtype, encoding: None, bytes }
+    }
+}
+
 /// The value that the fields of an element stand for; `get` gives a field's value and bits.
 fn decoded(c: &Coded, get: &dyn Fn(&str) -> Option<(f64, i64)>) -> f32 {
     let float = |name| get(name).map(|(v, _)| v as f32);
@@ -173,6 +220,7 @@ pub(crate) fn decode_bits(t: DType, bits: u64) -> f64 {
             };
             sign * v
         }
+        DType::U64 => bits as f64,
         DType::Int { .. } => t.wrap(bits as i64) as f64,
     }
 }
@@ -189,7 +237,7 @@ pub(crate) fn encode_bits(t: DType, v: f64) -> u64 {
             ((v * f64::from(fraction).exp2()).floor() % 64f64.exp2()) as i128 as u64
         }
         DType::Float { .. } => nearest_code(t, v),
-        DType::Int { .. } => t.wrap(v as i64) as u64,
+        DType::Int { .. } => t.wrap(v as i128 as i64) as u64,
     }
 }
 

@@ -199,7 +199,7 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
     name: "attention",
     doc: "softmax(scale * q[t, h, :] . k[j, h/r, :]) v[j, h/r, :] over keys j <= last[t] of sequence[t]'s pages; scores \
           softcap * tanh(score / softcap) with `softcap`, only last[t] - j < window with `window`",
-    form: Form::Attention,
+    form: Form::ATTENTION,
     gradient: None,
     donates: &[],
     infer,

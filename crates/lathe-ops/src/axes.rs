@@ -1,342 +1,511 @@
-//! Axes exchanged, split, merged, summed away and spread again. Each is linear, and the gradient of each is another of
-//! them.
+//! Changes of shape and place: axes permuted, split, merged, repeated, cut and joined. Each moves elements of any type
+//! and computes nothing; the gradient of each is another of them.
 
-use crate::norm::scalar;
 use crate::require;
-use crate::sample::{Rng, attrs, extents, result};
-use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, int_attr};
-use lathe_ir::tensor::{Expr, Iter, Stmt};
+use crate::sample::{Rng, attrs, extents};
+use crate::typed::{
+    NUMBERS, axis_of, broadcast, constant, indices, linear, moved, nest, nest_named, plain, ravel, spread,
+    spread_place,
+};
+use lathe_ir::graph::{
+    Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, int_attr, ints_attr,
+};
+use lathe_ir::tensor::{Expr, Stmt};
 use lathe_ir::{Bounds, DType, Int, IrError, Tensor};
-
-/// Loops over a shape around statements at an index.
-pub(crate) fn nest(l: &Lowering, shape: &[Int], body: impl Fn(&[Expr]) -> Vec<Stmt>) -> Vec<Stmt> {
-    let index: Vec<Expr> = (0..shape.len()).map(|d| l.var(&d.to_string())).collect();
-    let mut body = body(&index);
-    for d in (0..shape.len()).rev() {
-        body = vec![Stmt::for_(&l.name(&d.to_string()), (&shape[d]).into(), Iter::Spatial, body)];
-    }
-    body
-}
-
-type Gradients = Result<Vec<Option<ValueId>>, IrError>;
 
 /// Whether it is a dense tensor of f32 with at least so many axes.
 pub(crate) fn dense(t: &Type, rank: usize) -> bool {
     t.dtype == DType::F32 && t.encoding.is_none() && t.shape.len() >= rank
 }
 
-/// The two axes that are exchanged: by default the last two.
-fn exchanged(a: &Attrs, rank: usize) -> Option<(usize, usize)> {
-    let axis = |name: &str, from_end: usize| {
-        let d = int_attr(a, name).map_or(rank.checked_sub(from_end), |v| usize::try_from(v).ok());
-        d.filter(|d| *d < rank)
+type Gradients = Result<Vec<Option<ValueId>>, IrError>;
+
+fn product(dims: &[Int]) -> Int {
+    dims.iter().fold(Int::from(1), |p, d| p * d.clone()).simplify(&Bounds::new())
+}
+
+/// The attribute `shape` of a `reshape` to these extents, one of which may be no constant.
+pub(crate) fn shape_attr(to: &[Int]) -> (&'static str, Attr) {
+    ("shape", Attr::Ints(to.iter().map(|d| constant(d).unwrap_or(-1)).collect()))
+}
+
+/// Extents that a type's shape names, in order; `None` where an axis is not there or named twice.
+fn axes_of(a: &Attrs, name: &str, rank: usize) -> Option<Vec<usize>> {
+    let mut axes = vec![];
+    for v in ints_attr(a, name) {
+        let d = usize::try_from(*v).ok().filter(|d| *d < rank && !axes.contains(d))?;
+        axes.push(d);
+    }
+    Some(axes)
+}
+
+// permute
+
+fn permutation(a: &Attrs, rank: usize) -> Option<Vec<usize>> {
+    axes_of(a, "axes", rank).filter(|axes| axes.len() == rank)
+}
+
+fn infer_permute(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 1, "expects one tensor")?;
+    let axes = permutation(a, t[0].shape.len()).ok_or("`axes` does not name each axis once")?;
+    let shape: Vec<Int> = axes.iter().map(|d| t[0].shape[*d].clone()).collect();
+    Ok(vec![Type::dense(t[0].dtype, &shape)])
+}
+
+fn permute(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let axes = permutation(at, a[0].shape.len()).unwrap_or_default();
+    let from = |to: Vec<usize>| {
+        let mut from = vec![0; to.len()];
+        axes.iter().zip(to).for_each(|(d, i)| from[*d] = i);
+        Some(ravel(&from, &a[0].shape))
     };
-    Some((axis("a", 2)?, axis("b", 1)?))
+    vec![moved(&a[0].elements(), &t[0], 0.0, indices(&extents(&t[0])).map(from))]
 }
 
-fn infer_transpose(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 1 && t[0].dtype == DType::F32, "expects one tensor of f32")?;
-    let (i, j) = exchanged(a, t[0].shape.len()).ok_or("the tensor lacks the axes to exchange")?;
-    let mut shape = t[0].shape.clone();
-    shape.swap(i, j);
-    Ok(vec![Type::dense(DType::F32, &shape)])
-}
-
-fn transpose(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
-    let (x, from, to) = (a[0].values(), &a[0].shape, extents(&t[0]));
-    let (i, j) = exchanged(at, to.len()).unwrap_or((0, 0));
-    let y: Vec<f64> = (0..x.len())
-        .map(|mut n| {
-            let mut index = vec![0; to.len()];
-            for d in (0..to.len()).rev() {
-                (index[d], n) = (n % to[d], n / to[d]);
-            }
-            index.swap(i, j);
-            x[index.iter().zip(from).fold(0, |n, (i, d)| n * d + i)]
-        })
-        .collect();
-    vec![result(&t[0], &y)]
-}
-
-fn lower_transpose(l: &Lowering) -> Vec<Stmt> {
-    let y = &l.outs[0];
-    let (i, j) = exchanged(&l.attrs, y.ty.shape.len()).unwrap_or((0, 0));
+fn lower_permute(l: &Lowering) -> Vec<Stmt> {
+    let (x, y) = (&l.ins[0], &l.outs[0]);
+    let axes = permutation(&l.attrs, y.ty.shape.len()).expect("inferred before");
     nest(l, &y.ty.shape, |index| {
         let mut from = index.to_vec();
-        from.swap(i, j);
-        vec![y.write(&l.name("y"), index, l.ins[0].read(&from))]
+        axes.iter().zip(index).for_each(|(d, i)| from[*d] = i.clone());
+        vec![y.write(&l.name("y"), index, x.read(&from))]
     })
 }
 
-/// The axis that is split, and the extents of the outer and the inner part.
-fn parts(t: &Type, a: &Attrs) -> Option<(usize, Int, Int)> {
-    let axis = usize::try_from(int_attr(a, "axis")?).ok()?;
-    let n = t.shape.get(axis)?;
-    let by = int_attr(a, "outer").or(int_attr(a, "inner")).filter(|v| *v > 0)?;
+// reshape
+
+/// The shape that `spec` asks for: 0 keeps the extent at its place, -1 is what is left.
+fn reshaped(x: &[Int], spec: &[i64]) -> Option<Vec<Int>> {
     let b = Bounds::new();
-    (n.rem(by, &b).simplify(&b).as_const() == Some(0)).then_some(())?;
-    let rest = n.div(by, &b);
-    let (outer, inner) = if int_attr(a, "outer").is_some() { (by.into(), rest) } else { (rest, by.into()) };
-    Some((axis, outer, inner))
-}
-
-fn infer_split(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 1 && dense(&t[0], 1), "expects one dense tensor of f32")?;
-    let (axis, outer, inner) = parts(&t[0], a).ok_or("the axis is not a whole number of parts")?;
-    let mut shape = t[0].shape.clone();
-    shape.splice(axis..=axis, [outer, inner]);
-    Ok(vec![Type::dense(DType::F32, &shape)])
-}
-
-fn merged(t: &Type, a: &Attrs) -> Option<usize> {
-    usize::try_from(int_attr(a, "axis")?).ok().filter(|d| d + 1 < t.shape.len())
-}
-
-fn infer_merge(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 1 && dense(&t[0], 2), "expects one dense tensor of f32 with two axes or more")?;
-    let axis = merged(&t[0], a).ok_or("there is no such axis and one behind it")?;
-    let mut shape = t[0].shape.clone();
-    let whole = shape[axis].clone() * shape[axis + 1].clone();
-    shape.splice(axis..axis + 2, [whole.simplify(&Bounds::new())]);
-    Ok(vec![Type::dense(DType::F32, &shape)])
-}
-
-/// The index with the parts `axis` and `axis + 1` as one; `inner` is the extent of the second.
-fn joined(index: &[Expr], axis: usize, inner: &Int) -> Vec<Expr> {
-    let one = index[axis].clone() * Expr::from(inner) + index[axis + 1].clone();
-    [&index[..axis], &[one], &index[axis + 2..]].concat()
-}
-
-fn merge_gradient(d: &mut Adjoint<'_>) -> Gradients {
-    let (x, dy) = (d.arg(0), d.dy());
-    let axis = int_attr(d.attrs(), "axis").unwrap_or(0);
-    let extent = |i: i64| d.ty(x).shape[i as usize].as_const();
-    let part = match (extent(axis), extent(axis + 1)) {
-        (Some(n), _) => ("outer", n),
-        (_, Some(n)) => ("inner", n),
-        _ => return d.refuse("no gradient where both merged axes are dimensions"),
-    };
-    let attrs = [("axis", Attr::Int(axis)), (part.0, Attr::Int(part.1))];
-    Ok(vec![Some(d.op_with("split_axis", &[dy], &attrs)?)])
-}
-
-fn infer_sum_last(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 1 && dense(&t[0], 1), "expects one dense tensor of f32 with an axis")?;
-    Ok(vec![Type::dense(DType::F32, &t[0].shape[..t[0].shape.len() - 1])])
-}
-
-fn infer_sum_first(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 1 && dense(&t[0], 1), "expects one dense tensor of f32 with an axis")?;
-    Ok(vec![Type::dense(DType::F32, &t[0].shape[1..])])
-}
-
-/// Sums along `k` of the element that `at` finds from the result's index and `k`.
-fn lower_sum(l: &Lowering, extent: &Int, at: impl Fn(&[Expr], Expr) -> Vec<Expr>) -> Vec<Stmt> {
-    let (y, acc) = (&l.outs[0], l.name("acc"));
-    nest(l, &y.ty.shape, |index| {
-        let element = l.ins[0].read(&at(index, l.var("k")));
-        let add = vec![Stmt::reduce(&l.name("s"), &acc, &[], "sum", element)];
-        vec![
-            scalar(&acc, DType::F32),
-            Stmt::store(&l.name("z"), &acc, &[], Expr::f32(0.0)),
-            Stmt::for_(&l.name("k"), extent.into(), Iter::Reduce, add),
-            y.write(&l.name("y"), index, Expr::load(&acc, &[])),
-        ]
+    let kept = |i: usize| spec.get(i) == Some(&0);
+    let left: Vec<Int> = (0..x.len()).filter(|i| !kept(*i)).map(|i| x[i].clone()).collect();
+    let (left, mut others, mut rest) = (product(&left), 1i64, None);
+    for (i, s) in spec.iter().enumerate() {
+        match s {
+            0 => drop(x.get(i)?),
+            -1 if rest.is_none() => rest = Some(i),
+            s if *s > 0 => others = others.checked_mul(*s)?,
+            _ => return None,
+        }
+    }
+    let whole = left.rem(others, &b).simplify(&b).as_const() == Some(0);
+    let what_is_left = left.div(others, &b);
+    (whole && (rest.is_some() || what_is_left.as_const() == Some(1))).then(|| {
+        let extent = |(i, s): (usize, &i64)| match s {
+            0 => x[i].clone(),
+            -1 => what_is_left.clone(),
+            s => Int::from(*s),
+        };
+        spec.iter().enumerate().map(extent).collect()
     })
 }
 
-/// The first column of a slice, and how many there are.
-fn columns(t: &Type, a: &Attrs) -> Option<(i64, i64)> {
-    let (from, count) = (int_attr(a, "from")?, int_attr(a, "count")?);
-    let all = t.shape.last()?.as_const()?;
-    (from >= 0 && count > 0 && count <= all && from <= all - count).then_some((from, count))
+fn infer_reshape(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 1 && plain(&t[0]), "expects one dense tensor")?;
+    let shape = reshaped(&t[0].shape, ints_attr(a, "shape")).ok_or("`shape` has not as many elements")?;
+    let inner = |dims: &[Int]| dims.iter().skip(1).all(|d| constant(d).is_some());
+    let sound = parts(&t[0].shape, &shape).iter().all(|(x, y)| x == y || (inner(x) && inner(y)));
+    require(sound, "an inner axis that is split or merged is no constant")?;
+    Ok(vec![Type::dense(t[0].dtype, &shape)])
+}
+
+/// Runs of axes of both sides that hold the same elements, as short as can be told.
+fn parts<'a>(mut x: &'a [Int], mut y: &'a [Int]) -> Vec<(&'a [Int], &'a [Int])> {
+    let mut out = vec![];
+    while !x.is_empty() && !y.is_empty() {
+        let (mut i, mut j) = (1, 1);
+        while i < x.len() || j < y.len() {
+            let (a, b) = (product(&x[..i]), product(&y[..j]));
+            if a == b {
+                break;
+            }
+            match (a.as_const(), b.as_const()) {
+                (Some(a), Some(b)) if a < b && i < x.len() => i += 1,
+                (Some(a), Some(b)) if a > b && j < y.len() => j += 1,
+                _ => (i, j) = (x.len(), y.len()),
+            }
+        }
+        out.push((&x[..i], &y[..j]));
+        (x, y) = (&x[i..], &y[j..]);
+    }
+    if !x.is_empty() || !y.is_empty() {
+        out.push((x, y));
+    }
+    out
+}
+
+fn lower_reshape(l: &Lowering) -> Vec<Stmt> {
+    let (x, y) = (&l.ins[0], &l.outs[0]);
+    let (mut loops, mut from, mut to) = (vec![], vec![], vec![]);
+    for (px, py) in parts(&x.ty.shape, &y.ty.shape) {
+        let over = if py.len() <= 1 && px.len() > 1 { px } else { py };
+        let at = loops.len();
+        let index: Vec<Expr> = (0..over.len()).map(|d| l.var(&(at + d).to_string())).collect();
+        loops.extend(over.iter().cloned());
+        let place = linear(&index, over);
+        let side = |dims: &[Int]| match dims {
+            dims if dims == over => index.clone(),
+            [_] => vec![place.clone()],
+            dims => digits(&place, dims),
+        };
+        from.extend(side(px));
+        to.extend(side(py));
+    }
+    nest(l, &loops, |_| vec![y.write(&l.name("y"), &to, x.read(&from))])
+}
+
+/// The index that a row-major number stands for.
+pub(crate) fn digits(place: &Expr, shape: &[Int]) -> Vec<Expr> {
+    let mut out: Vec<Expr> = vec![];
+    let mut step = Int::from(1);
+    for (d, n) in shape.iter().enumerate().rev() {
+        let over = if step.as_const() == Some(1) { place.clone() } else { place.clone() / Expr::from(&step) };
+        out.push(if d == 0 { over } else { over % Expr::from(n) });
+        step = step * n.clone();
+    }
+    out.reverse();
+    out
+}
+
+// spread
+
+/// The result's shape, and the argument's with 1 for each new axis.
+fn spread_shapes(t: &[Type], a: &Attrs) -> Option<(Vec<Int>, Vec<Int>)> {
+    let given: Vec<Int> = ints_attr(a, "shape").iter().map(|d| Int::from(*d)).collect();
+    let shape = t.get(1).map_or(given, |like| like.shape.clone());
+    let (mut own, mut kept) = (vec![], t[0].shape.iter());
+    let new = axes_of(a, "axes", shape.len())?;
+    let lacking = shape.len().checked_sub(new.len() + t[0].shape.len())?;
+    for d in 0..shape.len() {
+        own.push(if d < lacking || new.contains(&d) { Int::from(1) } else { kept.next()?.clone() });
+    }
+    (broadcast(&[&own, &shape]).ok()? == shape).then_some((shape, own))
+}
+
+fn infer_spread(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(
+        matches!(t.len(), 1 | 2) && plain(&t[0]),
+        "expects a dense tensor, and perhaps one like the result",
+    )?;
+    let (shape, _) = spread_shapes(t, a).ok_or("the tensor does not fit the shape")?;
+    Ok(vec![Type::dense(t[0].dtype, &shape)])
+}
+
+fn lower_spread(l: &Lowering) -> Vec<Stmt> {
+    let types: Vec<Type> = l.ins.iter().map(|o| o.ty.clone()).collect();
+    let (x, y) = (&l.ins[0], &l.outs[0]);
+    let (_, own) = spread_shapes(&types, &l.attrs).expect("inferred before");
+    let new = axes_of(&l.attrs, "axes", own.len()).expect("inferred before");
+    let lacking = own.len() - new.len() - x.ty.shape.len();
+    nest(l, &y.ty.shape, |index| {
+        let at = spread(&own, &y.ty.shape, index);
+        let from: Vec<Expr> =
+            (lacking..own.len()).filter(|d| !new.contains(d)).map(|d| at[d].clone()).collect();
+        vec![y.write(&l.name("y"), index, x.read(&from))]
+    })
+}
+
+// slice
+
+/// Of each axis: the first position, the step and the number.
+fn cuts(t: &Type, a: &Attrs) -> Option<Vec<(i64, i64, Int)>> {
+    let mut all: Vec<(i64, i64, Int)> = t.shape.iter().map(|d| (0, 1, d.clone())).collect();
+    let (starts, counts, steps) = (ints_attr(a, "starts"), ints_attr(a, "sizes"), ints_attr(a, "steps"));
+    for (i, d) in axes_of(a, "axes", all.len())?.into_iter().enumerate() {
+        let (start, count) = (*starts.get(i)?, *counts.get(i)?);
+        let step = steps.get(i).copied().unwrap_or(1);
+        let n = constant(&t.shape[d])?;
+        let last = count.checked_sub(1)?.checked_mul(step)?.checked_add(start)?;
+        (count > 0 && (0..n).contains(&start) && (0..n).contains(&last)).then_some(())?;
+        all[d] = (start, step, count.into());
+    }
+    Some(all)
 }
 
 fn infer_slice(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 1 && dense(&t[0], 1), "expects one dense tensor of f32 with an axis")?;
-    let (_, count) = columns(&t[0], a).ok_or("the last axis does not have these columns")?;
+    require(t.len() == 1 && plain(&t[0]), "expects one dense tensor")?;
+    let cuts = cuts(&t[0], a).ok_or("an axis does not have these positions")?;
+    Ok(vec![Type::dense(t[0].dtype, &cuts.into_iter().map(|(.., n)| n).collect::<Vec<_>>())])
+}
+
+fn slice_gradient(d: &mut Adjoint<'_>) -> Gradients {
+    let (x, dy, at) = (d.ty(d.arg(0)).clone(), d.dy(), d.attrs().clone());
+    let cuts = cuts(&x, &at).unwrap_or_default();
+    let (mut low, mut high, mut inner) = (vec![], vec![], vec![]);
+    for ((start, step, count), n) in cuts.iter().zip(&x.shape) {
+        let ends = (constant(count), constant(n));
+        if *step < 1 {
+            return d.refuse("no gradient where a step goes backwards");
+        }
+        low.push(*start);
+        inner.push(step - 1);
+        high.push(if let (Some(c), Some(n)) = ends { n - 1 - (start + (c - 1) * step) } else { 0 });
+    }
+    let attrs = [("low", Attr::Ints(low)), ("high", Attr::Ints(high)), ("interior", Attr::Ints(inner))];
+    Ok(vec![Some(d.op_with("pad", &[dy], &attrs)?)])
+}
+
+// concat
+
+fn infer_concat(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(!t.is_empty() && t.iter().all(plain), "expects dense tensors")?;
+    let axis = axis_of(a, t[0].shape.len()).ok_or("there is no such axis")?;
     let mut shape = t[0].shape.clone();
-    shape.pop();
-    shape.push(count.into());
-    Ok(vec![Type::dense(DType::F32, &shape)])
+    for x in &t[1..] {
+        let fits = |d: usize| d == axis || x.shape[d] == t[0].shape[d];
+        require(x.dtype == t[0].dtype && x.shape.len() == shape.len(), "the types or ranks differ")?;
+        require((0..shape.len()).all(fits), "the shapes differ in another axis")?;
+        shape[axis] = (shape[axis].clone() + x.shape[axis].clone()).simplify(&Bounds::new());
+    }
+    Ok(vec![Type::dense(t[0].dtype, &shape)])
 }
 
-fn infer_spread(t: &[Type], last: bool) -> Result<Vec<Type>, String> {
-    require(
-        t.len() == 2 && dense(&t[0], 0) && dense(&t[1], 1),
-        "expects a dense tensor and one like the result",
-    )?;
-    let like = &t[1].shape;
-    let kept = if last { &like[..like.len() - 1] } else { &like[1..] };
-    require(t[0].shape[..] == *kept, "the shape is not that of the other without the axis")?;
-    Ok(vec![Type::dense(DType::F32, like)])
+fn concat(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let axis = axis_of(at, a[0].shape.len()).unwrap_or(0);
+    let inner: usize = a[0].shape[axis + 1..].iter().product::<usize>() * (a[0].dtype.bits() as usize / 8);
+    let outer: usize = a[0].shape[..axis].iter().product();
+    let mut bytes = vec![];
+    for i in 0..outer {
+        for x in a {
+            let n = x.shape[axis] * inner;
+            bytes.extend_from_slice(&x.bytes[i * n..][..n]);
+        }
+    }
+    vec![Tensor { shape: extents(&t[0]), dtype: t[0].dtype, encoding: None, bytes }]
 }
 
-fn sample(seed: u64) -> (Vec<Tensor>, Attrs) {
-    let shapes: [&[usize]; 4] = [&[3, 48], &[5], &[2, 3, 16], &[4, 7]];
-    (vec![Rng(seed).dense(shapes[seed as usize % 4])], Attrs::new())
+fn lower_concat(l: &Lowering) -> Vec<Stmt> {
+    let y = &l.outs[0];
+    let axis = axis_of(&l.attrs, y.ty.shape.len()).expect("inferred before");
+    let mut first = Int::from(0);
+    let mut out = vec![];
+    for (n, x) in l.ins.iter().enumerate() {
+        out.extend(nest_named(l, &format!("p{n}_"), &x.ty.shape, |index| {
+            let mut to = index.to_vec();
+            to[axis] = to[axis].clone() + Expr::from(&first);
+            vec![y.write(&l.name(&format!("y{n}")), &to, x.read(index))]
+        }));
+        first = first + x.ty.shape[axis].clone();
+    }
+    out
 }
 
-fn sample_spread(seed: u64, last: bool) -> (Vec<Tensor>, Attrs) {
-    let like = sample(seed).0.remove(0);
-    let n = like.shape.len();
-    let kept = if last { &like.shape[..n - 1] } else { &like.shape[1..] };
-    (vec![Rng(seed + 1).dense(kept), like], Attrs::new())
+fn concat_gradient(d: &mut Adjoint<'_>) -> Gradients {
+    let (dy, axis) = (d.dy(), int_attr(d.attrs(), "axis").unwrap_or(0));
+    let (mut first, mut out) = (0, vec![]);
+    for i in 0..d.len() {
+        let Some(n) = constant(&d.ty(d.arg(i)).shape[axis as usize]) else {
+            return d.refuse("no gradient along an axis that is no constant");
+        };
+        let attrs = [
+            ("axes", Attr::Ints(vec![axis])),
+            ("starts", Attr::Ints(vec![first])),
+            ("sizes", Attr::Ints(vec![n])),
+        ];
+        out.push(Some(d.op_with("slice", &[dy], &attrs)?));
+        first += n;
+    }
+    Ok(out)
+}
+
+// samples
+
+fn any(seed: u64, shape: &[usize]) -> Tensor {
+    Rng(seed).typed(Rng::turn(seed, &NUMBERS), shape)
+}
+
+fn list(v: &[i64]) -> Attr {
+    Attr::Ints(v.to_vec())
+}
+
+fn sample_spread(seed: u64) -> (Vec<Tensor>, Attrs) {
+    let like = |shape: &[usize]| Rng(seed + 1).dense(shape);
+    match seed % 4 {
+        0 => (vec![any(seed, &[3]), like(&[3, 48])], attrs(&[("axes", list(&[1]))])),
+        1 => (vec![any(seed, &[16]), like(&[2, 3, 16])], attrs(&[("axes", list(&[0, 1]))])),
+        2 => (vec![any(seed, &[3, 1])], attrs(&[("shape", list(&[2, 3, 5]))])),
+        _ => (vec![any(seed, &[2, 16])], attrs(&[("axes", list(&[1])), ("shape", list(&[2, 3, 16]))])),
+    }
+}
+
+fn sample_slice(seed: u64) -> (Vec<Tensor>, Attrs) {
+    let last = |from: i64| attrs(&[("axes", list(&[1])), ("starts", list(&[from])), ("sizes", list(&[16]))]);
+    let at = match seed % 5 {
+        0..3 => last([0, 5, 32][seed as usize % 3]),
+        3 => attrs(&[
+            ("axes", list(&[1, 0])),
+            ("starts", list(&[1, 1])),
+            ("sizes", list(&[9, 2])),
+            ("steps", list(&[5, 1])),
+        ]),
+        _ => attrs(&[
+            ("axes", list(&[0, 1])),
+            ("starts", list(&[2, 40])),
+            ("sizes", list(&[3, 10])),
+            ("steps", list(&[-1, -4])),
+        ]),
+    };
+    (vec![any(seed / 5, &[3, 48])], at)
 }
 
 pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
-        name: "transpose",
-        doc: "x with the axes `a` and `b` exchanged (the last two, if not said), decoded",
-        form: Form::Nest,
-        gradient: Some(|d| Ok(vec![Some(d.same(&[d.dy()])?)])),
-        donates: &[],
-        infer: infer_transpose,
-        reference: transpose,
-        lower: lower_transpose,
-        edge: Edge::none,
-        sample: |seed| {
-            let mut r = Rng(seed);
-            match seed % 3 {
-                0 => (vec![r.dense(&[5, 32])], Attrs::new()),
-                1 => (vec![r.dense(&[2, 3, 16])], attrs(&[("a", Attr::Int(0)), ("b", Attr::Int(1))])),
-                _ => (vec![r.encoded("q8_0", &[3, 64])], Attrs::new()),
-            }
-        },
-    },
-    OpRow {
-        name: "split_axis",
-        doc: "x with the axis `axis` as two, `outer` or `inner` of them the given extent",
-        form: Form::Nest,
+        name: "permute",
+        doc: "x with its axes in the order `axes`, decoded",
+        form: Form::NEST,
         gradient: Some(|d| {
-            let (dy, axis) = (d.dy(), int_attr(d.attrs(), "axis").unwrap_or(0));
-            Ok(vec![Some(d.op_with("merge_axes", &[dy], &[("axis", Attr::Int(axis))])?)])
+            let mut back = vec![0; ints_attr(d.attrs(), "axes").len()];
+            ints_attr(d.attrs(), "axes").iter().enumerate().for_each(|(i, d)| back[*d as usize] = i as i64);
+            Ok(vec![Some(d.op_with("permute", &[d.dy()], &[("axes", Attr::Ints(back))])?)])
         }),
         donates: &[],
-        infer: infer_split,
-        reference: |a, _, t| vec![result(&t[0], &a[0].values())],
+        infer: infer_permute,
+        reference: permute,
+        lower: lower_permute,
         edge: Edge::none,
-        lower: |l| {
-            let y = &l.outs[0];
-            let (axis, _, inner) = parts(&l.ins[0].ty, &l.attrs).expect("inferred before");
-            nest(l, &y.ty.shape, |i| vec![y.write(&l.name("y"), i, l.ins[0].read(&joined(i, axis, &inner)))])
-        },
-        sample: |seed| {
-            let part = ["outer", "inner"][seed as usize % 2];
-            (vec![Rng(seed).dense(&[3, 32])], attrs(&[("axis", Attr::Int(1)), (part, Attr::Int(2))]))
+        sample: |seed| match seed % 4 {
+            0 => (vec![any(seed / 4, &[5, 32])], attrs(&[("axes", list(&[1, 0]))])),
+            1 => (vec![any(seed / 4, &[2, 3, 16])], attrs(&[("axes", list(&[1, 0, 2]))])),
+            2 => (vec![any(seed / 4, &[2, 3, 4, 5])], attrs(&[("axes", list(&[2, 0, 3, 1]))])),
+            _ => (vec![Rng(seed).encoded("q8_0", &[3, 64])], attrs(&[("axes", list(&[1, 0]))])),
         },
     },
     OpRow {
-        name: "merge_axes",
-        doc: "x with the axis `axis` and the one behind it as one",
-        form: Form::Nest,
-        gradient: Some(merge_gradient),
+        name: "reshape",
+        doc: "x's elements in order, in `shape`: 0 is the extent at that place of x, -1 is what is left",
+        form: Form::NEST,
+        gradient: Some(|d| {
+            let shape = shape_attr(&d.ty(d.arg(0)).shape.clone());
+            Ok(vec![Some(d.op_with("reshape", &[d.dy()], &[shape])?)])
+        }),
         donates: &[],
-        infer: infer_merge,
-        reference: |a, _, t| vec![result(&t[0], &a[0].values())],
+        infer: infer_reshape,
+        reference: |a, _, t| vec![Tensor { shape: extents(&t[0]), ..a[0].clone() }],
+        lower: lower_reshape,
         edge: Edge::none,
-        lower: |l| {
-            let (x, y) = (&l.ins[0], &l.outs[0]);
-            let axis = merged(&x.ty, &l.attrs).expect("inferred before");
-            let inner = &x.ty.shape[axis + 1];
-            nest(l, &x.ty.shape, |i| vec![y.write(&l.name("y"), &joined(i, axis, inner), x.read(i))])
+        sample: |seed| {
+            let (from, to): (&[usize], &[i64]) = Rng::turn(
+                seed,
+                &[
+                    (&[3, 32][..], &[0, 2, -1][..]),
+                    (&[3, 2, 16], &[-1, 16]),
+                    (&[3, 2, 16], &[0, -1]),
+                    (&[6, 4, 5], &[4, 6, 5]),
+                    (&[6, 1], &[6]),
+                    (&[5], &[1, 5, 1]),
+                ],
+            );
+            (vec![any(seed / 6, from)], attrs(&[("shape", list(to))]))
         },
-        sample: |seed| (vec![Rng(seed).dense(&[3, 2, 16])], attrs(&[("axis", Attr::Int((seed % 2) as i64))])),
     },
     OpRow {
-        name: "slice_last",
-        doc: "`count` columns of the last axis, the first of them `from`",
-        form: Form::Row,
-        gradient: None,
+        name: "spread",
+        doc: "x repeated along the new axes `axes`, axes that lack in front and those of extent 1, in `shape` or that of `like`",
+        form: |t, a| match spread_shapes(t, a) {
+            Some((shape, own)) if shape.len() > 1 && shape.first() == own.first() => Form::Row,
+            _ => Form::Nest,
+        },
+        gradient: Some(|d| {
+            let (x, dy) = (d.arg(0), d.dy());
+            let types: Vec<Type> = (0..d.len()).map(|i| d.ty(d.arg(i)).clone()).collect();
+            let (shape, own) = spread_shapes(&types, d.attrs()).unwrap_or_default();
+            let new = (0..shape.len()).filter(|i| shape[*i] != own[*i]).map(|i| i as i64).collect();
+            let mut dx = d.op_with("sum", &[dy], &[("axes", Attr::Ints(new))])?;
+            if d.ty(dx).shape != types[0].shape {
+                dx = d.op_with("reshape", &[dx], &[shape_attr(&d.ty(x).shape.clone())])?;
+            }
+            let mut all = vec![Some(dx)];
+            if types.len() > 1 {
+                all.push(Some(d.zero(d.arg(1))?));
+            }
+            Ok(all)
+        }),
+        donates: &[],
+        infer: infer_spread,
+        reference: |a, at, t| {
+            let ty = |x: &Tensor| {
+                Type::dense(x.dtype, &x.shape.iter().map(|d| (*d as i64).into()).collect::<Vec<_>>())
+            };
+            let (_, own) = spread_shapes(&a.iter().map(ty).collect::<Vec<_>>(), at).unwrap_or_default();
+            let own: Vec<usize> = own.iter().map(|d| d.as_const().unwrap_or(1) as usize).collect();
+            vec![moved(
+                &a[0].elements(),
+                &t[0],
+                0.0,
+                indices(&extents(&t[0])).map(|i| Some(spread_place(&own, &i))),
+            )]
+        },
+        lower: lower_spread,
+        edge: Edge::none,
+        sample: sample_spread,
+    },
+    OpRow {
+        name: "slice",
+        doc: "of each axis in `axes`, `sizes` positions from `starts` on, `steps` apart",
+        form: |t, a| {
+            let inner = t[0].shape.len() > 1 && !ints_attr(a, "axes").contains(&0);
+            if inner { Form::Row } else { Form::Nest }
+        },
+        gradient: Some(slice_gradient),
         donates: &[],
         infer: infer_slice,
         reference: |a, at, t| {
-            let (from, count) =
-                columns(&Type::dense(DType::F32, &[(a[0].row() as i64).into()]), at).unwrap_or((0, 0));
-            let part = |row: &[f64]| row[from as usize..][..count as usize].to_vec();
-            vec![result(&t[0], &a[0].values().chunks(a[0].row()).flat_map(part).collect::<Vec<_>>())]
+            let ty =
+                Type::dense(a[0].dtype, &a[0].shape.iter().map(|d| (*d as i64).into()).collect::<Vec<_>>());
+            let cuts = cuts(&ty, at).unwrap_or_default();
+            let from = |to: Vec<usize>| {
+                let place =
+                    |(i, (start, step, _)): (usize, &(i64, i64, Int))| (start + step * i as i64) as usize;
+                Some(ravel(&to.into_iter().zip(&cuts).map(place).collect::<Vec<_>>(), &a[0].shape))
+            };
+            vec![moved(&a[0].elements(), &t[0], 0.0, indices(&extents(&t[0])).map(from))]
         },
-        edge: Edge::none,
         lower: |l| {
             let (x, y) = (&l.ins[0], &l.outs[0]);
-            let (from, _) = columns(&x.ty, &l.attrs).expect("inferred before");
-            nest(l, &y.ty.shape, |i| {
-                let (outer, last) = i.split_at(i.len() - 1);
-                vec![y.write(&l.name("y"), i, x.read(&[outer, &[last[0].clone() + from]].concat()))]
+            let cuts = cuts(&x.ty, &l.attrs).expect("inferred before");
+            nest(l, &y.ty.shape, |index| {
+                let place = |(i, (start, step, _)): (&Expr, &(i64, i64, Int))| match (start, step) {
+                    (0, 1) => i.clone(),
+                    (start, 1) => i.clone() + *start,
+                    (start, step) => i.clone() * *step + *start,
+                };
+                let from: Vec<Expr> = index.iter().zip(&cuts).map(place).collect();
+                vec![y.write(&l.name("y"), index, x.read(&from))]
             })
         },
+        edge: Edge::none,
+        sample: sample_slice,
+    },
+    OpRow {
+        name: "concat",
+        doc: "tensors one behind the other along `axis`",
+        form: Form::NEST,
+        gradient: Some(concat_gradient),
+        donates: &[],
+        infer: infer_concat,
+        reference: concat,
+        lower: lower_concat,
+        edge: Edge::none,
         sample: |seed| {
-            let at = attrs(&[("from", Attr::Int([0, 5, 32][seed as usize % 3])), ("count", Attr::Int(16))]);
-            (vec![Rng(seed).dense(&[3, 48])], at)
+            let (mut r, t) = (Rng(seed), Rng::turn(seed, &NUMBERS));
+            let parts = [r.typed(t, &[2, 3, 16]), r.typed(t, &[2, 1, 16]), r.typed(t, &[2, 5, 16])];
+            (parts.into(), attrs(&[("axis", Attr::Int(1))]))
         },
-    },
-    OpRow {
-        name: "sum_last",
-        doc: "the sum over the last axis",
-        form: Form::Row,
-        gradient: Some(|d| Ok(vec![Some(d.op("spread_last", &[d.dy(), d.arg(0)])?)])),
-        donates: &[],
-        infer: infer_sum_last,
-        reference: |a, _, t| {
-            let y: Vec<f64> = a[0].values().chunks(a[0].row()).map(|r| r.iter().sum()).collect();
-            vec![result(&t[0], &y)]
-        },
-        edge: Edge::none,
-        lower: |l| {
-            let n = l.ins[0].ty.shape.last().expect("inferred before");
-            lower_sum(l, n, |index, k| [index, &[k]].concat())
-        },
-        sample,
-    },
-    OpRow {
-        name: "sum_first",
-        doc: "the sum over the first axis",
-        form: Form::Nest,
-        gradient: Some(|d| Ok(vec![Some(d.op("spread_first", &[d.dy(), d.arg(0)])?)])),
-        donates: &[],
-        infer: infer_sum_first,
-        reference: |a, _, t| {
-            let x = a[0].values();
-            let n = x.len() / a[0].shape[0];
-            let y: Vec<f64> = (0..n).map(|i| x.iter().skip(i).step_by(n).sum()).collect();
-            vec![result(&t[0], &y)]
-        },
-        edge: Edge::none,
-        lower: |l| lower_sum(l, &l.ins[0].ty.shape[0], |index, k| [&[k], index].concat()),
-        sample,
-    },
-    OpRow {
-        name: "spread_last",
-        doc: "x repeated along a new last axis, as long as that of `like`",
-        form: Form::Row,
-        gradient: Some(|d| Ok(vec![Some(d.op("sum_last", &[d.dy()])?), Some(d.zero(d.arg(1))?)])),
-        donates: &[],
-        infer: |t, _| infer_spread(t, true),
-        reference: |a, _, t| {
-            let n = a[1].row();
-            let y: Vec<f64> = a[0].values().into_iter().flat_map(|v| vec![v; n]).collect();
-            vec![result(&t[0], &y)]
-        },
-        edge: Edge::none,
-        lower: |l| {
-            let y = &l.outs[0];
-            nest(l, &y.ty.shape, |i| vec![y.write(&l.name("y"), i, l.ins[0].read(&i[..i.len() - 1]))])
-        },
-        sample: |seed| sample_spread(seed, true),
-    },
-    OpRow {
-        name: "spread_first",
-        doc: "x repeated along a new first axis, as long as that of `like`",
-        form: Form::Nest,
-        gradient: Some(|d| Ok(vec![Some(d.op("sum_first", &[d.dy()])?), Some(d.zero(d.arg(1))?)])),
-        donates: &[],
-        infer: |t, _| infer_spread(t, false),
-        reference: |a, _, t| vec![result(&t[0], &a[0].values().repeat(a[1].shape[0]))],
-        edge: Edge::none,
-        lower: |l| {
-            let y = &l.outs[0];
-            nest(l, &y.ty.shape, |i| vec![y.write(&l.name("y"), i, l.ins[0].read(&i[1..]))])
-        },
-        sample: |seed| sample_spread(seed, false),
     },
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::typed::unravel;
+
+    #[test]
+    fn shapes_are_matched_in_short_runs() {
+        let dims = |v: &[i64]| v.iter().map(|d| Int::from(*d)).collect::<Vec<_>>();
+        let (x, y) = (dims(&[2, 3, 4, 5]), dims(&[6, 2, 2, 5]));
+        let runs: Vec<(usize, usize)> = parts(&x, &y).iter().map(|(x, y)| (x.len(), y.len())).collect();
+        assert_eq!(runs, [(2, 1), (1, 2), (1, 1)]);
+        assert_eq!(unravel(17, &[2, 3, 4]), [1, 1, 1]);
+        assert_eq!(ravel(&[1, 1, 1], &[2, 3, 4]), 17);
+    }
+}

@@ -286,7 +286,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "encode",
         doc: "x[t, n] as 8-bit codes with a scale for every 32 or 256 columns and sums, in the encoding named by 'to'; approximates",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_encode,
@@ -301,7 +301,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "pack",
         doc: "the same values in the encoding named by 'to'",
-        form: Form::Copy,
+        form: Form::COPY,
         gradient: None,
         donates: &[],
         infer: infer_pack,

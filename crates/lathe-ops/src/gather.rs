@@ -80,7 +80,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "take",
         doc: "y[t, :] = x[row[t], :], decoded",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| {
             let (x, rows, dy) = (d.arg(0), d.arg(1), d.dy());
             Ok(vec![Some(d.op("scatter_add", &[dy, rows, x])?), None])
@@ -103,7 +103,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "put",
         doc: "cache[place[t], g, i] = x[t, g * d + i], in place",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[(0, 0)],
         infer: infer_put,

@@ -145,7 +145,8 @@ pub fn lower_group(
                 }))
             }));
         }
-        parts.push((row.form, l.prefix.clone()));
+        let types: Vec<_> = node.inputs.iter().map(|v| g.ty(*v).clone()).collect();
+        parts.push(((row.form)(&types, &node.attrs), l.prefix.clone()));
         body.extend((row.lower)(&l));
     }
     // A lowering may look at an operand through a view of its own: an allocation "in" the operand.

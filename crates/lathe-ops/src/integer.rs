@@ -3,9 +3,10 @@
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, attrs};
+use crate::typed::{NUMBERS, axis_of, computed, indices, nest, plain, ravel, read};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, int_attr};
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Iter, REGISTER, Reducer, Stmt, Store};
-use lathe_ir::{DType, Tensor};
+use lathe_ir::{DType, Elements, Tensor};
 use std::slice::from_ref as one;
 use std::sync::Arc;
 
@@ -18,35 +19,68 @@ fn constant(v: i64) -> Expr {
     Expr::int(v, DType::I32)
 }
 
-fn infer_argmax(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 1 && t[0].dtype == DType::F32 && t[0].shape.len() == 2, "expects a matrix of f32")?;
-    require(t[0].shape[1].as_const().is_some_and(|n| n > 0), "the rows' length is not a positive constant")?;
-    Ok(vec![Type::dense(DType::I32, &t[0].shape[..1])])
+fn infer_argmax(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 1 && plain(&t[0]) && !t[0].shape.is_empty(), "expects one dense tensor with an axis")?;
+    let axis = argmax_axis(&t[0], a).ok_or("there is no such axis")?;
+    let mut shape = t[0].shape.clone();
+    let n = shape.remove(axis);
+    require(n.as_const().is_some_and(|n| n > 0), "the axis's extent is not a positive constant")?;
+    Ok(vec![Type::dense(DType::I32, &shape)])
+}
+
+/// The axis that is searched: the last one, if not said.
+fn argmax_axis(t: &Type, a: &Attrs) -> Option<usize> {
+    if a.contains_key("axis") { axis_of(a, t.shape.len()) } else { t.shape.len().checked_sub(1) }
+}
+
+fn argmax(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let (shape, rank) = (&a[0].shape, a[0].shape.len());
+    let axis = if at.contains_key("axis") { axis_of(at, rank).unwrap_or(0) } else { rank - 1 };
+    let all = |kept: &[usize]| {
+        let place = |k: usize| ravel(&[&kept[..axis], &[k], &kept[axis..]].concat(), shape);
+        (0..shape[axis]).map(place).collect::<Vec<_>>()
+    };
+    fn first<T: PartialOrd>(x: &[T], places: &[usize]) -> i64 {
+        let larger = |best: usize, i: usize| if x[places[i]] > x[places[best]] { i } else { best };
+        (0..places.len()).fold(0, larger) as i64
+    }
+    let kept = indices(&t[0].shape.iter().map(|d| d.as_const().unwrap_or(0) as usize).collect::<Vec<_>>());
+    let y = match a[0].elements() {
+        Elements::Ints(x) => kept.map(|i| first(&x, &all(&i))).collect(),
+        Elements::Floats(x) => kept.map(|i| first(&x, &all(&i))).collect(),
+    };
+    vec![ints(&t[0], y)]
 }
 
 fn lower_argmax(l: &Lowering) -> Vec<Stmt> {
     let (x, y) = (&l.ins[0], &l.outs[0]);
-    let n = Expr::from(&x.ty.shape[1]);
-    let (t, j, best, at) = (l.var("0"), l.var("j"), l.name("best"), l.name("at"));
+    let axis = argmax_axis(&x.ty, &l.attrs).expect("inferred before");
+    let (n, t) = (Expr::from(&x.ty.shape[axis]), computed(x.ty.dtype));
+    let (j, best, at) = (l.var("j"), l.name("best"), l.name("at"));
     let most = i64::from(i32::MAX);
-    let index = Buffer::dense(&at, DType::I32, &[], REGISTER).with(Fact::Range(0.into(), (most + 1).into()));
-    let pick = Stmt::Store(Arc::new(Store {
-        name: l.name("r").into(),
-        targets: vec![(best.as_str().into(), vec![]), (at.as_str().into(), vec![])],
-        values: vec![x.read(&[t.clone(), j.clone()]), j.cast(DType::I32)],
-        reducer: Reducer::named("argmax"),
-    }));
-    // Where nothing is a number, nothing is the largest: the last one then.
-    let chosen = Expr::load(&at, &[]).cast(DType::INDEX).min_with(&(n.clone() - 1));
-    let body = vec![
-        scalar(&best, DType::F32),
-        Stmt::Alloc(Arc::new(index)),
-        Stmt::store(&l.name("zb"), &best, &[], Expr::float(f64::NEG_INFINITY, DType::F32)),
-        Stmt::store(&l.name("za"), &at, &[], constant(most)),
-        Stmt::for_(&l.name("j"), n, Iter::Reduce, vec![pick]),
-        y.write(&l.name("y"), &[t], chosen.cast(DType::I32)),
-    ];
-    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, body)]
+    let reducer = Reducer::named("argmax").expect("a reducer of the table");
+    let least = reducer.identity(&[t, DType::I32]).remove(0);
+    nest(l, &y.ty.shape, |index| {
+        let range = Fact::Range(0.into(), (most + 1).into());
+        let place = Buffer::dense(&at, DType::I32, &[], REGISTER).with(range);
+        let from = [&index[..axis], one(&j), &index[axis..]].concat();
+        let pick = Stmt::Store(Arc::new(Store {
+            name: l.name("r").into(),
+            targets: vec![(best.as_str().into(), vec![]), (at.as_str().into(), vec![])],
+            values: vec![read(x, &from), j.cast(DType::I32)],
+            reducer: Some(reducer),
+        }));
+        // Where nothing is a number, nothing is the largest: the last one then.
+        let chosen = Expr::load(&at, &[]).cast(DType::INDEX).min_with(&(n.clone() - 1));
+        vec![
+            scalar(&best, t),
+            Stmt::Alloc(Arc::new(place)),
+            Stmt::store(&l.name("zb"), &best, &[], least.clone()),
+            Stmt::store(&l.name("za"), &at, &[], constant(most)),
+            Stmt::for_(&l.name("j"), n.clone(), Iter::Reduce, vec![pick]),
+            y.write(&l.name("y"), index, chosen.cast(DType::I32)),
+        ]
+    })
 }
 
 fn infer_same(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
@@ -89,26 +123,33 @@ fn infer_place(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
 pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "argmax",
-        doc: "the column of the largest value of each row, the first among equals",
-        form: Form::Row,
+        doc: "the place of the largest along `axis` (the last one, if not said), the first among equals",
+        form: |t, a| match argmax_axis(&t[0], a) {
+            Some(axis) if axis > 0 => Form::Row,
+            _ => Form::Nest,
+        },
         gradient: None,
         donates: &[],
         infer: infer_argmax,
-        reference: |a, _, t| {
-            let first = |row: &[f64]| {
-                let larger = |best: usize, i: usize| if row[i] > row[best] { i } else { best };
-                (0..row.len()).fold(0, larger) as i64
-            };
-            vec![ints(&t[0], a[0].values().chunks(a[0].row()).map(first).collect())]
+        reference: argmax,
+        edge: |l| match argmax_axis(&l.ins[0].ty, &l.attrs) {
+            Some(axis) => Edge::below(1, l.ins[0].ty.shape[axis].clone()),
+            None => Edge::default(),
         },
-        edge: |l| Edge::below(1, l.ins[0].ty.shape[1].clone()),
         lower: lower_argmax,
-        sample: |seed| (vec![Rng(seed).dense(&[3, 40])], Attrs::new()),
+        sample: |seed| {
+            let of = |shape: &[usize]| vec![Rng(seed).typed(Rng::turn(seed / 3, &NUMBERS), shape)];
+            match seed % 3 {
+                0 => (of(&[3, 40]), Attrs::new()),
+                1 => (of(&[5, 4]), attrs(&[("axis", Attr::Int(0))])),
+                _ => (of(&[2, 7, 3]), attrs(&[("axis", Attr::Int(1))])),
+            }
+        },
     },
     OpRow {
         name: "offset",
         doc: "x + by",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_same,
@@ -120,7 +161,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "below",
         doc: "1 where x < limit, else 0",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_same,
@@ -132,7 +173,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "differs",
         doc: "1 where x is not `from`, else 0",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_same,
@@ -144,7 +185,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "both",
         doc: "1 where neither x nor y is 0, else 0",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_same,
@@ -165,7 +206,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "place",
         doc: "list[at[i]] = x[i], in place",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[(0, 0)],
         infer: infer_place,

@@ -10,6 +10,7 @@
 
 mod attention;
 mod axes;
+mod choose;
 mod elementwise;
 mod encode;
 mod gather;
@@ -19,10 +20,14 @@ mod matmul;
 mod moe;
 mod norm;
 mod optimizer;
+mod pad;
 mod pick;
+mod products;
 mod random;
+mod reduce;
 mod rope;
 mod sample;
+mod typed;
 
 pub use group::{GroupKernel, GroupShape, group_shape, lower_group};
 
@@ -30,7 +35,7 @@ use lathe_ir::graph::{OpRow, OpTable};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
-    let families: [&'static [OpRow]; 13] = [
+    let families: [&'static [OpRow]; 17] = [
         elementwise::ROWS,
         norm::ROWS,
         matmul::ROWS,
@@ -41,9 +46,13 @@ pub fn table() -> OpTable {
         moe::ROWS,
         integer::ROWS,
         axes::ROWS,
+        pad::ROWS,
         pick::ROWS,
         random::ROWS,
         optimizer::ROWS,
+        reduce::ROWS,
+        products::ROWS,
+        choose::ROWS,
     ];
     OpTable::new(families.into_iter().flatten().collect())
 }

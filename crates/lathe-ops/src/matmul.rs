@@ -10,7 +10,7 @@ use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, result};
 use lathe_ir::encodings::{activations_for, formats};
-use lathe_ir::graph::{Adjoint, Attrs, Edge, Form, Lowering, OpRow, Operand, Type, ValueId};
+use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Operand, Type, ValueId};
 use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, IrError, Tensor};
 
@@ -116,7 +116,10 @@ fn gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
     let (x, w, dy, op) = (d.arg(0), d.arg(1), d.dy(), d.operator());
     let mut turned = vec![];
     for v in [w, dy, x] {
-        turned.push(d.op("transpose", &[v])?);
+        let mut axes: Vec<i64> = (0..d.ty(v).shape.len() as i64).collect();
+        let last = axes.len() - 1;
+        axes.swap(last, last - 1);
+        turned.push(d.op_with("permute", &[v], &[("axes", Attr::Ints(axes))])?);
     }
     let dx = d.op(&op, &[dy, turned[0]])?;
     Ok(vec![Some(dx), Some(d.op(&op, &[turned[1], turned[2]])?)])
@@ -155,7 +158,7 @@ fn lower_batch(l: &Lowering) -> Vec<Stmt> {
 const BATCH: OpRow = OpRow {
     name: "batch_matmul",
     doc: "y[b, m, n] = sum over k of x[b, m, k] * w[b, n, k]",
-    form: Form::Nest,
+    form: Form::NEST,
     gradient: Some(gradient),
     donates: &[],
     infer: infer_batch,
@@ -174,7 +177,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "matmul",
         doc: "y[m, n] = sum over k of x[m, k] * w[n, k]",
-        form: Form::Contraction,
+        form: Form::CONTRACTION,
         gradient: Some(gradient),
         donates: &[],
         infer,

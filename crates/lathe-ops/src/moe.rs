@@ -281,7 +281,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "route",
         doc: "(softmax of the k largest logits of each row, or with all = 1 their part of the softmax of all; their experts), \
               largest first",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_route,
@@ -296,7 +296,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "bucket",
         doc: "slots t * k + j sorted by their expert: (offsets of each expert's segment, slots in order)",
-        form: Form::Copy,
+        form: Form::COPY,
         gradient: None,
         donates: &[],
         infer: infer_bucket,
@@ -311,7 +311,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "expert_matmul",
         doc: "y[s, n] = sum over k of x[s / k, :] . w[e, n, :] for each slot s of expert e's segment",
-        form: Form::Contraction,
+        form: Form::CONTRACTION,
         gradient: None,
         donates: &[],
         infer: infer_expert,
@@ -334,7 +334,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "combine",
         doc: "y[t, n] = sum over j of w[t, j] * x[t * k + j, n]",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_combine,

@@ -71,12 +71,29 @@ fn lower_rms(l: &Lowering) -> Vec<Stmt> {
     vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, body)]
 }
 
+/// The sum over the last axis.
+fn sum_last(d: &mut Adjoint<'_>, v: ValueId) -> Result<ValueId, IrError> {
+    let last = d.ty(v).shape.len() as i64 - 1;
+    d.op_with("sum", &[v], &[("axes", Attr::Ints(vec![last]))])
+}
+
+/// The sum over the first axis.
+fn sum_first(d: &mut Adjoint<'_>, v: ValueId) -> Result<ValueId, IrError> {
+    d.op_with("sum", &[v], &[("axes", Attr::Ints(vec![0]))])
+}
+
+/// A value repeated along the last axis of another.
+fn spread_last(d: &mut Adjoint<'_>, v: ValueId, like: ValueId) -> Result<ValueId, IrError> {
+    let last = d.ty(like).shape.len() as i64 - 1;
+    d.op_with("spread", &[v, like], &[("axes", Attr::Ints(vec![last]))])
+}
+
 /// The mean of each row of `v`, and a constant.
 fn mean(d: &mut Adjoint<'_>, v: ValueId, plus: f64) -> Result<ValueId, IrError> {
     let Some(n) = d.ty(v).shape.last().and_then(lathe_ir::Int::as_const) else {
         return d.refuse("no gradient where rows have no constant length");
     };
-    let sum = d.op("sum_last", &[v])?;
+    let sum = sum_last(d, v)?;
     d.affine(sum, 1.0 / n as f64, plus)
 }
 
@@ -85,24 +102,24 @@ fn rms_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
     let (mut x, w, mut dy, e) = (d.arg(0), d.arg(1), d.dy(), f64::from(eps(d.attrs())));
     let parts = parts(&[d.ty(x).clone(), d.ty(w).clone()]);
     if parts > 1 {
-        let attrs = [("axis", Attr::Int(1)), ("outer", Attr::Int(parts))];
-        (x, dy) = (d.op_with("split_axis", &[x], &attrs)?, d.op_with("split_axis", &[dy], &attrs)?);
+        let attrs = [("shape", Attr::Ints(vec![0, parts, -1]))];
+        (x, dy) = (d.op_with("reshape", &[x], &attrs)?, d.op_with("reshape", &[dy], &attrs)?);
     }
     let square = d.op("mul", &[x, x])?;
     let power = mean(d, square, e)?;
     let root = d.op("sqrt", &[power])?;
-    let root = d.op("spread_last", &[root, x])?;
+    let root = spread_last(d, root, x)?;
     let unit = d.op("div", &[x, root])?;
     let (g, weighed) = (d.op("mul", &[dy, w])?, d.op("mul", &[dy, unit])?);
     let along = d.op("mul", &[g, unit])?;
     let along = mean(d, along, 0.0)?;
-    let along = d.op("spread_last", &[along, x])?;
+    let along = spread_last(d, along, x)?;
     let along = d.op("mul", &[unit, along])?;
     let rest = d.op("sub", &[g, along])?;
-    let (mut dx, mut dw) = (d.op("div", &[rest, root])?, d.op("sum_first", &[weighed])?);
+    let (mut dx, mut dw) = (d.op("div", &[rest, root])?, sum_first(d, weighed)?);
     if parts > 1 {
-        dx = d.op_with("merge_axes", &[dx], &[("axis", Attr::Int(1))])?;
-        dw = d.op("sum_first", &[dw])?;
+        dx = d.op_with("reshape", &[dx], &[("shape", Attr::Ints(vec![0, -1]))])?;
+        dw = sum_first(d, dw)?;
     }
     Ok(vec![Some(dx), Some(dw)])
 }
@@ -161,23 +178,23 @@ fn lower_layer(l: &Lowering) -> Vec<Stmt> {
 fn layer_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
     let (x, w, dy, e) = (d.arg(0), d.arg(1), d.dy(), f64::from(eps(d.attrs())));
     let middle = mean(d, x, 0.0)?;
-    let middle = d.op("spread_last", &[middle, x])?;
+    let middle = spread_last(d, middle, x)?;
     let apart = d.op("sub", &[x, middle])?;
     let square = d.op("mul", &[apart, apart])?;
     let power = mean(d, square, e)?;
     let root = d.op("sqrt", &[power])?;
-    let root = d.op("spread_last", &[root, x])?;
+    let root = spread_last(d, root, x)?;
     let unit = d.op("div", &[apart, root])?;
     let (g, weighed) = (d.op("mul", &[dy, w])?, d.op("mul", &[dy, unit])?);
     let level = mean(d, g, 0.0)?;
-    let level = d.op("spread_last", &[level, x])?;
+    let level = spread_last(d, level, x)?;
     let along = d.op("mul", &[g, unit])?;
     let along = mean(d, along, 0.0)?;
-    let along = d.op("spread_last", &[along, x])?;
+    let along = spread_last(d, along, x)?;
     let along = d.op("mul", &[unit, along])?;
     let rest = d.op("sub", &[g, level])?;
     let rest = d.op("sub", &[rest, along])?;
-    let (dw, db) = (d.op("sum_first", &[weighed])?, d.op("sum_first", &[dy])?);
+    let (dw, db) = (sum_first(d, weighed)?, sum_first(d, dy)?);
     Ok(vec![Some(d.op("div", &[rest, root])?), Some(dw), Some(db)])
 }
 
@@ -260,7 +277,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "rms_norm",
         doc: "x[t, n] / sqrt(mean(x[t, :]^2) + eps) * w[n] (Zhang and Sennrich 2019), over each part of a row as long as w",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(rms_gradient),
         donates: &[],
         infer: infer_rms,
@@ -276,7 +293,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "layer_norm",
         doc: "(x[t, n] - mean(x[t, :])) / sqrt(variance(x[t, :]) + eps) * w[n] + b[n] (Ba et al. 2016)",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(layer_gradient),
         donates: &[],
         infer: infer_layer,
@@ -291,12 +308,12 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "softmax",
         doc: "exp(x[t, n]) / sum(exp(x[t, :]))",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| {
             let (y, dy) = (d.result(), d.dy());
             let t = d.op("mul", &[y, dy])?;
-            let sum = d.op("sum_last", &[t])?;
-            let sum = d.op("spread_last", &[sum, y])?;
+            let sum = sum_last(d, t)?;
+            let sum = spread_last(d, sum, y)?;
             let rest = d.op("sub", &[dy, sum])?;
             Ok(vec![Some(d.op("mul", &[y, rest])?)])
         }),
@@ -310,11 +327,11 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "log_softmax",
         doc: "x[t, n] - log(sum(exp(x[t, :])))",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| {
             let (x, dy) = (d.arg(0), d.dy());
-            let (y, sum) = (d.op("softmax", &[x])?, d.op("sum_last", &[dy])?);
-            let sum = d.op("spread_last", &[sum, y])?;
+            let (y, sum) = (d.op("softmax", &[x])?, sum_last(d, dy)?);
+            let sum = spread_last(d, sum, y)?;
             let t = d.op("mul", &[y, sum])?;
             Ok(vec![Some(d.op("sub", &[dy, t])?)])
         }),

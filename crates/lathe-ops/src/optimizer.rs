@@ -4,9 +4,10 @@
 //! The bias corrections are state too: `1 - beta^t` follows the recurrence of a moment whose gradient is always 1, and so
 //! keeps the precision that `1 - pow(beta, t)` loses in f32 while t is small.
 
-use crate::axes::{dense, nest};
+use crate::axes::dense;
 use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::typed::nest;
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr};
 use lathe_ir::tensor::{Expr, Stmt, Unary};
 use lathe_ir::{DType, Tensor};
@@ -96,7 +97,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "adam_weights",
         doc: "c * beta + (1 - beta) for beta1 and beta2, in place: after t steps from 0, 1 - beta^t",
-        form: Form::Nest,
+        form: Form::NEST,
         gradient: None,
         donates: &[(0, 0)],
         infer: infer_weights,
@@ -111,7 +112,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "adam",
         doc: "parameter, mean and mean square of the gradient after a step, in place; the corrections are adam_weights",
-        form: Form::Elementwise,
+        form: Form::ELEMENTWISE,
         gradient: None,
         donates: &[(0, 0), (1, 1), (2, 2)],
         infer: infer_adam,

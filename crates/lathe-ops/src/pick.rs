@@ -1,8 +1,9 @@
 //! Elements chosen by where they stand: a row's target, the past of a position, rows added up where an index sends them.
 
-use crate::axes::{dense, nest};
+use crate::axes::dense;
 use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::typed::nest;
 use lathe_ir::DType;
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr};
 use lathe_ir::tensor::{Binary, Expr, Iter, Stmt};
@@ -61,7 +62,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "pick",
         doc: "y[t] = x[t, column[t]]",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| Ok(vec![Some(d.op("place_in", &[d.dy(), d.arg(1), d.arg(0)])?), None])),
         donates: &[],
         infer: infer_pick,
@@ -86,7 +87,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "place_in",
         doc: "y[t, n] = x[t] where n = column[t], else 0, in the shape of `like`",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| {
             let dx = d.op("pick", &[d.dy(), d.arg(1)])?;
             Ok(vec![Some(dx), None, Some(d.zero(d.arg(2))?)])
@@ -115,7 +116,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "causal",
         doc: "y[.., t, s] = x[.., t, s] where s <= t, else `future`",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| Ok(vec![Some(d.op("causal", &[d.dy()])?)])),
         donates: &[],
         infer: infer_causal,
@@ -144,7 +145,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "scatter_add",
         doc: "y[place[t], :] = the sum of x[t, :] over all t with this place, in the shape of `like`",
-        form: Form::Nest,
+        form: Form::NEST,
         gradient: Some(|d| {
             let dx = d.op("take", &[d.dy(), d.arg(1)])?;
             Ok(vec![Some(dx), None, Some(d.zero(d.arg(2))?)])

@@ -4,10 +4,10 @@
 //! Element `i` of a tensor is the first word of the block of the counter (low half of i, high half of i, stream, 0): it
 //! depends neither on the shape nor on how the loops run. Operators under one key keep apart by the attribute `stream`.
 
-use crate::axes::nest;
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::typed::nest;
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
 use lathe_ir::tensor::{Binary, Expr, Iter, Stmt, Store};
 use lathe_ir::{DType, Tensor};
@@ -118,7 +118,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "uniform",
         doc: "numbers in [0, 1) of a key and a stream, in the shape of `like`",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| Ok(vec![None, Some(d.zero(d.arg(1))?)])),
         donates: &[],
         infer: |t, _| infer(t, 1.min(t.len().saturating_sub(1)), 0),
@@ -136,7 +136,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "dropout",
         doc: "x / (1 - p) where uniform(key) >= p, else 0 (Srivastava et al. 2014)",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| Ok(vec![Some(d.same(&[d.dy(), d.arg(1)])?), None])),
         donates: &[],
         infer: |t, a| {

@@ -111,7 +111,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "rope_table",
         doc: "cosines, then sines, of position[t] * frequency[i], times `factor`",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_table,
@@ -127,7 +127,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "rope",
         doc: "rotates the pairs of each head of x[t, :] by the angles of table[t, :]; with back = 1, back",
-        form: Form::Row,
+        form: Form::ROW,
         gradient: Some(|d| {
             // A rotation's transpose is the rotation back.
             let (tab, dy) = (d.arg(1), d.dy());

@@ -78,11 +78,7 @@ pub(crate) fn extents(ty: &lathe_ir::graph::Type) -> Vec<usize> {
     ty.shape.iter().map(|d| d.as_const().unwrap_or(0) as usize).collect()
 }
 
-/// A dense f32 result of a reference; f64 where the caller computes so.
+/// A dense result of a reference, in whatever float the caller computes.
 pub(crate) fn result(ty: &lathe_ir::graph::Type, data: &[f64]) -> Tensor {
-    let shape = extents(ty);
-    if ty.dtype == lathe_ir::DType::F64 {
-        return Tensor::f64(&shape, data);
-    }
-    Tensor::f32(&shape, &data.iter().map(|v| *v as f32).collect::<Vec<_>>())
+    Tensor::of(ty.dtype, &extents(ty), &lathe_ir::Elements::Floats(data.to_vec()))
 }

@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 /// let g = lathe_ir::graph::parse("graph f() {
 ///   x: f32[8] = input
 ///   y: f32[8] = mul(x, x)
-///   loss: f32[] = sum_last(y)
+///   loss: f32[] = sum(y) {axes = [0]}
 ///   return loss
 /// }").unwrap();
 /// let d = lathe_rewrite::differentiate(&g, &table, &["x"]).unwrap();

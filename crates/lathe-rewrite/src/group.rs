@@ -9,7 +9,11 @@ use std::collections::{HashMap, HashSet};
 
 /// Node indices of each group, in an order that respects data flow.
 pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usize>> {
-    let form = |i: usize| table.get(&g.nodes[i].op).expect("checked graph").form;
+    let form = |i: usize| {
+        let n = &g.nodes[i];
+        let types: Vec<_> = n.inputs.iter().map(|v| g.ty(*v).clone()).collect();
+        (table.get(&n.op).expect("checked graph").form)(&types, &n.attrs)
+    };
     let producers = g.producers();
     let uses = g.uses();
     let mut taken: HashSet<usize> = HashSet::new();
@@ -19,7 +23,9 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
     // Elementwise operators behind contractions: found from the elementwise side.
     let mut epilogue: HashMap<usize, Vec<usize>> = HashMap::new();
     for &i in nodes {
-        if form(i) != Form::Elementwise || g.nodes[i].outputs.iter().any(|o| g.ty(*o).encoding.is_some()) {
+        let n = &g.nodes[i];
+        let singles = n.inputs.iter().all(|v| g.ty(*v).dtype == lathe_ir::DType::F32);
+        if form(i) != Form::Elementwise || !singles || n.outputs.iter().any(|o| g.ty(*o).encoding.is_some()) {
             continue;
         }
         let feeding: Vec<usize> = g.nodes[i]
@@ -28,7 +34,7 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
             .filter(|v| uses[v.0 as usize] == 1)
             .filter_map(|v| producer(*v))
             .filter(|p| &*g.nodes[*p].op == "matmul" && nodes.contains(p) && !taken.contains(p))
-            .filter(|p| g.ty(g.nodes[*p].outputs[0]).shape == g.ty(g.nodes[i].outputs[0]).shape)
+            .filter(|p| g.ty(g.nodes[*p].outputs[0]) == g.ty(g.nodes[i].outputs[0]))
             // It would run later, and must still read what it reads.
             .filter(|p| !(p + 1..=i).any(|m| donated(g, table, m).any(|v| g.nodes[*p].inputs.contains(&v))))
             .collect();
@@ -99,8 +105,15 @@ fn joins(g: &Graph, table: &OpTable, group: &[usize], i: usize) -> bool {
     }
     // What has fewer axes than the rows (a bias, a norm's weights) is read whole by each; integers are one a row.
     let axes = |v: &ValueId| g.ty(*v).shape.len();
-    let rows = if &*n.op == "put" { &n.inputs[1] } else { &n.inputs[0] };
-    let whole = |v: &ValueId| axes(v) < axes(rows) && g.ty(*v).dtype != lathe_ir::DType::I32;
+    let rows = match (&*n.op, &n.inputs[..]) {
+        ("put", _) => axes(&n.inputs[1]),
+        (_, [first, ..]) => axes(first).max(axes(&n.outputs[0])),
+        _ => return false,
+    };
+    let types: Vec<_> = n.inputs.iter().map(|v| g.ty(*v).clone()).collect();
+    let elementwise = (table.get(&n.op).expect("checked graph").form)(&types, &n.attrs) == Form::Elementwise;
+    let one_a_row = |v: &ValueId| !elementwise && g.ty(*v).dtype == lathe_ir::DType::I32;
+    let whole = |v: &ValueId| axes(v) < rows && !one_a_row(v);
     if n.inputs.iter().any(|v| inside(v) && whole(v)) {
         return false;
     }

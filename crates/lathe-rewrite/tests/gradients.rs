@@ -28,7 +28,8 @@ fn weigh(table: &OpTable, g: &mut Graph, values: &[ValueId], named: &mut HashMap
         named.insert(name.as_str().into(), Tensor::f64(&shape, &numbers.collect::<Vec<_>>()));
         let mut sum = g.apply(table, "mul", &[*v, weights], &[]).unwrap()[0];
         while !g.ty(sum).shape.is_empty() {
-            sum = g.apply(table, "sum_last", &[sum], &[]).unwrap()[0];
+            let last = Attr::Ints(vec![g.ty(sum).shape.len() as i64 - 1]);
+            sum = g.apply(table, "sum", &[sum], &[("axes", last)]).unwrap()[0];
         }
         terms.push(sum);
     }
@@ -98,9 +99,13 @@ fn gradients_are_differences() {
     let table = table();
     for row in table.rows().iter().filter(|r| r.gradient.is_some()) {
         let mut compared = 0;
-        for seed in 0..12 {
+        for seed in 0..20 {
             let (g, by, named) = loss(&table, row.name, seed);
             let by: Vec<&str> = by.iter().map(String::as_str).collect();
+            // Samples of other types than f32 have no gradient.
+            if by.is_empty() {
+                continue;
+            }
             compared += compare(&table, &g, &by, &named, 12);
         }
         assert!(compared >= 12, "only {compared} differences of '{}'", row.name);
@@ -134,7 +139,7 @@ fn refusals_name_what_lacks() {
         let e = differentiate(&parse(text).unwrap(), &table, by).unwrap_err().to_string();
         assert!(e.contains(words), "{e}");
     };
-    let sums = "y: f32[] = sum_last(x)\n return y }";
+    let sums = "y: f32[] = sum(x) {axes = [0]}\n return y }";
     refuse(&format!("graph f() {{ x: f32[4] = input\n {sums}"), &["z"], "there is no such value");
     refuse("graph f() { x: f32[4] = input\n return x }", &["x"], "not a single f32");
     refuse(
@@ -143,16 +148,16 @@ fn refusals_name_what_lacks() {
         "not a single f32",
     );
     let by = "graph f() { x: f32[4, 8] = input\n n: i32[4] = input\n p: f32[4] = pick(x, n)\n \
-              y: f32[] = sum_last(p)\n return y }";
+              y: f32[] = sum(p) {axes = [0]}\n return y }";
     refuse(by, &["n"], "not a dense tensor of f32");
     let experts = "graph f() { x: f32[1, 64] = input\n w: f32[8, 64] = input\n e: f32[1, 64]{a8} = encode(x)\n \
-                   y: f32[1, 8] = matmul(e, w)\n s: f32[1] = sum_last(y)\n return s }";
+                   y: f32[1, 8] = matmul(e, w)\n s: f32[1] = sum(y) {axes = [1]}\n return s }";
     refuse(experts, &["x"], "'encode' has no gradient");
     let table_of_angles = "graph f() { x: f32[1, 8] = input\n t: f32[1, 8] = input\n \
-                           y: f32[1, 8] = rope(x, t) { head_dim = 8 }\n s: f32[1] = sum_last(y)\n return s }";
+                           y: f32[1, 8] = rope(x, t) { head_dim = 8 }\n s: f32[1] = sum(y) {axes = [1]}\n return s }";
     refuse(table_of_angles, &["t"], "'rope' has no gradient by its argument 1, 't'");
     let updated = "graph f() { w: f32[2] = state\n w1: f32[2] = adam_weights(w)\n \
-                   y: f32[] = sum_last(w1)\n return y }";
+                   y: f32[] = sum(w1) {axes = [0]}\n return y }";
     refuse(updated, &["w"], "updated in place");
 }
 
@@ -162,7 +167,7 @@ fn nothing_is_computed_that_nobody_asked_for() {
     let table = table();
     let g = parse(
         "graph f() { x: f32[4, 8] = input\n w: f32[3, 8] = input\n u: f32[5] = input\n \
-         y: f32[4, 3] = matmul(x, w)\n s: f32[4] = sum_last(y)\n l: f32[] = sum_last(s)\n return l }",
+         y: f32[4, 3] = matmul(x, w)\n s: f32[4] = sum(y) {axes = [1]}\n l: f32[] = sum(s) {axes = [0]}\n return l }",
     )
     .unwrap();
     let products = |by: &[&str]| {

@@ -3,6 +3,7 @@
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
 use lathe_models::{ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
+use lathe_onnx::OnnxError;
 use lathe_runtime::RuntimeError;
 
 /// Why a verb ended early.
@@ -48,4 +49,13 @@ macro_rules! from_rooms {
     )*};
 }
 
-from_rooms!(ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError, RuntimeError);
+from_rooms!(
+    ChatError,
+    FamilyError,
+    FileError,
+    GgufError,
+    OnnxError,
+    SourceError,
+    TokenizerError,
+    RuntimeError
+);

@@ -6,6 +6,7 @@
 mod failure;
 mod interrupt;
 mod model;
+mod onnx;
 mod options;
 mod output;
 mod progress;

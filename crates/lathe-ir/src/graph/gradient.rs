@@ -26,6 +26,12 @@ impl<'a> Adjoint<'a> {
         self.node.inputs[i]
     }
 
+    /// Number of arguments.
+    #[allow(clippy::len_without_is_empty, reason = "an operator with a gradient has arguments")]
+    pub fn len(&self) -> usize {
+        self.node.inputs.len()
+    }
+
     /// The first result.
     pub fn result(&self) -> ValueId {
         self.node.outputs[0]

@@ -21,7 +21,7 @@ pub use module::{
 };
 pub use module_check::check_module;
 pub use module_text::parse_module;
-pub use op::{Edge, Form, Lowering, OpRow, OpTable, Operand};
+pub use op::{Edge, Form, FormOf, Lowering, OpRow, OpTable, Operand};
 pub use text::parse;
 
 use crate::encodings::encoding;
@@ -101,6 +101,8 @@ pub enum Attr {
     Float(f64),
     /// A word.
     Str(Name),
+    /// Several numbers without fraction: axes, extents, steps.
+    Ints(Vec<i64>),
 }
 
 /// Attributes by name.
@@ -130,6 +132,22 @@ impl Node {
 pub fn int_attr(attrs: &Attrs, name: &str) -> Option<i64> {
     match attrs.get(name) {
         Some(Attr::Int(v)) => Some(*v),
+        _ => None,
+    }
+}
+
+/// An attribute of several integers; empty where there is none.
+pub fn ints_attr<'a>(attrs: &'a Attrs, name: &str) -> &'a [i64] {
+    match attrs.get(name) {
+        Some(Attr::Ints(v)) => v,
+        _ => &[],
+    }
+}
+
+/// An attribute that is a word.
+pub fn str_attr<'a>(attrs: &'a Attrs, name: &str) -> Option<&'a str> {
+    match attrs.get(name) {
+        Some(Attr::Str(v)) => Some(v),
         _ => None,
     }
 }

@@ -8,7 +8,7 @@ use crate::{DType, Int, Name, Tensor};
 /// How an operator's iterations are made; schedules by rule start from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
-    /// Each element of the result from the same element of the arguments (broadcast along leading axes).
+    /// Each element of the result from the same element of the arguments (broadcast: axes that lack in front or are 1 are repeated).
     Elementwise,
     /// Each row of the result from the same row of the arguments.
     Row,
@@ -22,14 +22,32 @@ pub enum Form {
     Nest,
 }
 
+/// The form of an operator on arguments of these types.
+pub type FormOf = fn(&[Type], &Attrs) -> Form;
+
+impl Form {
+    /// Always [`Form::Elementwise`].
+    pub const ELEMENTWISE: FormOf = |_, _| Form::Elementwise;
+    /// Always [`Form::Row`].
+    pub const ROW: FormOf = |_, _| Form::Row;
+    /// Always [`Form::Contraction`].
+    pub const CONTRACTION: FormOf = |_, _| Form::Contraction;
+    /// Always [`Form::Attention`].
+    pub const ATTENTION: FormOf = |_, _| Form::Attention;
+    /// Always [`Form::Copy`].
+    pub const COPY: FormOf = |_, _| Form::Copy;
+    /// Always [`Form::Nest`].
+    pub const NEST: FormOf = |_, _| Form::Nest;
+}
+
 /// A row of the operator table: everything the rooms need to know of one operator.
 pub struct OpRow {
     /// Its name.
     pub name: &'static str,
     /// One sentence, with shapes.
     pub doc: &'static str,
-    /// Iteration form.
-    pub form: Form,
+    /// Iteration form, from the types of the arguments and the attributes.
+    pub form: FormOf,
     /// `(argument, result)` pairs where a linear argument is updated in place.
     pub donates: &'static [(usize, usize)],
     /// Types of the results; an error message when the arguments do not fit.

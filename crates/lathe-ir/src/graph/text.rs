@@ -23,6 +23,10 @@ impl fmt::Display for Attr {
             Attr::Int(v) => write!(f, "{v}"),
             Attr::Float(v) => write!(f, "{v:?}f64"),
             Attr::Str(s) => write!(f, "\"{s}\""),
+            Attr::Ints(v) => {
+                let v: Vec<_> = v.iter().map(ToString::to_string).collect();
+                write!(f, "[{}]", v.join(", "))
+            }
         }
     }
 }
@@ -70,6 +74,9 @@ pub(crate) fn ty(c: &mut Cursor) -> Result<Type, IrError> {
 fn attr(c: &mut Cursor) -> Result<Attr, IrError> {
     if matches!(c.peek(), Token::Str(_)) {
         return Ok(Attr::Str(c.string()?.into()));
+    }
+    if matches!(c.peek(), Token::Punct("[")) {
+        return Ok(Attr::Ints(c.list("[", "]", &mut |c| c.integer())?));
     }
     let negative = c.eat("-");
     if let Token::Number(s) = c.peek().clone() {

@@ -18,6 +18,7 @@ pub enum Unary {
     Sqrt,
     Sin,
     Cos,
+    Atan,
     Tanh,
     Floor,
     /// To the nearest integer, ties to even.
@@ -26,7 +27,7 @@ pub enum Unary {
 
 impl Unary {
     /// All, with their names in the text form.
-    pub const ALL: [(Unary, &'static str); 11] = [
+    pub const ALL: [(Unary, &'static str); 12] = [
         (Unary::Neg, "neg"),
         (Unary::Abs, "abs"),
         (Unary::Not, "not"),
@@ -35,6 +36,7 @@ impl Unary {
         (Unary::Sqrt, "sqrt"),
         (Unary::Sin, "sin"),
         (Unary::Cos, "cos"),
+        (Unary::Atan, "atan"),
         (Unary::Tanh, "tanh"),
         (Unary::Floor, "floor"),
         (Unary::Round, "round"),
@@ -57,6 +59,8 @@ pub enum Binary {
     Rem,
     Min,
     Max,
+    /// The power of floats; one of integers is a matter of the caller.
+    Pow,
     And,
     Or,
     Xor,
@@ -70,7 +74,7 @@ pub enum Binary {
 
 impl Binary {
     /// All, with their spelling and binding strength (0: written as a function).
-    pub const ALL: [(Binary, &'static str, u8); 16] = [
+    pub const ALL: [(Binary, &'static str, u8); 17] = [
         (Binary::Or, "|", 1),
         (Binary::Xor, "^", 2),
         (Binary::And, "&", 3),
@@ -87,6 +91,7 @@ impl Binary {
         (Binary::Rem, "%", 8),
         (Binary::Min, "min", 0),
         (Binary::Max, "max", 0),
+        (Binary::Pow, "pow", 0),
     ];
 
     /// Spelling and binding strength.

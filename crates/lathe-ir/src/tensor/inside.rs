@@ -117,8 +117,8 @@ impl Proof<'_> {
             }
             let last = opaque.int(extent, &self.bounds)? - Int::from(1);
             let zero = Int::from(0);
-            lo = self.replace(&lo, var, (&zero, &last), false)?;
-            hi = self.replace(&hi, var, (&zero, &last), true)?;
+            lo = self.replace(&lo, var, Some((&zero, &last)), false)?;
+            hi = self.replace(&hi, var, Some((&zero, &last)), true)?;
         }
         let mut atoms = vec![];
         for e in [&lo, &hi] {
@@ -129,10 +129,11 @@ impl Proof<'_> {
             });
         }
         for a in atoms {
-            let (first, end) = self.fact(opaque.hidden(&a)?)?;
-            let last = end - Int::from(1);
-            lo = self.replace(&lo, &a, (&first, &last), false)?;
-            hi = self.replace(&hi, &a, (&first, &last), true)?;
+            // Of what no fact bounds, a remainder or a clamp still is.
+            let ends = self.fact(opaque.hidden(&a)?).map(|(first, end)| (first, end - Int::from(1)));
+            let ends = ends.as_ref().map(|(first, last)| (first, last));
+            lo = self.replace(&lo, &a, ends, false)?;
+            hi = self.replace(&hi, &a, ends, true)?;
         }
         Some((lo, hi))
     }
@@ -149,9 +150,9 @@ impl Proof<'_> {
         }
     }
 
-    /// The least (or greatest) value of an expression as a variable moves between two values; `None` when it is not monotone
-    /// in an obvious way.
-    fn replace(&self, e: &Int, var: &str, ends: (&Int, &Int), greatest: bool) -> Option<Int> {
+    /// The least (or greatest) value of an expression as a variable moves between two values, or anywhere; `None` when it is
+    /// not monotone in an obvious way.
+    fn replace(&self, e: &Int, var: &str, ends: Option<(&Int, &Int)>, greatest: bool) -> Option<Int> {
         let mut out = Int::from(e.constant());
         for (atoms, c) in e.terms() {
             let up = greatest == (c > 0);
@@ -168,19 +169,30 @@ impl Proof<'_> {
         Some(out.simplify(&self.bounds))
     }
 
-    fn replace_atom(&self, a: &Atom, var: &str, ends: (&Int, &Int), up: bool) -> Option<Int> {
+    fn replace_atom(&self, a: &Atom, var: &str, ends: Option<(&Int, &Int)>, up: bool) -> Option<Int> {
         let b = &self.bounds;
         let inner = |e: &Int| self.replace(e, var, ends, up);
         Some(match a {
-            Atom::Var(n) if &**n == var => if up { ends.1 } else { ends.0 }.clone(),
+            Atom::Var(n) if &**n == var => {
+                let (first, last) = ends?;
+                if up { last } else { first }.clone()
+            }
             Atom::Var(n) => Int::var(n),
             Atom::Div(_, d) | Atom::Rem(_, d) if d.mentions(var) || b.range(d).lo < Some(1) => return None,
             Atom::Div(x, d) => inner(x)?.div_int(d, b),
             Atom::Rem(x, d) if !x.mentions(var) => x.rem_int(d, b),
             Atom::Rem(_, d) if up => (**d).clone() - Int::from(1),
             Atom::Rem(..) => Int::from(0),
-            Atom::Min(x, y) => inner(x)?.min_with(&inner(y)?, b),
-            Atom::Max(x, y) => inner(x)?.max_with(&inner(y)?, b),
+            Atom::Min(x, y) => match (inner(x), inner(y)) {
+                (Some(x), Some(y)) => x.min_with(&y, b),
+                (Some(known), None) | (None, Some(known)) if up => known,
+                _ => return None,
+            },
+            Atom::Max(x, y) => match (inner(x), inner(y)) {
+                (Some(x), Some(y)) => x.max_with(&y, b),
+                (Some(known), None) | (None, Some(known)) if !up => known,
+                _ => return None,
+            },
         })
     }
 }

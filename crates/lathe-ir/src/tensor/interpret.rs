@@ -82,6 +82,7 @@ impl Value {
     /// The stored bits of the value as a type.
     fn bits(self, t: DType) -> u64 {
         match (t, self) {
+            (DType::Int { .. }, Value::Float(v)) => t.wrap(v as i128 as i64) as u64,
             (DType::Int { .. }, v) => t.wrap(v.int()) as u64,
             (DType::Fixed { fraction, .. }, Value::Int(v)) => (i128::from(v) << fraction) as u64,
             (DType::Fixed { fraction, .. }, Value::Fixed(v, from)) if fraction >= from => {
@@ -484,7 +485,12 @@ impl Run<'_> {
                 };
                 Value::of_bits(slot.dtype, bits)
             }
-            Node::Cast(t, a) => self.eval(a, place)?.cast(*t),
+            Node::Cast(t, a) => match (self.eval(a, place)?, t) {
+                (Value::Int(v), DType::Float { .. }) if self.type_of(a) == DType::U64 => {
+                    Value::Float(v as u64 as f64).cast(*t)
+                }
+                (v, t) => v.cast(*t),
+            },
             Node::Bitcast(t, a) => {
                 let from = self.type_of(a);
                 let bits = match self.eval(a, place)? {
@@ -508,6 +514,9 @@ impl Run<'_> {
                 let t = self.type_of(a);
                 match (op, self.eval(a, place)?) {
                     (Unary::Neg, Value::Int(v)) => Value::Int(t.wrap(v.wrapping_neg())),
+                    (Unary::Abs, Value::Int(v)) if matches!(t, DType::Int { signed: false, .. }) => {
+                        Value::Int(v)
+                    }
                     (Unary::Abs, Value::Int(v)) => Value::Int(t.wrap(v.wrapping_abs())),
                     (Unary::Not, Value::Int(v)) => Value::Int(t.wrap(!v)),
                     (Unary::Neg, Value::Fixed(v, f)) => Value::Fixed(t.wrap(v.wrapping_neg()), f),
@@ -559,6 +568,7 @@ fn unary(op: Unary, v: f64) -> f64 {
         Unary::Sqrt => v.sqrt(),
         Unary::Sin => v.sin(),
         Unary::Cos => v.cos(),
+        Unary::Atan => v.atan(),
         Unary::Tanh => v.tanh(),
         Unary::Floor => v.floor(),
         Unary::Round => v.round_ties_even(),
@@ -602,6 +612,7 @@ fn binary_int(op: Binary, x: i64, y: i64) -> Option<i64> {
         Binary::Le => (x <= y).into(),
         Binary::Eq => (x == y).into(),
         Binary::Ne => (x != y).into(),
+        Binary::Pow => return None,
     })
 }
 
@@ -621,6 +632,7 @@ fn binary_float(op: Binary, x: f64, y: f64) -> f64 {
         Binary::Mul => x * y,
         Binary::Div => x / y,
         Binary::Rem => x.rem_euclid(y),
+        Binary::Pow => x.powf(y),
         Binary::Min => {
             if y < x {
                 y

@@ -302,6 +302,7 @@ fn primary(c: &mut Cursor) -> Result<Expr, IrError> {
         (1, _, Some(u)) => Ok(args.remove(0).un(u)),
         (2, ..) if word == "min" => Ok(args[0].min_with(&args[1])),
         (2, ..) if word == "max" => Ok(args[0].max_with(&args[1])),
+        (2, ..) if word == "pow" => Ok(args[0].bin(Binary::Pow, &args[1])),
         (3, ..) if word == "select" => Ok(Expr::select(&args[0], &args[1], &args[2])),
         _ => c.error(&format!("a known function before this, not '{word}' of {}", args.len())),
     }

@@ -96,6 +96,14 @@ pub static REDUCERS: &[Reducer] = &[
         combine: |a, b| vec![&a[0] + &b[0]],
     },
     Reducer {
+        name: "product",
+        doc: "a * b",
+        arity: 1,
+        law: Law::Commutative,
+        identity: |t| vec![constant(t[0], 1.0)],
+        combine: |a, b| vec![&a[0] * &b[0]],
+    },
+    Reducer {
         name: "max",
         doc: "the larger",
         arity: 1,

@@ -95,9 +95,9 @@ impl Transformer<'_> {
         let y = self.b.linear(y, &name("ffn_down_shexp"), hidden)?;
         let gate = self.b.weight(&name("ffn_gate_inp_shexp.weight"), &[hidden])?;
         let gate = self.b.op("mul", &[x, gate])?;
-        let gate = self.b.op("sum_last", &[gate])?;
+        let gate = self.b.op_with("sum", &[gate], &[("axes", Attr::Ints(vec![1]))])?;
         let gate = self.b.op("sigmoid", &[gate])?;
-        let gate = self.b.op("spread_last", &[gate, y])?;
+        let gate = self.b.op_with("spread", &[gate, y], &[("axes", Attr::Ints(vec![1]))])?;
         self.b.op("mul", &[y, gate])
     }
 }

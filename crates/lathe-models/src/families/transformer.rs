@@ -223,8 +223,9 @@ impl Transformer<'_> {
     pub(super) fn slices<const N: usize>(&mut self, x: ValueId, widths: [i64; N]) -> Made<[ValueId; N]> {
         let (mut from, mut parts) = (0, [x; N]);
         for (part, width) in parts.iter_mut().zip(widths) {
-            let attrs = [("from", Attr::Int(from)), ("count", Attr::Int(width))];
-            *part = self.b.op_with("slice_last", &[x], &attrs)?;
+            let attrs =
+                [("axes", 1), ("starts", from), ("sizes", width)].map(|(n, v)| (n, Attr::Ints(vec![v])));
+            *part = self.b.op_with("slice", &[x], &attrs)?;
             from += width;
         }
         Ok(parts)
@@ -265,7 +266,7 @@ impl Transformer<'_> {
         else {
             return Ok(first);
         };
-        let shares = self.b.op("spread_last", &[*shares, x])?;
+        let shares = self.b.op_with("spread", &[*shares, x], &[("axes", Attr::Ints(vec![1]))])?;
         let weighed = self.b.op("mul", &[x, shares])?;
         self.b.op("scatter_add", &[weighed, self.inputs.sequences, first])
     }

@@ -3,8 +3,11 @@
 use super::{LANES, temporaries};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
+use lathe_ir::DType;
 use lathe_ir::graph::Form;
-use lathe_ir::tensor::{Expr, For, Iter, Kernel, Node, SERIAL, Stmt, for_each, loop_bounds};
+use lathe_ir::tensor::{
+    Binary, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, expr_type, for_each, loop_bounds,
+};
 use std::sync::Arc;
 
 pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
@@ -62,24 +65,32 @@ fn suits(k: &Kernel, l: &For) -> bool {
             None => false,
         }
     };
+    let of = |e: &Expr| expr_type(e, &|n| k.buffer(n).map(|b| b.dtype));
+    let bits = |n: &str| k.buffer(n).map_or(64, |b| b.dtype.bits());
     let (mut ok, mut slow) = (true, false);
     for s in &l.body {
         let Stmt::Store(b) = s else { continue };
         for (n, i) in &b.targets {
-            ok &= along(n, i, true);
+            ok &= along(n, i, true) && bits(n) <= 32;
         }
         for v in &b.values {
             v.visit(&mut |e| match &**e {
-                Node::Load(n, i) => ok &= along(n, i, false),
+                Node::Load(n, i) => ok &= along(n, i, false) && bits(n) <= 32,
                 // Library calls run lane by lane anyway.
                 Node::Unary(u, _) => {
-                    use lathe_ir::tensor::Unary::{Cos, Log, Sin};
-                    slow |= matches!(u, Sin | Cos | Log);
+                    use lathe_ir::tensor::Unary::{Atan, Cos, Log, Sin};
+                    slow |= matches!(u, Sin | Cos | Log | Atan);
                 }
+                Node::Binary(Binary::Pow, ..) | Node::Cast(DType::F16 | DType::BF16, _) => slow = true,
+                // A choice is made in lanes of 32 bits.
+                Node::Select(..) => slow |= of(e).is_none_or(|t| t.bits() != 32),
                 _ => {}
             });
         }
-        if l.iter == Iter::Reduce && b.reducer.is_none_or(|r| r.arity != 1) {
+        // Lanes are combined across by these.
+        let across = |r: &lathe_ir::tensor::Reducer| matches!(r.name, "sum" | "max" | "min");
+        let wide = b.targets.iter().all(|(n, _)| bits(n) == 32);
+        if l.iter == Iter::Reduce && !(wide && b.reducer.is_some_and(across)) {
             ok = false;
         }
     }

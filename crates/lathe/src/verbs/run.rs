@@ -2,6 +2,7 @@
 
 use std::io::Read;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,7 +16,7 @@ use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
 use crate::options::{AnswerOptions, ComputeOptions, ModelOption, SamplingOptions};
-use crate::{output, prompt};
+use crate::{onnx, output, prompt};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,15 +25,22 @@ Examples:
   lathe run --raw --max-tokens 20 --stop . \"The capital of France is\"
   lathe run --model ./model.gguf --json \"Hello\" | jq .timing
   lathe run ./model.lathe \"Why is the sky blue?\"
-  git diff | lathe run --context 8192 -";
+  git diff | lathe run --context 8192 -
+  lathe run ./program.onnx --input x.npy --output y.npz";
 
 /// Continue or answer one prompt
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Run {
-    /// What to answer (`-` reads standard input), perhaps behind a model, which then stands for --model
+    /// What to answer (`-` reads standard input), perhaps behind a model, which then stands for --model; or a program of ONNX
     #[arg(required = true, num_args = 1..=2, value_names = ["MODEL", "PROMPT"])]
     words: Vec<String>,
+    /// An array for a program of ONNX: x.npy, NAME=x.npy, or x.npz with several.
+    #[arg(long, value_name = "F")]
+    input: Vec<String>,
+    /// Where a program of ONNX puts its results: a .npz file, or .npy for one.
+    #[arg(short, long, value_name = "F")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     model: ModelOption,
     #[command(flatten)]
@@ -61,6 +69,17 @@ pub struct Run {
 impl Run {
     /// Does it; `start` is when the process began.
     pub fn run(self, start: Instant) -> Result<ExitCode, Failure> {
+        if let [program] = self.words.as_slice()
+            && onnx::is_program(program)
+        {
+            onnx::run(Path::new(program), &self.input, self.output.as_ref(), self.compute.threads())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.input.is_empty() || self.output.is_some() {
+            return Err(Failure::usage(
+                "--input and --output are for a program of ONNX, a file that ends in .onnx",
+            ));
+        }
         let sampling = self.sampling.sampling()?;
         let (model, prompt) = match self.words.as_slice() {
             [_, _] if self.model.given() => {

@@ -27,7 +27,7 @@ const LAYERS: &str = "graph layers(T <= 16) {
   z: f32[T, 10] = add(z0, b2)
   p: f32[T, 10] = log_softmax(z)
   t: f32[T] = pick(p, targets)
-  s: f32[] = sum_last(t)
+  s: f32[] = sum(t) {axes = [0]}
   loss: f32[] = neg(s)
   return loss
 }";
@@ -52,24 +52,24 @@ const BLOCK: &str = "graph block() {
   x: f32[6, 16] = take(embed, tokens)
   a: f32[6, 16] = rms_norm(x, n1) { eps = 0.00001f64 }
   q0: f32[6, 16] = matmul(a, wq)
-  q1: f32[6, 2, 8] = split_axis(q0) { axis = 1, outer = 2 }
-  q: f32[2, 6, 8] = transpose(q1) { a = 0, b = 1 }
+  q1: f32[6, 2, 8] = reshape(q0) {shape = [0, 2, -1]}
+  q: f32[2, 6, 8] = permute(q1) {axes = [1, 0, 2]}
   k0: f32[6, 16] = matmul(a, wk)
-  k1: f32[6, 2, 8] = split_axis(k0) { axis = 1, outer = 2 }
-  k: f32[2, 6, 8] = transpose(k1) { a = 0, b = 1 }
+  k1: f32[6, 2, 8] = reshape(k0) {shape = [0, 2, -1]}
+  k: f32[2, 6, 8] = permute(k1) {axes = [1, 0, 2]}
   u0: f32[6, 16] = matmul(a, wv)
-  u1: f32[6, 2, 8] = split_axis(u0) { axis = 1, outer = 2 }
-  u2: f32[2, 6, 8] = transpose(u1) { a = 0, b = 1 }
-  u: f32[2, 8, 6] = transpose(u2)
+  u1: f32[6, 2, 8] = reshape(u0) {shape = [0, 2, -1]}
+  u2: f32[2, 6, 8] = permute(u1) {axes = [1, 0, 2]}
+  u: f32[2, 8, 6] = permute(u2) {axes = [0, 2, 1]}
   s0: f32[2, 6, 6] = batch_matmul(q, k)
   s1: f32[2, 6, 6] = affine(s0) { by = 0.3535533905932738f64 }
   s2: f32[2, 6, 6] = causal(s1) { future = -1e30f64 }
-  s3: f32[12, 6] = merge_axes(s2) { axis = 0 }
+  s3: f32[12, 6] = reshape(s2) {shape = [12, 6]}
   s4: f32[12, 6] = softmax(s3)
-  s: f32[2, 6, 6] = split_axis(s4) { axis = 0, outer = 2 }
+  s: f32[2, 6, 6] = reshape(s4) {shape = [2, 6, 6]}
   y0: f32[2, 6, 8] = batch_matmul(s, u)
-  y1: f32[6, 2, 8] = transpose(y0) { a = 0, b = 1 }
-  y2: f32[6, 16] = merge_axes(y1) { axis = 1 }
+  y1: f32[6, 2, 8] = permute(y0) {axes = [1, 0, 2]}
+  y2: f32[6, 16] = reshape(y1) {shape = [6, 16]}
   y: f32[6, 16] = matmul(y2, wo)
   x1: f32[6, 16] = add(x, y)
   a1: f32[6, 16] = rms_norm(x1, n2) { eps = 0.00001f64 }
@@ -83,7 +83,7 @@ const BLOCK: &str = "graph block() {
   z: f32[6, 11] = matmul(a2, head)
   p: f32[6, 11] = log_softmax(z)
   t: f32[6] = pick(p, targets)
-  sum: f32[] = sum_last(t)
+  sum: f32[] = sum(t) {axes = [0]}
   loss: f32[] = affine(sum) { by = -0.16666666666666666f64 }
   return loss
 }";
@@ -265,8 +265,8 @@ fn dropout_draws_its_mask_again() {
       w: f32[64, 64] = input
       y: f32[64, 64] = dropout(x, key) { p = 0.25f64, stream = 3 }
       z: f32[64, 64] = mul(y, w)
-      s: f32[64] = sum_last(z)
-      loss: f32[] = sum_last(s)
+      s: f32[64] = sum(z) {axes = [1]}
+      loss: f32[] = sum(s) {axes = [0]}
       return loss, y
     }";
     let graph = differentiate(&parse(text).unwrap(), &table, &["x"]).unwrap();

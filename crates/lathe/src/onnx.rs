@@ -1,0 +1,118 @@
+//! Programs of ONNX on the command line: arrays of numpy in, arrays of numpy out.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_onnx::{Array, Compiled, Model, Value, npy};
+
+use crate::failure::Failure;
+use crate::output;
+
+/// Whether a file is a program of ONNX, by its name.
+pub fn is_program(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx"))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(path).map_err(|e| {
+        let what = format!("cannot read the file: {e}");
+        Diagnostic::new("file", Fault::User, what).at(path.display().to_string()).into()
+    })
+}
+
+/// Opens a program, whose large tensors may be in files beside it.
+pub fn open(path: &Path) -> Result<Model, Failure> {
+    let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+    let beside = |name: &str, offset: u64, length: Option<u64>| {
+        let relative = Path::new(name);
+        let inside = relative.components().all(|c| matches!(c, std::path::Component::Normal(_)));
+        if !inside {
+            return Err(format!("'{name}' is not a file beside the program"));
+        }
+        let part = || {
+            let mut file = File::open(folder.join(relative))?;
+            file.seek(SeekFrom::Start(offset))?;
+            let mut bytes = vec![];
+            file.take(length.unwrap_or(u64::MAX)).read_to_end(&mut bytes)?;
+            Ok::<_, std::io::Error>(bytes)
+        };
+        part().map_err(|e| format!("'{name}': {e}"))
+    };
+    Ok(Model::parse(&read(path)?, &beside)?)
+}
+
+/// Arrays by name: `x.npy` is the only one that is missing, `name=x.npy` is one, `x.npz` is several by their own names.
+fn arguments(model: &Model, given: &[String]) -> Result<Vec<(String, Value)>, Failure> {
+    let mut all: Vec<(String, Value)> = vec![];
+    for text in given {
+        let (name, path) = match text.split_once('=') {
+            Some((name, path)) => (Some(name), Path::new(path)),
+            None => (None, Path::new(text.as_str())),
+        };
+        let bytes = read(path)?;
+        let archive = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz"));
+        let arrays =
+            if archive { npy::read_npz(&bytes)? } else { vec![(String::new(), npy::read_npy(&bytes)?)] };
+        let single = arrays.len() == 1;
+        for (own, a) in arrays {
+            let known = model.inputs().iter().any(|(n, _)| *n == own);
+            let next = || model.inputs().iter().map(|(n, _)| *n).find(|n| all.iter().all(|(m, _)| m != n));
+            let name = match name {
+                Some(name) if single => name.to_string(),
+                _ if known => own,
+                _ => next().map(str::to_string).unwrap_or(own),
+            };
+            all.push((name, Value::Array(a)));
+        }
+    }
+    Ok(all)
+}
+
+/// Runs a program: inputs as arrays of numpy, the results to `output` or told in one line each.
+pub fn run(path: &Path, inputs: &[String], to: Option<&PathBuf>, threads: usize) -> Result<(), Failure> {
+    let model = open(path)?;
+    let inputs = arguments(&model, inputs)?;
+    let target = lathe_runtime::detect_target()?;
+    let mut runner = Compiled::new(target, lathe_models::cache_dir()?, threads);
+    let start = Instant::now();
+    let results = model.run(&inputs, &mut runner)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let mut named: Vec<(String, &Array)> = vec![];
+    for ((name, _), value) in model.outputs().iter().zip(&results) {
+        arrays((*name).to_string(), value, &mut named);
+    }
+    let Some(to) = to else {
+        for (name, a) in &named {
+            output::line(&format!("{name}: {}{:?}", a.elem.name(), a.tensor.shape))?;
+        }
+        return output::line(&format!("{} regions, {seconds:.3} s with their compilation", runner.regions()));
+    };
+    let single = to.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
+    let bytes = match named.as_slice() {
+        [(_, a)] if single => npy::write_npy(a)?,
+        _ if single => {
+            return Err(Failure::usage(
+                "a .npy file holds one array, and there are several: name a .npz file",
+            ));
+        }
+        all => npy::write_npz(all)?,
+    };
+    std::fs::write(to, bytes).map_err(|e| {
+        let what = format!("cannot write the results: {e}");
+        Diagnostic::new("output", Fault::Environment, what).at(to.display().to_string()).into()
+    })
+}
+
+/// The arrays of a value, those of a sequence with their places behind the name.
+fn arrays<'v>(name: String, value: &'v Value, out: &mut Vec<(String, &'v Array)>) {
+    match value {
+        Value::Array(a) => out.push((name, a)),
+        Value::Sequence(all) => {
+            all.iter().enumerate().for_each(|(i, v)| arrays(format!("{name}.{i}"), v, out));
+        }
+        Value::Optional(v) => v.iter().for_each(|v| arrays(name.clone(), v, out)),
+    }
+}
