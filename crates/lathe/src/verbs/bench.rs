@@ -92,7 +92,7 @@ impl BenchModel {
             let engine = model.load(self.precision, threads, context, most, most)?;
             let interrupt = Listening::begin();
             let pool = Pool::new(threads)?;
-            let mut bench = Case { engine, pool, threads, prompt, generate, interrupt };
+            let mut bench = Case { engine, pool, threads, prompt, generate, interrupt, prompts: 0 };
             let batches: Vec<usize> = self.batch.iter().map(|&n| n.into()).collect();
             let new = bench.rows(&batches, self.samples.into())?;
             if !self.json {

@@ -133,7 +133,8 @@ impl Conversation {
             Err(other) => return Err(other),
         };
         let max_tokens = self.max_tokens;
-        let request = Request { prompt, max_tokens, sampling: self.sampling, ends: self.model.ends() };
+        let (sampling, ends) = (self.sampling.clone(), self.model.ends());
+        let request = Request { prompt, max_tokens, sampling, ends, ..Request::default() };
         let interrupt = Listening::begin();
         let mut written = Ok(());
         let mut on_text = |piece: &str| {

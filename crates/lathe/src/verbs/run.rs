@@ -83,7 +83,7 @@ impl Run {
         let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1, 1)?;
 
         let ends = if self.ignore_eos { Vec::new() } else { model.ends() };
-        let request = Request { prompt, max_tokens, sampling, ends };
+        let request = Request { prompt, max_tokens, sampling, ends, ..Request::default() };
         let loaded_s = start.elapsed().as_secs_f64();
         let interrupt = Listening::begin();
         let mut written = Ok(());
