@@ -67,7 +67,7 @@ mod sizes;
 mod stop;
 mod weights;
 
-pub use artifact::{ArtifactOptions, compile_model, compiled_context};
+pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_sequences};
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};
 pub use error::EngineError;

@@ -4,6 +4,7 @@ use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
 use lathe_models::{ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
 use lathe_runtime::RuntimeError;
+use lathe_serve::ServeError;
 
 /// Why a verb ended early.
 #[derive(Debug)]
@@ -48,4 +49,13 @@ macro_rules! from_rooms {
     )*};
 }
 
-from_rooms!(ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError, RuntimeError);
+from_rooms!(
+    ChatError,
+    FamilyError,
+    FileError,
+    GgufError,
+    SourceError,
+    TokenizerError,
+    RuntimeError,
+    ServeError
+);

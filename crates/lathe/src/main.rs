@@ -9,7 +9,6 @@ mod model;
 mod options;
 mod output;
 mod progress;
-mod prompt;
 mod verbs;
 
 use std::process::ExitCode;

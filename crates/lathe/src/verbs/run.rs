@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
 use crate::options::{AnswerOptions, ComputeOptions, ModelOption, SamplingOptions};
-use crate::{output, prompt};
+use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -112,11 +112,11 @@ impl Run {
             if self.chat || self.system.is_some() {
                 return Err(ChatError::Missing { path: model.file.path().map(Into::into) }.into());
             }
-            return Ok(prompt::raw(&model.tokenizer, &text));
+            return Ok(lathe_models::prompt_tokens(&model.tokenizer, &text));
         };
         let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
         let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
-        Ok(prompt::chat(&model.tokenizer, &template, &messages)?)
+        Ok(lathe_models::chat_tokens(&model.tokenizer, &template, &messages, &[])?)
     }
 }
 
