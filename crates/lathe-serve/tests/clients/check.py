@@ -170,14 +170,17 @@ def tools(s):
         pass
 
 
+# The client's newest version has no arguments for these.
+GREEDY = {"temperature": 0, "top_p": 0.9, "top_k": 40}
+
+
 @check
 def anthropic_messages(s):
     message = s.anthropic.messages.create(
-        model=s.model, max_tokens=20, temperature=0, system="Answer.", messages=ASK, top_p=0.9, top_k=40,
-        stop_sequences=["\n\n"],
+        model=s.model, max_tokens=20, system="Answer.", messages=ASK, stop_sequences=["\n\n"], extra_body=GREEDY
     )
     assert message.content[0].type == "text" and message.usage.output_tokens > 0
-    with s.anthropic.messages.stream(model=s.model, max_tokens=20, temperature=0, system="Answer.", messages=ASK) as stream:
+    with s.anthropic.messages.stream(model=s.model, max_tokens=20, system="Answer.", messages=ASK, extra_body=GREEDY) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert text == message.content[0].text == final.content[0].text, (text, message)
