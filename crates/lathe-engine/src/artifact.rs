@@ -140,6 +140,13 @@ pub fn compiled_context(file: &ModelFile) -> Option<usize> {
     context.and_then(|n| usize::try_from(n).ok())
 }
 
+/// The most sequences at once that a compiled model's file is made for; `None` for a file that is not compiled.
+pub fn compiled_sequences(file: &ModelFile) -> Option<usize> {
+    let most =
+        file.find::<u64>("lathe.max_sequences").ok().flatten().filter(|_| file.format() == Format::Compiled);
+    most.and_then(|n| usize::try_from(n).ok())
+}
+
 /// Loads a compiled model; `options` must lie within the sizes that it was made for.
 pub(crate) fn load(encoder: bool, file: &ModelFile, options: &RunnerOptions) -> Result<Runner, EngineError> {
     let start = Instant::now();

@@ -1,76 +1,21 @@
 //! The engine: sequences over one compiled model, a step at a time.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::EngineError;
-use crate::forward::{Batch, Forward};
-use crate::pages::PageTable;
-use crate::sampling::{Sampler, Sampling};
-use crate::scheduler::{Limits, Scheduler, SequenceId};
-use crate::score::{Score, log_likelihood};
+use crate::forward::Forward;
+use crate::request::{Event, FinishReason, Request};
+use crate::sampling::Sampler;
+use crate::scheduler::{Job, Limits, Load, Row, Scheduler, SequenceId};
+use crate::score::{Score, TokenScore};
 
-/// A text to continue.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Request {
-    /// The tokens to continue; at least one.
-    pub prompt: Vec<u32>,
-    /// The most tokens of the answer; at least one is made.
-    pub max_tokens: usize,
-    /// How each token is chosen.
-    pub sampling: Sampling,
-    /// The tokens that end an answer.
-    pub ends: Vec<u32>,
-}
-
-/// Why an answer is over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FinishReason {
-    /// The model ended it, or a stop string came.
-    Stop,
-    /// The most tokens, or the end of the context, were reached.
-    Length,
-    /// The user did not want more.
-    Cancelled,
-}
-
-impl FinishReason {
-    /// Its name for programs.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            FinishReason::Stop => "stop",
-            FinishReason::Length => "length",
-            FinishReason::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// What a step did for one sequence.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// It has one more token; with a reason, its last.
-    Token {
-        /// The sequence.
-        sequence: SequenceId,
-        /// The token.
-        token: u32,
-        /// Why the sequence is over, if it is.
-        finish: Option<FinishReason>,
-    },
-    /// No token could be chosen, and the sequence is over.
-    Failed {
-        /// The sequence.
-        sequence: SequenceId,
-        /// Why.
-        error: EngineError,
-    },
-}
-
-/// Tokens of one step when a text is scored: bounds the memory of their logits.
+/// Rows of logits of one step when a text is scored: bounds their memory.
 pub const SCORE_TOKENS: usize = 128;
 
 /// Sequences over one model: requests join and leave between any two steps.
 ///
-/// The tokens of a sequence depend on its prompt, sampling, seed and number only, never on what runs beside it (as far as the
+/// The tokens of a sequence depend on its request and its number in that only, never on what runs beside it (as far as the
 /// model's own arithmetic is the same in every batch).
 pub struct Engine<F> {
     model: F,
@@ -80,11 +25,12 @@ pub struct Engine<F> {
     logits: Vec<f32>,
 }
 
-/// What the engine remembers of a request; its tokens are the scheduler's.
+/// What the engine remembers of a sequence; its tokens are the scheduler's.
 #[derive(Clone)]
 struct Active {
-    sampling: Sampling,
-    ends: Vec<u32>,
+    request: Arc<Request>,
+    /// Its number among the samples.
+    index: usize,
     /// The most tokens, with the prompt's.
     longest: usize,
 }
@@ -107,75 +53,137 @@ impl<F: Forward> Engine<F> {
         &self.model
     }
 
+    /// The most tokens of one sequence.
+    pub fn longest(&self) -> usize {
+        self.scheduler.longest()
+    }
+
     /// Whether every sequence is over.
     pub fn is_idle(&self) -> bool {
         self.scheduler.is_idle()
     }
 
-    /// A new sequence.
+    /// What is in hand and what was done.
+    pub fn load(&self) -> Load {
+        self.scheduler.load()
+    }
+
+    /// A new request. Its answers are this sequence and, of several samples, those that follow it
+    /// ([`SequenceId::sample`]).
     pub fn add(&mut self, request: Request) -> Result<SequenceId, EngineError> {
         request.sampling.check()?;
         self.check_tokens(&request.prompt)?;
-        let longest = request.prompt.len().saturating_add(request.max_tokens).min(self.scheduler.longest());
-        let id = self.scheduler.add(request.prompt)?;
-        self.requests.insert(id, Active { sampling: request.sampling, ends: request.ends, longest });
+        let tokens = request.prompt.len();
+        let longest = tokens.saturating_add(request.max_tokens);
+        let samples = request.samples.max(1);
+        let job = Job {
+            prompt: request.prompt.clone(),
+            longest,
+            samples,
+            scored: request.score_prompt,
+            flow: request.flow,
+        };
+        let id = self.scheduler.add(job)?;
+        let longest = longest.min(self.scheduler.longest());
+        let request = Arc::new(request);
+        for index in 0..samples {
+            self.requests.insert(id.sample(index), Active { request: request.clone(), index, longest });
+        }
         Ok(id)
-    }
-
-    /// A second sequence that goes on from where `id` is; `None` where that is over. Sampling differs by its number.
-    pub fn fork(&mut self, id: SequenceId) -> Option<SequenceId> {
-        let active = self.requests.get(&id)?.clone();
-        let twin = self.scheduler.fork(id)?;
-        self.requests.insert(twin, active);
-        Some(twin)
     }
 
     /// The tokens of a sequence so far, its prompt first; `None` when it is over.
     pub fn tokens(&self, id: SequenceId) -> Option<&[u32]> {
-        self.scheduler.tokens(id)
+        self.requests.get(&id).and_then(|_| self.scheduler.tokens(id))
     }
 
-    /// Ends a sequence. Says whether it was there.
+    /// Ends a sequence. Says whether it was there. Before its first token, ending the first sequence of a request ends all.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
-        self.requests.remove(&id);
-        self.scheduler.remove(id)
+        self.scheduler.remove(id);
+        self.requests.remove(&id).is_some()
     }
 
     /// Computes one step and says what came of it. After an error of the model every sequence is still there, and the next
     /// step tries again.
     pub fn step(&mut self) -> Result<Vec<Event>, EngineError> {
+        self.step_seen(&mut |_| {})
+    }
+
+    /// Like [`step`](Self::step), and shows `seen` the rows of logits of the prompts' tokens.
+    fn step_seen(&mut self, seen: &mut dyn FnMut(&[f32])) -> Result<Vec<Event>, EngineError> {
         let plan = self.scheduler.plan();
         if plan.batch.tokens.is_empty() {
             return Ok(Vec::new());
         }
         let copies = plan.copies.iter().try_for_each(|copy| self.model.copy_page(copy.from, copy.to));
-        let computed = copies.and_then(|()| self.forward(&plan.batch));
+        let computed = copies.and_then(|()| {
+            self.model.forward(&plan.batch, &mut self.logits)?;
+            let (got, wanted) = (self.logits.len(), plan.rows.len() * self.model.vocabulary());
+            if got == wanted { Ok(()) } else { Err(EngineError::WrongLogits { got, wanted }) }
+        });
         if let Err(error) = computed {
             self.scheduler.preempt_all();
             return Err(error);
         }
         self.scheduler.done(&plan);
         let vocabulary = self.model.vocabulary();
-        let rows = std::mem::take(&mut self.logits);
-        let events =
-            plan.sampled.iter().zip(rows.chunks_exact(vocabulary)).map(|(&id, row)| self.choose(id, row));
-        let events = events.collect();
-        self.logits = rows;
+        let logits = std::mem::take(&mut self.logits);
+        let mut events = Vec::with_capacity(plan.rows.len());
+        for (row, logits) in plan.rows.iter().zip(logits.chunks_exact(vocabulary)) {
+            match self.prompt_token(row) {
+                Some(next) => {
+                    seen(logits);
+                    events.push(self.score_row(row, next, logits));
+                }
+                None => {
+                    let samples = (0..row.samples).map(|index| row.sequence.sample(index));
+                    events.extend(samples.filter_map(|id| self.choose(id, logits)));
+                }
+            }
+        }
+        self.logits = logits;
         Ok(events)
     }
 
-    /// Chooses the next token of a sequence.
-    fn choose(&mut self, sequence: SequenceId, logits: &[f32]) -> Event {
-        let known = self.scheduler.tokens(sequence).unwrap_or_default();
-        let active = &self.requests[&sequence];
-        let token = match self.sampler.sample(logits, known, &active.sampling, sequence.0) {
+    /// The known token that a row foretells, if there is one.
+    fn prompt_token(&self, row: &Row) -> Option<u32> {
+        self.scheduler.tokens(row.sequence)?.get(row.position + 1).copied()
+    }
+
+    /// Says how likely a token of a prompt is. One that is no number fails its request.
+    fn score_row(&mut self, row: &Row, next: u32, logits: &[f32]) -> Event {
+        let sequence = row.sequence;
+        let tops = self.requests.get(&sequence).and_then(|active| active.request.logprobs).unwrap_or(0);
+        let score = TokenScore::of(logits, next, tops);
+        if score.logprob.is_nan() {
+            self.cancel(sequence);
+            return Event::Failed { sequence, error: EngineError::NanLogits { position: row.position } };
+        }
+        Event::Prompt { sequence, score }
+    }
+
+    /// Chooses the next token of a sequence; none where nobody wants it any more.
+    fn choose(&mut self, sequence: SequenceId, logits: &[f32]) -> Option<Event> {
+        let (Some(active), Some(known)) = (self.requests.get(&sequence), self.scheduler.tokens(sequence))
+        else {
+            self.cancel(sequence);
+            return None;
+        };
+        let request = &active.request;
+        if known.len() >= active.longest {
+            self.cancel(sequence);
+            return Some(Event::Full { sequence });
+        }
+        let prompt = request.prompt.len();
+        let token = match self.sampler.sample(logits, known, prompt, &request.sampling, active.index as u64) {
             Ok(token) => token,
             Err(error) => {
                 self.cancel(sequence);
-                return Event::Failed { sequence, error };
+                return Some(Event::Failed { sequence, error });
             }
         };
-        let finish = if active.ends.contains(&token) {
+        let score = request.logprobs.map(|tops| TokenScore::of(logits, token, tops));
+        let finish = if request.ends.contains(&token) {
             Some(FinishReason::Stop)
         } else {
             (known.len() + 1 >= active.longest).then_some(FinishReason::Length)
@@ -185,10 +193,12 @@ impl<F: Forward> Engine<F> {
         } else {
             self.scheduler.push(sequence, token);
         }
-        Event::Token { sequence, token, finish }
+        Some(Event::Token { sequence, token, score, finish })
     }
 
     /// The likelihood of `ids` as one context, in which the first token is given. `goes_on` is asked before each step.
+    ///
+    /// For an engine without other sequences, as [`score_rows`](Engine::score_rows): their events would be lost.
     pub fn score(&mut self, ids: &[u32], goes_on: &dyn Fn() -> bool) -> Result<Score, EngineError> {
         self.score_rows(ids, goes_on, &mut |_| {})
     }
@@ -203,56 +213,30 @@ impl<F: Forward> Engine<F> {
         if ids.len() < 2 {
             return Err(EngineError::TooShortToScore { tokens: ids.len() });
         }
-        self.check_tokens(ids)?;
-        let context = self.model.context();
-        if ids.len() > context {
-            return Err(EngineError::PromptTooLong { tokens: ids.len(), context });
-        }
-        let mut table = PageTable::default();
-        self.scheduler.pages().reserve(&mut table, 0, ids.len() - 1)?;
-        let score = self.score_in(&table, ids, goes_on, seen);
-        self.scheduler.pages().release(&mut table);
-        score
-    }
-
-    fn score_in(
-        &mut self,
-        table: &PageTable,
-        ids: &[u32],
-        goes_on: &dyn Fn() -> bool,
-        seen: &mut dyn FnMut(&[f32]),
-    ) -> Result<Score, EngineError> {
+        let id = self.add(Request { prompt: ids.to_vec(), score_prompt: true, ..Request::default() })?;
         let mut score = Score::default();
-        let chunk = self.model.max_tokens().clamp(1, SCORE_TOKENS);
-        for (index, tokens) in ids[..ids.len() - 1].chunks(chunk).enumerate() {
+        loop {
             if !goes_on() {
+                self.cancel(id);
                 return Err(EngineError::Interrupted);
             }
-            let start = index * chunk;
-            let mut batch = Batch::default();
-            batch.push(tokens, start, table.pages());
-            batch.rows = (0..tokens.len() as u32).collect();
-            self.forward(&batch)?;
-            let rows = self.logits.chunks_exact(self.model.vocabulary());
-            for (position, (row, &next)) in (start..).zip(rows.zip(&ids[start + 1..])) {
-                let log_likelihood = log_likelihood(row, next);
-                if log_likelihood.is_nan() {
-                    return Err(EngineError::NanLogits { position });
+            let events = match self.step_seen(seen) {
+                Ok(events) => events,
+                Err(error) => {
+                    self.cancel(id);
+                    return Err(error);
                 }
-                seen(row);
-                score += Score { log_likelihood, tokens: 1 };
+            };
+            for event in events {
+                match event {
+                    Event::Prompt { sequence, score: token } if sequence == id => {
+                        score += Score { log_likelihood: token.logprob, tokens: 1 };
+                    }
+                    Event::Full { sequence } if sequence == id => return Ok(score),
+                    Event::Failed { sequence, error } if sequence == id => return Err(error),
+                    _ => {}
+                }
             }
-        }
-        Ok(score)
-    }
-
-    /// Runs the model and checks that it gave as many logits as were asked for.
-    fn forward(&mut self, batch: &Batch) -> Result<(), EngineError> {
-        self.model.forward(batch, &mut self.logits)?;
-        let (got, wanted) = (self.logits.len(), batch.rows.len() * self.model.vocabulary());
-        match got == wanted {
-            true => Ok(()),
-            false => Err(EngineError::WrongLogits { got, wanted }),
         }
     }
 

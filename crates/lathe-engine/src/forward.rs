@@ -25,6 +25,9 @@ pub trait Forward {
     /// The most sequences in one step.
     fn max_sequences(&self) -> usize;
 
+    /// The most rows of logits in one step.
+    fn max_rows(&self) -> usize;
+
     /// Copies the keys and values of page `from` to page `to`, before the step that writes to `to`.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError>;
 

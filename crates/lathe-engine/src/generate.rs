@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use lathe_models::Tokenizer;
 
-use crate::engine::{Engine, Event, FinishReason, Request};
+use crate::engine::Engine;
+use crate::request::{Event, FinishReason, Request};
 use crate::stop::TextStream;
 use crate::{EngineError, Forward};
 
@@ -69,7 +70,7 @@ impl<F: Forward> Engine<F> {
             let mut over = None;
             for event in events {
                 match event {
-                    Event::Token { sequence, token, finish } if sequence == id => {
+                    Event::Token { sequence, token, finish, .. } if sequence == id => {
                         last = Instant::now();
                         first = if tokens.is_empty() { last } else { first };
                         tokens.push(token);
@@ -79,6 +80,7 @@ impl<F: Forward> Engine<F> {
                         }
                         over = if stream.stopped() { Some(FinishReason::Stop) } else { finish };
                     }
+                    Event::Full { sequence } if sequence == id => over = Some(FinishReason::Length),
                     Event::Failed { sequence, error } if sequence == id => return Err(error),
                     _ => {}
                 }

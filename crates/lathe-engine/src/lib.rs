@@ -5,7 +5,7 @@
 //!   [`generate`](Engine::generate); [`score`](Engine::score) says how well a model foresees a text.
 //! - [`Encoder`] embeds texts: one vector each, from a model that generates none.
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
-//!   cache, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
+//!   cache and what is known of beginnings that were computed before, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
 //! - [`EngineError`].
 //!
 //! ```
@@ -20,6 +20,7 @@
 //!     fn pages(&self) -> usize { 8 }
 //!     fn max_tokens(&self) -> usize { 4 }
 //!     fn max_sequences(&self) -> usize { 2 }
+//!     fn max_rows(&self) -> usize { 2 }
 //!     fn copy_page(&mut self, _from: u32, _to: u32) -> Result<(), EngineError> { Ok(()) }
 //!     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
 //!         logits.clear();
@@ -51,11 +52,13 @@ mod artifact;
 mod encoder;
 mod engine;
 mod error;
+mod flows;
 mod forward;
 mod generate;
 mod pages;
 mod random;
 mod report;
+mod request;
 mod runner;
 mod sampling;
 mod scheduler;
@@ -64,16 +67,18 @@ mod sizes;
 mod stop;
 mod weights;
 
-pub use artifact::{ArtifactOptions, compile_model, compiled_context};
+pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_sequences};
 pub use encoder::Encoder;
-pub use engine::{Engine, Event, FinishReason, Request, SCORE_TOKENS};
+pub use engine::{Engine, SCORE_TOKENS};
 pub use error::EngineError;
+pub use flows::Flow;
 pub use forward::{Batch, Forward, PAGE};
 pub use generate::Generation;
-pub use pages::{PageCopy, PageTable, Pages};
+pub use pages::{PageCopy, PageTable, PageUse, Pages};
 pub use report::{Costs, Footprint, LoadTiming, Show, Stage};
+pub use request::{Event, FinishReason, Request};
 pub use runner::{Precision, Runner, RunnerOptions};
 pub use sampling::{Sampler, Sampling};
-pub use scheduler::{Limits, Plan, Scheduler, SequenceId};
-pub use score::{Score, log_softmax};
+pub use scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
+pub use score::{Score, TokenScore, log_softmax};
 pub use stop::TextStream;

@@ -1,21 +1,50 @@
-//! The block manager: who holds which page of the cache.
+//! The block manager: who holds which page of the cache, and what the pages that nobody holds still know.
 //!
-//! A page is free or has as many holders as tables name it. A table may be forked, which shares its pages; a shared page is
-//! never written: whoever wants to write gets a copy first. A table must go back through [`Pages::release`].
+//! A page has as many holders as tables name it. A table may be forked, which shares its pages; a shared page is never written:
+//! whoever wants to write gets a copy first. A table must go back through [`Pages::release`].
+//!
+//! A page that is full and computed is *published* under its content, a hash of all tokens up to its end. A table may
+//! [`adopt`](Pages::adopt) the published pages that its tokens begin with. When nobody holds a published page it stays for
+//! whoever comes, until its place is needed; the page that was left longest ago goes first.
+
+use std::collections::{BTreeSet, HashMap};
 
 use crate::EngineError;
 use crate::forward::PAGE;
 
+/// What a full page holds: a hash of all tokens from the sequence's first to the page's last. It is a cryptographic one, so that
+/// nobody can make two texts share a page that they should not.
+type Content = [u8; 16];
+
 /// Every page of a cache: the free ones, and the holders of the others.
 #[derive(Clone, Debug)]
 pub struct Pages {
-    free: Vec<u32>,
-    holders: Vec<u32>,
+    /// Free pages that know nothing.
+    blank: Vec<u32>,
+    /// Free pages that are published, by the time they were left.
+    idle: BTreeSet<(u64, u32)>,
+    published: HashMap<Content, u32>,
+    each: Vec<Page>,
+    /// Pages of more than one holder.
+    shared: usize,
+    /// Counts pages as they are left.
+    clock: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Page {
+    holders: u32,
+    content: Option<Content>,
+    left: u64,
 }
 
 /// The pages of one sequence: position `p` is in page `p / PAGE` of it.
 #[derive(Debug, Default)]
-pub struct PageTable(Vec<u32>);
+pub struct PageTable {
+    pages: Vec<u32>,
+    /// The contents of its first pages, as far as they are published or were adopted.
+    contents: Vec<Content>,
+}
 
 /// A page whose content must be copied before the next step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,10 +55,23 @@ pub struct PageCopy {
     pub to: u32,
 }
 
+/// How the pages of a cache are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PageUse {
+    /// All pages.
+    pub total: usize,
+    /// Pages that somebody holds.
+    pub held: usize,
+    /// Of these, pages that several hold.
+    pub shared: usize,
+    /// Pages that nobody holds and that are kept for who may want them.
+    pub kept: usize,
+}
+
 impl PageTable {
     /// The pages in order.
     pub fn pages(&self) -> &[u32] {
-        &self.0
+        &self.pages
     }
 }
 
@@ -37,158 +79,175 @@ impl Pages {
     /// A cache of `count` free pages.
     pub fn new(count: usize) -> Pages {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        Pages { free: (0..count).rev().collect(), holders: vec![0; count as usize] }
+        Pages {
+            blank: (0..count).rev().collect(),
+            idle: BTreeSet::new(),
+            published: HashMap::new(),
+            each: vec![Page::default(); count as usize],
+            shared: 0,
+            clock: 0,
+        }
     }
 
     /// All pages.
     pub fn total(&self) -> usize {
-        self.holders.len()
+        self.each.len()
     }
 
     /// Pages that nobody holds.
     pub fn free(&self) -> usize {
-        self.free.len()
+        self.blank.len() + self.idle.len()
+    }
+
+    /// How they are used.
+    pub fn usage(&self) -> PageUse {
+        PageUse {
+            total: self.total(),
+            held: self.total() - self.free(),
+            shared: self.shared,
+            kept: self.idle.len(),
+        }
+    }
+
+    /// Gives an empty table the published pages that `tokens` begin with. Says how many tokens these hold.
+    pub fn adopt(&mut self, table: &mut PageTable, tokens: &[u32]) -> usize {
+        for tokens in tokens.chunks_exact(PAGE) {
+            let content = content(table.contents.last(), tokens);
+            let Some(&page) = self.published.get(&content) else { break };
+            self.hold(page);
+            table.pages.push(page);
+            table.contents.push(content);
+        }
+        table.pages.len() * PAGE
+    }
+
+    /// Publishes the full pages of `table`, whose positions hold `tokens`. Of two pages that hold the same one is kept, and the
+    /// table has that.
+    pub fn publish(&mut self, table: &mut PageTable, tokens: &[u32]) {
+        let known = table.contents.len();
+        for (index, tokens) in tokens.chunks_exact(PAGE).enumerate().skip(known) {
+            let content = content(table.contents.last(), tokens);
+            table.contents.push(content);
+            let own = table.pages[index];
+            match self.published.get(&content) {
+                Some(&page) if page != own => {
+                    self.hold(page);
+                    self.leave(own);
+                    table.pages[index] = page;
+                }
+                Some(_) => {}
+                None => {
+                    self.published.insert(content, own);
+                    self.each[own as usize].content = Some(content);
+                }
+            }
+        }
     }
 
     /// Makes positions `start..end` of `table` its own to write: adds pages at its end, and replaces shared ones in the
-    /// range by new ones, for which it says what to copy. On an error nothing has changed.
+    /// range by new ones, for which it says what to copy. On an error nothing has changed. No position in the range may be
+    /// on a page that the table has published.
     pub fn reserve(
         &mut self,
         table: &mut PageTable,
         start: usize,
         end: usize,
     ) -> Result<Vec<PageCopy>, EngineError> {
-        let have = table.0.len();
+        debug_assert!(start / PAGE >= table.contents.len(), "a published page is written");
+        let have = table.pages.len();
         let pages = end.div_ceil(PAGE);
-        let shared: Vec<usize> =
-            (start / PAGE..pages.min(have)).filter(|&i| self.holders[table.0[i] as usize] > 1).collect();
+        let shared = |i: &usize| {
+            let page = &self.each[table.pages[*i] as usize];
+            page.holders > 1 || page.content.is_some()
+        };
+        let shared: Vec<usize> = (start / PAGE..pages.min(have)).filter(shared).collect();
         let needed = shared.len() + pages.saturating_sub(have);
         if needed > self.free() {
             return Err(EngineError::OutOfPages { needed, pages: self.free() });
         }
         let copies = shared.into_iter().filter_map(|i| {
-            let copy = PageCopy { from: table.0[i], to: self.take()? };
-            self.holders[copy.from as usize] -= 1;
-            table.0[i] = copy.to;
+            let copy = PageCopy { from: table.pages[i], to: self.take()? };
+            self.leave(copy.from);
+            table.pages[i] = copy.to;
             Some(copy)
         });
         let copies = copies.collect();
-        table.0.extend((have..pages).filter_map(|_| self.take()));
+        table.pages.extend((have..pages).filter_map(|_| self.take()));
         Ok(copies)
     }
 
-    /// A second table of the same pages.
-    pub fn fork(&mut self, table: &PageTable) -> PageTable {
-        for &page in &table.0 {
-            self.holders[page as usize] += 1;
-        }
-        PageTable(table.0.clone())
+    /// A second table that shares the pages of the first `tokens` positions.
+    pub fn fork(&mut self, table: &PageTable, tokens: usize) -> PageTable {
+        let pages = table.pages[..tokens.div_ceil(PAGE)].to_vec();
+        pages.iter().for_each(|&page| self.hold(page));
+        PageTable { pages, contents: table.contents.clone() }
     }
 
     /// Takes a table's pages back; `table` is empty then.
     pub fn release(&mut self, table: &mut PageTable) {
-        for page in std::mem::take(&mut table.0) {
-            let holders = &mut self.holders[page as usize];
-            *holders -= 1;
-            if *holders == 0 {
-                self.free.push(page);
+        // The last goes first: a page is found by way of those before it.
+        for page in std::mem::take(table).pages.into_iter().rev() {
+            self.leave(page);
+        }
+    }
+
+    /// Forgets what free pages know, and publishes no page that is held.
+    pub fn forget(&mut self) {
+        self.published.clear();
+        self.each.iter_mut().for_each(|page| page.content = None);
+        let idle = std::mem::take(&mut self.idle);
+        self.blank.extend(idle.into_iter().map(|(_, page)| page));
+    }
+
+    fn hold(&mut self, index: u32) {
+        let page = &mut self.each[index as usize];
+        if page.holders == 0 {
+            self.idle.remove(&(page.left, index));
+        }
+        page.holders += 1;
+        self.shared += usize::from(page.holders == 2);
+    }
+
+    fn leave(&mut self, index: u32) {
+        let page = &mut self.each[index as usize];
+        page.holders -= 1;
+        self.shared -= usize::from(page.holders == 1);
+        if page.holders > 0 {
+            return;
+        }
+        match page.content {
+            None => self.blank.push(index),
+            Some(_) => {
+                self.clock += 1;
+                page.left = self.clock;
+                self.idle.insert((page.left, index));
             }
         }
     }
 
+    /// A free page, which now has one holder and knows nothing.
     fn take(&mut self) -> Option<u32> {
-        let page = self.free.pop()?;
-        self.holders[page as usize] = 1;
-        Some(page)
+        let index = self.blank.pop().or_else(|| self.idle.pop_first().map(|(_, index)| index))?;
+        let page = &mut self.each[index as usize];
+        page.holders = 1;
+        if let Some(content) = page.content.take() {
+            self.published.remove(&content);
+        }
+        Some(index)
     }
+}
+
+/// The content of a page of these tokens, behind a page of content `before`.
+fn content(before: Option<&Content>, tokens: &[u32]) -> Content {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(before.map_or(&[], |content| content.as_slice()));
+    tokens.iter().for_each(|token| {
+        hasher.update(&token.to_le_bytes());
+    });
+    let mut content = [0; 16];
+    content.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    content
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[derive(Clone, Debug)]
-    enum Action {
-        Start,
-        Write { table: usize, back: usize, tokens: usize },
-        Fork(usize),
-        Release(usize),
-    }
-
-    fn action() -> impl Strategy<Value = Action> {
-        prop_oneof![
-            1 => Just(Action::Start),
-            4 => (0usize..8, 0usize..20, 1usize..50)
-                .prop_map(|(table, back, tokens)| Action::Write { table, back, tokens }),
-            1 => (0usize..8).prop_map(Action::Fork),
-            1 => (0usize..8).prop_map(Action::Release),
-        ]
-    }
-
-    /// Pages are free or held by exactly as many tables as the count says.
-    fn check(pages: &Pages, tables: &[(PageTable, Vec<u32>)]) {
-        let mut holders = vec![0; pages.total()];
-        tables.iter().flat_map(|(table, _)| table.pages()).for_each(|&page| holders[page as usize] += 1);
-        assert_eq!(holders, pages.holders);
-        let mut free = pages.free.clone();
-        free.sort_unstable();
-        free.dedup();
-        assert_eq!(free.len(), pages.free());
-        assert!(free.iter().all(|&page| holders[page as usize] == 0));
-        assert_eq!(holders.iter().filter(|&&n| n == 0).count(), pages.free());
-    }
-
-    proptest! {
-        /// Every sequence reads back what it wrote, whoever shares its pages, and no page is lost.
-        #[test]
-        fn sharing_is_never_seen_and_nothing_leaks(actions in prop::collection::vec(action(), 1..120)) {
-            let mut pages = Pages::new(12);
-            let mut cache = [0u32; 12 * PAGE];
-            let mut tables: Vec<(PageTable, Vec<u32>)> = Vec::new();
-            let mut stamp = 0;
-            for action in actions {
-                match action {
-                    Action::Start if tables.len() < 8 => tables.push(Default::default()),
-                    Action::Write { table, back, tokens } if table < tables.len() => {
-                        let (table, known) = &mut tables[table];
-                        let start = known.len().saturating_sub(back);
-                        let before = (table.pages().to_vec(), pages.free());
-                        match pages.reserve(table, start, start + tokens) {
-                            Err(_) => prop_assert_eq!(before, (table.pages().to_vec(), pages.free())),
-                            Ok(copies) => {
-                                for PageCopy { from, to } in copies {
-                                    let from = from as usize * PAGE;
-                                    cache.copy_within(from..from + PAGE, to as usize * PAGE);
-                                }
-                                known.resize(known.len().max(start + tokens), 0);
-                                for position in start..start + tokens {
-                                    stamp += 1;
-                                    known[position] = stamp;
-                                    cache[table.pages()[position / PAGE] as usize * PAGE + position % PAGE] = stamp;
-                                }
-                            }
-                        }
-                    }
-                    Action::Fork(table) if table < tables.len() && tables.len() < 8 => {
-                        let twin = (pages.fork(&tables[table].0), tables[table].1.clone());
-                        tables.push(twin);
-                    }
-                    Action::Release(table) if table < tables.len() => {
-                        pages.release(&mut tables.swap_remove(table).0);
-                    }
-                    _ => {}
-                }
-                check(&pages, &tables);
-                for (table, known) in &tables {
-                    for (position, &value) in known.iter().enumerate() {
-                        let slot = table.pages()[position / PAGE] as usize * PAGE + position % PAGE;
-                        prop_assert_eq!(cache[slot], value);
-                    }
-                }
-            }
-            tables.iter_mut().for_each(|(table, _)| pages.release(table));
-            prop_assert_eq!(pages.free(), pages.total());
-        }
-    }
-}
+mod tests;

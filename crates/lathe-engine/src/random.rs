@@ -1,9 +1,9 @@
 //! Counter-based random numbers: a pure function of a key and a counter, so that a draw does not depend on what else was
 //! drawn, in which batch, or how often a step was computed again.
 
-/// A number in `0..1`, uniform, for the token at `position` of `sequence` under `seed`.
-pub(crate) fn uniform(seed: u64, sequence: u64, position: u64) -> f64 {
-    let bits = mix(mix(mix(seed).wrapping_add(sequence)).wrapping_add(position));
+/// A number in `0..1`, uniform, for the token at `position` of a sample under `seed`.
+pub(crate) fn uniform(seed: u64, sample: u64, position: u64) -> f64 {
+    let bits = mix(mix(mix(seed).wrapping_add(sample)).wrapping_add(position));
     (bits >> 11) as f64 / (1u64 << 53) as f64
 }
 

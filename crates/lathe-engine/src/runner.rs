@@ -377,6 +377,10 @@ impl Forward for Runner {
         self.options.max_sequences
     }
 
+    fn max_rows(&self) -> usize {
+        self.options.max_rows.max(self.options.max_sequences)
+    }
+
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
         for (view, page) in &self.states {
             let part = |i: u32| view.part(i as usize * page, *page).map_err(below);

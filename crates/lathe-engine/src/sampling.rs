@@ -1,13 +1,16 @@
 //! Choosing the next token from a row of logits.
 //!
-//! The steps are those of `transformers`, in its order: repetition penalty, temperature, top-k, top-p, min-p. Candidates are
-//! ordered by logit, equal ones by id, so the choice is defined to the last bit.
+//! The steps are those of `transformers`, in its order: repetition penalty, temperature, top-k, top-p, min-p; and before the
+//! temperature those of OpenAI's interface: presence and frequency penalty, biases. Candidates are ordered by logit, equal ones
+//! by id, so the choice is defined to the last bit.
+
+use std::sync::Arc;
 
 use crate::EngineError;
 use crate::random::uniform;
 
 /// How a token is chosen.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Sampling {
     /// Divides the logits; 0 always takes the best token.
     pub temperature: f32,
@@ -19,6 +22,12 @@ pub struct Sampling {
     pub min_p: f32,
     /// Makes every token of the prompt and the answer less likely; 1 does nothing.
     pub repetition_penalty: f32,
+    /// Taken from the logit of every token that the answer has; 0 does nothing.
+    pub presence_penalty: f32,
+    /// Taken from a token's logit as often as the answer has it; 0 does nothing.
+    pub frequency_penalty: f32,
+    /// Added to the logits of these tokens.
+    pub bias: Arc<[(u32, f32)]>,
     /// Another seed, another answer.
     pub seed: u64,
 }
@@ -26,7 +35,17 @@ pub struct Sampling {
 impl Default for Sampling {
     /// Always the best token.
     fn default() -> Self {
-        Sampling { temperature: 0.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+        Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            bias: Arc::default(),
+            seed: 0,
+        }
     }
 }
 
@@ -39,10 +58,49 @@ impl Sampling {
         };
         let from_zero = |x: f32| x.is_finite() && x >= 0.0;
         let Sampling { temperature, top_p, min_p, repetition_penalty: penalty, .. } = *self;
+        let Sampling { presence_penalty: presence, frequency_penalty: frequency, .. } = *self;
         check(from_zero(temperature), "temperature", temperature, "at least 0")?;
         check(top_p > 0.0 && top_p <= 1.0, "top-p", top_p, "above 0 and at most 1")?;
         check((0.0..=1.0).contains(&min_p), "min-p", min_p, "from 0 to 1")?;
-        check(from_zero(penalty) && penalty > 0.0, "repetition-penalty", penalty, "above 0")
+        check(from_zero(penalty) && penalty > 0.0, "repetition-penalty", penalty, "above 0")?;
+        check((-2.0..=2.0).contains(&presence), "presence-penalty", presence, "from -2 to 2")?;
+        check((-2.0..=2.0).contains(&frequency), "frequency-penalty", frequency, "from -2 to 2")?;
+        match self.bias.iter().find(|(_, bias)| !(-100.0..=100.0).contains(bias)) {
+            Some(&(_, bias)) => check(false, "logit-bias", bias, "from -100 to 100"),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the logits are changed before the best is looked for.
+    fn adjusts(&self) -> bool {
+        self.repetition_penalty != 1.0
+            || self.presence_penalty != 0.0
+            || self.frequency_penalty != 0.0
+            || !self.bias.is_empty()
+    }
+
+    /// Changes the logits after `history`, whose first `prompt` tokens are not of the answer.
+    fn adjust(&self, logits: &mut [f32], history: &[u32], prompt: usize) {
+        if self.repetition_penalty != 1.0 {
+            for (id, _) in counts(history) {
+                if let Some(logit) = logits.get_mut(id as usize) {
+                    let penalty = self.repetition_penalty;
+                    *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                }
+            }
+        }
+        if self.presence_penalty != 0.0 || self.frequency_penalty != 0.0 {
+            for (id, count) in counts(&history[prompt.min(history.len())..]) {
+                if let Some(logit) = logits.get_mut(id as usize) {
+                    *logit -= self.presence_penalty + self.frequency_penalty * count as f32;
+                }
+            }
+        }
+        for &(id, bias) in self.bias.iter() {
+            if let Some(logit) = logits.get_mut(id as usize) {
+                *logit += bias;
+            }
+        }
     }
 }
 
@@ -54,21 +112,23 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// The token after `history`, from the `logits` of its last one, for sequence number `sequence`.
+    /// The token after `history`, of which the first `prompt` tokens were given, from the `logits` of its last one, for the
+    /// sample of number `sample`.
     pub fn sample(
         &mut self,
         logits: &[f32],
         history: &[u32],
+        prompt: usize,
         sampling: &Sampling,
-        sequence: u64,
+        sample: u64,
     ) -> Result<u32, EngineError> {
         let nan = EngineError::NanLogits { position: history.len().saturating_sub(1) };
-        let logits = match sampling.repetition_penalty {
-            1.0 => logits,
-            penalty => {
+        let logits = match sampling.adjusts() {
+            false => logits,
+            true => {
                 self.logits.clear();
                 self.logits.extend_from_slice(logits);
-                penalise(&mut self.logits, history, penalty);
+                sampling.adjust(&mut self.logits, history, prompt);
                 &self.logits
             }
         };
@@ -80,7 +140,7 @@ impl Sampler {
         }
         let weights = logits.iter().map(|&logit| ((logit - best) / sampling.temperature).exp());
         self.candidates.fill(weights, sampling.top_k);
-        let draw = uniform(sampling.seed, sequence, history.len() as u64);
+        let draw = uniform(sampling.seed, sample, history.len() as u64);
         Ok(self.candidates.choose(sampling.top_p, sampling.min_p, draw))
     }
 }
@@ -103,16 +163,11 @@ fn maximum(logits: &[f32]) -> Option<f32> {
     (best.is_finite() && !bad).then_some(best)
 }
 
-/// Lowers the logit of every token in `history`, once.
-fn penalise(logits: &mut [f32], history: &[u32], penalty: f32) {
-    let mut seen = history.to_vec();
-    seen.sort_unstable();
-    seen.dedup();
-    for id in seen {
-        if let Some(logit) = logits.get_mut(id as usize) {
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
-        }
-    }
+/// Each token that is there, and how often.
+fn counts(tokens: &[u32]) -> Vec<(u32, usize)> {
+    let mut sorted = tokens.to_vec();
+    sorted.sort_unstable();
+    sorted.chunk_by(|a, b| a == b).map(|run| (run[0], run.len())).collect()
 }
 
 /// Tokens by falling weight, sorted only as far as anyone looks: an answer's token is almost always among the first.

@@ -1,21 +1,30 @@
 //! The request scheduler: which tokens of which sequences the next step computes. Pure: no clock, no thread, no model.
 //!
 //! One idea carries it: a sequence has tokens that are known and a first part of them that is computed, and every step lets
-//! the second catch up with the first. A prompt computed in chunks, a decode step of one token, and the recomputation
-//! of a sequence that lost its pages are the same thing.
+//! the second catch up with the first. A prompt computed in chunks, a decode step of one token, a prefix found in the cache and
+//! the recomputation of a sequence that lost its pages are the same thing.
 //!
-//! Sequences are served in the order of arrival. A waiting one starts when there are pages for all its tokens; when a
-//! running one needs a page and none is free, the latest running one gives its pages back and waits again, at the front.
-
-use std::collections::VecDeque;
+//! - A step first serves the sequences that lack one token, then prompts, with what is left of its budget of tokens.
+//! - Who starts next is decided between flows ([`Flows`](crate::flows)), within a flow by arrival. One starts when there are
+//!   pages for all its tokens, beside those that others will soon need; until then nobody passes it.
+//! - When a running sequence needs a page and none is free, the one that arrived last gives its pages back and waits again,
+//!   first in its flow. So the oldest sequence always goes on, and everything ends.
 
 use crate::EngineError;
+use crate::flows::{Flow, Flows};
 use crate::forward::{Batch, Forward, PAGE};
-use crate::pages::{PageCopy, PageTable, Pages};
+use crate::pages::{PageCopy, PageTable, PageUse, Pages};
 
 /// The number of a sequence, in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SequenceId(pub u64);
+
+impl SequenceId {
+    /// The sequence of a request that has `index` before it.
+    pub fn sample(self, index: usize) -> SequenceId {
+        SequenceId(self.0 + index as u64)
+    }
+}
 
 /// What bounds a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +33,8 @@ pub struct Limits {
     pub max_tokens: usize,
     /// The most sequences in one step.
     pub max_sequences: usize,
+    /// The most rows of logits in one step.
+    pub max_rows: usize,
     /// The longest sequence.
     pub context: usize,
     /// Pages of the cache.
@@ -36,19 +47,69 @@ impl Limits {
         Limits {
             max_tokens: model.max_tokens().max(1),
             max_sequences: model.max_sequences().max(1),
+            max_rows: model.max_rows(),
             context: model.context(),
             pages: model.pages(),
         }
     }
 }
 
-/// A sequence that is waiting or running.
+/// What is asked of the scheduler.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// The tokens to begin with.
+    pub prompt: Vec<u32>,
+    /// The most tokens of each sequence, with the prompt's.
+    pub longest: usize,
+    /// How many sequences go on from the prompt, at least one; they share its pages.
+    pub samples: usize,
+    /// Whether the logits of all tokens are wanted, not of the last one only.
+    pub scored: bool,
+    /// Whose it is.
+    pub flow: Flow,
+}
+
+/// A sequence that is waiting or running; its samples are one until its prompt is computed.
 #[derive(Debug)]
-struct Sequence {
-    id: SequenceId,
-    known: Vec<u32>,
+pub(crate) struct Sequence {
+    pub(crate) id: SequenceId,
+    pub(crate) flow: Flow,
+    samples: usize,
+    pub(crate) known: Vec<u32>,
+    longest: usize,
     computed: usize,
+    /// The tokens that the flow was charged for, or found in the cache.
+    charged: usize,
+    /// Logits are wanted from this token on.
+    rows_from: usize,
     table: PageTable,
+}
+
+impl Sequence {
+    fn missing(&self) -> usize {
+        self.known.len() - self.computed
+    }
+
+    /// Positions that it needs to compute what is known and to choose another token.
+    fn room(&self) -> usize {
+        (self.known.len() + 1).min(self.longest)
+    }
+
+    /// Of its samples, those that will need another page beyond its table's.
+    fn grows(&self) -> usize {
+        if self.longest > self.table.pages().len() * PAGE { self.samples } else { 0 }
+    }
+}
+
+/// Whom a row of a step's logits is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The sequence.
+    pub sequence: SequenceId,
+    /// So many sequences from this one on are at the same place.
+    pub samples: usize,
+    /// The place of the token that the row follows.
+    pub position: usize,
 }
 
 /// What the next step does.
@@ -58,10 +119,31 @@ pub struct Plan {
     pub copies: Vec<PageCopy>,
     /// What to compute.
     pub batch: Batch,
-    /// Whose next token each of the batch's rows of logits chooses.
-    pub sampled: Vec<SequenceId>,
+    /// Whom each of the batch's rows of logits is for.
+    pub rows: Vec<Row>,
     /// For each sequence of the batch, how many of its tokens are computed after the step.
     computed: Vec<(SequenceId, usize)>,
+}
+
+/// What the scheduler has in hand, and what it has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Sequences that hold pages.
+    pub running: usize,
+    /// Sequences that wait for them.
+    pub waiting: usize,
+    /// The cache.
+    pub pages: PageUse,
+    /// Steps planned.
+    pub steps: u64,
+    /// Tokens computed.
+    pub computed_tokens: u64,
+    /// Tokens of prompts that were looked up in the cache.
+    pub prefix_tokens: u64,
+    /// Of these, those that were found.
+    pub prefix_hits: u64,
+    /// How often a sequence lost its pages.
+    pub preemptions: u64,
 }
 
 /// Sequences that wait and run, and the pages they hold. Only a running one holds pages.
@@ -69,17 +151,31 @@ pub struct Plan {
 pub struct Scheduler {
     limits: Limits,
     pages: Pages,
-    waiting: VecDeque<Sequence>,
-    /// In the order they started.
+    waiting: Flows,
+    /// In the order of arrival.
     running: Vec<Sequence>,
     next: u64,
+    done: Load,
+}
+
+/// What a step still has room for.
+struct Budget {
+    tokens: usize,
+    /// Rows beyond the one that each running sequence may always have.
+    rows: usize,
 }
 
 impl Scheduler {
     /// A scheduler with nothing to do.
     pub fn new(limits: Limits) -> Scheduler {
-        let (waiting, running) = (VecDeque::new(), Vec::new());
-        Scheduler { limits, pages: Pages::new(limits.pages), waiting, running, next: 0 }
+        Scheduler {
+            limits,
+            pages: Pages::new(limits.pages),
+            waiting: Flows::default(),
+            running: Vec::new(),
+            next: 0,
+            done: Load::default(),
+        }
     }
 
     /// The most tokens of one sequence: the context, or as many as all pages hold.
@@ -87,46 +183,43 @@ impl Scheduler {
         self.limits.context.min(self.limits.pages * PAGE)
     }
 
-    /// A new sequence that begins with these tokens.
-    pub fn add(&mut self, prompt: Vec<u32>) -> Result<SequenceId, EngineError> {
-        if prompt.is_empty() {
+    /// A new job; its sequences are this one and those that follow it.
+    pub fn add(&mut self, job: Job) -> Result<SequenceId, EngineError> {
+        let (tokens, context) = (job.prompt.len(), self.limits.context);
+        if tokens == 0 {
             return Err(EngineError::EmptyPrompt);
         }
-        if prompt.len() >= self.limits.context {
-            return Err(EngineError::PromptTooLong { tokens: prompt.len(), context: self.limits.context });
+        let needed = tokens + usize::from(job.longest > tokens);
+        if needed > context {
+            return Err(EngineError::PromptTooLong { tokens, context });
         }
-        if prompt.len() >= self.longest() {
-            let needed = (prompt.len() + 1).div_ceil(PAGE);
-            return Err(EngineError::OutOfPages { needed, pages: self.limits.pages });
+        if needed > self.longest() {
+            return Err(EngineError::OutOfPages { needed: needed.div_ceil(PAGE), pages: self.limits.pages });
         }
-        let id = self.number();
-        self.waiting.push_back(Sequence { id, known: prompt, computed: 0, table: PageTable::default() });
+        let id = SequenceId(self.next);
+        let samples = job.samples.max(1);
+        self.next += samples as u64;
+        let running = self.running.iter().map(|s| s.flow);
+        self.waiting.enter(job.flow, running);
+        self.waiting.push(Sequence {
+            id,
+            flow: job.flow,
+            samples,
+            known: job.prompt,
+            longest: job.longest.min(self.longest()).max(tokens),
+            computed: 0,
+            charged: 0,
+            rows_from: if job.scored { 0 } else { usize::MAX },
+            table: PageTable::default(),
+        });
         Ok(id)
-    }
-
-    /// A new sequence that goes on from where `id` is, and shares the pages of what is computed. `None` where there is no
-    /// such sequence.
-    pub fn fork(&mut self, id: SequenceId) -> Option<SequenceId> {
-        let known = self.tokens(id)?.to_vec();
-        let room = self.running.len() < self.most_running();
-        let twin = self.number();
-        match self.running.iter().find(|s| s.id == id).filter(|_| room) {
-            Some(sequence) => {
-                let table = self.pages.fork(&sequence.table);
-                let computed = sequence.computed;
-                self.running.push(Sequence { id: twin, known, computed, table });
-            }
-            None => {
-                self.waiting.push_back(Sequence { id: twin, known, computed: 0, table: PageTable::default() })
-            }
-        }
-        Some(twin)
     }
 
     /// The tokens of a sequence so far.
     pub fn tokens(&self, id: SequenceId) -> Option<&[u32]> {
-        let all = self.running.iter().chain(&self.waiting);
-        all.into_iter().find(|s| s.id == id).map(|s| s.known.as_slice())
+        let of = |s: &Sequence| id >= s.id && id < s.id.sample(s.samples);
+        let running = self.running.iter().find(|s| of(s));
+        running.or_else(|| self.waiting.iter().find(|s| of(s))).map(|s| s.known.as_slice())
     }
 
     /// Whether there is nothing to do.
@@ -134,106 +227,192 @@ impl Scheduler {
         self.running.is_empty() && self.waiting.is_empty()
     }
 
-    /// Sequences that hold pages, and those that wait for them.
-    pub fn load(&self) -> (usize, usize) {
-        (self.running.len(), self.waiting.len())
-    }
-
-    /// The pages, for work beside the sequences.
-    pub(crate) fn pages(&mut self) -> &mut Pages {
-        &mut self.pages
+    /// What is in hand and what was done.
+    pub fn load(&self) -> Load {
+        let sequences = |all: &mut dyn Iterator<Item = &Sequence>| all.map(|s| s.samples).sum();
+        Load {
+            running: sequences(&mut self.running.iter()),
+            waiting: sequences(&mut self.waiting.iter()),
+            pages: self.pages.usage(),
+            ..self.done
+        }
     }
 
     /// Chooses what the next step computes; empty when there is nothing to do.
     pub fn plan(&mut self) -> Plan {
         let mut plan = Plan::default();
-        let mut budget = self.limits.max_tokens;
+        let mut budget = Budget {
+            tokens: self.limits.max_tokens,
+            rows: self.limits.max_rows.saturating_sub(self.most_running()),
+        };
         let mut preempted = false;
-        let mut next = 0;
-        while next < self.running.len() && budget > 0 {
-            let sequence = &mut self.running[next];
-            let end = sequence.known.len().min(sequence.computed + budget);
-            match self.pages.reserve(&mut sequence.table, sequence.computed, end) {
-                Ok(copies) => {
-                    plan.copies.extend(copies);
-                    budget -= end - sequence.computed;
-                    plan.push(sequence, end);
-                    next += 1;
-                }
-                Err(_) => {
-                    preempted = true;
-                    self.preempt_last();
-                }
+        let mut index = 0;
+        while index < self.running.len() {
+            if self.running[index].missing() != 1 || self.catch_up(index, &mut budget, &mut plan) {
+                index += 1;
+            } else {
+                // It is behind those that are in the plan: they arrived earlier. It may be this one.
+                preempted = true;
+                self.preempt_last();
+            }
+        }
+        for index in 0..self.running.len() {
+            if self.running[index].missing() > 1 && !self.catch_up(index, &mut budget, &mut plan) {
+                break;
             }
         }
         // One that just lost its pages would take them back at once.
-        while !preempted && budget > 0 && self.running.len() < self.most_running() {
-            let Some(mut sequence) = self.waiting.pop_front() else { break };
-            let room = (sequence.known.len() + 1).min(self.longest());
-            if self.pages.free() < room.div_ceil(PAGE)
-                || self.pages.reserve(&mut sequence.table, 0, sequence.known.len()).is_err()
-            {
-                self.waiting.push_front(sequence);
-                break;
-            }
-            let end = sequence.known.len().min(budget);
-            budget -= end;
-            plan.push(&sequence, end);
-            self.running.push(sequence);
+        while !preempted && budget.tokens > 0 {
+            let Some(sequence) = self.start() else { break };
+            let index = self.running.partition_point(|s| s.id < sequence.id);
+            self.running.insert(index, sequence);
+            self.catch_up(index, &mut budget, &mut plan);
         }
+        self.done.steps += u64::from(!plan.computed.is_empty());
         plan
     }
 
-    /// Records that a plan's step has been computed.
+    /// Plans as many of a running sequence's missing tokens as there is room for. Says whether there were pages for them.
+    fn catch_up(&mut self, index: usize, budget: &mut Budget, plan: &mut Plan) -> bool {
+        let sequence = &mut self.running[index];
+        let scored = sequence.rows_from < sequence.known.len();
+        let most = if scored { budget.tokens.min(budget.rows + 1) } else { budget.tokens };
+        let end = sequence.known.len().min(sequence.computed + most);
+        if end == sequence.computed {
+            return true;
+        }
+        // A step that chooses a token has a place for it, too.
+        let room = if end == sequence.known.len() { sequence.room() } else { end };
+        let Ok(copies) = self.pages.reserve(&mut sequence.table, sequence.computed, room) else {
+            return false;
+        };
+        plan.copies.extend(copies);
+        budget.tokens -= end - sequence.computed;
+        let rows = plan.rows.len();
+        plan.push(sequence, end);
+        budget.rows -= (plan.rows.len() - rows).saturating_sub(1);
+        true
+    }
+
+    /// Takes the next waiting sequence, with pages for all its tokens, if there is room for it.
+    fn start(&mut self) -> Option<Sequence> {
+        let started: usize = self.running.iter().map(|s| s.samples).sum();
+        let samples = self.waiting.first()?.samples.min(self.most_running());
+        if started + samples > self.most_running() {
+            return None;
+        }
+        let mut sequence = self.waiting.pop()?;
+        let tokens = sequence.known.len();
+        // The last token is computed in any case: its logits are wanted.
+        let known = tokens.saturating_sub(1).min(sequence.rows_from);
+        let found = self.pages.adopt(&mut sequence.table, &sequence.known[..known]);
+        let room = sequence.room();
+        // A page for each sequence that will need one keeps the next steps from taking all back.
+        let others: usize = self.running.iter().map(Sequence::grows).sum();
+        let others = if started > 0 { others + samples - 1 } else { 0 };
+        let missing = room.div_ceil(PAGE) - found / PAGE;
+        let fits = missing + others <= self.pages.free();
+        if !fits || self.pages.reserve(&mut sequence.table, found, room).is_err() {
+            self.pages.release(&mut sequence.table);
+            self.waiting.push(sequence);
+            return None;
+        }
+        if sequence.charged == 0 {
+            self.done.prefix_tokens += tokens as u64;
+            self.done.prefix_hits += found as u64;
+        }
+        sequence.computed = found;
+        sequence.charged = sequence.charged.max(found);
+        Some(sequence)
+    }
+
+    /// Records that a plan's step has been computed: what is full is published, and samples part ways.
     pub fn done(&mut self, plan: &Plan) {
-        for &(id, computed) in &plan.computed {
-            if let Some(sequence) = self.running.iter_mut().find(|s| s.id == id) {
-                sequence.computed = computed;
+        for &(id, end) in &plan.computed {
+            let Some(index) = self.running.iter().position(|s| s.id == id) else { continue };
+            let sequence = &mut self.running[index];
+            self.done.computed_tokens += (end - sequence.computed) as u64;
+            sequence.computed = end;
+            if sequence.rows_from < end {
+                sequence.rows_from = end;
+            }
+            self.waiting.charge(sequence.flow, end.saturating_sub(sequence.charged));
+            sequence.charged = sequence.charged.max(end);
+            self.pages.publish(&mut sequence.table, &sequence.known[..end]);
+            if end == sequence.known.len() {
+                self.part(index);
+            }
+        }
+    }
+
+    /// Makes the samples of a running sequence sequences of their own, which share what is computed. Those for which there is
+    /// no room wait, and find what they share in the cache.
+    fn part(&mut self, index: usize) {
+        let first = &mut self.running[index];
+        let (flow, longest) = (first.flow, first.longest);
+        let (charged, rows_from) = (first.charged, first.rows_from);
+        for sample in 1..std::mem::replace(&mut first.samples, 1) {
+            let first = &self.running[index];
+            let (id, known) = (first.id.sample(sample), first.known.clone());
+            let mut twin = Sequence {
+                id,
+                flow,
+                samples: 1,
+                known,
+                longest,
+                computed: 0,
+                charged,
+                rows_from,
+                table: PageTable::default(),
+            };
+            if self.running.len() < self.most_running() {
+                twin.computed = first.computed;
+                twin.table = self.pages.fork(&first.table, first.computed);
+                self.running.insert(index + sample, twin);
+            } else {
+                self.waiting.push(twin);
             }
         }
     }
 
     /// Adds the token that was chosen for a sequence.
     pub fn push(&mut self, id: SequenceId, token: u32) {
-        if let Some(sequence) = self.running.iter_mut().find(|s| s.id == id) {
+        let running = self.running.iter_mut().find(|s| s.id == id);
+        if let Some(sequence) = running.or_else(|| self.waiting.iter_mut().find(|s| s.id == id)) {
             sequence.known.push(token);
         }
     }
 
-    /// Ends a sequence. Says whether it was there.
+    /// Ends a sequence, or a job whose samples have not parted yet. Says whether it was there.
     pub fn remove(&mut self, id: SequenceId) -> bool {
         if let Some(index) = self.running.iter().position(|s| s.id == id) {
             self.pages.release(&mut self.running.remove(index).table);
             return true;
         }
-        let waiting = self.waiting.len();
-        self.waiting.retain(|s| s.id != id);
-        self.waiting.len() < waiting
+        self.waiting.remove(id)
     }
 
-    /// Takes the pages of every sequence back, for a step that failed: what the cache holds is then unknown.
+    /// Takes the pages of every sequence back and forgets what they hold, for a step that failed: what the cache holds is then
+    /// unknown.
     pub fn preempt_all(&mut self) {
         while !self.running.is_empty() {
             self.preempt_last();
         }
+        self.pages.forget();
     }
 
     fn preempt_last(&mut self) {
         if let Some(mut sequence) = self.running.pop() {
+            self.done.preemptions += 1;
             self.pages.release(&mut sequence.table);
             sequence.computed = 0;
-            self.waiting.push_front(sequence);
+            self.waiting.push(sequence);
         }
     }
 
     /// A step has room for a token of each running sequence.
     fn most_running(&self) -> usize {
-        self.limits.max_sequences.min(self.limits.max_tokens)
-    }
-
-    fn number(&mut self) -> SequenceId {
-        self.next += 1;
-        SequenceId(self.next - 1)
+        self.limits.max_sequences.min(self.limits.max_tokens).min(self.limits.max_rows.max(1))
     }
 }
 
@@ -242,9 +421,11 @@ impl Plan {
     fn push(&mut self, sequence: &Sequence, end: usize) {
         let tokens = &sequence.known[sequence.computed..end];
         let first = self.batch.push(tokens, sequence.computed, sequence.table.pages());
-        if end == sequence.known.len() {
-            self.batch.rows.push(first + (tokens.len() - 1) as u32);
-            self.sampled.push(sequence.id);
+        let last = end.min(sequence.known.len() - 1);
+        for position in sequence.rows_from.max(sequence.computed).min(last)..end {
+            self.batch.rows.push(first + (position - sequence.computed) as u32);
+            let samples = if position == last { sequence.samples } else { 1 };
+            self.rows.push(Row { sequence: sequence.id, samples, position });
         }
         self.computed.push((sequence.id, end));
     }

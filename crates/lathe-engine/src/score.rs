@@ -30,11 +30,42 @@ impl AddAssign for Score {
     }
 }
 
-/// The log-softmax of `token` in a row of logits, in f64.
-pub(crate) fn log_likelihood(logits: &[f32], token: u32) -> f64 {
-    let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - f64::from(best)).exp()).sum();
-    f64::from(logits[token as usize]) - f64::from(best) - sum.ln()
+/// How likely a token is in its place, and which are the likeliest there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TokenScore {
+    /// The token.
+    pub token: u32,
+    /// The natural logarithm of its probability, before temperature and filters.
+    pub logprob: f64,
+    /// How many tokens are likelier.
+    pub rank: usize,
+    /// The likeliest tokens with theirs, the best first, equal ones by id.
+    pub tops: Vec<(u32, f64)>,
+}
+
+impl TokenScore {
+    /// The score of `token` in a row of logits, with so many of the likeliest; not a number where the row is none.
+    pub fn of(logits: &[f32], token: u32, tops: usize) -> TokenScore {
+        let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|&logit| (f64::from(logit) - f64::from(best)).exp()).sum();
+        let logprob = |logit: f32| f64::from(logit) - f64::from(best) - sum.ln();
+        let own = logits[token as usize];
+        let rank = logits.iter().filter(|&&logit| logit > own).count();
+        let tops = match tops.min(logits.len()) {
+            0 => Vec::new(),
+            count => {
+                let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+                let mut all: Vec<(u32, f32)> = (0..).zip(logits.iter().copied()).collect();
+                if count < all.len() {
+                    all.select_nth_unstable_by(count, order);
+                    all.truncate(count);
+                }
+                all.sort_unstable_by(order);
+                all.into_iter().map(|(id, logit)| (id, logprob(logit))).collect()
+            }
+        };
+        TokenScore { token, logprob: logprob(own), rank, tops }
+    }
 }
 
 /// The natural logarithms of the probabilities that a row of logits stands for.

@@ -21,7 +21,7 @@ pub struct TextStream {
     stops: Vec<String>,
     /// The end of the text so far, which a stop string may begin with.
     held: String,
-    stopped: bool,
+    stopped: Option<usize>,
 }
 
 impl TextStream {
@@ -55,16 +55,21 @@ impl TextStream {
 
     /// Whether a stop string has come; the text is over then.
     pub fn stopped(&self) -> bool {
-        self.stopped
+        self.stopped.is_some()
+    }
+
+    /// The stop string that has come.
+    pub fn stop(&self) -> Option<&str> {
+        self.stopped.map(|index| self.stops[index].as_str())
     }
 
     fn push_text(&mut self, text: &str) -> String {
-        if self.stopped {
+        if self.stopped() {
             return String::new();
         }
         self.held += text;
-        if let Some(start) = self.first_stop() {
-            self.stopped = true;
+        if let Some((start, stop)) = self.first_stop() {
+            self.stopped = Some(stop);
             let mut held = std::mem::take(&mut self.held);
             held.truncate(start);
             return held;
@@ -73,10 +78,14 @@ impl TextStream {
         std::mem::replace(&mut self.held, held)
     }
 
-    /// Where the first stop string in the held text begins.
-    fn first_stop(&self) -> Option<usize> {
-        let found = self.stops.iter().filter_map(|stop| Some((self.held.find(stop.as_str())?, stop.len())));
-        found.min_by_key(|&(start, length)| (start + length, start)).map(|(start, _)| start)
+    /// Where the first stop string in the held text begins, and which it is.
+    fn first_stop(&self) -> Option<(usize, usize)> {
+        let stops = self.stops.iter().enumerate();
+        let found =
+            stops.filter_map(|(index, stop)| Some((self.held.find(stop.as_str())?, stop.len(), index)));
+        found
+            .min_by_key(|&(start, length, _)| (start + length, start))
+            .map(|(start, _, index)| (start, index))
     }
 
     /// The length of the longest end of the held text that a stop string begins with.

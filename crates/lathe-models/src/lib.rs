@@ -7,7 +7,7 @@
 //! - [`write_artifact`]: the container of a compiled model, which a [`ModelFile`] then is.
 //! - [`family`], [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
 //! - [`Tokenizer`] and [`StreamDecoder`]: text to token ids and back, whole or as it comes.
-//! - [`ChatTemplate`]: a conversation of [`Message`]s to a prompt.
+//! - [`ChatTemplate`]: a conversation of [`Message`]s to a prompt; [`chat_tokens`] and [`prompt_tokens`] are prompts as tokens.
 //!
 //! Whatever is in a file or comes over a wire is checked; nothing here panics on it. Each error has a
 //! [`Diagnostic`](lathe_diagnostic::Diagnostic).
@@ -39,6 +39,7 @@ mod chat;
 mod families;
 mod file;
 mod gguf;
+mod prompt;
 mod safetensors;
 mod source;
 mod tokenizer;
@@ -52,6 +53,7 @@ pub use file::{FileError, Format, ModelFile, TensorInfo};
 pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufWriter, StrArray, ValueKind, dequantize,
 };
+pub use prompt::{chat_tokens, prompt_tokens};
 pub use safetensors::{SafetensorsError, SafetensorsErrorKind};
 pub use source::{
     ModelEntry, Progress, Silent, SourceError, TerminalProgress, cache_dir, list, pull, resolve,

@@ -5,6 +5,7 @@ use lathe_engine::EngineError;
 use lathe_models::{ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
 use lathe_onnx::OnnxError;
 use lathe_runtime::RuntimeError;
+use lathe_serve::ServeError;
 
 /// Why a verb ended early.
 #[derive(Debug)]
@@ -57,5 +58,6 @@ from_rooms!(
     OnnxError,
     SourceError,
     TokenizerError,
-    RuntimeError
+    RuntimeError,
+    ServeError
 );

@@ -10,7 +10,6 @@ mod onnx;
 mod options;
 mod output;
 mod progress;
-mod prompt;
 mod verbs;
 
 use std::process::ExitCode;

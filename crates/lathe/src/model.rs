@@ -5,7 +5,7 @@ use std::path::Path;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{
     ArtifactOptions, Encoder, Engine, EngineError, PAGE, Precision, Runner, RunnerOptions, SCORE_TOKENS,
-    compile_model, compiled_context,
+    compile_model, compiled_context, compiled_sequences,
 };
 use lathe_machine::Target;
 use lathe_models::{CacheShape, ChatTemplate, ModelFile, Tokenizer, build, cache_dir};
@@ -81,15 +81,49 @@ impl Model {
         max_sequences: usize,
         max_rows: usize,
     ) -> Result<Engine<Runner>, Failure> {
-        let options = generation(precision.into(), threads, context, max_sequences, max_rows)?;
+        self.engine(&generation(precision.into(), threads, context, max_sequences, max_rows)?)
+    }
+
+    fn engine(&self, options: &RunnerOptions) -> Result<Engine<Runner>, Failure> {
         let mut status = Status::new();
         let runner =
-            Runner::load(&self.file, &options, &mut |stage, done, total| status.stage(stage, done, total))?;
+            Runner::load(&self.file, options, &mut |stage, done, total| status.stage(stage, done, total))?;
         drop(status);
         for warning in runner.warnings() {
             output::message(&warning.to_string().replacen("error[", "warning[", 1));
         }
         Ok(Engine::new(runner))
+    }
+
+    /// Compiles and loads it to serve `sequences` at once, or as many as its file is compiled for, with a cache of so many
+    /// tokens and steps of so many.
+    pub fn load_server(
+        &self,
+        precision: impl Into<Precision>,
+        threads: usize,
+        context: usize,
+        sequences: usize,
+        cache_tokens: usize,
+        step_tokens: usize,
+    ) -> Result<Engine<Runner>, Failure> {
+        let sequences = compiled_sequences(&self.file).map_or(sequences, |compiled| compiled.min(sequences));
+        let rows =
+            if compiled_sequences(&self.file).is_some() { sequences } else { sequences + SCORE_TOKENS };
+        let options = RunnerOptions {
+            pages: cache_tokens.max(context).div_ceil(PAGE),
+            max_tokens: step_tokens.max(sequences),
+            ..generation(precision.into(), threads, context, sequences, rows)?
+        };
+        self.engine(&options)
+    }
+
+    /// Whether it embeds texts and generates none.
+    pub fn is_encoder(&self) -> Result<bool, Failure> {
+        let shape = CacheShape { pages: 1, context: 1, max_tokens: 1, max_sequences: 1 };
+        match compiled_context(&self.file) {
+            Some(_) => Ok(self.file.get::<bool>("lathe.encoder")?),
+            None => Ok(build(&self.file, &shape)?.encoder),
+        }
     }
 
     /// Compiles and loads it as an encoder: the same for all texts, so that its kernels are found in the cache.
@@ -110,8 +144,7 @@ impl Model {
         context: usize,
         max_sequences: usize,
     ) -> Result<bool, Failure> {
-        let shape = CacheShape { pages: 1, context: 1, max_tokens: 1, max_sequences: 1 };
-        let encoder = compiled_context(&self.file).is_none() && build(&self.file, &shape)?.encoder;
+        let encoder = compiled_context(&self.file).is_none() && self.is_encoder()?;
         let threads = lathe_runtime::detect_cpu().cores;
         let runner = match encoder {
             true => embedding(Precision::Fast, threads, context)?,

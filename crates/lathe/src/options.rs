@@ -86,7 +86,8 @@ impl SamplingOptions {
     /// The sampling they describe, checked.
     pub fn sampling(&self) -> Result<Sampling, EngineError> {
         let SamplingOptions { temperature, top_k, top_p, min_p, repetition_penalty, seed } = *self;
-        let sampling = Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed };
+        let sampling =
+            Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed, ..Sampling::default() };
         sampling.check()?;
         Ok(sampling)
     }

@@ -7,7 +7,9 @@ use lathe_models::{ModelFile, Tokenizer};
 use proptest::prelude::*;
 
 use super::*;
-use crate::forward::PAGE;
+use crate::flows::Flow;
+use crate::forward::{Batch, PAGE};
+use crate::sampling::Sampling;
 
 const VOCABULARY: usize = 40;
 
@@ -66,6 +68,10 @@ impl Forward for Hashing {
         self.max_sequences
     }
 
+    fn max_rows(&self) -> usize {
+        self.max_sequences + 2
+    }
+
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
         let from = from as usize * PAGE;
         self.cache.copy_within(from..from + PAGE, to as usize * PAGE);
@@ -97,18 +103,21 @@ impl Forward for Hashing {
     }
 }
 
-/// What a request must give, computed without cache, batch or scheduler.
-fn alone(request: &Request, sequence: u64, longest: usize) -> Vec<u32> {
+/// What a request's sample must give, computed without cache, batch or scheduler.
+fn alone(request: &Request, sample: usize, longest: usize) -> Vec<u32> {
     let mut known = request.prompt.clone();
-    let end = longest.min(known.len() + request.max_tokens);
-    loop {
+    let prompt = known.len();
+    let end = longest.min(prompt + request.max_tokens);
+    while known.len() < end {
         let logits = Hashing::logits(&known);
-        let token = Sampler::default().sample(&logits, &known, &request.sampling, sequence).unwrap();
+        let token =
+            Sampler::default().sample(&logits, &known, prompt, &request.sampling, sample as u64).unwrap();
         known.push(token);
-        if request.ends.contains(&token) || known.len() >= end {
-            return known[request.prompt.len()..].to_vec();
+        if request.ends.contains(&token) {
+            break;
         }
     }
+    known[prompt..].to_vec()
 }
 
 fn request() -> impl Strategy<Value = Request> {
@@ -120,66 +129,81 @@ fn request() -> impl Strategy<Value = Request> {
             top_p: 0.9,
             ..Sampling::default()
         });
-    let prompt = prop::collection::vec(0..VOCABULARY as u32, 1..40);
-    (prompt, 1usize..40, sampling, prop::collection::vec(0..VOCABULARY as u32, 0..2))
-        .prop_map(|(prompt, max_tokens, sampling, ends)| Request { prompt, max_tokens, sampling, ends })
+    // Many prompts begin alike.
+    let own = prop::collection::vec(0..VOCABULARY as u32, 1..40);
+    let prompt = (0u32..40, own).prop_map(|(common, own)| [(0..common).collect(), own].concat());
+    let prompt = prompt.prop_map(|mut tokens: Vec<u32>| {
+        tokens.truncate(48);
+        tokens
+    });
+    let ends = prop::collection::vec(0..VOCABULARY as u32, 0..2);
+    let flow = (0u64..3, -1i8..2).prop_map(|(client, priority)| Flow { client, priority });
+    (prompt, 0usize..40, 1usize..4, sampling, ends, any::<bool>(), flow).prop_map(
+        |(prompt, max_tokens, samples, sampling, ends, score_prompt, flow)| Request {
+            prompt,
+            max_tokens,
+            samples,
+            sampling,
+            ends,
+            logprobs: score_prompt.then_some(2),
+            score_prompt,
+            flow,
+        },
+    )
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
-    /// Whatever runs beside it, however few pages there are, and though steps fail: each answer is what it is alone.
+    /// Whatever runs beside it, however few pages there are, though prompts begin alike and though steps fail: each answer is
+    /// what it is alone, and so is the score of each prompt's token.
     #[test]
     fn answers_do_not_depend_on_the_batch(
         requests in prop::collection::vec((request(), 0usize..6), 1..9),
         pages in 4usize..14,
         (max_tokens, max_sequences) in (1usize..30, 1usize..6),
-        fails in prop::option::of(2usize..7),
+        fails in prop::option::of(20usize..40),
     ) {
         let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, ..Hashing::new(pages) });
-        let mut answers = Vec::new();
+        let mut answers = BTreeMap::new();
+        let mut scores: BTreeMap<SequenceId, Vec<TokenScore>> = BTreeMap::new();
         let mut requests = requests.into_iter();
-        let mut expected = Vec::new();
+        let mut expected = BTreeMap::new();
+        let mut scored = BTreeMap::new();
         let mut wait = 0;
         loop {
             while wait == 0 && let Some((request, pause)) = requests.next() {
                 let id = engine.add(request.clone()).unwrap();
-                expected.push(alone(&request, id.0, pages * PAGE));
-                answers.push(vec![]);
+                for sample in 0..request.samples {
+                    expected.insert(id.sample(sample), alone(&request, sample, pages * PAGE));
+                    answers.insert(id.sample(sample), vec![]);
+                }
+                if request.score_prompt {
+                    let row = |i: usize| TokenScore::of(&Hashing::logits(&request.prompt[..i]), request.prompt[i], 2);
+                    scored.insert(id, (1..request.prompt.len()).map(row).collect::<Vec<_>>());
+                    scores.insert(id, vec![]);
+                }
                 wait = pause;
             }
             wait = wait.saturating_sub(1);
             for event in engine.step().unwrap_or_default() {
-                let Event::Token { sequence, token, .. } = event else { panic!("{event:?}") };
-                answers[sequence.0 as usize].push(token);
+                match event {
+                    Event::Token { sequence, token, .. } => answers.get_mut(&sequence).unwrap().push(token),
+                    Event::Prompt { sequence, score } => scores.get_mut(&sequence).unwrap().push(score),
+                    Event::Full { .. } => {}
+                    Event::Failed { .. } => panic!("{event:?}"),
+                }
             }
-            // A preempted sequence is computed again from its start; with failing steps a long one may never get there.
+            // After a failure all are computed again from their start; with failing steps a long one may never get there.
             prop_assume!(engine.model().steps < 5000);
             if engine.is_idle() && requests.len() == 0 {
                 break;
             }
         }
         prop_assert_eq!(answers, expected);
-    }
-
-    /// A fork goes on from the same past, whoever of the two writes first.
-    #[test]
-    fn forks_go_on_from_the_same_past(prompt in prop::collection::vec(0..VOCABULARY as u32, 1..40), at in 0usize..20) {
-        let mut engine = Engine::new(Hashing::new(12));
-        let request = Request { prompt, max_tokens: 24, ..Request::default() };
-        let id = engine.add(request.clone()).unwrap();
-        (0..at).for_each(|_| drop(engine.step().unwrap()));
-        let before = engine.tokens(id).unwrap()[request.prompt.len()..].to_vec();
-        let twin = engine.fork(id).unwrap();
-        let mut answers = [before.clone(), before];
-        while !engine.is_idle() {
-            for event in engine.step().unwrap() {
-                let Event::Token { sequence, token, .. } = event else { panic!("{event:?}") };
-                answers[usize::from(sequence == twin)].push(token);
-            }
-        }
-        let expected = alone(&request, 0, 192);
-        prop_assert_eq!(answers, [expected.clone(), expected]);
+        prop_assert_eq!(scores, scored);
+        prop_assert!(engine.requests.is_empty());
+        prop_assert_eq!(engine.load().pages.held, 0);
     }
 }
 
@@ -187,7 +211,7 @@ proptest! {
 fn requests_that_cannot_be_served_are_refused() {
     let mut engine = Engine::new(Hashing::new(4));
     let mut refused = |request: Request| engine.add(request).unwrap_err();
-    let prompt = |tokens| Request { prompt: vec![1; tokens], ..Request::default() };
+    let prompt = |tokens| Request { prompt: vec![1; tokens], max_tokens: 1, ..Request::default() };
     assert_eq!(refused(prompt(0)), EngineError::EmptyPrompt);
     assert_eq!(refused(prompt(200)), EngineError::PromptTooLong { tokens: 200, context: 200 });
     assert_eq!(refused(prompt(64)), EngineError::OutOfPages { needed: 5, pages: 4 });
@@ -230,7 +254,7 @@ fn a_score_is_the_log_softmax_of_each_next_token() {
     assert_eq!(engine.score(&ids, &|| false), Err(EngineError::Interrupted));
     assert!(matches!(engine.score(&[1, 40], &|| true), Err(EngineError::UnknownToken { .. })));
     assert!(matches!(engine.score(&[1; 201], &|| true), Err(EngineError::PromptTooLong { .. })));
-    assert_eq!(engine.scheduler.pages().free(), 12, "pages come back after errors too");
+    assert_eq!(engine.load().pages.held, 0, "pages come back after errors too");
 }
 
 #[test]
@@ -264,4 +288,30 @@ fn generate_streams_the_text_and_can_be_stopped() {
     let answer = engine.generate(&tokenizer, request, &[], &mut three).unwrap();
     assert_eq!((answer.tokens.as_slice(), answer.finish), (&all.tokens[..3], FinishReason::Cancelled));
     assert!(engine.is_idle());
+}
+
+/// The second time, of a prompt only what does not fill a page is computed; the answer is the same.
+#[test]
+fn a_conversation_that_goes_on_is_not_computed_again() {
+    let mut engine = Engine::new(Hashing::new(12));
+    let mut prompt: Vec<u32> = (0..40).collect();
+    let mut turn = |prompt: &[u32]| {
+        let request = Request { prompt: prompt.to_vec(), max_tokens: 9, ..Request::default() };
+        engine.add(request.clone()).unwrap();
+        let before = engine.load().computed_tokens;
+        let mut answer = vec![];
+        while !engine.is_idle() {
+            for event in engine.step().unwrap() {
+                let Event::Token { token, .. } = event else { panic!("{event:?}") };
+                answer.push(token);
+            }
+        }
+        assert_eq!(answer, alone(&request, 0, 192));
+        (answer, engine.load().computed_tokens - before)
+    };
+    let (answer, computed) = turn(&prompt);
+    assert_eq!(computed, 40 + 8);
+    prompt.extend(answer);
+    prompt.extend([1, 2, 3]);
+    assert_eq!(turn(&prompt).1, 52 - 48 + 8);
 }

@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn sample(logits: &[f32], history: &[u32], sampling: &Sampling, sequence: u64) -> Result<u32, EngineError> {
-    Sampler::default().sample(logits, history, sampling, sequence)
+    Sampler::default().sample(logits, history, 2, sampling, sequence)
 }
 
 /// The probabilities after all filters, in f64, with a full sort.
@@ -15,6 +15,10 @@ fn probabilities(logits: &[f32], history: &[u32], s: &Sampling) -> Vec<(u32, f64
             (true, true) => logit / s.repetition_penalty,
             (true, false) => logit * s.repetition_penalty,
         };
+        let count = history.iter().skip(2).filter(|&&token| token == id as u32).count();
+        let presence = if count > 0 { s.presence_penalty } else { 0.0 };
+        let bias: f32 = s.bias.iter().filter(|b| b.0 == id as u32).map(|b| b.1).sum();
+        let logit = logit - (presence + s.frequency_penalty * count as f32) + bias;
         (id as u32, logit)
     };
     let mut all: Vec<(u32, f32)> = logits.iter().enumerate().map(penalised).collect();
@@ -41,14 +45,21 @@ fn sampling() -> impl Strategy<Value = Sampling> {
     let top_p = prop_oneof![Just(1.0f32), 0.05f32..1.0];
     let min_p = prop_oneof![Just(0.0f32), 0.0f32..0.9];
     let penalty = prop_oneof![Just(1.0f32), 0.5f32..2.0];
-    (0.1f32..3.0, 0usize..9, top_p, min_p, penalty, any::<u64>()).prop_map(
-        |(temperature, top_k, top_p, min_p, repetition_penalty, seed)| Sampling {
-            temperature,
-            top_k,
-            top_p,
-            min_p,
-            repetition_penalty,
-            seed,
+    let other = prop_oneof![Just(0.0f32), -2.0f32..2.0];
+    let bias = prop::option::of((0u32..300, -9.0f32..9.0));
+    (0.1f32..3.0, 0usize..9, top_p, min_p, penalty, (other.clone(), other, bias), any::<u64>()).prop_map(
+        |(temperature, top_k, top_p, min_p, repetition_penalty, (presence, frequency, bias), seed)| {
+            Sampling {
+                temperature,
+                top_k,
+                top_p,
+                min_p,
+                repetition_penalty,
+                presence_penalty: presence,
+                frequency_penalty: frequency,
+                bias: bias.into_iter().collect(),
+                seed,
+            }
         },
     )
 }
@@ -113,14 +124,18 @@ fn bad_logits_are_an_error_and_never_a_token() {
 fn ranges_are_checked() {
     let good = Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, min_p: 0.05, ..Sampling::default() };
     assert_eq!(good.check(), Ok(()));
+    let good = || good.clone();
     let bad = [
-        Sampling { temperature: -0.1, ..good },
-        Sampling { temperature: f32::NAN, ..good },
-        Sampling { top_p: 0.0, ..good },
-        Sampling { top_p: 1.5, ..good },
-        Sampling { min_p: -1.0, ..good },
-        Sampling { repetition_penalty: 0.0, ..good },
-        Sampling { repetition_penalty: f32::INFINITY, ..good },
+        Sampling { temperature: -0.1, ..good() },
+        Sampling { temperature: f32::NAN, ..good() },
+        Sampling { top_p: 0.0, ..good() },
+        Sampling { top_p: 1.5, ..good() },
+        Sampling { min_p: -1.0, ..good() },
+        Sampling { repetition_penalty: 0.0, ..good() },
+        Sampling { repetition_penalty: f32::INFINITY, ..good() },
+        Sampling { presence_penalty: 2.5, ..good() },
+        Sampling { frequency_penalty: f32::NAN, ..good() },
+        Sampling { bias: Arc::new([(1, 0.0), (2, 101.0)]), ..good() },
     ];
     for sampling in bad {
         assert!(matches!(sampling.check(), Err(EngineError::Sampling { .. })), "{sampling:?}");

@@ -2,6 +2,7 @@
 
 mod foreign;
 mod measure;
+mod serve;
 
 use clap::{Args, Subcommand};
 use lathe_runtime::Pool;
@@ -35,6 +36,8 @@ pub struct Bench {
 enum What {
     /// Prefill and decode of a model
     Model(BenchModel),
+    /// A server, ours or another
+    Serve(serve::BenchServe),
 }
 
 #[derive(Args)]
@@ -71,6 +74,7 @@ impl Bench {
     pub fn run(self) -> Result<(), Failure> {
         match self.what {
             What::Model(model) => model.run(),
+            What::Serve(serve) => serve.run(),
         }
     }
 }
@@ -92,7 +96,7 @@ impl BenchModel {
             let engine = model.load(self.precision, threads, context, most, most)?;
             let interrupt = Listening::begin();
             let pool = Pool::new(threads)?;
-            let mut bench = Case { engine, pool, threads, prompt, generate, interrupt };
+            let mut bench = Case { engine, pool, threads, prompt, generate, interrupt, prompts: 0 };
             let batches: Vec<usize> = self.batch.iter().map(|&n| n.into()).collect();
             let new = bench.rows(&batches, self.samples.into())?;
             if !self.json {

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
 use crate::options::{AnswerOptions, ComputeOptions, ModelOption, SamplingOptions};
-use crate::{output, prompt};
+use crate::output;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -133,7 +133,8 @@ impl Conversation {
             Err(other) => return Err(other),
         };
         let max_tokens = self.max_tokens;
-        let request = Request { prompt, max_tokens, sampling: self.sampling, ends: self.model.ends() };
+        let (sampling, ends) = (self.sampling.clone(), self.model.ends());
+        let request = Request { prompt, max_tokens, sampling, ends, ..Request::default() };
         let interrupt = Listening::begin();
         let mut written = Ok(());
         let mut on_text = |piece: &str| {
@@ -162,7 +163,8 @@ impl Conversation {
     fn prompt(&mut self) -> Result<Vec<u32>, Failure> {
         let mut forgot = false;
         loop {
-            let prompt = prompt::chat(&self.model.tokenizer, &self.template, &self.messages)?;
+            let prompt =
+                lathe_models::chat_tokens(&self.model.tokenizer, &self.template, &self.messages, &[])?;
             let room = self.context.saturating_sub(prompt.len());
             let first = self.messages.iter().position(|m| m.role != "system").unwrap_or(0);
             let droppable = self.messages.len() > first + 2;

@@ -10,6 +10,7 @@ mod models;
 mod pull;
 mod run;
 mod score;
+mod serve;
 mod show;
 
 use std::process::ExitCode;
@@ -26,6 +27,8 @@ pub enum Verb {
     Run(run::Run),
     /// Talk with a model
     Chat(chat::Chat),
+    /// Serve a model over HTTP, as OpenAI and Anthropic do
+    Serve(serve::Serve),
     /// Turn texts into vectors
     Embed(embed::Embed),
     /// Measure how well a model foresees a text
@@ -52,6 +55,7 @@ impl Verb {
         let done = match self {
             Verb::Run(verb) => return verb.run(start),
             Verb::Chat(verb) => verb.run(),
+            Verb::Serve(verb) => verb.run(),
             Verb::Embed(verb) => verb.run(),
             Verb::Score(verb) => verb.run(),
             Verb::Compile(verb) => verb.run(),

@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
 use crate::options::{AnswerOptions, ComputeOptions, ModelOption, SamplingOptions};
-use crate::{onnx, output, prompt};
+use crate::{onnx, output};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -102,7 +102,7 @@ impl Run {
         let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1, 1)?;
 
         let ends = if self.ignore_eos { Vec::new() } else { model.ends() };
-        let request = Request { prompt, max_tokens, sampling, ends };
+        let request = Request { prompt, max_tokens, sampling, ends, ..Request::default() };
         let loaded_s = start.elapsed().as_secs_f64();
         let interrupt = Listening::begin();
         let mut written = Ok(());
@@ -131,11 +131,11 @@ impl Run {
             if self.chat || self.system.is_some() {
                 return Err(ChatError::Missing { path: model.file.path().map(Into::into) }.into());
             }
-            return Ok(prompt::raw(&model.tokenizer, &text));
+            return Ok(lathe_models::prompt_tokens(&model.tokenizer, &text));
         };
         let system = self.system.iter().map(|text| Message::new("system", text.as_str()));
         let messages: Vec<Message> = system.chain([Message::new("user", text)]).collect();
-        Ok(prompt::chat(&model.tokenizer, &template, &messages)?)
+        Ok(lathe_models::chat_tokens(&model.tokenizer, &template, &messages, &[])?)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
 use crate::options::{ComputeOptions, ModelOption};
-use crate::{output, prompt};
+use crate::output;
 
 /// Tokens of one context of a text.
 const CONTEXT: usize = 2048;
@@ -62,7 +62,8 @@ impl Score {
         let ids = self.source.ids.as_deref().map(read_ids).transpose()?;
         let model = Model::open(self.model.name())?;
         let longest = if ids.is_some() { usize::MAX } else { CONTEXT.min(model.context) };
-        let ids = ids.unwrap_or_else(|| prompt::raw(&model.tokenizer, &text.unwrap_or_default()));
+        let ids =
+            ids.unwrap_or_else(|| lathe_models::prompt_tokens(&model.tokenizer, &text.unwrap_or_default()));
         if ids.len() < 2 {
             return Err(EngineError::TooShortToScore { tokens: ids.len() }.into());
         }

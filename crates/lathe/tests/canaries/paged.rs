@@ -131,7 +131,8 @@ fn ragged_sequences_over_shared_pages() {
     b.step(&[21, 3]);
     b.step(&[1, 30]);
     // A third sequence goes on from the first one's past: their pages are shared until one of them writes.
-    let twin = (b.pages.fork(&b.sequences[0].0), b.sequences[0].1.clone());
+    let (table, plain) = &b.sequences[0];
+    let twin = (b.pages.fork(table, plain.keys.len()), plain.clone());
     b.sequences.push(twin);
     let free = b.pages.free();
     b.step(&[0, 0, 1]);

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{Engine, EngineError, Event, Forward, Request, Runner, Sampling, SequenceId};
+use lathe_engine::{Engine, EngineError, Event, Forward, Request, Runner, SequenceId};
 use lathe_runtime::{Pool, peak_f32, peak_int8, read_bandwidth};
 use serde_json::{Value, json};
 
@@ -27,6 +27,8 @@ pub struct Bench {
     pub prompt: usize,
     pub generate: usize,
     pub interrupt: Listening,
+    /// Prompts made so far: each is another one, so that none is found in the cache.
+    pub prompts: usize,
 }
 
 /// What was measured for one number of sequences: medians.
@@ -163,10 +165,12 @@ impl Bench {
     fn start(&mut self, batch: usize, max_tokens: usize) -> Result<Vec<SequenceId>, Failure> {
         let vocabulary = self.engine.model().vocabulary().max(1) as u64;
         let token = |i: u64| ((i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % vocabulary) as u32;
+        let made = self.prompts;
+        self.prompts += batch;
         let request = |sequence: usize| {
-            let first = (sequence * self.prompt) as u64;
+            let first = ((made + sequence) * self.prompt) as u64;
             let prompt = (first..first + self.prompt as u64).map(token).collect();
-            Request { prompt, max_tokens, sampling: Sampling::default(), ends: Vec::new() }
+            Request { prompt, max_tokens, ..Request::default() }
         };
         let ids: Result<Vec<_>, _> = (0..batch).map(|i| self.engine.add(request(i))).collect();
         Ok(ids?)
@@ -181,7 +185,7 @@ impl Bench {
         let tokens = events.len();
         let failed = events.into_iter().find_map(|event| match event {
             Event::Failed { error, .. } => Some(error),
-            Event::Token { .. } => None,
+            _ => None,
         });
         match failed {
             Some(error) => Err(EngineError::into(error)),

@@ -1,0 +1,112 @@
+//! What is asked of an engine, and what it says.
+
+use crate::EngineError;
+use crate::flows::Flow;
+use crate::sampling::Sampling;
+use crate::scheduler::SequenceId;
+use crate::score::TokenScore;
+
+/// A text to continue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Request {
+    /// The tokens to continue; at least one.
+    pub prompt: Vec<u32>,
+    /// The most tokens of an answer; with 0 the prompt is computed and no more.
+    pub max_tokens: usize,
+    /// How many answers are wanted, at least one; they share the prompt's pages.
+    pub samples: usize,
+    /// How each token is chosen.
+    pub sampling: Sampling,
+    /// The tokens that end an answer.
+    pub ends: Vec<u32>,
+    /// Say how likely each token is, and so many of the likeliest in its place.
+    pub logprobs: Option<usize>,
+    /// Say so of the prompt's tokens, too.
+    pub score_prompt: bool,
+    /// Whose it is.
+    pub flow: Flow,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Request {
+            prompt: Vec::new(),
+            max_tokens: 0,
+            samples: 1,
+            sampling: Sampling::default(),
+            ends: Vec::new(),
+            logprobs: None,
+            score_prompt: false,
+            flow: Flow::default(),
+        }
+    }
+}
+
+/// Why an answer is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it, or a stop string came.
+    Stop,
+    /// The most tokens, or the end of the context, were reached.
+    Length,
+    /// The user did not want more.
+    Cancelled,
+}
+
+impl FinishReason {
+    /// Its name for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What a step did for one sequence.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// How likely a token of the prompt is; all but the first come, in order.
+    Prompt {
+        /// The first sequence of the request.
+        sequence: SequenceId,
+        /// The token and its neighbours.
+        score: TokenScore,
+    },
+    /// It has one more token; with a reason, its last.
+    Token {
+        /// The sequence.
+        sequence: SequenceId,
+        /// The token.
+        token: u32,
+        /// How likely it was, where that was asked for.
+        score: Option<TokenScore>,
+        /// Why the sequence is over, if it is.
+        finish: Option<FinishReason>,
+    },
+    /// It is over without another token: there was room for none.
+    Full {
+        /// The sequence.
+        sequence: SequenceId,
+    },
+    /// No token could be chosen, and the sequence is over.
+    Failed {
+        /// The sequence.
+        sequence: SequenceId,
+        /// Why.
+        error: EngineError,
+    },
+}
+
+impl Event {
+    /// The sequence it is about.
+    pub fn sequence(&self) -> SequenceId {
+        match *self {
+            Event::Prompt { sequence, .. }
+            | Event::Token { sequence, .. }
+            | Event::Full { sequence }
+            | Event::Failed { sequence, .. } => sequence,
+        }
+    }
+}

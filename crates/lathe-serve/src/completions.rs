@@ -1,0 +1,202 @@
+//! `/v1/completions`: texts go on.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Extension, Request, State as Of};
+use axum::response::{IntoResponse, Response};
+use lathe_engine::FinishReason;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::answers::{Answers, Piece, best};
+use crate::error::ApiError;
+use crate::logprobs::Lists;
+use crate::params::{Client, Params};
+use crate::respond::{Json, OpenAiError};
+use crate::service::{State, Text, read};
+use crate::stream;
+
+/// The most prompts of one request.
+const PROMPTS: usize = 1024;
+
+#[derive(Deserialize)]
+struct Completion {
+    prompt: Prompt,
+    max_tokens: Option<usize>,
+    logprobs: Option<usize>,
+    echo: Option<bool>,
+    suffix: Option<String>,
+    #[serde(flatten)]
+    params: Params,
+}
+
+/// One text or several, as text or as tokens.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Prompt {
+    Text(String),
+    Tokens(Vec<u32>),
+    Texts(Vec<String>),
+    TokenLists(Vec<Vec<u32>>),
+}
+
+/// One prompt on its way.
+struct Part {
+    answers: Answers,
+    prompt: Vec<u32>,
+    lists: Vec<Lists>,
+}
+
+/// What all parts have in common.
+struct Form {
+    text: Arc<Text>,
+    id: String,
+    created: u64,
+    echo: bool,
+    logprobs: bool,
+    n: usize,
+}
+
+pub(crate) async fn completions(
+    Of(service): Of<State>,
+    Extension(client): Extension<Client>,
+    request: Request<Body>,
+) -> Result<Response, OpenAiError> {
+    let body: Completion = read(&service, request).await?;
+    let params = &body.params;
+    let text = service.text(params.model.as_deref())?.clone();
+    let prompts = tokens(&text, body.prompt);
+    if prompts.is_empty() || prompts.len() > PROMPTS {
+        return Err(ApiError::field("prompt", format!("there are from 1 to {PROMPTS} prompts")).into());
+    }
+    if body.suffix.is_some_and(|suffix| !suffix.is_empty()) {
+        return Err(ApiError::field("suffix", "no text is filled in before a suffix").into());
+    }
+    let ((n, _), stops) = (params.samples()?, params.stops()?);
+    let stream = params.stream == Some(true);
+    let usage = params.stream_options.unwrap_or_default().include_usage == Some(true);
+    let form = Form {
+        text: text.clone(),
+        id: service.id("cmpl-"),
+        created: service.now(),
+        echo: body.echo == Some(true),
+        logprobs: body.logprobs.is_some(),
+        n,
+    };
+    let mut parts = Vec::new();
+    for prompt in prompts {
+        let max_tokens = Some(body.max_tokens.unwrap_or(16));
+        let mut request =
+            params.request(&service, &text, client, prompt.clone(), max_tokens, body.logprobs)?;
+        request.score_prompt = form.echo && form.logprobs;
+        let lists = (0..request.samples).map(|_| Lists::default()).collect();
+        let answers = Answers::start(&service, &text, request, &stops).await?;
+        parts.push(Part { answers, prompt, lists });
+    }
+    if stream {
+        return Ok(streamed(form, parts, usage));
+    }
+    let (mut choices, mut prompt_tokens, mut completion_tokens) = (vec![], 0, 0);
+    for (number, part) in parts.iter_mut().enumerate() {
+        let all = part.answers.all().await?;
+        prompt_tokens += part.answers.prompt_tokens;
+        completion_tokens += part.answers.tokens;
+        for mut piece in best(all, form.n) {
+            let index = piece.index;
+            form.begin(part, index, &mut piece);
+            choices.push(form.choice(part, number, piece));
+        }
+    }
+    let mut object = form.object(choices);
+    object["usage"] = usage_of(prompt_tokens, completion_tokens);
+    Ok(Json(object).into_response())
+}
+
+fn tokens(text: &Text, prompt: Prompt) -> Vec<Vec<u32>> {
+    let of = |prompt: &String| lathe_models::prompt_tokens(&text.tokenizer, prompt);
+    match prompt {
+        Prompt::Text(prompt) => vec![of(&prompt)],
+        Prompt::Tokens(tokens) => vec![tokens],
+        Prompt::Texts(prompts) => prompts.iter().map(of).collect(),
+        Prompt::TokenLists(lists) => lists,
+    }
+}
+
+/// What was read and made, as OpenAI's interface counts it.
+pub(crate) fn usage_of(prompt_tokens: usize, completion_tokens: usize) -> Value {
+    json!({
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    })
+}
+
+fn streamed(form: Form, mut parts: Vec<Part>, usage: bool) -> Response {
+    stream::respond(move |events| async move {
+        let (mut prompt_tokens, mut completion_tokens) = (0, 0);
+        for (number, part) in parts.iter_mut().enumerate() {
+            let mut begun = vec![false; part.lists.len()];
+            loop {
+                let pieces = match part.answers.next().await {
+                    Ok(Some(pieces)) => pieces,
+                    Ok(None) => break,
+                    Err(error) => return events.data(&error.to_openai()).await,
+                };
+                for mut piece in pieces {
+                    let index = piece.index;
+                    if !std::mem::replace(&mut begun[index], true) {
+                        form.begin(part, index, &mut piece);
+                    }
+                    let choice = form.choice(part, number, piece);
+                    events.data(&form.object(vec![choice])).await?;
+                }
+            }
+            prompt_tokens += part.answers.prompt_tokens;
+            completion_tokens += part.answers.tokens;
+        }
+        if usage {
+            let mut object = form.object(vec![]);
+            object["usage"] = usage_of(prompt_tokens, completion_tokens);
+            events.data(&object).await?;
+        }
+        events.done().await
+    })
+}
+
+impl Form {
+    /// Puts the prompt before an answer's first piece, where that is wanted.
+    fn begin(&self, part: &mut Part, index: usize, piece: &mut Piece) {
+        let tokenizer = &self.text.tokenizer;
+        if !self.echo {
+            return;
+        }
+        piece.text = tokenizer.decode(&part.prompt) + &piece.text;
+        if self.logprobs {
+            let lists = &mut part.lists[index];
+            lists.given(tokenizer, part.prompt[0]);
+            part.answers.prompt.iter().for_each(|score| lists.score(tokenizer, score));
+        }
+    }
+
+    fn choice(&self, part: &mut Part, number: usize, piece: Piece) -> Value {
+        let lists = &mut part.lists[piece.index];
+        piece.scores.iter().for_each(|score| lists.score(&self.text.tokenizer, score));
+        json!({
+            "index": number * self.n + piece.index,
+            "text": piece.text,
+            "logprobs": if self.logprobs { lists.take() } else { Value::Null },
+            "finish_reason": piece.finish.map(FinishReason::as_str),
+        })
+    }
+
+    fn object(&self, choices: Vec<Value>) -> Value {
+        json!({
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.text.name,
+            "choices": choices,
+        })
+    }
+}

@@ -1,0 +1,31 @@
+//! The HTTP server: a model behind the interfaces of OpenAI and Anthropic, and the client that measures such servers.
+//!
+//! [`serve`] listens as [`Settings`] say and serves a [`TextModel`], an [`EmbeddingModel`] or both. The engine runs on a thread of
+//! its own; each request is a task on one other thread, which reaches the engine by channels. A client that goes away
+//! cancels its request. [`bench`] measures any server of that kind.
+//!
+//! Where what is: `app` has the endpoints, `service` what they share, `params` the fields they have in common, `answers` makes
+//! text of an engine's events, `stream` sends it piece by piece, and each interface has a file.
+
+mod answers;
+mod app;
+mod bench;
+mod chat;
+mod completions;
+mod error;
+mod logprobs;
+mod messages;
+mod metrics;
+mod params;
+mod respond;
+mod server;
+mod service;
+mod stream;
+mod tokens;
+mod tools;
+mod worker;
+
+pub use bench::{BenchOptions, BenchRow, bench};
+pub use error::ServeError;
+pub use server::serve;
+pub use service::{EmbeddingModel, Settings, TextModel};

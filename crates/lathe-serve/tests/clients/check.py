@@ -1,0 +1,251 @@
+"""The official Python clients of OpenAI and Anthropic against `lathe serve`, every endpoint and option.
+
+    python3 -m venv venv && venv/bin/pip install -r requirements.txt
+    venv/bin/python check.py ../../../../target/release/lathe [--model M] [--embedding-model E]
+
+Starts a server of its own with a key, and says what each check found; exit code 1 if one failed.
+"""
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+import urllib.request
+
+import anthropic
+import openai
+
+CHECKS = []
+
+
+def check(function):
+    CHECKS.append(function)
+    return function
+
+
+class Server:
+    def __init__(self, arguments):
+        keys = tempfile.NamedTemporaryFile("w", suffix=".txt")
+        keys.write("secret\n")
+        keys.flush()
+        command = [arguments.lathe, "serve", "--port", "0", "--api-keys", keys.name]
+        command += ["--model", arguments.model] if arguments.model else []
+        command += ["--embedding-model", arguments.embedding_model] if arguments.embedding_model else []
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        for line in self.process.stderr:
+            found = re.search(r"listening on (http://\S+)", line)
+            if found:
+                self.url = found.group(1)
+                break
+        else:
+            sys.exit("the server did not start")
+        keys.close()
+        self.embeds = arguments.embedding_model
+        self.openai = openai.OpenAI(base_url=self.url + "/v1", api_key="secret", max_retries=0)
+        self.anthropic = anthropic.Anthropic(base_url=self.url, api_key="secret", max_retries=0)
+        self.model = self.openai.models.list().data[0].id
+
+    def post(self, path, body):
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        request.add_header("Authorization", "Bearer secret")
+        with urllib.request.urlopen(request) as response:
+            return json.load(response)
+
+
+ASK = [{"role": "user", "content": "What is the capital of Japan?"}]
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "The weather in a city",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+
+
+@check
+def models(s):
+    assert s.openai.models.retrieve(s.model).id == s.model
+    try:
+        openai.OpenAI(base_url=s.url + "/v1", api_key="wrong", max_retries=0).models.list()
+        raise AssertionError("a wrong key is taken")
+    except openai.AuthenticationError:
+        pass
+    try:
+        s.openai.completions.create(model="nonsense", prompt="x")
+        raise AssertionError("a wrong model is taken")
+    except openai.NotFoundError:
+        pass
+
+
+@check
+def completion(s):
+    one = s.openai.completions.create(model=s.model, prompt="The capital of France is", max_tokens=4, temperature=0)
+    assert len(one.choices) == 1 and one.usage.completion_tokens <= 4, one
+    many = s.openai.completions.create(
+        model=s.model, prompt=["One two", "The sky"], max_tokens=3, n=2, seed=7, temperature=1.0, top_p=0.9,
+        presence_penalty=0.5, frequency_penalty=0.5, logit_bias={"5": -100}, stop=["\n\n"], user="me",
+    )
+    assert [c.index for c in many.choices] == [0, 1, 2, 3]
+    again = s.openai.completions.create(
+        model=s.model, prompt=["One two", "The sky"], max_tokens=3, n=2, seed=7, temperature=1.0, top_p=0.9,
+        presence_penalty=0.5, frequency_penalty=0.5, logit_bias={"5": -100}, stop=["\n\n"],
+    )
+    assert [c.text for c in many.choices] == [c.text for c in again.choices], "the same seed, another answer"
+    best = s.openai.completions.create(model=s.model, prompt="One", max_tokens=4, n=1, best_of=4)
+    assert len(best.choices) == 1
+
+
+@check
+def echo_and_logprobs(s):
+    ids = s.post("/tokenize", {"prompt": "The capital of France is Paris"})["tokens"]
+    scored = s.openai.completions.create(
+        model=s.model, prompt=[ids, ids[:3]], max_tokens=1, echo=True, logprobs=1, temperature=0
+    )
+    first = scored.choices[0].logprobs
+    assert len(first.tokens) == len(ids) + 1 and first.token_logprobs[0] is None
+    assert all(value <= 0 for value in first.token_logprobs[1:])
+    assert len(scored.choices[1].logprobs.tokens) == 4
+    assert scored.choices[0].text.startswith("The capital of France is Paris")
+
+
+@check
+def completion_stream(s):
+    whole = s.openai.completions.create(model=s.model, prompt="Rain is", max_tokens=12, temperature=0)
+    stream = s.openai.completions.create(
+        model=s.model, prompt="Rain is", max_tokens=12, temperature=0, stream=True,
+        stream_options={"include_usage": True},
+    )
+    events = list(stream)
+    text = "".join(e.choices[0].text for e in events if e.choices)
+    assert text == whole.choices[0].text, (text, whole)
+    assert events[-1].usage.completion_tokens == whole.usage.completion_tokens
+
+
+@check
+def chat(s):
+    answer = s.openai.chat.completions.create(
+        model=s.model, messages=ASK, temperature=0, max_completion_tokens=20, logprobs=True, top_logprobs=3
+    )
+    message = answer.choices[0].message.content
+    assert "Tokyo" in message or s.model != "smollm2-135m", message
+    assert len(answer.choices[0].logprobs.content[0].top_logprobs) == 3
+    stream = s.openai.chat.completions.create(
+        model=s.model, messages=ASK, temperature=0, max_completion_tokens=20, stream=True, n=2,
+        stream_options={"include_usage": True},
+    )
+    texts = ["", ""]
+    for event in stream:
+        for choice in event.choices:
+            texts[choice.index] += choice.delta.content or ""
+    assert texts == [message, message], texts
+    stopped = s.openai.chat.completions.create(model=s.model, messages=ASK, temperature=0, stop=message[4:8])
+    assert stopped.choices[0].message.content == message[:4] and stopped.choices[0].finish_reason == "stop"
+
+
+@check
+def tools(s):
+    answer = s.openai.chat.completions.create(
+        model=s.model, messages=[{"role": "user", "content": "What is the weather in Paris?"}],
+        tools=[TOOL], tool_choice="auto", temperature=0, max_tokens=60,
+    )
+    for call in answer.choices[0].message.tool_calls or []:
+        assert call.function.name == "get_weather" and json.loads(call.function.arguments) is not None
+    called = {
+        "role": "assistant", "content": None,
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "get_weather", "arguments": '{"city": "Paris"}'}}],
+    }
+    result = {"role": "tool", "tool_call_id": "1", "content": "sunny"}
+    s.openai.chat.completions.create(model=s.model, messages=ASK + [called, result], tools=[TOOL], max_tokens=5)
+    try:
+        s.openai.chat.completions.create(model=s.model, messages=ASK, tools=[TOOL], tool_choice="required")
+        raise AssertionError("a forced call is promised and not kept")
+    except openai.BadRequestError:
+        pass
+
+
+# The client's newest version has no arguments for these.
+GREEDY = {"temperature": 0, "top_p": 0.9, "top_k": 40}
+
+
+@check
+def anthropic_messages(s):
+    message = s.anthropic.messages.create(
+        model=s.model, max_tokens=20, system="Answer.", messages=ASK, stop_sequences=["\n\n"], extra_body=GREEDY
+    )
+    assert message.content[0].type == "text" and message.usage.output_tokens > 0
+    with s.anthropic.messages.stream(model=s.model, max_tokens=20, system="Answer.", messages=ASK, extra_body=GREEDY) as stream:
+        text = "".join(stream.text_stream)
+        final = stream.get_final_message()
+    assert text == message.content[0].text == final.content[0].text, (text, message)
+    count = s.anthropic.messages.count_tokens(model=s.model, system="Answer.", messages=ASK)
+    assert count.input_tokens == message.usage.input_tokens
+    tool = {"name": "get_weather", "description": "Weather", "input_schema": TOOL["function"]["parameters"]}
+    turns = ASK + [
+        {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "get_weather", "input": {"city": "Paris"}}]},
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "sunny"}]},
+    ]
+    s.anthropic.messages.create(model=s.model, max_tokens=8, messages=turns, tools=[tool])
+    try:
+        anthropic.Anthropic(base_url=s.url, api_key="wrong", max_retries=0).messages.create(
+            model=s.model, max_tokens=1, messages=ASK
+        )
+        raise AssertionError("a wrong key is taken")
+    except anthropic.AuthenticationError:
+        pass
+
+
+@check
+def embeddings(s):
+    if not s.embeds:
+        return "no --embedding-model"
+    floats = s.openai.embeddings.create(model=s.embeds, input=["the band", "a song"], encoding_format="float")
+    packed = s.openai.embeddings.create(model=s.embeds, input="the band")
+    near = zip(floats.data[0].embedding, packed.data[0].embedding)
+    assert len(floats.data) == 2 and all(abs(a - b) < 1e-6 for a, b in near)
+
+
+@check
+def a_client_that_leaves(s):
+    stream = s.openai.completions.create(
+        model=s.model, prompt="Once", max_tokens=2000, stream=True, extra_body={"ignore_eos": True}
+    )
+    next(iter(stream))
+    stream.close()
+
+
+@check
+def drain(s):
+    stream = iter(s.openai.completions.create(model=s.model, prompt="Once", max_tokens=40, stream=True, temperature=0))
+    next(stream)
+    s.process.send_signal(signal.SIGTERM)
+    assert len(list(stream)) > 0, "the answer that was being made is cut off"
+    assert s.process.wait(timeout=40) == 0
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("lathe")
+    parser.add_argument("--model")
+    parser.add_argument("--embedding-model")
+    server, failed = Server(parser.parse_args()), 0
+    for function in CHECKS:
+        try:
+            print(f"{function.__name__}: {function(server) or 'ok'}")
+        except Exception:
+            failed += 1
+            print(f"{function.__name__}: FAILED")
+            traceback.print_exc()
+    if server.process.poll() is None:
+        server.process.kill()
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

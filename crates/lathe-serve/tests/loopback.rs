@@ -1,0 +1,344 @@
+//! The server over loopback, with a model that counts: the token after `t` is `t + 1`, always, so that every answer is known.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lathe_engine::{Batch, Engine, EngineError, Forward};
+use lathe_models::{ChatTemplate, ModelFile, Tokenizer};
+use lathe_serve::{Settings, TextModel, serve};
+use serde_json::{Value, json};
+
+/// Counts on, modulo the vocabulary, at one step in so long.
+struct Counting {
+    vocabulary: usize,
+    step: Duration,
+}
+
+impl Forward for Counting {
+    fn vocabulary(&self) -> usize {
+        self.vocabulary
+    }
+
+    fn context(&self) -> usize {
+        256
+    }
+
+    fn pages(&self) -> usize {
+        64
+    }
+
+    fn max_tokens(&self) -> usize {
+        64
+    }
+
+    fn max_sequences(&self) -> usize {
+        4
+    }
+
+    fn max_rows(&self) -> usize {
+        16
+    }
+
+    fn copy_page(&mut self, _: u32, _: u32) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        thread::sleep(self.step);
+        logits.clear();
+        for &row in &batch.rows {
+            let next = (batch.tokens[row as usize] as usize + 1) % self.vocabulary;
+            logits.extend((0..self.vocabulary).map(|id| if id == next { 30.0 } else { 0.0 }));
+        }
+        Ok(())
+    }
+}
+
+fn tokenizer() -> (Tokenizer, ChatTemplate) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lathe-models/tests/data/tiny/llama-q4_1.gguf");
+    let file = ModelFile::open(path).expect("the tiny model is whole");
+    let tokenizer = Tokenizer::from_file(&file).expect("it has a tokenizer");
+    (tokenizer, ChatTemplate::from_file(&file).expect("it has a template"))
+}
+
+/// A server that runs until the test ends.
+struct Server(SocketAddr);
+
+impl Server {
+    fn start(step_ms: u64, settings: Settings) -> Server {
+        let (send, receive) = mpsc::channel();
+        let settings = Settings { address: SocketAddr::from(([127, 0, 0, 1], 0)), ..settings };
+        thread::spawn(move || {
+            let (tokenizer, template) = tokenizer();
+            let vocabulary = tokenizer.vocab_size();
+            let engine = Engine::new(Counting { vocabulary, step: Duration::from_millis(step_ms) });
+            let name = "counting".to_owned();
+            let model = TextModel { name, tokenizer, template: Some(template), ends: vec![], engine };
+            serve(Some(model), None, settings, |address| send.send(address).expect("the test waits"))
+        });
+        Server(receive.recv_timeout(Duration::from_secs(20)).expect("the server starts"))
+    }
+
+    fn connect(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> TcpStream {
+        let mut socket = TcpStream::connect(self.0).expect("it listens");
+        socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a time can be set");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        // A server that refuses early does not read on.
+        let _ = socket.write_all(head.as_bytes()).and_then(|()| socket.write_all(body));
+        socket
+    }
+
+    /// Status, headers and body.
+    fn ask(&self, method: &str, path: &str, headers: &str, body: &[u8]) -> (u16, String, String) {
+        let mut reader = BufReader::new(self.connect(method, path, headers, body));
+        let mut head = String::new();
+        while reader.read_line(&mut head).expect("a head comes") > 2 {}
+        let status = head.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("there is a status");
+        let mut bytes = Vec::new();
+        if head.to_lowercase().contains("transfer-encoding: chunked") {
+            let mut size = String::new();
+            while reader.read_line(&mut size).expect("a chunk comes") > 0 {
+                let length = usize::from_str_radix(size.trim(), 16).expect("it has a size");
+                let start = bytes.len();
+                bytes.resize(start + length + 2, 0);
+                reader.read_exact(&mut bytes[start..]).expect("it is whole");
+                bytes.truncate(start + length);
+                size.clear();
+            }
+        } else {
+            let _ = reader.read_to_end(&mut bytes);
+        }
+        (status, head, String::from_utf8(bytes).expect("it is UTF-8"))
+    }
+
+    fn post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let body = body.to_string();
+        let (status, _, text) = self.ask("POST", path, "Content-Type: application/json\r\n", body.as_bytes());
+        (status, serde_json::from_str(&text).expect("it is JSON"))
+    }
+
+    fn ok(&self, path: &str, body: &Value) -> Value {
+        let (status, value) = self.post(path, body);
+        assert_eq!(status, 200, "{value}");
+        value
+    }
+
+    /// The events of a stream.
+    fn stream(&self, path: &str, body: &Value) -> Vec<Value> {
+        let body = body.to_string();
+        let (status, _, text) = self.ask("POST", path, "Content-Type: application/json\r\n", body.as_bytes());
+        assert_eq!(status, 200, "{text}");
+        let events = text.lines().filter_map(|line| line.strip_prefix("data: "));
+        events.filter(|e| *e != "[DONE]").map(|e| serde_json::from_str(e).expect("it is JSON")).collect()
+    }
+
+    fn engine(&self) -> Value {
+        serde_json::from_str(&self.ask("GET", "/engine", "", b"").2).expect("it is JSON")
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&Value) -> bool) {
+        let start = Instant::now();
+        while !holds(&self.engine()) {
+            assert!(start.elapsed() < Duration::from_secs(10), "{what}: {}", self.engine());
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// The text of tokens `from..to`, as an answer has it.
+fn counted(from: u32, to: u32) -> String {
+    let (tokenizer, _) = tokenizer();
+    let ids: Vec<u32> = (from..to).filter(|&id| !tokenizer.is_control(id)).collect();
+    tokenizer.decode(&ids)
+}
+
+#[test]
+fn completions_of_all_kinds() {
+    let server = Server::start(0, Settings::default());
+    let answer = server.ok("/v1/completions", &json!({ "prompt": [30, 31], "max_tokens": 4, "n": 2 }));
+    assert_eq!(answer["choices"][1]["text"], counted(32, 36));
+    assert_eq!(answer["choices"][1]["finish_reason"], "length");
+    assert_eq!(answer["usage"], json!({ "prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10 }));
+
+    let body =
+        json!({ "prompt": [[30], [50, 51]], "max_tokens": 1, "echo": true, "logprobs": 2, "temperature": 0 });
+    let answer = server.ok("/v1/completions", &body);
+    let second = &answer["choices"][1];
+    assert_eq!((second["index"].clone(), second["text"].clone()), (json!(1), json!(counted(50, 53))));
+    let logprobs = &second["logprobs"];
+    assert_eq!(logprobs["token_logprobs"][0], Value::Null);
+    assert!(logprobs["token_logprobs"][1].as_f64() > Some(-0.1), "{logprobs}");
+    assert_eq!(logprobs["top_logprobs"][2].as_object().map(serde_json::Map::len), Some(2));
+    assert_eq!(logprobs["text_offset"].as_array().map(Vec::len), Some(3));
+    // Only the prompt is scored, as harnesses want it.
+    let body = json!({ "prompt": [50, 51, 52], "max_tokens": 0, "echo": true, "logprobs": 0 });
+    let answer = server.ok("/v1/completions", &body);
+    assert_eq!(answer["choices"][0]["logprobs"]["tokens"].as_array().map(Vec::len), Some(3));
+
+    let stop: String = counted(34, 36);
+    let body = json!({ "prompt": [30, 31], "max_tokens": 50, "stop": stop, "best_of": 3 });
+    let answer = server.ok("/v1/completions", &body);
+    assert_eq!(answer["choices"][0]["text"], counted(32, 34));
+    assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+
+    let body = json!({ "prompt": [30], "max_tokens": 3, "temperature": 0, "logit_bias": { "90": 50 } });
+    let (tokenizer, _) = tokenizer();
+    assert_eq!(server.ok("/v1/completions", &body)["choices"][0]["text"], tokenizer.decode(&[90, 90, 90]));
+
+    let options = json!({ "include_usage": true });
+    let body =
+        json!({ "prompt": [30], "max_tokens": 9, "stream": true, "stream_options": options, "echo": true });
+    let events = server.stream("/v1/completions", &body);
+    let text: String = events.iter().filter_map(|e| e["choices"][0]["text"].as_str()).collect();
+    assert_eq!(text, counted(30, 40));
+    assert_eq!(events.last().map(|e| e["usage"]["completion_tokens"].clone()), Some(json!(9)));
+    assert_eq!(server.engine()["pages_held"], 0);
+}
+
+#[test]
+fn conversations_of_both_interfaces() {
+    let server = Server::start(0, Settings::default());
+    let messages = json!([{ "role": "user", "content": [{ "type": "text", "text": "the band" }] }]);
+    let body =
+        json!({ "messages": messages, "max_tokens": 6, "logprobs": true, "top_logprobs": 2, "seed": 1 });
+    let answer = server.ok("/v1/chat/completions", &body);
+    let content = answer["choices"][0]["message"]["content"].as_str().expect("there is text");
+    assert_eq!(answer["choices"][0]["logprobs"]["content"].as_array().map(Vec::len), Some(6));
+    let mut body = json!({ "messages": messages, "max_tokens": 6, "stream": true, "n": 2 });
+    let events = server.stream("/v1/chat/completions", &body);
+    for index in 0..2 {
+        let of = events.iter().map(|e| &e["choices"][0]).filter(|choice| choice["index"] == index);
+        let text: String = of.filter_map(|choice| choice["delta"]["content"].as_str()).collect();
+        assert_eq!(text, content);
+    }
+    body["n"] = json!(1);
+    let events = server.stream("/v1/messages", &body);
+    let text: String = events.iter().filter_map(|e| e["delta"]["text"].as_str()).collect();
+    assert_eq!(text, content);
+    let kinds: Vec<&str> = events.iter().filter_map(|e| e["type"].as_str()).collect();
+    assert_eq!((kinds[0], kinds[kinds.len() - 1]), ("message_start", "message_stop"));
+    body["stream"] = json!(false);
+    let message = server.ok("/v1/messages", &body);
+    assert_eq!(
+        (message["content"][0]["text"].as_str(), message["stop_reason"].as_str()),
+        (Some(content), Some("max_tokens"))
+    );
+    let count = server.ok("/v1/messages/count_tokens", &json!({ "messages": messages }));
+    assert_eq!(count["input_tokens"], message["usage"]["input_tokens"]);
+}
+
+#[test]
+fn tokens_models_and_numbers() {
+    let server = Server::start(0, Settings::default());
+    let tokens = server.ok("/tokenize", &json!({ "prompt": "the band", "add_special_tokens": false }));
+    let text = server.ok("/detokenize", &json!({ "tokens": tokens["tokens"] }));
+    assert_eq!(text["prompt"], "the band");
+    for (path, word) in [
+        ("/v1/models", "counting"),
+        ("/v1/models/counting", "max_model_len"),
+        ("/health", "ok"),
+        ("/version", "version"),
+        ("/metrics", "lathe_kv_pages 64"),
+        ("/", "<title>"),
+    ] {
+        let (status, head, body) = server.ask("GET", path, "", b"");
+        assert!(status == 200 && body.contains(word) && head.contains("x-request-id"), "{path}: {body}");
+    }
+}
+
+#[test]
+fn what_cannot_be_served_is_refused() {
+    let settings = Settings {
+        body_bytes: 2000,
+        queue: 0,
+        keys: vec!["good".into(), "other".into()],
+        ..Settings::default()
+    };
+    let server = Server::start(20, settings);
+    let json = "Content-Type: application/json\r\nAuthorization: Bearer good\r\n";
+    let ask = |path: &str, headers: &str, body: &[u8]| server.ask("POST", path, headers, body);
+    let (status, _, body) = ask("/v1/completions", "Content-Type: application/json\r\n", b"{}");
+    assert!(status == 401 && body.contains("authentication_error"), "{body}");
+    let (status, _, body) = ask("/v1/messages", "x-api-key: bad\r\n", b"{}");
+    assert!(status == 401 && body.contains("\"type\":\"error\""), "{body}");
+    let deep = "[".repeat(900);
+    let cases: [(u16, &str, &[u8]); 12] = [
+        (413, "at most 2000", &[b' '; 3000]),
+        (400, "cannot be read", b"{"),
+        (400, "cannot be read", b"{\"prompt\": \"\xff\"}"),
+        (400, "cannot be read", deep.as_bytes()),
+        (400, "cannot be read", br#"{"prompt": 5}"#),
+        (400, "the prompt is empty", br#"{"prompt": []}"#),
+        (400, "there is no token", br#"{"prompt": [99999]}"#),
+        (400, "temperature", br#"{"prompt": [5], "temperature": -1}"#),
+        (400, "n is 0", br#"{"prompt": [5], "n": 0}"#),
+        (400, "best_of", br#"{"prompt": [5], "n": 3, "best_of": 2}"#),
+        (404, "no model 'x'", br#"{"prompt": [5], "model": "x"}"#),
+        (400, "no token id", br#"{"prompt": [5], "logit_bias": {"a": 1}}"#),
+    ];
+    for (wanted, word, body) in cases {
+        let (status, _, answer) = ask("/v1/completions", json, body);
+        assert!(
+            status == wanted && answer.contains(word),
+            "{status} {answer} for {:?}",
+            String::from_utf8_lossy(body)
+        );
+    }
+    assert_eq!(ask("/v1/completions", "Authorization: Bearer good\r\n", b"{}").0, 415);
+    assert_eq!(server.ask("GET", "/v1/completions", json, b"").0, 405);
+    let long = json!({ "prompt": vec![5; 256] }).to_string();
+    assert!(ask("/v1/completions", json, long.as_bytes()).2.contains("the context holds 256"));
+    // With four running, a fifth is one too many.
+    let body = br#"{"prompt": [5], "max_tokens": 100, "stream": true}"#;
+    let held: Vec<TcpStream> =
+        (0..4).map(|_| server.connect("POST", "/v1/completions", json, body)).collect();
+    let engine = || server.ask("GET", "/engine", json, b"").2;
+    let start = Instant::now();
+    while !engine().contains("\"requests\":4") && start.elapsed() < Duration::from_secs(10) {}
+    let (status, head, _) = ask("/v1/completions", json, body);
+    assert_eq!(status, 429, "{}", engine());
+    assert!(head.contains("retry-after: 1"), "{head}");
+    drop(held);
+}
+
+#[test]
+fn who_goes_away_is_cancelled() {
+    let server = Server::start(5, Settings::default());
+    let json = "Content-Type: application/json\r\n";
+    for stream in ["true", "false"] {
+        let body = format!(r#"{{"prompt": [5], "max_tokens": 200, "n": 3, "stream": {stream}}}"#);
+        let socket = server.connect("POST", "/v1/completions", json, body.as_bytes());
+        server.until("it runs", |engine| engine["running"] == 3);
+        drop(socket);
+        server.until("it is cancelled", |engine| engine["requests"] == 0 && engine["pages_held"] == 0);
+    }
+    // It had 600 tokens to make, twice.
+    assert!(server.engine()["computed_tokens"].as_u64() < Some(900));
+}
+
+#[test]
+fn sixteen_clients_at_once_get_what_they_asked_for() {
+    let server = Server::start(1, Settings::default());
+    thread::scope(|scope| {
+        for client in 0..16u32 {
+            let server = &server;
+            scope.spawn(move || {
+                for round in 0..4 {
+                    let first = 30 + (client + round) % 20;
+                    let body =
+                        json!({ "prompt": [first], "max_tokens": 10 + client, "priority": client % 3 });
+                    let answer = server.ok("/v1/completions", &body);
+                    assert_eq!(answer["choices"][0]["text"], counted(first + 1, first + 11 + client));
+                }
+            });
+        }
+    });
+    let engine = server.engine();
+    assert_eq!((engine["requests"].clone(), engine["pages_held"].clone()), (json!(0), json!(0)));
+}

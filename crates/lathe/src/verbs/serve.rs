@@ -1,0 +1,153 @@
+//! `lathe serve`: a model over HTTP.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_engine::Runner;
+use lathe_serve::{EmbeddingModel, Settings, TextModel, serve};
+
+use crate::failure::Failure;
+use crate::interrupt::Listening;
+use crate::model::Model;
+use crate::options::{ComputeOptions, ModelOption};
+use crate::output;
+
+const EXAMPLES: &str = "\
+Endpoints: /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/models, /v1/messages, /v1/messages/count_tokens,
+/tokenize, /detokenize, /health, /version, /metrics (Prometheus), /engine, and a page to chat at /.
+
+SIGTERM and Ctrl-C let the requests that are there finish; a second Ctrl-C does not wait for them.
+
+Examples:
+  lathe serve
+  lathe serve --model ./model.gguf --context 8192 --cache-tokens 65536 --port 9000
+  lathe serve --embedding-model all-minilm.gguf --api-keys keys.txt --host 0.0.0.0
+  curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Why is the sky blue?\"}]}'";
+
+/// Tokens of a context where the user does not say.
+const CONTEXT: usize = 4096;
+
+/// Serve a model over HTTP, as OpenAI and Anthropic do
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Serve {
+    #[command(flatten)]
+    model: ModelOption,
+    /// An encoder that is served beside it.
+    #[arg(long, value_name = "M")]
+    embedding_model: Option<String>,
+    #[command(flatten)]
+    compute: ComputeOptions,
+    /// The name that clients call the model by [default: as it is called here].
+    #[arg(long, value_name = "NAME")]
+    served_name: Option<String>,
+    /// The address to listen on; 0.0.0.0 lets other machines in.
+    #[arg(long, value_name = "A", default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    host: IpAddr,
+    /// The port to listen on; 0 takes a free one.
+    #[arg(long, value_name = "N", default_value_t = 8000)]
+    port: u16,
+    /// The most tokens of a sequence, the prompt's and the answer's [default: 4096, or the model's if that is less].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    context: Option<u32>,
+    /// Tokens whose keys and values are kept, of all sequences and of prefixes together.
+    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = clap::value_parser!(u32).range(16..))]
+    cache_tokens: u32,
+    /// The most sequences in one step.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    max_sequences: u16,
+    /// The most tokens in one step: more is faster for long prompts, less is smoother for the answers beside them.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(16..))]
+    step_tokens: u16,
+    /// A file of API keys, one a line; without it every client is served.
+    #[arg(long, value_name = "F")]
+    api_keys: Option<PathBuf>,
+    /// Requests that may wait; more are refused with 429.
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    max_queue: u32,
+    /// The most bytes of a request.
+    #[arg(long, value_name = "N", default_value_t = 4 << 20)]
+    max_body: u32,
+    /// The longest that a request may take, seconds.
+    #[arg(long, value_name = "S", default_value_t = 600)]
+    timeout: u32,
+    /// How long requests may go on once the server is asked to end, seconds.
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    drain: u32,
+}
+
+impl Serve {
+    /// Does it.
+    pub fn run(self) -> Result<(), Failure> {
+        let settings = Settings {
+            address: SocketAddr::new(self.host, self.port),
+            keys: self.keys()?,
+            queue: self.max_queue as usize,
+            body_bytes: self.max_body as usize,
+            timeout: Duration::from_secs(self.timeout.into()),
+            drain: Duration::from_secs(self.drain.into()),
+            ..Settings::default()
+        };
+        let name = |given: &str| self.served_name.clone().unwrap_or_else(|| given.to_owned());
+        let model = Model::open(self.model.name())?;
+        let (mut text, mut embedding) = (None, None);
+        if model.is_encoder()? {
+            embedding = Some(self.embedding(name(self.model.name()), model)?);
+        } else {
+            text = Some(self.text(name(self.model.name()), model)?);
+        }
+        if let Some(given) = &self.embedding_model {
+            if embedding.is_some() {
+                return Err(Failure::usage(
+                    "--model is an encoder already; --embedding-model is one too many",
+                ));
+            }
+            embedding = Some(self.embedding(given.clone(), Model::open(given)?)?);
+        }
+        // The first Ctrl-C lets requests finish.
+        let interrupt = Listening::begin();
+        let done = serve(text, embedding, settings, |address| {
+            output::message(&format!("listening on http://{address}"));
+        });
+        drop(interrupt);
+        Ok(done?)
+    }
+
+    fn text(&self, name: String, model: Model) -> Result<TextModel<Runner>, Failure> {
+        let context = model.context_for(CONTEXT, self.context)?;
+        let engine = model.load_server(
+            self.compute.precision,
+            self.compute.threads(),
+            context,
+            self.max_sequences.into(),
+            self.cache_tokens as usize,
+            self.step_tokens.into(),
+        )?;
+        let (template, ends) = (model.template()?, model.ends());
+        Ok(TextModel { name, tokenizer: model.tokenizer, template, ends, engine })
+    }
+
+    fn embedding(&self, name: String, model: Model) -> Result<EmbeddingModel, Failure> {
+        let encoder = model.load_encoder(self.compute.precision, self.compute.threads())?;
+        Ok(EmbeddingModel { name, tokenizer: model.tokenizer, encoder })
+    }
+
+    fn keys(&self) -> Result<Vec<String>, Failure> {
+        let Some(path) = &self.api_keys else { return Ok(Vec::new()) };
+        let at = |what: String, fix: &str| {
+            Diagnostic::new("api-keys", Fault::User, what).at(path.display().to_string()).fix(fix)
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| at(format!("cannot read it: {error}"), "give a file of keys, one a line"))?;
+        let keys: Vec<String> =
+            text.lines().map(str::trim).filter(|key| !key.is_empty()).map(str::to_owned).collect();
+        match keys.is_empty() {
+            true => Err(at("it has no key".into(), "write one key a line").into()),
+            false => Ok(keys),
+        }
+    }
+}
