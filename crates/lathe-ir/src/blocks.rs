@@ -205,6 +205,9 @@ pub(crate) const FORMATS: &[Format] = &[
 /// Rows of a packed tile.
 const TILE: i64 = 16;
 
+/// Columns whose fields lie together in one.
+const RUN: i64 = 32;
+
 impl Format {
     /// The format of this name.
     pub(crate) fn named(name: &str) -> Option<&'static Format> {
@@ -240,7 +243,8 @@ impl Format {
         })
     }
 
-    /// 16 rows side by side: in a block, each field after the other. A 32-bit lane holds codes of four neighbouring columns of
+    /// 16 rows side by side, in the order in which products read them: in a run of 32 columns each field after the other, behind
+    /// the runs of a block what all of it shares. A 32-bit lane holds codes of four neighbouring columns of
     /// a row, a byte each; codes of `w` bits share their bytes with those `4 * w` columns on. Integer factors are whole bytes.
     /// Codes and levels that are negative are stored plus 128 unless `signed`.
     pub(crate) fn tiled(&self, name: &str, m: &Matrix, signed: bool) -> Option<Encoding> {
@@ -263,20 +267,25 @@ impl Format {
                 _ => (p, p.dtype),
             })
             .collect();
-        let size = |p: &Piece, t: DType| TILE * t.bits() * (self.block / p.group);
-        let block: i64 = kept.iter().map(|(p, t)| size(p, *t)).sum();
+        // Bits of a field in a run of 32 columns, and of one that the whole block shares.
+        let parts = self.block / RUN;
+        let in_run = |p: &Piece, t: DType| if p.group > RUN { 0 } else { TILE * t.bits() * (RUN / p.group) };
+        let shared = |p: &Piece, t: DType| if p.group > RUN { TILE * t.bits() } else { 0 };
+        let run: i64 = kept.iter().map(|(p, t)| in_run(p, *t)).sum();
+        let block = run * parts + kept.iter().map(|(p, t)| shared(p, *t)).sum::<i64>();
         let tiles = m.rows.ceil_div(TILE, &m.bounds);
         let row = m.columns.div(self.block, &m.bounds) * block;
         let matrix = tiles * row.clone();
-        let mut offset = 0;
+        let (mut offset, mut behind) = (0, run * parts);
         let mut fields: Vec<Field> = vec![];
         for (p, t) in kept {
             let mut terms = vec![m.row(TILE, 0, row.clone()), m.column(self.block / p.group, 0, block)];
             let w = t.bits();
+            let at = if p.group > RUN { &mut behind } else { &mut offset };
+            if p.group <= RUN && parts > 1 {
+                terms.push(m.column(RUN / p.group, parts, run));
+            }
             if p.group == 1 {
-                if self.block > 32 {
-                    terms.push(m.column(32, self.block / 32, 512 * w));
-                }
                 terms.extend([m.row(1, TILE, 32.into()), m.column(1, 4, 8)]);
                 if w > 1 {
                     terms.push(m.column(4, w, 512));
@@ -285,13 +294,13 @@ impl Format {
                     terms.push(m.column(4 * w, 8 / w, w));
                 }
             } else {
-                if self.block > p.group {
-                    terms.push(m.column(1, self.block / p.group, TILE * w));
+                if p.group < RUN {
+                    terms.push(m.column(1, RUN / p.group, TILE * w));
                 }
                 terms.push(m.row(1, TILE, w.into()));
             }
-            fields.push(m.field(p.name, t, p.group, offset, &matrix, terms));
-            offset += size(p, t);
+            fields.push(m.field(p.name, t, p.group, *at, &matrix, terms));
+            *at += in_run(p, t) + shared(p, t);
         }
         Some(Encoding { name: name.into(), fields, decode: Decode::Coded(coded), bits: m.outer() * matrix })
     }

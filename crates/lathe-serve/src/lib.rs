@@ -2,7 +2,7 @@
 //!
 //! [`serve`] listens as [`Settings`] say and serves a [`TextModel`], an [`EmbeddingModel`] or both. The engine runs on a thread of
 //! its own; each request is a task on one other thread, which reaches the engine by channels. A client that goes away
-//! cancels its request. [`bench`] measures any server of that kind.
+//! cancels its request. [`bench()`] measures any server of that kind.
 //!
 //! Where what is: `app` has the endpoints, `service` what they share, `params` the fields they have in common, `answers` makes
 //! text of an engine's events, `stream` sends it piece by piece, and each interface has a file.
