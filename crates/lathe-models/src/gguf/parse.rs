@@ -75,15 +75,16 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Header, GgufErrorKind> {
         return Err(malformed(format!("general.alignment is {alignment}, which is not a power of two")));
     }
 
-    let mut tensors = Vec::new();
-    let mut names = HashSet::new();
+    // The count is only a claim: room for what real files have, more as it comes.
+    let mut tensors: Vec<Entry> = Vec::with_capacity(tensor_count.min(1 << 19));
     for i in 0..tensor_count {
-        let tensor = c.tensor(i, alignment)?;
-        if !names.insert(tensor.name.clone()) {
-            return Err(malformed(format!("tensor '{}' appears twice", tensor.name)));
-        }
-        tensors.push(tensor);
+        tensors.push(c.tensor(i, alignment)?);
     }
+    let mut names = HashSet::with_capacity(tensors.len());
+    if let Some(twice) = tensors.iter().find(|t| !names.insert(t.name.as_str())) {
+        return Err(malformed(format!("tensor '{}' appears twice", twice.name)));
+    }
+    drop(names);
     place_tensors(&mut tensors, c.at, alignment, bytes.len())?;
     Ok(Header { version, metadata, tensors })
 }
