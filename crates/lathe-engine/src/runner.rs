@@ -40,7 +40,7 @@ impl Precision {
     /// The passes it asks for on a target, in order.
     pub(crate) fn passes(self, target: &Target) -> &'static [&'static str] {
         match self {
-            Precision::Fast if multiplies_bytes(target) => &["quantize", "pack"],
+            Precision::Fast if multiplies_bytes(target) => &["pack", "quantize"],
             _ => &["pack"],
         }
     }

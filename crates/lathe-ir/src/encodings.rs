@@ -82,10 +82,10 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
     if let Some(t) = DType::parse(base) {
         return (!signed).then(|| dense(name, t, tile, shape, &m));
     }
+    if let Some(a) = Activations::named(base) {
+        return a.stored(name, &m);
+    }
     match base {
-        "a8" => activations(name, GROUP, GROUP, &m),
-        "a8k.32" => activations(name, 256, 32, &m),
-        "a8k.16" => activations(name, 256, 16, &m),
         "keys16" | "values16" if shape.len() == 3 => Some(pages(name, shape)),
         _ => None,
     }
@@ -106,27 +106,79 @@ fn dense(name: &str, t: DType, tile: bool, shape: &[Int], m: &Matrix) -> Encodin
     plain(name, t, m.layout(&matrix, terms), m.outer() * matrix)
 }
 
-/// A row of 8-bit codes, then a scale for every `group` of them, then the sum of every `sums` codes: times the scale where
-/// each has its own, in units of it where several share one.
-fn activations(name: &str, group: i64, sums: i64, m: &Matrix) -> Option<Encoding> {
-    let k = m.columns.clone();
-    if k.as_const().is_some_and(|k| k % group != 0) {
-        return None;
+/// What activations that multiply integer-coded weights are stored as: 8-bit codes with a scale for each block of the
+/// weights, and what each group of the weights needs of the sum of its activations' codes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Activations {
+    /// Columns that share a scale.
+    pub block: i64,
+    /// Columns whose codes are summed.
+    pub group: i64,
+    /// The code of 0 among the weights, where they have no minima: the sum is an integer then, times `-zero`.
+    pub zero: Option<i64>,
+}
+
+impl Activations {
+    /// The activations that a name means: `a8` (blocks of 32) and `a8k.GROUP` (groups in blocks of 256), for weights with minima;
+    /// `.zZERO` behind it, for those without.
+    pub fn named(name: &str) -> Option<Activations> {
+        let (base, zero) = match name.split_once(".z") {
+            Some((base, zero)) => (base, Some(zero.parse().ok().filter(|z| (0..=128).contains(z))?)),
+            None => (name, None),
+        };
+        let (block, group) = match base {
+            "a8" => (GROUP, GROUP),
+            "a8k.32" => (256, 32),
+            "a8k.16" => (256, 16),
+            _ => return None,
+        };
+        Some(Activations { block, group, zero })
     }
-    let (scales, totals) = (k.div(group, &m.bounds), k.div(sums, &m.bounds));
-    let row = (k.clone() * 8 + (scales.clone() + totals) * 32).ceil_div(512, &m.bounds) * 512;
-    let matrix = m.rows.clone() * row.clone();
-    let at = |name, dtype, group, offset: Int, stride: i64| {
-        let terms = vec![m.row(1, 0, row.clone()), m.column(1, 0, stride)];
-        field(name, dtype, group, Layout { offset, ..m.layout(&matrix, terms) })
-    };
-    let fields = vec![
-        at("q", DType::I8, 1, 0.into(), 8),
-        at("d", DType::F32, group, k.clone() * 8, 32),
-        at("sum", DType::F32, sums, k * 8 + scales * 32, 32),
-    ];
-    let coded = Coded { zero: 0, scale_zero: 0, levels: None };
-    Some(Encoding { name: name.into(), fields, decode: Decode::Coded(coded), bits: m.outer() * matrix })
+
+    /// Those that multiply weights of an encoding; none where those have no integer codes.
+    pub fn of(weights: &Encoding) -> Option<Activations> {
+        let minima = ["m", "e"].iter().any(|f| weights.field(f).is_some());
+        let zero = weights.coded()?.zero;
+        let block = if weights.block() == 256 { 256 } else { GROUP };
+        let suits = [GROUP, 256].contains(&weights.block()) && [16, 32].contains(&weights.group());
+        suits.then_some(Activations { block, group: weights.group(), zero: (!minima).then_some(zero) })
+    }
+
+    /// The name that means them.
+    pub fn name(&self) -> Name {
+        let base = if self.block == GROUP { "a8".to_string() } else { format!("a8k.{}", self.group) };
+        match self.zero {
+            Some(zero) => format!("{base}.z{zero}").into(),
+            None => base.into(),
+        }
+    }
+
+    /// A row of codes, then the scales, then what is kept of the sums: `sum`, times the scale where each has its own, in
+    /// units of it where several share one; or `bias`, the integer `-zero * sum`, where that is not 0.
+    fn stored(&self, name: &str, m: &Matrix) -> Option<Encoding> {
+        let k = m.columns.clone();
+        if k.as_const().is_some_and(|k| k % self.block != 0) {
+            return None;
+        }
+        let (scales, sums) = (k.div(self.block, &m.bounds), k.div(self.group, &m.bounds));
+        let kept = match self.zero {
+            None => Some(("sum", DType::F32)),
+            Some(0) => None,
+            Some(_) => Some(("bias", DType::I32)),
+        };
+        let words = if kept.is_some() { scales.clone() + sums } else { scales.clone() };
+        let row = (k.clone() * 8 + words * 32).ceil_div(512, &m.bounds) * 512;
+        let matrix = m.rows.clone() * row.clone();
+        let at = |name, dtype, group, offset: Int, stride: i64| {
+            let terms = vec![m.row(1, 0, row.clone()), m.column(1, 0, stride)];
+            field(name, dtype, group, Layout { offset, ..m.layout(&matrix, terms) })
+        };
+        let mut fields =
+            vec![at("q", DType::I8, 1, 0.into(), 8), at("d", DType::F32, self.block, k.clone() * 8, 32)];
+        fields.extend(kept.map(|(name, dtype)| at(name, dtype, self.group, k * 8 + scales * 32, 32)));
+        let coded = Coded { zero: 0, scale_zero: 0, levels: None };
+        Some(Encoding { name: name.into(), fields, decode: Decode::Coded(coded), bits: m.outer() * matrix })
+    }
 }
 
 /// Pages of 16 positions of [position, head, component]: keys component-major, values position-major.
@@ -142,15 +194,6 @@ fn pages(name: &str, shape: &[Int]) -> Encoding {
     ];
     let bits = shape[0].ceil_div(16, &Bounds::new()) * h * head;
     plain(name, DType::F32, Layout { offset: 0.into(), terms }, bits)
-}
-
-/// The encoding of activations that multiply weights of an encoding: one scale for each block of theirs.
-pub fn activations_for(weights: &Encoding) -> &'static str {
-    match (weights.block(), weights.group()) {
-        (256, 16) => "a8k.16",
-        (256, _) => "a8k.32",
-        _ => "a8",
-    }
 }
 
 /// The packed form of an encoding of matrices, when there is one; `signed` keeps negative codes as they are.

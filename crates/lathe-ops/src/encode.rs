@@ -3,7 +3,7 @@
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, attrs};
-use lathe_ir::encodings::{encoding, formats};
+use lathe_ir::encodings::{Activations, encoding, formats};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type};
 use lathe_ir::tensor::{Binary, Buffer, Expr, HOST, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, Encoding, Field, Int, Layout, Tensor, Term, read_bits, write_bits};
@@ -13,8 +13,12 @@ fn infer_encode(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() == 2 && t[0].encoding.is_none(), "expects a dense matrix")?;
     require(t[0].shape[1].as_const().is_some(), "rows are not of a constant length")?;
     let out = target(&t[0], a)?;
-    require(out.storage().is_some_and(|e| e.field("sum").is_some()), "'to' is no encoding of activations")?;
+    require(activations(&out).is_some(), "'to' is no encoding of activations")?;
     Ok(vec![out])
+}
+
+fn activations(t: &Type) -> Option<Activations> {
+    t.encoding.as_ref().and_then(|name| Activations::named(name))
 }
 
 /// The reference of `encode`: 8-bit codes with the scale `max |x| / 127` for every block of columns.
@@ -23,8 +27,8 @@ pub(crate) fn encode_a8(x: &Tensor, name: &str) -> Tensor {
     let e = encoding(name, &dims).expect("rows of whole blocks");
     let mut bytes = vec![0u8; e.bits.as_const().expect("constant size") as usize / 8];
     let at = |f: &str| e.field(f).expect("a field").layout.resolve(&|_| None).expect("constant layout");
-    let (q, d, s) = (at("q"), at("d"), at("sum"));
-    let (sums, group) = (e.group(), e.block());
+    let (q, d) = (at("q"), at("d"));
+    let Activations { block: group, group: sums, zero } = Activations::named(name).expect("activations");
     for (i, block) in x.to_f32().chunks(group as usize).enumerate() {
         let blocks = x.row() / group as usize;
         let (row, b) = ((i / blocks) as i64, (i % blocks) as i64);
@@ -38,10 +42,15 @@ pub(crate) fn encode_a8(x: &Tensor, name: &str) -> Tensor {
             write_bits(&mut bytes, q.address(&[row, b * group + j as i64]), 8, code as u64).expect("inside");
         }
         write_bits(&mut bytes, d.address(&[row, b]), 32, scale.to_bits().into()).expect("inside");
+        let unit = if sums == group { scale } else { 1.0 };
         for (h, total) in totals.iter().enumerate() {
-            let unit = if sums == group { scale } else { 1.0 };
-            let (at, sum) = (b * (group / sums) + h as i64, unit * *total as f32);
-            write_bits(&mut bytes, s.address(&[row, at]), 32, sum.to_bits().into()).expect("inside");
+            let (field, bits) = match zero {
+                None => ("sum", (unit * *total as f32).to_bits()),
+                Some(0) => continue,
+                Some(zero) => ("bias", (-zero as i32 * total) as u32),
+            };
+            let place = at(field).address(&[row, b * (group / sums) + h as i64]);
+            write_bits(&mut bytes, place, 32, bits.into()).expect("inside");
         }
     }
     Tensor { shape: x.shape.clone(), dtype: DType::F32, encoding: Some(Arc::new(e)), bytes }
@@ -50,16 +59,19 @@ pub(crate) fn encode_a8(x: &Tensor, name: &str) -> Tensor {
 fn lower_encode(l: &Lowering) -> Vec<Stmt> {
     let (x, y) = (&l.ins[0], &l.outs[0]);
     let (t, b, amax, sum) = (l.var("0"), l.var("b"), l.name("amax"), l.name("sum"));
-    let e = y.ty.storage().expect("encoded");
-    let (sums, group) = (e.group(), e.block());
+    let Activations { block: group, group: sums, zero: less } = activations(&y.ty).expect("inferred before");
     let at = |v: &str| [t.clone(), b.clone() * group + l.var(v)];
     let max = Expr::load(&amax, &[]);
     let scale = &max * &Expr::f32(1.0 / 127.0);
     let zero = Expr::f32(0.0);
     let inverse = Expr::select(&max.bin(Binary::Eq, &zero), &zero, &(&Expr::f32(127.0) / &max));
     let code = (&x.read(&at("j")) * &inverse).un(Unary::Round).cast(DType::I32);
-    let total = Expr::load(&sum, &[]).cast(DType::F32);
-    let total = if sums == group { &scale * &total } else { total };
+    let total = Expr::load(&sum, &[]);
+    let (kept, total) = match less {
+        Some(zero) => ("bias", &Expr::int(-zero, DType::I32) * &total),
+        None if sums == group => ("sum", &scale * &total.cast(DType::F32)),
+        None => ("sum", total.cast(DType::F32)),
+    };
     let field = |f: &str| y.field(f);
     let total_of = |first: &Expr, place: &Expr| {
         let column = [t.clone(), first.clone() + l.var("i")];
@@ -78,7 +90,7 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
                     y.read_field("q", &column).cast(DType::I32),
                 )],
             ),
-            Stmt::store(&l.name("ys"), &field("sum"), &[t.clone(), place.clone()], total.clone()),
+            Stmt::store(&l.name("ys"), &field(kept), &[t.clone(), place.clone()], total.clone()),
         ]
     };
     let mut block = vec![
@@ -98,7 +110,9 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
             vec![Stmt::store(&l.name("yq"), &field("q"), &at("j"), code.cast(DType::I8))],
         ),
     ];
-    if sums == group {
+    if less == Some(0) {
+        // Nothing is kept of the sums.
+    } else if sums == group {
         block.extend(total_of(&(b.clone() * group), &b));
     } else {
         let (h, per) = (l.var("h"), group / sums);
@@ -294,7 +308,15 @@ pub(crate) const ROWS: &[OpRow] = &[
         lower: lower_encode,
         edge: Edge::none,
         sample: |seed| {
-            let (to, k) = [("a8", 64), ("a8k.16", 512), ("a8k.32", 256)][seed as usize % 3];
+            let kinds = [
+                ("a8", 64),
+                ("a8k.16", 512),
+                ("a8k.32.z128", 256),
+                ("a8.z8", 64),
+                ("a8k.32", 256),
+                ("a8.z0", 64),
+            ];
+            let (to, k) = kinds[seed as usize % kinds.len()];
             (vec![Rng(seed).dense(&[3, k])], attrs(&[("to", Attr::Str(to.into()))]))
         },
     },

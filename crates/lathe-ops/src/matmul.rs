@@ -1,15 +1,16 @@
 //! Matrix products with the weights' rows as columns of the result: `y[m, n] = sum_k x[m, k] * w[n, k]`.
 //!
 //! When both sides are stored as integer codes, scales and minima that a group of columns shares leave the inner sum:
-//! `sum_b dw[n, b] * (dx[m, b] * (sum_k qw * qx) - zero * sx[m, b]) + mw[n, b] * sx[m, b]`, where `sx` is the sum of the group's
-//! activations, and the inner sum is exact in 32-bit integers. Where groups are parts of blocks that share a scale of
+//! `sum_b dw[n, b] * dx[m, b] * (sum_k qw * qx) + mw[n, b] * sx[m, b]`, where `sx` is the sum of the group's activations, and the
+//! inner sum is exact in 32-bit integers. Weights without minima have a code `zero` that means 0: their inner sum starts
+//! at `-zero * sum_k qx`, which the activations bring along. Where groups are parts of blocks that share a scale of
 //! activations, those scales leave the sum over a block's groups too.
 
 use crate::encode::encode_a8;
 use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, result};
-use lathe_ir::encodings::{activations_for, formats};
+use lathe_ir::encodings::{Activations, formats};
 use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Operand, Type, ValueId};
 use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, IrError, Tensor};
@@ -29,11 +30,10 @@ fn reference(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
     vec![result(&t[0], &y)]
 }
 
-/// Whether the product can run on integer codes: the activations' sums are over the columns that share a minimum.
+/// Whether the product can run on integer codes: the activations are stored for these weights.
 fn integer(x: &Operand, w: &Operand) -> bool {
-    let (Some(x), Some(w)) = (x.ty.storage(), w.ty.storage()) else { return false };
-    let suits = x.block() == w.block() && x.group() == w.group();
-    w.coded().is_some() && x.field("sum").is_some() && suits
+    let stored = x.ty.encoding.as_ref().and_then(|name| Activations::named(name));
+    stored.is_some() && stored == w.ty.storage().and_then(|w| Activations::of(&w))
 }
 
 /// The statements that compute one element into the scalar `acc`; `xi` and `wi` are all indices but the last.
@@ -58,26 +58,22 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
     let (first_x, first_w) = (at(xi, &first), at(wi, &first));
     let scale = w.scale(&ew, &cw, &first_w);
     let code_sum = Expr::load(&inner, &[]).cast(DType::F32);
-    let sx = x.read_field("sum", &first_x);
     let dx = |first: Expr| x.read_field("d", &at(xi, &first));
-    // What the zero takes off: inside the sum with a scale for each group, else a multiply-add of its own.
-    let zero = Expr::f32(cw.zero as f32);
-    let value = if whole {
-        let scaled = &dx(first) * &code_sum;
-        &scale * &if cw.zero == 0 { scaled } else { &scaled - &(&zero * &sx) }
-    } else {
-        &scale * &code_sum
-    };
+    let value = if whole { &scale * &(&dx(first) * &code_sum) } else { &scale * &code_sum };
     let minimum = w.minimum(&ew, &first_w).map(|(m, less)| {
-        let m = &m * &sx;
+        let m = &m * &x.read_field("sum", &first_x);
         if less { m.un(Unary::Neg) } else { m }
     });
-    let zeros = (!whole && cw.zero != 0).then(|| (&(&scale * &zero) * &sx).un(Unary::Neg));
+    let bias = if minimum.is_none() && cw.zero != 0 {
+        x.read_field("bias", &first_x)
+    } else {
+        Expr::int(0, DType::I32)
+    };
     let product = &w.code(&ew, &cw, &at(wi, &column)) * &x.code(&ex, &cx, &at(xi, &column));
     let total = if whole { acc } else { &part };
     let mut sum = vec![
         scalar(&inner, DType::I32),
-        Stmt::store(&l.name("iz"), &inner, &[], Expr::int(0, DType::I32)),
+        Stmt::store(&l.name("iz"), &inner, &[], bias),
         Stmt::for_(
             &l.name("k"),
             group.into(),
@@ -87,7 +83,7 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
         Stmt::reduce(&l.name("s"), total, &[], "sum", value),
     ];
     // Apart, so that each is one multiply-add.
-    sum.extend(minimum.or(zeros).map(|m| Stmt::reduce(&l.name("sm"), total, &[], "sum", m)));
+    sum.extend(minimum.map(|m| Stmt::reduce(&l.name("sm"), total, &[], "sum", m)));
     if !whole {
         let scaled = &dx(b * block) * &Expr::load(&part, &[]);
         sum = vec![
@@ -199,7 +195,7 @@ pub(crate) const ROWS: &[OpRow] = &[
             let dense = r.dense(&[m, k]);
             let coded = round < 2 && w.encoding.as_ref().is_some_and(|e| e.coded().is_some());
             let x = match &w.encoding {
-                Some(e) if coded => encode_a8(&dense, activations_for(e)),
+                Some(e) if coded => encode_a8(&dense, &Activations::of(e).expect("codes").name()),
                 _ => dense,
             };
             (vec![x, w], Attrs::new())

@@ -13,7 +13,7 @@
 //!   y: f32[T, 32] = matmul(x, w)
 //!   return y
 //! }").unwrap();
-//! for name in ["quantize", "pack"] {
+//! for name in ["pack", "quantize"] {
 //!     g = lathe_rewrite::pass(name).unwrap().run(&g, &table, &target).unwrap();
 //! }
 //! assert!(g.to_string().contains("encode(x)"));
@@ -53,7 +53,7 @@ impl Pass {
 }
 
 /// All passes.
-pub static PASSES: &[Pass] = &[quantize::QUANTIZE, pack::PACK];
+pub static PASSES: &[Pass] = &[pack::PACK, quantize::QUANTIZE];
 
 /// The pass of a name.
 pub fn pass(name: &str) -> Option<&'static Pass> {

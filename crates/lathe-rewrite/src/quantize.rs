@@ -3,7 +3,7 @@
 
 use crate::Pass;
 use lathe_ir::IrError;
-use lathe_ir::encodings::activations_for;
+use lathe_ir::encodings::Activations;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
 use lathe_machine::Target;
 use std::collections::HashMap;
@@ -22,13 +22,13 @@ fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
         let wants = &*n.op == "matmul"
             && g.ty(n.inputs[0]).encoding.is_none()
             && g.ty(n.inputs[0]).shape[1].as_const().is_some();
-        let weights = wants.then(|| g.ty(n.inputs[1]).storage()).flatten().filter(|e| e.coded().is_some());
+        let weights = wants.then(|| g.ty(n.inputs[1]).storage()).flatten();
         let x = n.inputs[0];
-        let to = weights.map(|e| activations_for(&e));
+        let to = weights.and_then(|e| Activations::of(&e)).map(|a| a.name());
         if let Some(to) = to.filter(|to| Type::encoded(to, &g.ty(x).shape).storage().is_some()) {
-            let code = *coded.entry((x, to)).or_insert_with(|| {
-                let v = out.add_value("", Type::encoded(to, &g.ty(x).shape), Source::Node);
-                let attrs = [("to".into(), Attr::Str(to.into()))].into();
+            let code = *coded.entry((x, to.clone())).or_insert_with(|| {
+                let v = out.add_value("", Type::encoded(&to, &g.ty(x).shape), Source::Node);
+                let attrs = [("to".into(), Attr::Str(to))].into();
                 out.nodes.push(Node { op: "encode".into(), inputs: vec![x], attrs, outputs: vec![v] });
                 v
             });

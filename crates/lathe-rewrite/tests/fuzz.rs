@@ -130,6 +130,7 @@ const WORDS: &[&str] = &[
     "->",
     "q4_0",
     "a8",
+    "a8k.16.z32",
     "keys16",
     "matmul",
     "put",

@@ -72,7 +72,7 @@ fn schedules() -> Vec<Schedule> {
     let mut native = Target::portable();
     native.dialect = "avx512vnni".into();
     let (mut known, mut out) = (HashSet::new(), vec![]);
-    for passes in [&["quantize", "pack"][..], &["pack"]] {
+    for passes in [&["pack", "quantize"][..], &["pack"]] {
         let mut graph = model.graph.clone();
         for name in passes {
             graph = pass(name).expect("a pass").run(&graph, &table, &native).expect("it applies");
