@@ -135,6 +135,8 @@ async fn engine(Of(service): Of<State>) -> Result<Json, OpenAiError> {
         "prefix_tokens": load.prefix_tokens,
         "prefix_hits": load.prefix_hits,
         "preemptions": load.preemptions,
+        "drafted_tokens": load.drafted_tokens,
+        "accepted_tokens": load.accepted_tokens,
     })))
 }
 

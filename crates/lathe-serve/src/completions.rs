@@ -16,6 +16,7 @@ use crate::params::{Client, Params};
 use crate::respond::{Json, OpenAiError};
 use crate::service::{State, Text, read};
 use crate::stream;
+use crate::structure::{self, Structure};
 
 /// The most prompts of one request.
 const PROMPTS: usize = 1024;
@@ -27,6 +28,8 @@ struct Completion {
     logprobs: Option<usize>,
     echo: Option<bool>,
     suffix: Option<String>,
+    #[serde(flatten)]
+    structure: Structure,
     #[serde(flatten)]
     params: Params,
 }
@@ -84,11 +87,13 @@ pub(crate) async fn completions(
         logprobs: body.logprobs.is_some(),
         n,
     };
+    let constraint = structure::constraint(&text, body.structure.grammar()?).await?;
     let mut parts = Vec::new();
     for prompt in prompts {
         let max_tokens = Some(body.max_tokens.unwrap_or(16));
+        let (tokens, logprobs, constraint) = (prompt.clone(), body.logprobs, constraint.clone());
         let mut request =
-            params.request(&service, &text, client, prompt.clone(), max_tokens, body.logprobs)?;
+            params.request(&service, &text, client, tokens, max_tokens, logprobs, constraint)?;
         request.score_prompt = form.echo && form.logprobs;
         let lists = (0..request.samples).map(|_| Lists::default()).collect();
         let answers = Answers::start(&service, &text, request, &stops).await?;

@@ -5,7 +5,8 @@
 //! cancels its request. [`bench()`] measures any server of that kind.
 //!
 //! Where what is: `app` has the endpoints, `service` what they share, `params` the fields they have in common, `answers` makes
-//! text of an engine's events, `stream` sends it piece by piece, and each interface has a file.
+//! text of an engine's events, `structure` says
+//! what grammar an answer must keep to, `stream` sends it piece by piece, and each interface has a file.
 
 mod answers;
 mod app;
@@ -21,6 +22,7 @@ mod respond;
 mod server;
 mod service;
 mod stream;
+mod structure;
 mod tokens;
 mod tools;
 mod worker;

@@ -29,7 +29,7 @@ pub fn serve<F: Forward + Send + 'static>(
     settings: Settings,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
     let service = Service::new(text, embedding, settings)?;
     runtime.map_err(ServeError::Start)?.block_on(async move {
         let settings = service.settings.clone();

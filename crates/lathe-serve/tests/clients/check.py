@@ -19,6 +19,7 @@ import urllib.request
 
 import anthropic
 import openai
+import pydantic
 
 CHECKS = []
 
@@ -163,11 +164,52 @@ def tools(s):
     }
     result = {"role": "tool", "tool_call_id": "1", "content": "sunny"}
     s.openai.chat.completions.create(model=s.model, messages=ASK + [called, result], tools=[TOOL], max_tokens=5)
+    for choice in ["required", {"type": "function", "function": {"name": "get_weather"}}]:
+        forced = s.openai.chat.completions.create(
+            model=s.model, messages=ASK, tools=[TOOL], tool_choice=choice, max_tokens=100, temperature=0
+        ).choices[0]
+        call = forced.message.tool_calls[0].function
+        assert call.name == "get_weather" and "city" in json.loads(call.arguments), forced
+        assert forced.finish_reason == "tool_calls", forced
+    strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}
+    s.openai.chat.completions.create(model=s.model, messages=ASK, tools=[strict], tool_choice="auto", max_tokens=30)
+
+
+@check
+def structured(s):
+    class Person(pydantic.BaseModel):
+        name: str
+        age: int
+
+    ask = [{"role": "user", "content": "Make up a person."}]
+    parsed = s.openai.chat.completions.parse(model=s.model, messages=ask, response_format=Person, temperature=0, max_tokens=200)
+    assert isinstance(parsed.choices[0].message.parsed.age, int), parsed
+    free = s.openai.chat.completions.create(
+        model=s.model, messages=ask, response_format={"type": "json_object"}, temperature=0, max_tokens=200
+    ).choices[0]
+    assert free.finish_reason == "length" or isinstance(json.loads(free.message.content), dict), free
+    for body, pattern in [
+        ({"guided_regex": "[a-d]{3}-[0-9]"}, r"[a-d]{3}-[0-9]"),
+        ({"structured_outputs": {"choice": ["left", "right"]}}, r"left|right"),
+        ({"guided_grammar": 'start: "(" start ")" | "x"'}, r"\(*x\)*"),
+    ]:
+        text = s.openai.completions.create(model=s.model, prompt="The", max_tokens=60, extra_body=body).choices[0]
+        assert text.finish_reason == "length" or re.fullmatch(pattern, text.text), (body, text)
     try:
-        s.openai.chat.completions.create(model=s.model, messages=ASK, tools=[TOOL], tool_choice="required")
-        raise AssertionError("a forced call is promised and not kept")
+        s.openai.completions.create(model=s.model, prompt="x", extra_body={"guided_regex": "("})
+        raise AssertionError("a bad expression is taken")
     except openai.BadRequestError:
         pass
+
+
+@check
+def speculation(s):
+    text = "one two three four five six seven, one two three four five six seven, one two"
+    plain, guessed = (
+        s.openai.completions.create(model=s.model, prompt=text, max_tokens=40, temperature=0, extra_body={"speculate": n})
+        for n in (0, 4)
+    )
+    assert plain.choices[0].text == guessed.choices[0].text, (plain, guessed)
 
 
 # The client's newest version has no arguments for these.
@@ -192,6 +234,10 @@ def anthropic_messages(s):
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "sunny"}]},
     ]
     s.anthropic.messages.create(model=s.model, max_tokens=8, messages=turns, tools=[tool])
+    forced = s.anthropic.messages.create(
+        model=s.model, max_tokens=100, messages=ASK, tools=[tool], tool_choice={"type": "tool", "name": "get_weather"}
+    )
+    assert forced.content[0].type == "tool_use" and "city" in forced.content[0].input, forced
     try:
         anthropic.Anthropic(base_url=s.url, api_key="wrong", max_retries=0).messages.create(
             model=s.model, max_tokens=1, messages=ASK

@@ -63,6 +63,10 @@ pub struct Serve {
     /// The most tokens in one step: more is faster for long prompts, less is smoother for the answers beside them.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(16..))]
     step_tokens: u16,
+    /// Guess so many tokens at a step from what followed the same words before, where a request does not say; the answers are
+    /// the same.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
+    speculate: u8,
     /// A file of API keys, one a line; without it every client is served.
     #[arg(long, value_name = "F")]
     api_keys: Option<PathBuf>,
@@ -88,6 +92,7 @@ impl Serve {
             keys: self.keys()?,
             queue: self.max_queue as usize,
             body_bytes: self.max_body as usize,
+            speculate: self.speculate.into(),
             timeout: Duration::from_secs(self.timeout.into()),
             drain: Duration::from_secs(self.drain.into()),
             ..Settings::default()
