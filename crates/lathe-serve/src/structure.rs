@@ -38,6 +38,11 @@ impl Structure {
         Structure { guided_json: Some(schema), ..Structure::default() }
     }
 
+    /// The answer has a format, as responses name it.
+    pub(crate) fn of_format(format: Option<Value>) -> Structure {
+        Structure { response_format: format, ..Structure::default() }
+    }
+
     /// The grammar that is asked for.
     pub(crate) fn grammar(&self) -> Result<Option<Grammar>, ApiError> {
         let new = self.structured_outputs.clone().unwrap_or_default();

@@ -323,6 +323,60 @@ fn tokens_models_and_numbers() {
 }
 
 #[test]
+fn every_route_is_in_the_document_and_answers() {
+    let server = Server::start(0, Settings::default());
+    let document: Value =
+        serde_json::from_str(&server.ask("GET", "/openapi.json", "", b"").2).expect("it is JSON");
+    let paths = document["paths"].as_object().expect("there are paths");
+    assert!(paths.len() >= 17);
+    for (path, methods) in paths {
+        for method in methods.as_object().expect("there are methods").keys() {
+            let path = path.replace("{name}", "counting");
+            let json = "Content-Type: application/json\r\nX-Request-Id: mine\r\n";
+            let (status, head, body) = server.ask(&method.to_uppercase(), &path, json, b"{}");
+            assert!(![404, 405].contains(&status) && status < 500, "{method} {path}: {status} {body}");
+            assert!(head.contains("x-request-id: mine"), "{head}");
+        }
+    }
+    let help = include_str!("../../lathe/src/verbs/serve.rs");
+    for path in paths.keys().filter(|path| !path.contains('{')) {
+        assert!(help.contains(path.as_str()), "the help of lathe serve lacks {path}");
+    }
+}
+
+#[test]
+fn responses_whole_and_in_pieces() {
+    let server = Server::start(0, Settings::default());
+    let input = json!([{ "role": "user", "content": [{ "type": "input_text", "text": "the band" }] }]);
+    let mut body = json!({ "input": input, "max_output_tokens": 6, "instructions": "Sing." });
+    let whole = server.ok("/v1/responses", &body);
+    let text = whole["output"][0]["content"][0]["text"].as_str().expect("there is text");
+    assert_eq!(
+        (whole["status"].as_str(), whole["usage"]["output_tokens"].as_u64()),
+        (Some("incomplete"), Some(6))
+    );
+    body["stream"] = json!(true);
+    let events = server.stream("/v1/responses", &body);
+    let pieces: String = events.iter().filter_map(|e| e["delta"].as_str()).collect();
+    assert_eq!(pieces, text);
+    let last = events.last().expect("there is one");
+    assert_eq!(
+        (last["type"].as_str(), &last["response"]["output"][0]["content"][0]["text"]),
+        (Some("response.incomplete"), &json!(text))
+    );
+    assert!((0..).zip(&events).all(|(number, event)| event["sequence_number"] == number));
+    let tool = json!({ "type": "function", "name": "go", "parameters": { "type": "object", "properties": {}, "additionalProperties": false } });
+    let called = json!([{ "type": "message", "role": "user", "content": "the band" },
+        { "type": "function_call", "call_id": "c", "name": "go", "arguments": "{}" },
+        { "type": "function_call_output", "call_id": "c", "output": "went" }]);
+    let body =
+        json!({ "input": called, "tools": [tool], "tool_choice": "required", "max_output_tokens": 60 });
+    let output = &server.ok("/v1/responses", &body)["output"][0];
+    assert_eq!((output["type"].as_str(), output["name"].as_str()), (Some("function_call"), Some("go")));
+    assert_eq!(server.post("/v1/responses", &json!({ "input": [{ "type": "image" }] })).0, 400);
+}
+
+#[test]
 fn what_cannot_be_served_is_refused() {
     let settings = Settings {
         body_bytes: 2000,

@@ -212,6 +212,42 @@ def speculation(s):
     assert plain.choices[0].text == guessed.choices[0].text, (plain, guessed)
 
 
+@check
+def responses(s):
+    whole = s.openai.responses.create(
+        model=s.model, instructions="Answer.", input="What is the capital of Japan?", temperature=0, max_output_tokens=20
+    )
+    assert whole.output_text and whole.usage.output_tokens <= 20, whole
+    with s.openai.responses.stream(
+        model=s.model, instructions="Answer.", input="What is the capital of Japan?", temperature=0, max_output_tokens=20
+    ) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        final = stream.get_final_response() if whole.status == "completed" else None
+    assert text == whole.output_text and (final is None or final.output_text == text), (text, whole, final)
+
+    class Person(pydantic.BaseModel):
+        name: str
+        age: int
+
+    parsed = s.openai.responses.parse(model=s.model, input="Make up a person.", text_format=Person, temperature=0)
+    assert isinstance(parsed.output_parsed.age, int), parsed
+    tool = {"type": "function", **TOOL["function"]}
+    call = s.openai.responses.create(
+        model=s.model, input="What is the weather in Paris?", tools=[tool], tool_choice="required", temperature=0
+    ).output[0]
+    assert call.type == "function_call" and "city" in json.loads(call.arguments), call
+    events = list(s.openai.responses.create(
+        model=s.model, input="What is the weather in Paris?", tools=[tool], tool_choice="required", temperature=0, stream=True
+    ))
+    assert events[-1].response.output[0].arguments == call.arguments, events
+    turns = [
+        {"role": "user", "content": "What is the weather in Paris?"},
+        {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments},
+        {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"},
+    ]
+    s.openai.responses.create(model=s.model, input=turns, tools=[tool], max_output_tokens=8)
+
+
 # The client's newest version has no arguments for these.
 GREEDY = {"temperature": 0, "top_p": 0.9, "top_k": 40}
 
@@ -255,6 +291,8 @@ def embeddings(s):
     packed = s.openai.embeddings.create(model=s.embeds, input="the band")
     near = zip(floats.data[0].embedding, packed.data[0].embedding)
     assert len(floats.data) == 2 and all(abs(a - b) < 1e-6 for a, b in near)
+    ranked = s.post("/v1/rerank", {"model": s.embeds, "query": "music", "documents": ["stones", "music"], "top_n": 1})
+    assert [r["index"] for r in ranked["results"]] == [1] and ranked["results"][0]["relevance_score"] > 0.99, ranked
 
 
 @check

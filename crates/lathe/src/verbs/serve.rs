@@ -16,8 +16,9 @@ use crate::options::{ComputeOptions, ModelOption};
 use crate::output;
 
 const EXAMPLES: &str = "\
-Endpoints: /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/models, /v1/messages, /v1/messages/count_tokens,
-/tokenize, /detokenize, /health, /version, /metrics (Prometheus), /engine, and a page to chat at /.
+Endpoints: /v1/completions, /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/rerank, /v1/models, /v1/messages,
+/v1/messages/count_tokens, /tokenize, /detokenize, /health, /version, /metrics (Prometheus), /engine, /openapi.json, and a page to
+chat at /.
 
 SIGTERM and Ctrl-C let the requests that are there finish; a second Ctrl-C does not wait for them.
 
