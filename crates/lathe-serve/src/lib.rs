@@ -25,6 +25,7 @@ mod server;
 mod service;
 mod stream;
 mod structure;
+mod tls;
 mod tokens;
 mod tools;
 mod worker;

@@ -1,6 +1,7 @@
 //! What a server serves: models with the threads that run them, its settings, and what all endpoints need.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -47,6 +48,8 @@ pub struct Settings {
     pub address: SocketAddr,
     /// Clients must name one of these; without any, every client is served.
     pub keys: Vec<String>,
+    /// A certificate and its key, files of PEM: with them the server speaks TLS only.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Requests that may wait beside those that run; more are refused.
     pub queue: usize,
     /// The most bytes of a request.
@@ -66,6 +69,7 @@ impl Default for Settings {
         Settings {
             address: SocketAddr::from(([127, 0, 0, 1], 8000)),
             keys: Vec::new(),
+            tls: None,
             queue: 256,
             body_bytes: 4 << 20,
             connections: 1024,

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ import traceback
 import urllib.request
 
 import anthropic
+import httpx2
 import openai
 import pydantic
 
@@ -35,7 +37,8 @@ class Server:
         keys.write("secret\n")
         keys.flush()
         command = [arguments.lathe, "serve", "--port", "0", "--api-keys", keys.name]
-        command += ["--model", arguments.model] if arguments.model else []
+        self.model_arguments = ["--model", arguments.model] if arguments.model else []
+        command += self.model_arguments
         command += ["--embedding-model", arguments.embedding_model] if arguments.embedding_model else []
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
@@ -302,6 +305,34 @@ def a_client_that_leaves(s):
     )
     next(iter(stream))
     stream.close()
+
+
+@check
+def tls(s):
+    """A second server with a certificate of its own; the official client trusts it and no other."""
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = folder + "/cert.pem", folder + "/key.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+             "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE",
+             "-keyout", key, "-out", cert],
+            check=True, capture_output=True,
+        )
+        command = [s.process.args[0], "serve", "--port", "0", "--tls-cert", cert, "--tls-key", key, *s.model_arguments]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            url = next(m.group(1) for line in process.stderr if (m := re.search(r"listening on (https://\S+)", line)))
+            trusting = httpx2.Client(verify=ssl.create_default_context(cafile=cert))
+            client = openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0, http_client=trusting)
+            text = client.completions.create(model=s.model, prompt="One", max_tokens=4, stream=True)
+            assert "".join(e.choices[0].text for e in text)
+            try:
+                openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0).models.list()
+                raise AssertionError("an unknown certificate is trusted")
+            except openai.APIConnectionError:
+                pass
+        finally:
+            process.kill()
 
 
 @check

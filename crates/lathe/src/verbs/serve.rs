@@ -68,6 +68,12 @@ pub struct Serve {
     /// the same.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
     speculate: u8,
+    /// A certificate in PEM, with those that vouch for it: the server speaks TLS then.
+    #[arg(long, value_name = "F", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key in PEM.
+    #[arg(long, value_name = "F", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// A file of API keys, one a line; without it every client is served.
     #[arg(long, value_name = "F")]
     api_keys: Option<PathBuf>,
@@ -94,6 +100,7 @@ impl Serve {
             queue: self.max_queue as usize,
             body_bytes: self.max_body as usize,
             speculate: self.speculate.into(),
+            tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             timeout: Duration::from_secs(self.timeout.into()),
             drain: Duration::from_secs(self.drain.into()),
             ..Settings::default()
@@ -114,10 +121,11 @@ impl Serve {
             }
             embedding = Some(self.embedding(given.clone(), Model::open(given)?)?);
         }
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
         // The first Ctrl-C lets requests finish.
         let interrupt = Listening::begin();
         let done = serve(text, embedding, settings, |address| {
-            output::message(&format!("listening on http://{address}"));
+            output::message(&format!("listening on {scheme}://{address}"));
         });
         drop(interrupt);
         Ok(done?)
