@@ -65,8 +65,7 @@ const TEXTS: usize = 2048;
 
 /// The tokens of a text with those that stand around one.
 fn whole(model: &Embedding, text: &str) -> Vec<u32> {
-    let t = &model.tokenizer;
-    [t.bos().into_iter().collect(), t.encode(text, false), t.eos().into_iter().collect()].concat()
+    model.tokenizer.with_specials(model.tokenizer.encode(text, false))
 }
 
 /// The vectors of texts, which come from the field `param`, and how many tokens these have.
