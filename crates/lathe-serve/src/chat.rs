@@ -11,15 +11,18 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::answers::{Answers, best};
-use crate::completions::usage_of;
 use crate::error::ApiError;
 use crate::logprobs;
+use crate::object::Head;
 use crate::params::{Client, Params};
 use crate::respond::{Json, OpenAiError};
 use crate::service::{State, Text, read};
 use crate::stream;
 use crate::structure::{self, Structure, ToolChoice};
 use crate::tools::{Call, CallFilter};
+
+/// What a piece of an answer is called.
+const CHUNK: &str = "chat.completion.chunk";
 
 #[derive(Deserialize)]
 struct Chat {
@@ -136,8 +139,7 @@ impl Tools {
 /// What all chunks have in common.
 struct Form {
     text: Arc<Text>,
-    id: String,
-    created: u64,
+    head: Head,
     logprobs: bool,
 }
 
@@ -159,8 +161,8 @@ pub(crate) async fn chat(
     let request = params.request(&service, &text, client, prompt, max_tokens, logprobs, constraint)?;
     let samples = request.samples;
     let mut answers = Answers::start(&service, &text, request, &stops).await?;
-    let form =
-        Form { text, id: service.id("chatcmpl-"), created: service.now(), logprobs: logprobs.is_some() };
+    let head = Head::new(&service, &text, "chatcmpl-");
+    let form = Form { text, head, logprobs: logprobs.is_some() };
     let filters = vec![CallFilter::new(&tools.names); samples];
     if params.stream == Some(true) {
         let usage = params.stream_options.unwrap_or_default().include_usage == Some(true);
@@ -183,8 +185,8 @@ pub(crate) async fn chat(
         let finish = finish(piece.finish, &calls);
         json!({ "index": piece.index, "message": message, "logprobs": scores, "finish_reason": finish })
     });
-    let mut object = form.object("chat.completion", choices.collect());
-    object["usage"] = usage_of(answers.prompt_tokens, answers.tokens);
+    let (prompt, made) = (answers.prompt_tokens, answers.tokens);
+    let object = form.head.counted("chat.completion", choices.collect(), prompt, made);
     Ok(Json(object).into_response())
 }
 
@@ -209,7 +211,7 @@ fn streamed(
         let chunk = |index: usize, delta: Value, logprobs: Value, finish: Option<&str>| {
             let choice =
                 json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish });
-            form.object("chat.completion.chunk", vec![choice])
+            form.head.object(CHUNK, vec![choice])
         };
         for index in 0..filters.len() {
             let role = json!({ "role": "assistant", "content": "" });
@@ -250,22 +252,9 @@ fn streamed(
             }
         }
         if usage {
-            let mut object = form.object("chat.completion.chunk", vec![]);
-            object["usage"] = usage_of(answers.prompt_tokens, answers.tokens);
+            let object = form.head.counted(CHUNK, vec![], answers.prompt_tokens, answers.tokens);
             events.data(&object).await?;
         }
         events.done().await
     })
-}
-
-impl Form {
-    fn object(&self, kind: &str, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.text.name,
-            "choices": choices,
-        })
-    }
 }

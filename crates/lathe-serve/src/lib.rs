@@ -17,6 +17,7 @@ mod error;
 mod logprobs;
 mod messages;
 mod metrics;
+mod object;
 mod params;
 mod respond;
 mod responses;
