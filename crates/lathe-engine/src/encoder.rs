@@ -1,7 +1,8 @@
 //! Texts as vectors: an encoder's embeddings, several texts a step.
 
-use lathe_models::ModelFile;
+use lathe_models::{ModelFile, Pooling};
 
+use crate::error::below;
 use crate::forward::{Batch, Forward, PAGE};
 use crate::report::Stage;
 use crate::runner::{Runner, RunnerOptions};
@@ -10,6 +11,7 @@ use crate::{EngineError, LoadTiming};
 /// A compiled encoder.
 pub struct Encoder {
     runner: Runner,
+    pooling: Pooling,
     vectors: Vec<f32>,
 }
 
@@ -21,7 +23,9 @@ impl Encoder {
         options: &RunnerOptions,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Encoder, EngineError> {
-        Ok(Encoder { runner: Runner::load_as(true, file, options, progress)?, vectors: vec![] })
+        let runner = Runner::load_as(true, file, options, progress)?;
+        let pooling = lathe_models::pooling(file).map_err(below)?;
+        Ok(Encoder { runner, pooling, vectors: vec![] })
     }
 
     /// How long loading took.
@@ -65,7 +69,8 @@ impl Encoder {
             }
             let table: Vec<u32> = (page..page + pages).map(|p| p as u32).collect();
             let first = batch.push(tokens, 0, &table);
-            batch.rows.push(first);
+            let last = first + (tokens.len() - 1) as u32;
+            batch.rows.push(if self.pooling == Pooling::Last { last } else { first });
             page += pages;
         }
         let done = batch.pages.len();

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::EngineError;
+use crate::draft::lookup;
 use crate::forward::Forward;
+use crate::grammar::Constraint;
 use crate::request::{Event, FinishReason, Request};
 use crate::sampling::Sampler;
 use crate::scheduler::{Job, Limits, Load, Row, Scheduler, SequenceId};
@@ -25,14 +27,20 @@ pub struct Engine<F> {
     logits: Vec<f32>,
 }
 
+/// The most tokens of a draft that a grammar makes.
+const FORCED: usize = 16;
+
 /// What the engine remembers of a sequence; its tokens are the scheduler's.
-#[derive(Clone)]
 struct Active {
     request: Arc<Request>,
     /// Its number among the samples.
     index: usize,
     /// The most tokens, with the prompt's.
     longest: usize,
+    /// What may follow.
+    constraint: Option<Constraint>,
+    /// So many tokens are guessed next: more while the guesses are right.
+    guesses: usize,
 }
 
 impl<F: Forward> Engine<F> {
@@ -87,7 +95,9 @@ impl<F: Forward> Engine<F> {
         let longest = longest.min(self.scheduler.longest());
         let request = Arc::new(request);
         for index in 0..samples {
-            self.requests.insert(id.sample(index), Active { request: request.clone(), index, longest });
+            let (request, constraint) = (request.clone(), request.constraint.clone());
+            let guesses = request.speculate;
+            self.requests.insert(id.sample(index), Active { request, index, longest, constraint, guesses });
         }
         Ok(id)
     }
@@ -135,14 +145,44 @@ impl<F: Forward> Engine<F> {
                     seen(logits);
                     events.push(self.score_row(row, next, logits));
                 }
-                None => {
+                None if row.position < self.scheduler.computed(row.sequence) => {
                     let samples = (0..row.samples).map(|index| row.sequence.sample(index));
                     events.extend(samples.filter_map(|id| self.choose(id, logits)));
                 }
+                // It follows a guess that was wrong.
+                None => {}
             }
         }
         self.logits = logits;
+        self.guess(&plan.rows);
         Ok(events)
+    }
+
+    /// Drafts what may follow the sequences that these rows were for.
+    fn guess(&mut self, rows: &[Row]) {
+        for rows in rows.chunk_by(|a, b| a.sequence == b.sequence) {
+            for id in (0..rows[0].samples).map(|index| rows[0].sequence.sample(index)) {
+                let Some(active) = self.requests.get_mut(&id) else { continue };
+                if active.constraint.is_none() && active.request.speculate == 0 {
+                    continue;
+                }
+                let (Some(tokens), computed) = (self.scheduler.tokens(id), self.scheduler.computed(id))
+                else {
+                    continue;
+                };
+                if rows.len() > 1 {
+                    // All but the first of these rows follow a guess; those up to what is computed were right.
+                    let right = rows.iter().skip(1).filter(|row| row.position < computed).count();
+                    active.guesses = (2 * right + 1).min(active.request.speculate);
+                }
+                let mut draft = active.constraint.as_mut().map(Constraint::forced).unwrap_or_default();
+                draft.truncate(FORCED);
+                if draft.is_empty() {
+                    draft = lookup(tokens, active.guesses).to_vec();
+                }
+                self.scheduler.propose(id, draft);
+            }
+        }
     }
 
     /// The known token that a row foretells, if there is one.
@@ -164,7 +204,7 @@ impl<F: Forward> Engine<F> {
 
     /// Chooses the next token of a sequence; none where nobody wants it any more.
     fn choose(&mut self, sequence: SequenceId, logits: &[f32]) -> Option<Event> {
-        let (Some(active), Some(known)) = (self.requests.get(&sequence), self.scheduler.tokens(sequence))
+        let (Some(active), Some(known)) = (self.requests.get_mut(&sequence), self.scheduler.tokens(sequence))
         else {
             self.cancel(sequence);
             return None;
@@ -175,8 +215,18 @@ impl<F: Forward> Engine<F> {
             return Some(Event::Full { sequence });
         }
         let prompt = request.prompt.len();
-        let token = match self.sampler.sample(logits, known, prompt, &request.sampling, active.index as u64) {
-            Ok(token) => token,
+        let constraint = active.constraint.as_mut();
+        let mut choose = |constraint: Option<&mut Constraint>| {
+            let (sampling, index) = (&request.sampling, active.index as u64);
+            let Some(constraint) = constraint else {
+                return Ok((self.sampler.sample(logits, known, prompt, sampling, index, None)?, None));
+            };
+            let allowed = constraint.allowed()?;
+            let token = self.sampler.sample(logits, known, prompt, sampling, index, Some(allowed.bits()))?;
+            Ok((token, constraint.take(token)?))
+        };
+        let (token, over) = match choose(constraint) {
+            Ok(chosen) => chosen,
             Err(error) => {
                 self.cancel(sequence);
                 return Some(Event::Failed { sequence, error });
@@ -186,7 +236,7 @@ impl<F: Forward> Engine<F> {
         let finish = if request.ends.contains(&token) {
             Some(FinishReason::Stop)
         } else {
-            (known.len() + 1 >= active.longest).then_some(FinishReason::Length)
+            over.or((known.len() + 1 >= active.longest).then_some(FinishReason::Length))
         };
         if finish.is_some() {
             self.cancel(sequence);

@@ -71,6 +71,12 @@ pub enum EngineError {
         /// Whether the model is an encoder.
         encoder: bool,
     },
+    /// A grammar that cannot be used.
+    #[error("the grammar cannot be used: {why}")]
+    Grammar {
+        /// What its reader says.
+        why: String,
+    },
     /// Work was given up because the user asked for it.
     #[error("interrupted")]
     Interrupted,
@@ -133,6 +139,9 @@ impl Diagnose for EngineError {
             E::Purpose { encoder: true } => ("model-purpose", Fault::User, "use lathe embed"),
             E::Purpose { encoder: false } => {
                 ("model-purpose", Fault::User, "use an encoder, of the family 'bert'")
+            }
+            E::Grammar { .. } => {
+                ("grammar-invalid", Fault::User, "change the schema, the expression or the grammar")
             }
             E::Interrupted => ("interrupted", Fault::User, "run the command again"),
             E::WrongLogits { .. } => return Diagnostic::new("logits-count", Fault::Bug, self.to_string()),

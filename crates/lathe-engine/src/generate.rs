@@ -70,7 +70,7 @@ impl<F: Forward> Engine<F> {
             let mut over = None;
             for event in events {
                 match event {
-                    Event::Token { sequence, token, finish, .. } if sequence == id => {
+                    Event::Token { sequence, token, finish, .. } if sequence == id && over.is_none() => {
                         last = Instant::now();
                         first = if tokens.is_empty() { last } else { first };
                         tokens.push(token);

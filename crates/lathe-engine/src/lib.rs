@@ -3,6 +3,7 @@
 //! - [`Runner`] compiles and loads a model; whatever runs one is a [`Forward`], which computes a [`Batch`] a step.
 //! - [`Engine`] runs [`Request`]s over it: [`step`](Engine::step) by step for many at once, or one with
 //!   [`generate`](Engine::generate); [`score`](Engine::score) says how well a model foresees a text.
+//! - [`Grammars`] read a [`Grammar`] that an answer must keep to: a [`Constraint`] of a request.
 //! - [`Encoder`] embeds texts: one vector each, from a model that generates none.
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
 //!   cache and what is known of beginnings that were computed before, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
@@ -49,12 +50,14 @@
 //! ```
 
 mod artifact;
+mod draft;
 mod encoder;
 mod engine;
 mod error;
 mod flows;
 mod forward;
 mod generate;
+mod grammar;
 mod pages;
 mod random;
 mod report;
@@ -74,6 +77,7 @@ pub use error::EngineError;
 pub use flows::Flow;
 pub use forward::{Batch, Forward, PAGE};
 pub use generate::Generation;
+pub use grammar::{Allowed, Constraint, Grammar, Grammars, json_spaces};
 pub use pages::{PageCopy, PageTable, PageUse, Pages};
 pub use report::{Costs, Footprint, LoadTiming, Show, Stage};
 pub use request::{Event, FinishReason, Request};

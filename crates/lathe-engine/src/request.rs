@@ -2,12 +2,13 @@
 
 use crate::EngineError;
 use crate::flows::Flow;
+use crate::grammar::Constraint;
 use crate::sampling::Sampling;
 use crate::scheduler::SequenceId;
 use crate::score::TokenScore;
 
 /// A text to continue.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// The tokens to continue; at least one.
     pub prompt: Vec<u32>,
@@ -19,6 +20,10 @@ pub struct Request {
     pub sampling: Sampling,
     /// The tokens that end an answer.
     pub ends: Vec<u32>,
+    /// What each answer must be. Its tokens that end an answer do so beside `ends`.
+    pub constraint: Option<Constraint>,
+    /// So many tokens are guessed at a step, from what followed the same words before; the answer is the same.
+    pub speculate: usize,
     /// Say how likely each token is, and so many of the likeliest in its place.
     pub logprobs: Option<usize>,
     /// Say so of the prompt's tokens, too.
@@ -35,6 +40,8 @@ impl Default for Request {
             samples: 1,
             sampling: Sampling::default(),
             ends: Vec::new(),
+            constraint: None,
+            speculate: 0,
             logprobs: None,
             score_prompt: false,
             flow: Flow::default(),
@@ -47,6 +54,8 @@ impl Default for Request {
 pub enum FinishReason {
     /// The model ended it, or a stop string came.
     Stop,
+    /// The grammar of the answer lets nothing follow: its last token is a part of its text.
+    Complete,
     /// The most tokens, or the end of the context, were reached.
     Length,
     /// The user did not want more.
@@ -57,7 +66,7 @@ impl FinishReason {
     /// Its name for programs.
     pub fn as_str(self) -> &'static str {
         match self {
-            FinishReason::Stop => "stop",
+            FinishReason::Stop | FinishReason::Complete => "stop",
             FinishReason::Length => "length",
             FinishReason::Cancelled => "cancelled",
         }

@@ -113,7 +113,7 @@ pub struct Sampler {
 
 impl Sampler {
     /// The token after `history`, of which the first `prompt` tokens were given, from the `logits` of its last one, for the
-    /// sample of number `sample`.
+    /// sample of number `sample`. Of `allowed`, a bit for each token, only those are chosen whose bit is set.
     pub fn sample(
         &mut self,
         logits: &[f32],
@@ -121,14 +121,16 @@ impl Sampler {
         prompt: usize,
         sampling: &Sampling,
         sample: u64,
+        allowed: Option<&[u32]>,
     ) -> Result<u32, EngineError> {
         let nan = EngineError::NanLogits { position: history.len().saturating_sub(1) };
-        let logits = match sampling.adjusts() {
+        let logits = match sampling.adjusts() || allowed.is_some() {
             false => logits,
             true => {
                 self.logits.clear();
                 self.logits.extend_from_slice(logits);
                 sampling.adjust(&mut self.logits, history, prompt);
+                allowed.iter().for_each(|allowed| forbid(&mut self.logits, allowed));
                 &self.logits
             }
         };
@@ -161,6 +163,21 @@ fn maximum(logits: &[f32]) -> Option<f32> {
     bad |= rest.iter().any(|logit| logit.is_nan());
     let best = best.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b));
     (best.is_finite() && !bad).then_some(best)
+}
+
+/// Takes the tokens whose bits are not set out of the choice.
+fn forbid(logits: &mut [f32], allowed: &[u32]) {
+    let words = allowed.iter().copied().chain(std::iter::repeat(0));
+    for (logits, word) in logits.chunks_mut(32).zip(words) {
+        match word {
+            0 => logits.fill(f32::NEG_INFINITY),
+            u32::MAX => {}
+            _ => {
+                let forbidden = (0..).zip(logits).filter(|&(bit, _)| word >> bit & 1 == 0);
+                forbidden.for_each(|(_, logit)| *logit = f32::NEG_INFINITY);
+            }
+        }
+    }
 }
 
 /// Each token that is there, and how often.

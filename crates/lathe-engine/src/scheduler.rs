@@ -9,6 +9,8 @@
 //!   pages for all its tokens, beside those that others will soon need; until then nobody passes it.
 //! - When a running sequence needs a page and none is free, the one that arrived last gives its pages back and waits again,
 //!   first in its flow. So the oldest sequence always goes on, and everything ends.
+//! - A sequence may have a *draft*: tokens that are guessed to follow. Where a step has room left they are computed behind the
+//!   known ones; those that are then chosen are computed already, the others are as if they had never been.
 
 use crate::EngineError;
 use crate::flows::{Flow, Flows};
@@ -82,6 +84,8 @@ pub(crate) struct Sequence {
     charged: usize,
     /// Logits are wanted from this token on.
     rows_from: usize,
+    /// What may follow the known tokens.
+    draft: Vec<u32>,
     table: PageTable,
 }
 
@@ -108,7 +112,8 @@ pub struct Row {
     pub sequence: SequenceId,
     /// So many sequences from this one on are at the same place.
     pub samples: usize,
-    /// The place of the token that the row follows.
+    /// The place of the token that the row follows. It stands if that token is computed: one of a draft that was not chosen
+    /// is not.
     pub position: usize,
 }
 
@@ -121,7 +126,7 @@ pub struct Plan {
     pub batch: Batch,
     /// Whom each of the batch's rows of logits is for.
     pub rows: Vec<Row>,
-    /// For each sequence of the batch, how many of its tokens are computed after the step.
+    /// For each sequence of the batch, how many of its known tokens are computed after the step.
     computed: Vec<(SequenceId, usize)>,
 }
 
@@ -144,6 +149,10 @@ pub struct Load {
     pub prefix_hits: u64,
     /// How often a sequence lost its pages.
     pub preemptions: u64,
+    /// Tokens of drafts that were computed.
+    pub drafted_tokens: u64,
+    /// Of these, those that were chosen.
+    pub accepted_tokens: u64,
 }
 
 /// Sequences that wait and run, and the pages they hold. Only a running one holds pages.
@@ -210,6 +219,7 @@ impl Scheduler {
             computed: 0,
             charged: 0,
             rows_from: if job.scored { 0 } else { usize::MAX },
+            draft: Vec::new(),
             table: PageTable::default(),
         });
         Ok(id)
@@ -220,6 +230,18 @@ impl Scheduler {
         let of = |s: &Sequence| id >= s.id && id < s.id.sample(s.samples);
         let running = self.running.iter().find(|s| of(s));
         running.or_else(|| self.waiting.iter().find(|s| of(s))).map(|s| s.known.as_slice())
+    }
+
+    /// How many tokens of a sequence are computed.
+    pub fn computed(&self, id: SequenceId) -> usize {
+        self.running.iter().find(|s| s.id == id).map_or(0, |s| s.computed)
+    }
+
+    /// Says what may follow a sequence's tokens, for the next step only.
+    pub fn propose(&mut self, id: SequenceId, draft: Vec<u32>) {
+        if let Some(sequence) = self.running.iter_mut().find(|s| s.id == id && s.samples == 1) {
+            sequence.draft = draft;
+        }
     }
 
     /// Whether there is nothing to do.
@@ -274,6 +296,8 @@ impl Scheduler {
 
     /// Plans as many of a running sequence's missing tokens as there is room for. Says whether there were pages for them.
     fn catch_up(&mut self, index: usize, budget: &mut Budget, plan: &mut Plan) -> bool {
+        // Those behind it have a token each before it has a draft.
+        let behind = self.running.len() - index - 1;
         let sequence = &mut self.running[index];
         let scored = sequence.rows_from < sequence.known.len();
         let most = if scored { budget.tokens.min(budget.rows + 1) } else { budget.tokens };
@@ -281,13 +305,28 @@ impl Scheduler {
         if end == sequence.computed {
             return true;
         }
-        // A step that chooses a token has a place for it, too.
-        let room = if end == sequence.known.len() { sequence.room() } else { end };
-        let Ok(copies) = self.pages.reserve(&mut sequence.table, sequence.computed, room) else {
-            return false;
+        // A step that chooses tokens has a place for each, too.
+        let known = sequence.known.len();
+        let after = budget.tokens - (end - sequence.computed);
+        let guessed = match end == known && !scored {
+            true => {
+                after.saturating_sub(behind).min(budget.rows).min(sequence.longest.saturating_sub(known + 1))
+            }
+            false => 0,
         };
+        sequence.draft.truncate(guessed);
+        let room =
+            if end == known { (sequence.room() + sequence.draft.len()).min(sequence.longest) } else { end };
+        let mut reserved = self.pages.reserve(&mut sequence.table, sequence.computed, room);
+        if reserved.is_err() && !sequence.draft.is_empty() {
+            sequence.draft.clear();
+            let room = sequence.room();
+            reserved = self.pages.reserve(&mut sequence.table, sequence.computed, room);
+        }
+        let Ok(copies) = reserved else { return false };
         plan.copies.extend(copies);
-        budget.tokens -= end - sequence.computed;
+        budget.tokens -= end + sequence.draft.len() - sequence.computed;
+        self.done.drafted_tokens += sequence.draft.len() as u64;
         let rows = plan.rows.len();
         plan.push(sequence, end);
         budget.rows -= (plan.rows.len() - rows).saturating_sub(1);
@@ -363,6 +402,7 @@ impl Scheduler {
                 computed: 0,
                 charged,
                 rows_from,
+                draft: Vec::new(),
                 table: PageTable::default(),
             };
             if self.running.len() < self.most_running() {
@@ -375,11 +415,19 @@ impl Scheduler {
         }
     }
 
-    /// Adds the token that was chosen for a sequence.
+    /// Adds the token that was chosen for a sequence. If the step's draft has it in this place it is computed.
     pub fn push(&mut self, id: SequenceId, token: u32) {
         let running = self.running.iter_mut().find(|s| s.id == id);
         if let Some(sequence) = running.or_else(|| self.waiting.iter_mut().find(|s| s.id == id)) {
             sequence.known.push(token);
+            if sequence.draft.first() == Some(&token) {
+                sequence.draft.remove(0);
+                sequence.computed += 1;
+                self.done.computed_tokens += 1;
+                self.done.accepted_tokens += 1;
+            } else {
+                sequence.draft.clear();
+            }
         }
     }
 
@@ -406,6 +454,7 @@ impl Scheduler {
             self.done.preemptions += 1;
             self.pages.release(&mut sequence.table);
             sequence.computed = 0;
+            sequence.draft.clear();
             self.waiting.push(sequence);
         }
     }
@@ -417,12 +466,12 @@ impl Scheduler {
 }
 
 impl Plan {
-    /// Adds the tokens of `sequence` up to `end`.
+    /// Adds the tokens of `sequence` up to `end`, and its draft.
     fn push(&mut self, sequence: &Sequence, end: usize) {
-        let tokens = &sequence.known[sequence.computed..end];
-        let first = self.batch.push(tokens, sequence.computed, sequence.table.pages());
+        let tokens = [&sequence.known[sequence.computed..end], &sequence.draft].concat();
+        let first = self.batch.push(&tokens, sequence.computed, sequence.table.pages());
         let last = end.min(sequence.known.len() - 1);
-        for position in sequence.rows_from.max(sequence.computed).min(last)..end {
+        for position in sequence.rows_from.max(sequence.computed).min(last)..end + sequence.draft.len() {
             self.batch.rows.push(first + (position - sequence.computed) as u32);
             let samples = if position == last { sequence.samples } else { 1 };
             self.rows.push(Row { sequence: sequence.id, samples, position });

@@ -1,6 +1,6 @@
 //! A compiled encoder against `transformers` and `tokenizers`: from texts to embeddings, alone and several in a step.
 
-use lathe_engine::{Encoder, EngineError, Precision, Runner, RunnerOptions};
+use lathe_engine::{Batch, Encoder, EngineError, Forward, Precision, Runner, RunnerOptions};
 use lathe_models::{ModelFile, Tokenizer};
 use std::path::{Path, PathBuf};
 
@@ -46,8 +46,7 @@ fn texts_become_the_tokens_of_tokenizers() {
         let file = ModelFile::open(data().join(format!("{}.gguf", e.name))).unwrap();
         let t = Tokenizer::from_file(&file).unwrap();
         for (text, tokens) in e.texts.iter().zip(&e.tokens) {
-            let ids = [t.bos().into_iter().collect(), t.encode(text, false), t.eos().into_iter().collect()]
-                .concat();
+            let ids = t.with_specials(t.encode(text, false));
             assert_eq!(&ids, tokens, "{text}");
         }
     }
@@ -78,6 +77,52 @@ fn embeddings_are_those_of_transformers() {
             assert!(matches!(encoder.embed(&[long]), Err(EngineError::PromptTooLong { .. })));
             assert_eq!(encoder.embed(&[vec![]]), Err(EngineError::EmptyPrompt));
         }
+    }
+}
+
+/// A file of GGUF with one more number in its metadata; what is behind stays aligned.
+fn with_number(bytes: &[u8], key: &str, value: u32) -> Vec<u8> {
+    let pair = |key: &str, value: u32| {
+        let length = (key.len() as u64).to_le_bytes();
+        [&length[..], key.as_bytes(), &4u32.to_le_bytes(), &value.to_le_bytes()].concat()
+    };
+    let mut added = pair(key, value);
+    let left = (added.len() + 16 + 1).next_multiple_of(32) - added.len() - 16;
+    added.extend(pair(&"x".repeat(left), 0));
+    let pairs = u64::from_le_bytes(bytes[16..24].try_into().unwrap()) + 2;
+    [&bytes[..16], &pairs.to_le_bytes(), &added, &bytes[24..]].concat()
+}
+
+#[test]
+fn the_last_token_is_what_logits_are_made_of() {
+    let cache = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(data().join("qwen3-f16.gguf")).unwrap();
+    let (plain, last) = (
+        ModelFile::from_bytes(bytes.clone()).unwrap(),
+        ModelFile::from_bytes(with_number(&bytes, "qwen3.pooling_type", 3)).unwrap(),
+    );
+    let mut encoder = Encoder::load(&last, &options(cache.path(), 48), &mut |_, _, _| {}).unwrap();
+    let texts = [vec![5, 9, 11], (1..30).collect(), vec![40]];
+    let vectors = encoder.embed(&texts).unwrap();
+    let info = plain.tensor("token_embd.weight").unwrap();
+    let table: Vec<f32> =
+        plain.data(info).chunks(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+    let mut runner = Runner::load(&plain, &options(cache.path(), 48), &mut |_, _, _| {}).unwrap();
+    for (text, vector) in texts.iter().zip(&vectors) {
+        let (mut batch, mut logits) = (Batch::default(), vec![]);
+        let count = text.len() as u32;
+        batch.tokens.clone_from(text);
+        batch.sequence = vec![0; text.len()];
+        batch.position = (0..count).collect();
+        batch.slot = (0..count).collect();
+        batch.pages = vec![(0..count.div_ceil(16)).collect()];
+        batch.rows = vec![count - 1];
+        runner.forward(&batch, &mut logits).unwrap();
+        let own: Vec<f32> =
+            table.chunks(vector.len()).map(|row| row.iter().zip(vector).map(|(a, b)| a * b).sum()).collect();
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+        let cosine = dot(&own, &logits) / (dot(&own, &own) * dot(&logits, &logits)).sqrt();
+        assert!((cosine - 1.0).abs() < 1e-6, "{cosine}");
     }
 }
 

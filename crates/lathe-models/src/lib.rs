@@ -47,7 +47,7 @@ mod tokenizer;
 pub use artifact::{ArtifactError, ArtifactErrorKind, write_artifact};
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use families::{
-    CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, Pooling, build, family,
+    CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, Pooling, build, family, pooling,
 };
 pub use file::{FileError, Format, ModelFile, TensorInfo};
 pub use gguf::{

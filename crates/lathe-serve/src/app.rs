@@ -1,4 +1,4 @@
-//! The endpoints, and what holds for all of them.
+//! What holds for all endpoints, and the small ones.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -8,38 +8,25 @@ use axum::extract::{MatchedPath, Path, Request, State as Of};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use crate::error::ApiError;
 use crate::params::Client;
 use crate::respond::{AnthropicError, Json, OpenAiError};
+use crate::routes::{ROUTES, document};
 use crate::service::State;
-use crate::{chat, completions, messages, tokens};
 
 /// The page, whole: nothing else is fetched.
 const PAGE: &str = include_str!("page.html");
 
 /// All endpoints over a service.
 pub(crate) fn router(service: State) -> Router {
-    let guarded = Router::new()
-        .route("/v1/completions", post(completions::completions))
-        .route("/v1/chat/completions", post(chat::chat))
-        .route("/v1/messages", post(messages::messages))
-        .route("/v1/messages/count_tokens", post(messages::count_tokens))
-        .route("/v1/embeddings", post(tokens::embeddings))
-        .route("/v1/models", get(models))
-        .route("/v1/models/{*name}", get(model))
-        .route("/tokenize", post(tokens::tokenize))
-        .route("/detokenize", post(tokens::detokenize))
-        .route("/engine", get(engine))
-        .layer(from_fn_with_state(service.clone(), authorize));
-    Router::new()
-        .route("/", get(page))
-        .route("/health", get(health))
-        .route("/version", get(version))
-        .route("/metrics", get(metrics))
-        .merge(guarded)
+    let table = |guarded: bool| {
+        let of = ROUTES.iter().filter(|route| route.guarded == guarded);
+        of.fold(Router::new(), |router, route| router.route(route.path, (route.handler)()))
+    };
+    table(false)
+        .merge(table(true).layer(from_fn_with_state(service.clone(), authorize)))
         .fallback(missing)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(service.clone(), count))
@@ -71,10 +58,12 @@ async fn authorize(Of(service): Of<State>, mut request: Request<Body>, next: Nex
     next.run(request).await
 }
 
-/// Counts a request and gives it a name, which the response has.
+/// Counts a request and gives it a name, which the response has; a client may have named it.
 async fn count(Of(service): Of<State>, request: Request<Body>, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("other", MatchedPath::as_str).to_owned();
-    let id = service.id("req_");
+    let named = request.headers().get("x-request-id").and_then(|id| id.to_str().ok());
+    let named = named.filter(|id| !id.is_empty() && id.len() <= 128).map(str::to_owned);
+    let id = named.unwrap_or_else(|| service.id("req_"));
     let mut response = next.run(request).await;
     service.metrics.requests.with_label_values(&[&path, response.status().as_str()]).inc();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -92,7 +81,7 @@ async fn wrong_method() -> OpenAiError {
     OpenAiError(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "this path is asked with another method"))
 }
 
-async fn page() -> Response {
+pub(crate) async fn page() -> Response {
     let policy = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
                   base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
     let headers =
@@ -100,25 +89,30 @@ async fn page() -> Response {
     (headers, PAGE).into_response()
 }
 
-async fn health(Of(service): Of<State>) -> Response {
+pub(crate) async fn health(Of(service): Of<State>) -> Response {
     match service.draining.load(SeqCst) {
         false => Json(json!({ "status": "ok" })).into_response(),
         true => (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "draining" }))).into_response(),
     }
 }
 
-async fn version() -> Json {
+pub(crate) async fn version() -> Json {
     Json(json!({ "version": env!("CARGO_PKG_VERSION") }))
 }
 
-async fn metrics(Of(service): Of<State>) -> Response {
+pub(crate) async fn metrics(Of(service): Of<State>) -> Response {
     let load = service.text(None).map(|text| text.engine.load()).unwrap_or_default();
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4")];
     (headers, service.metrics.text(&load)).into_response()
 }
 
+/// What the server answers, for programs.
+pub(crate) async fn openapi() -> Json {
+    Json(document())
+}
+
 /// What the page shows of the engine.
-async fn engine(Of(service): Of<State>) -> Result<Json, OpenAiError> {
+pub(crate) async fn engine(Of(service): Of<State>) -> Result<Json, OpenAiError> {
     let engine = &service.text(None)?.engine;
     let load = engine.load();
     Ok(Json(json!({
@@ -135,6 +129,8 @@ async fn engine(Of(service): Of<State>) -> Result<Json, OpenAiError> {
         "prefix_tokens": load.prefix_tokens,
         "prefix_hits": load.prefix_hits,
         "preemptions": load.preemptions,
+        "drafted_tokens": load.drafted_tokens,
+        "accepted_tokens": load.accepted_tokens,
     })))
 }
 
@@ -148,12 +144,12 @@ fn described(service: &State, (name, longest): (&str, usize)) -> Value {
     })
 }
 
-async fn models(Of(service): Of<State>) -> Json {
+pub(crate) async fn models(Of(service): Of<State>) -> Json {
     let data: Vec<Value> = service.models().into_iter().map(|model| described(&service, model)).collect();
     Json(json!({ "object": "list", "data": data }))
 }
 
-async fn model(Of(service): Of<State>, Path(name): Path<String>) -> Result<Json, OpenAiError> {
+pub(crate) async fn model(Of(service): Of<State>, Path(name): Path<String>) -> Result<Json, OpenAiError> {
     let found = service.models().into_iter().find(|(known, _)| *known == name);
     let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("there is no model '{name}' here"));
     Ok(Json(described(&service, found.ok_or_else(missing)?)))

@@ -5,20 +5,24 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::{Extension, Request, State as Of};
 use axum::response::{IntoResponse, Response};
-use lathe_engine::FinishReason;
+use lathe_engine::{FinishReason, Grammar};
 use lathe_models::{ChatError, Message};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::answers::{Answers, best};
-use crate::completions::usage_of;
 use crate::error::ApiError;
 use crate::logprobs;
+use crate::object::Head;
 use crate::params::{Client, Params};
 use crate::respond::{Json, OpenAiError};
 use crate::service::{State, Text, read};
 use crate::stream;
+use crate::structure::{self, Structure, ToolChoice};
 use crate::tools::{Call, CallFilter};
+
+/// What a piece of an answer is called.
+const CHUNK: &str = "chat.completion.chunk";
 
 #[derive(Deserialize)]
 struct Chat {
@@ -29,7 +33,8 @@ struct Chat {
     top_logprobs: Option<usize>,
     tools: Option<Vec<Value>>,
     tool_choice: Option<Value>,
-    response_format: Option<Value>,
+    #[serde(flatten)]
+    structure: Structure,
     #[serde(flatten)]
     params: Params,
 }
@@ -86,28 +91,55 @@ pub(crate) fn prompt(text: &Text, messages: &[Message], tools: &[Value]) -> Resu
     Ok(lathe_models::chat_tokens(&text.tokenizer, template, messages, tools)?)
 }
 
-/// The tools that a model is told of, and their names.
-fn tools(tools: Option<Vec<Value>>, choice: Option<&Value>) -> Result<(Vec<Value>, Vec<String>), ApiError> {
-    match choice.map(|choice| choice.as_str()) {
-        None | Some(Some("auto")) => {}
-        Some(Some("none")) => return Ok((vec![], vec![])),
-        Some(_) => {
-            let message = "a call cannot be forced; tool_choice may be 'auto' or 'none'";
-            return Err(ApiError::field("tool_choice", message));
+/// The tools that a model is told of, and whether it must call one.
+pub(crate) struct Tools {
+    /// As OpenAI's interface has them.
+    pub(crate) functions: Vec<Value>,
+    pub(crate) names: Vec<String>,
+    choice: ToolChoice,
+}
+
+impl Tools {
+    /// As a conversation names them.
+    pub(crate) fn read(tools: Option<Vec<Value>>, choice: Option<&Value>) -> Result<Tools, ApiError> {
+        let name = |choice: &Value| {
+            choice["function"]["name"].as_str().or(choice["name"].as_str()).map(str::to_owned)
+        };
+        let (tools, choice) = match choice.map(|choice| (choice.as_str(), name(choice))) {
+            None | Some((Some("auto"), _)) => (tools, ToolChoice::Auto),
+            Some((Some("none"), _)) => (None, ToolChoice::Auto),
+            Some((Some("required" | "any"), _)) => (tools, ToolChoice::Required),
+            Some((None, Some(name))) => (tools, ToolChoice::Named(name)),
+            Some(_) => {
+                let message = "it is 'auto', 'none', 'required' or names a function";
+                return Err(ApiError::field("tool_choice", message));
+            }
+        };
+        let functions = tools.unwrap_or_default();
+        let names = functions.iter().map(|tool| tool["function"]["name"].as_str().map(str::to_owned));
+        let names = names.collect::<Option<Vec<_>>>();
+        let names = names.ok_or_else(|| ApiError::field("tools", "a tool is a function with a name"))?;
+        Ok(Tools { functions, names, choice })
+    }
+
+    /// The grammar of an answer with these tools, or of the structure that is asked for.
+    pub(crate) fn grammar(&self, structure: &Structure) -> Result<Option<Grammar>, ApiError> {
+        if self.functions.is_empty() && self.choice == ToolChoice::Auto {
+            return structure.grammar();
+        }
+        match (structure.grammar()?, structure::calls(&self.functions, &self.choice)?) {
+            (Some(_), Some(_)) => {
+                Err(ApiError::field("tool_choice", "an answer can keep to one structure only"))
+            }
+            (one, other) => Ok(one.or(other)),
         }
     }
-    let tools = tools.unwrap_or_default();
-    let name = |tool: &Value| tool["function"]["name"].as_str().map(str::to_owned);
-    let names = tools.iter().map(name).collect::<Option<Vec<_>>>();
-    let names = names.ok_or_else(|| ApiError::field("tools", "a tool is a function with a name"))?;
-    Ok((tools, names))
 }
 
 /// What all chunks have in common.
 struct Form {
     text: Arc<Text>,
-    id: String,
-    created: u64,
+    head: Head,
     logprobs: bool,
 }
 
@@ -119,28 +151,26 @@ pub(crate) async fn chat(
     let body: Chat = read(&service, request).await?;
     let params = &body.params;
     let text = service.text(params.model.as_deref())?.clone();
-    if body.response_format.is_some_and(|format| format["type"] != "text") {
-        return Err(ApiError::field("response_format", "only text can be asked for").into());
-    }
-    let (tools, names) = tools(body.tools, body.tool_choice.as_ref())?;
+    let tools = Tools::read(body.tools, body.tool_choice.as_ref())?;
+    let constraint = structure::constraint(&text, tools.grammar(&body.structure)?).await?;
     let messages: Vec<Message> = body.messages.into_iter().map(Turn::message).collect::<Result<_, _>>()?;
-    let prompt = prompt(&text, &messages, &tools)?;
+    let prompt = prompt(&text, &messages, &tools.functions)?;
     let logprobs = (body.logprobs == Some(true)).then_some(body.top_logprobs.unwrap_or(0));
     let ((n, _), stops) = (params.samples()?, params.stops()?);
     let max_tokens = body.max_completion_tokens.or(body.max_tokens);
-    let request = params.request(&service, &text, client, prompt, max_tokens, logprobs)?;
+    let request = params.request(&service, &text, client, prompt, max_tokens, logprobs, constraint)?;
     let samples = request.samples;
     let mut answers = Answers::start(&service, &text, request, &stops).await?;
-    let form =
-        Form { text, id: service.id("chatcmpl-"), created: service.now(), logprobs: logprobs.is_some() };
-    let filters = vec![CallFilter::new(&names); samples];
+    let head = Head::new(&service, &text, "chatcmpl-");
+    let form = Form { text, head, logprobs: logprobs.is_some() };
+    let filters = vec![CallFilter::new(&tools.names); samples];
     if params.stream == Some(true) {
         let usage = params.stream_options.unwrap_or_default().include_usage == Some(true);
         return Ok(streamed(service, form, answers, filters, usage));
     }
     let all = answers.all().await?;
     let choices = best(all, n).into_iter().map(|piece| {
-        let mut filter = CallFilter::new(&names);
+        let mut filter = CallFilter::new(&tools.names);
         let shown = filter.push(&piece.text);
         let (rest, calls) = filter.finish();
         let content = shown + &rest;
@@ -155,8 +185,8 @@ pub(crate) async fn chat(
         let finish = finish(piece.finish, &calls);
         json!({ "index": piece.index, "message": message, "logprobs": scores, "finish_reason": finish })
     });
-    let mut object = form.object("chat.completion", choices.collect());
-    object["usage"] = usage_of(answers.prompt_tokens, answers.tokens);
+    let (prompt, made) = (answers.prompt_tokens, answers.tokens);
+    let object = form.head.counted("chat.completion", choices.collect(), prompt, made);
     Ok(Json(object).into_response())
 }
 
@@ -181,7 +211,7 @@ fn streamed(
         let chunk = |index: usize, delta: Value, logprobs: Value, finish: Option<&str>| {
             let choice =
                 json!({ "index": index, "delta": delta, "logprobs": logprobs, "finish_reason": finish });
-            form.object("chat.completion.chunk", vec![choice])
+            form.head.object(CHUNK, vec![choice])
         };
         for index in 0..filters.len() {
             let role = json!({ "role": "assistant", "content": "" });
@@ -222,22 +252,9 @@ fn streamed(
             }
         }
         if usage {
-            let mut object = form.object("chat.completion.chunk", vec![]);
-            object["usage"] = usage_of(answers.prompt_tokens, answers.tokens);
+            let object = form.head.counted(CHUNK, vec![], answers.prompt_tokens, answers.tokens);
             events.data(&object).await?;
         }
         events.done().await
     })
-}
-
-impl Form {
-    fn object(&self, kind: &str, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id,
-            "object": kind,
-            "created": self.created,
-            "model": self.text.name,
-            "choices": choices,
-        })
-    }
 }

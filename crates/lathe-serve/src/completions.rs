@@ -12,11 +12,15 @@ use serde_json::{Value, json};
 use crate::answers::{Answers, Piece, best};
 use crate::error::ApiError;
 use crate::logprobs::Lists;
+use crate::object::Head;
 use crate::params::{Client, Params};
 use crate::respond::{Json, OpenAiError};
 use crate::service::{State, Text, read};
 use crate::stream;
+use crate::structure::{self, Structure};
 
+/// What the objects are called.
+const KIND: &str = "text_completion";
 /// The most prompts of one request.
 const PROMPTS: usize = 1024;
 
@@ -27,6 +31,8 @@ struct Completion {
     logprobs: Option<usize>,
     echo: Option<bool>,
     suffix: Option<String>,
+    #[serde(flatten)]
+    structure: Structure,
     #[serde(flatten)]
     params: Params,
 }
@@ -51,8 +57,7 @@ struct Part {
 /// What all parts have in common.
 struct Form {
     text: Arc<Text>,
-    id: String,
-    created: u64,
+    head: Head,
     echo: bool,
     logprobs: bool,
     n: usize,
@@ -78,17 +83,18 @@ pub(crate) async fn completions(
     let usage = params.stream_options.unwrap_or_default().include_usage == Some(true);
     let form = Form {
         text: text.clone(),
-        id: service.id("cmpl-"),
-        created: service.now(),
+        head: Head::new(&service, &text, "cmpl-"),
         echo: body.echo == Some(true),
         logprobs: body.logprobs.is_some(),
         n,
     };
+    let constraint = structure::constraint(&text, body.structure.grammar()?).await?;
     let mut parts = Vec::new();
     for prompt in prompts {
         let max_tokens = Some(body.max_tokens.unwrap_or(16));
+        let (tokens, logprobs, constraint) = (prompt.clone(), body.logprobs, constraint.clone());
         let mut request =
-            params.request(&service, &text, client, prompt.clone(), max_tokens, body.logprobs)?;
+            params.request(&service, &text, client, tokens, max_tokens, logprobs, constraint)?;
         request.score_prompt = form.echo && form.logprobs;
         let lists = (0..request.samples).map(|_| Lists::default()).collect();
         let answers = Answers::start(&service, &text, request, &stops).await?;
@@ -108,8 +114,7 @@ pub(crate) async fn completions(
             choices.push(form.choice(part, number, piece));
         }
     }
-    let mut object = form.object(choices);
-    object["usage"] = usage_of(prompt_tokens, completion_tokens);
+    let object = form.head.counted(KIND, choices, prompt_tokens, completion_tokens);
     Ok(Json(object).into_response())
 }
 
@@ -121,15 +126,6 @@ fn tokens(text: &Text, prompt: Prompt) -> Vec<Vec<u32>> {
         Prompt::Texts(prompts) => prompts.iter().map(of).collect(),
         Prompt::TokenLists(lists) => lists,
     }
-}
-
-/// What was read and made, as OpenAI's interface counts it.
-pub(crate) fn usage_of(prompt_tokens: usize, completion_tokens: usize) -> Value {
-    json!({
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    })
 }
 
 fn streamed(form: Form, mut parts: Vec<Part>, usage: bool) -> Response {
@@ -149,15 +145,14 @@ fn streamed(form: Form, mut parts: Vec<Part>, usage: bool) -> Response {
                         form.begin(part, index, &mut piece);
                     }
                     let choice = form.choice(part, number, piece);
-                    events.data(&form.object(vec![choice])).await?;
+                    events.data(&form.head.object(KIND, vec![choice])).await?;
                 }
             }
             prompt_tokens += part.answers.prompt_tokens;
             completion_tokens += part.answers.tokens;
         }
         if usage {
-            let mut object = form.object(vec![]);
-            object["usage"] = usage_of(prompt_tokens, completion_tokens);
+            let object = form.head.counted(KIND, vec![], prompt_tokens, completion_tokens);
             events.data(&object).await?;
         }
         events.done().await
@@ -187,16 +182,6 @@ impl Form {
             "text": piece.text,
             "logprobs": if self.logprobs { lists.take() } else { Value::Null },
             "finish_reason": piece.finish.map(FinishReason::as_str),
-        })
-    }
-
-    fn object(&self, choices: Vec<Value>) -> Value {
-        json!({
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.text.name,
-            "choices": choices,
         })
     }
 }

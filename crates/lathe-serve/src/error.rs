@@ -1,5 +1,7 @@
 //! What a request is answered with when it cannot be served, and why a server does not start.
 
+use std::path::PathBuf;
+
 use axum::http::StatusCode;
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
@@ -16,6 +18,14 @@ pub enum ServeError {
     /// The system refuses threads, timers or signals.
     #[error("cannot start: {0}")]
     Start(std::io::Error),
+    /// A certificate or its key cannot be used.
+    #[error("cannot use it for TLS: {why}")]
+    Tls {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The server that is measured cannot be reached, or answers with what is not expected.
     #[error("{0}")]
     Peer(String),
@@ -27,6 +37,9 @@ impl Diagnose for ServeError {
         match self {
             ServeError::Listen(_) => new("serve-listen", "choose another --host or --port"),
             ServeError::Start(_) => new("serve-start", "see what limits the system sets"),
+            ServeError::Tls { path, .. } => Diagnostic::new("serve-tls", Fault::User, self.to_string())
+                .at(path.display().to_string())
+                .fix("give a certificate and its key in PEM"),
             ServeError::Peer(_) => new("bench-peer", "see that the server runs and what it logs"),
         }
     }

@@ -4,8 +4,9 @@
 //! its own; each request is a task on one other thread, which reaches the engine by channels. A client that goes away
 //! cancels its request. [`bench()`] measures any server of that kind.
 //!
-//! Where what is: `app` has the endpoints, `service` what they share, `params` the fields they have in common, `answers` makes
-//! text of an engine's events, `stream` sends it piece by piece, and each interface has a file.
+//! Where what is: `routes` is the table of endpoints, `app` what holds for all of them, `service` what they share, `params` the fields they have in common, `answers` makes
+//! text of an engine's events, `structure` says
+//! what grammar an answer must keep to, `stream` sends it piece by piece, and each interface has a file.
 
 mod answers;
 mod app;
@@ -16,11 +17,16 @@ mod error;
 mod logprobs;
 mod messages;
 mod metrics;
+mod object;
 mod params;
 mod respond;
+mod responses;
+mod routes;
 mod server;
 mod service;
 mod stream;
+mod structure;
+mod tls;
 mod tokens;
 mod tools;
 mod worker;

@@ -11,12 +11,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::answers::{Answers, Piece};
-use crate::chat::{Content, prompt};
+use crate::chat::{Content, Tools, prompt};
 use crate::error::ApiError;
 use crate::params::{Client, OneOrMany, Params};
 use crate::respond::{AnthropicError, Json};
 use crate::service::{State, Text, read};
 use crate::stream::{self, Events, Gone};
+use crate::structure::{self, Structure};
 use crate::tools::{Call, CallFilter};
 
 #[derive(Deserialize)]
@@ -32,6 +33,7 @@ struct Conversation {
     temperature: Option<f32>,
     top_p: Option<f32>,
     top_k: Option<i64>,
+    output_config: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -78,11 +80,8 @@ impl Turn {
     }
 }
 
-/// The prompt of a conversation, and the names of its tools.
-fn read_conversation(
-    text: &Text,
-    conversation: &mut Conversation,
-) -> Result<(Vec<u32>, Vec<String>), ApiError> {
+/// The prompt of a conversation, and its tools.
+fn read_conversation(text: &Text, conversation: &mut Conversation) -> Result<(Vec<u32>, Tools), ApiError> {
     let mut messages = vec![];
     if let Some(system) = conversation.system.take() {
         messages.push(Message::new("system", system.text()?));
@@ -90,24 +89,24 @@ fn read_conversation(
     for turn in std::mem::take(&mut conversation.messages) {
         messages.extend(turn.messages()?);
     }
-    let choice = conversation.tool_choice.as_ref().and_then(|choice| choice["type"].as_str());
-    let tools = match choice {
-        None | Some("auto") => conversation.tools.take().unwrap_or_default(),
-        Some("none") => vec![],
-        Some(_) => return Err(ApiError::bad("a call cannot be forced; tool_choice may be 'auto' or 'none'")),
-    };
-    let tool = |tool: &Value| {
-        let name = tool["name"].as_str()?.to_owned();
+    let tool = |tool: Value| {
         let mut function = Map::new();
-        function.insert("name".into(), name.clone().into());
+        function.insert("name".into(), tool["name"].clone());
         function.insert("description".into(), tool["description"].clone());
         function.insert("parameters".into(), tool["input_schema"].clone());
-        Some((json!({ "type": "function", "function": function }), name))
+        if tool["strict"] == true {
+            function.insert("strict".into(), true.into());
+        }
+        json!({ "type": "function", "function": function })
     };
-    let tools: Option<Vec<(Value, String)>> = tools.iter().map(tool).collect();
-    let tools = tools.ok_or_else(|| ApiError::bad("a tool has a name"))?;
-    let (tools, names): (Vec<Value>, Vec<String>) = tools.into_iter().unzip();
-    Ok((prompt(text, &messages, &tools)?, names))
+    let tools = conversation.tools.take().map(|tools| tools.into_iter().map(tool).collect());
+    // A choice of a tool has its name, any other choice only its type.
+    let choice = conversation.tool_choice.take().map(|choice| match choice.get("name") {
+        Some(_) => choice,
+        None => choice["type"].clone(),
+    });
+    let tools = Tools::read(tools, choice.as_ref())?;
+    Ok((prompt(text, &messages, &tools.functions)?, tools))
 }
 
 pub(crate) async fn count_tokens(
@@ -134,7 +133,10 @@ pub(crate) async fn messages(
 ) -> Result<Response, AnthropicError> {
     let mut body: Conversation = read(&service, request).await?;
     let text = service.text(body.model.as_deref())?.clone();
-    let (prompt, names) = read_conversation(&text, &mut body)?;
+    let (prompt, tools) = read_conversation(&text, &mut body)?;
+    let schema = body.output_config.as_ref().and_then(|output| output["format"].get("schema")).cloned();
+    let structure = schema.map(Structure::of_schema).unwrap_or_default();
+    let constraint = structure::constraint(&text, tools.grammar(&structure)?).await?;
     let Some(max_tokens) = body.max_tokens.filter(|&n| n > 0) else {
         return Err(ApiError::bad("max_tokens is missing; it must be at least 1").into());
     };
@@ -146,10 +148,10 @@ pub(crate) async fn messages(
         ..Params::default()
     };
     let stops = params.stops()?;
-    let request = params.request(&service, &text, client, prompt, Some(max_tokens), None)?;
+    let request = params.request(&service, &text, client, prompt, Some(max_tokens), None, constraint)?;
     let mut answers = Answers::start(&service, &text, request, &stops).await?;
     let form = Form { id: service.id("msg_"), service, text };
-    let mut filter = CallFilter::new(&names);
+    let mut filter = CallFilter::new(&tools.names);
     if body.stream == Some(true) {
         return Ok(stream::respond(move |events| async move {
             match form.stream(&events, &mut answers, &mut filter).await {

@@ -30,6 +30,8 @@ const GAUGES: &[(&str, &str, fn(&Load) -> u64)] = &[
     ("lathe_computed_tokens_total", "Tokens computed", |l| l.computed_tokens),
     ("lathe_prefix_tokens_total", "Tokens of prompts looked up in the prefix cache", |l| l.prefix_tokens),
     ("lathe_prefix_hit_tokens_total", "Tokens of prompts found in the prefix cache", |l| l.prefix_hits),
+    ("lathe_drafted_tokens_total", "Tokens that were guessed and computed", |l| l.drafted_tokens),
+    ("lathe_accepted_tokens_total", "Tokens that were guessed right", |l| l.accepted_tokens),
     ("lathe_preemptions_total", "Sequences that lost their pages and were computed again", |l| l.preemptions),
 ];
 

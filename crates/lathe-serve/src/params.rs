@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lathe_engine::{Flow, Request, Sampling};
+use lathe_engine::{Constraint, Flow, Request, Sampling};
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -12,6 +12,8 @@ use crate::service::{Service, Text};
 const SAMPLES: usize = 128;
 /// The most stop strings of one request, and the bytes of each.
 const STOPS: (usize, usize) = (16, 1024);
+/// The most tokens that are guessed at a step.
+const GUESSES: usize = 32;
 /// The most likeliest tokens that are told.
 const TOPS: usize = 20;
 
@@ -54,6 +56,8 @@ pub(crate) struct Params {
     pub(crate) stop_token_ids: Option<Vec<u32>>,
     pub(crate) ignore_eos: Option<bool>,
     pub(crate) priority: Option<i64>,
+    /// Tokens that are guessed at a step.
+    pub(crate) speculate: Option<usize>,
 }
 
 /// What a stream has beside its pieces.
@@ -124,6 +128,7 @@ impl Params {
         prompt: Vec<u32>,
         max_tokens: Option<usize>,
         logprobs: Option<usize>,
+        constraint: Option<Constraint>,
     ) -> Result<Request, ApiError> {
         let (_, samples) = self.samples()?;
         if logprobs.is_some_and(|tops| tops > TOPS) {
@@ -147,6 +152,8 @@ impl Params {
             // The best of several is chosen by its likelihood.
             logprobs: logprobs.or((self.best_of > self.n).then_some(0)),
             score_prompt: false,
+            constraint,
+            speculate: self.speculate.unwrap_or(service.settings.speculate).min(GUESSES),
             flow: Flow { client: client.0, priority },
         })
     }

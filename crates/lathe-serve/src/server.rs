@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use crate::app::router;
 use crate::error::ServeError;
 use crate::service::{EmbeddingModel, Service, Settings, TextModel};
+use crate::tls::acceptor;
 
 /// How long a client may take to send a request's head.
 const HEAD: Duration = Duration::from_secs(10);
@@ -29,7 +30,8 @@ pub fn serve<F: Forward + Send + 'static>(
     settings: Settings,
     ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build();
+    let tls = settings.tls.as_ref().map(|(certificate, key)| acceptor(certificate, key)).transpose()?;
     let service = Service::new(text, embedding, settings)?;
     runtime.map_err(ServeError::Start)?.block_on(async move {
         let settings = service.settings.clone();
@@ -62,10 +64,20 @@ pub fn serve<F: Forward + Send + 'static>(
             let mut server = http1::Builder::new();
             server.timer(TokioTimer::new()).header_read_timeout(HEAD).max_headers(64);
             let service = TowerToHyperService::new(router.clone());
-            let connection = graceful.watch(server.serve_connection(TokioIo::new(socket), service));
+            let (tls, watcher) = (tls.clone(), graceful.watcher());
             tokio::spawn(async move {
                 // How a connection ended is its client's business.
-                let _ = connection.await;
+                match tls {
+                    None => {
+                        let _ = watcher.watch(server.serve_connection(TokioIo::new(socket), service)).await;
+                    }
+                    Some(tls) => {
+                        if let Ok(Ok(socket)) = tokio::time::timeout(HEAD, tls.accept(socket)).await {
+                            let socket = TokioIo::new(socket);
+                            let _ = watcher.watch(server.serve_connection(socket, service)).await;
+                        }
+                    }
+                }
                 drop(permit);
             });
         }

@@ -1,14 +1,15 @@
 //! What a server serves: models with the threads that run them, its settings, and what all endpoints need.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
-use lathe_engine::{Encoder, Engine, Forward};
+use lathe_engine::{Encoder, Engine, EngineError, Forward, Grammars};
 use lathe_models::{ChatTemplate, Tokenizer};
 use serde::de::DeserializeOwned;
 
@@ -21,7 +22,7 @@ pub struct TextModel<F> {
     /// The name that clients call it by.
     pub name: String,
     /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// Its chat template; without one there are no conversations.
     pub template: Option<ChatTemplate>,
     /// The tokens that end an answer.
@@ -35,7 +36,7 @@ pub struct EmbeddingModel {
     /// The name that clients call it by.
     pub name: String,
     /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// The model itself.
     pub encoder: Encoder,
 }
@@ -47,12 +48,16 @@ pub struct Settings {
     pub address: SocketAddr,
     /// Clients must name one of these; without any, every client is served.
     pub keys: Vec<String>,
+    /// A certificate and its key, files of PEM: with them the server speaks TLS only.
+    pub tls: Option<(PathBuf, PathBuf)>,
     /// Requests that may wait beside those that run; more are refused.
     pub queue: usize,
     /// The most bytes of a request.
     pub body_bytes: usize,
     /// The most connections at once.
     pub connections: usize,
+    /// Tokens that are guessed at a step, where a request does not say.
+    pub speculate: usize,
     /// The longest that a request may take.
     pub timeout: Duration,
     /// The longest that running requests may take once the server is asked to end.
@@ -64,9 +69,11 @@ impl Default for Settings {
         Settings {
             address: SocketAddr::from(([127, 0, 0, 1], 8000)),
             keys: Vec::new(),
+            tls: None,
             queue: 256,
             body_bytes: 4 << 20,
             connections: 1024,
+            speculate: 0,
             timeout: Duration::from_secs(600),
             drain: Duration::from_secs(30),
         }
@@ -76,16 +83,26 @@ impl Default for Settings {
 /// A served model that generates.
 pub(crate) struct Text {
     pub(crate) name: String,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) template: Option<ChatTemplate>,
     pub(crate) ends: Vec<u32>,
     pub(crate) engine: Handle,
+    /// Made when the first answer is constrained.
+    grammars: OnceLock<Result<Grammars, EngineError>>,
+}
+
+impl Text {
+    /// Grammars over its tokens.
+    pub(crate) fn grammars(&self) -> Result<&Grammars, EngineError> {
+        let made = self.grammars.get_or_init(|| Grammars::new(&self.tokenizer, &self.ends));
+        made.as_ref().map_err(Clone::clone)
+    }
 }
 
 /// A served model that embeds.
 pub(crate) struct Embedding {
     pub(crate) name: String,
-    pub(crate) tokenizer: Tokenizer,
+    pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) encoder: EncoderHandle,
 }
 
@@ -114,7 +131,8 @@ impl Service {
         let text = match text {
             Some(TextModel { name, tokenizer, template, ends, engine }) => {
                 let engine = worker::start(engine, settings.queue)?;
-                Some(Arc::new(Text { name, tokenizer, template, ends, engine }))
+                let grammars = OnceLock::new();
+                Some(Arc::new(Text { name, tokenizer, template, ends, engine, grammars }))
             }
             None => None,
         };
@@ -154,7 +172,7 @@ impl Service {
     pub(crate) fn tokenizer(&self, name: Option<&str>) -> Result<&Tokenizer, ApiError> {
         match self.text(name) {
             Ok(text) => Ok(&text.tokenizer),
-            Err(error) => self.embedding(name).map(|model| &model.tokenizer).map_err(|_| error),
+            Err(error) => self.embedding(name).map(|model| &*model.tokenizer).map_err(|_| error),
         }
     }
 

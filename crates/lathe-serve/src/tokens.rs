@@ -1,4 +1,4 @@
-//! `/tokenize`, `/detokenize` and `/v1/embeddings`.
+//! `/tokenize`, `/detokenize`, `/v1/embeddings` and `/v1/rerank`.
 
 use axum::body::Body;
 use axum::extract::{Request, State as Of};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::error::ApiError;
 use crate::params::OneOrMany;
 use crate::respond::{Json, OpenAiError};
-use crate::service::{State, read};
+use crate::service::{Embedding, State, read};
 
 #[derive(Deserialize)]
 struct Tokenize {
@@ -63,28 +63,39 @@ enum Input {
 /// The most texts of one request.
 const TEXTS: usize = 2048;
 
-pub(crate) async fn embeddings(Of(service): Of<State>, request: Request<Body>) -> Result<Json, OpenAiError> {
-    let body: Embed = read(&service, request).await?;
-    let model = service.embedding(body.model.as_deref())?;
-    let t = &model.tokenizer;
-    let whole =
-        |tokens: Vec<u32>| [t.bos().into_iter().collect(), tokens, t.eos().into_iter().collect()].concat();
-    let texts: Vec<Vec<u32>> = match body.input {
-        Input::Texts(texts) => texts.into_vec().iter().map(|text| whole(t.encode(text, false))).collect(),
-        Input::Tokens(lists) => lists.into_vec(),
-    };
+/// The tokens of a text with those that stand around one.
+fn whole(model: &Embedding, text: &str) -> Vec<u32> {
+    model.tokenizer.with_specials(model.tokenizer.encode(text, false))
+}
+
+/// The vectors of texts, which come from the field `param`, and how many tokens these have.
+async fn vectors(
+    model: &Embedding,
+    texts: Vec<Vec<u32>>,
+    param: &'static str,
+) -> Result<(Vec<Vec<f32>>, usize), ApiError> {
     if texts.is_empty() || texts.len() > TEXTS {
-        return Err(ApiError::field("input", format!("there are from 1 to {TEXTS} texts")).into());
+        return Err(ApiError::field(param, format!("there are from 1 to {TEXTS} texts")));
     }
-    if texts.iter().flatten().any(|&id| id as usize >= t.vocab_size()) {
-        return Err(ApiError::field("input", "there is no such token").into());
+    if texts.iter().flatten().any(|&id| id as usize >= model.tokenizer.vocab_size()) {
+        return Err(ApiError::field(param, "there is no such token"));
     }
     if let Some(long) = texts.iter().map(Vec::len).find(|&tokens| tokens > model.encoder.longest) {
         let message = format!("a text has {long} tokens, the model reads {}", model.encoder.longest);
-        return Err(ApiError::field("input", message).into());
+        return Err(ApiError::field(param, message));
     }
-    let tokens: usize = texts.iter().map(Vec::len).sum();
-    let mut vectors = model.encoder.embed(texts).await?;
+    let tokens = texts.iter().map(Vec::len).sum();
+    Ok((model.encoder.embed(texts).await?, tokens))
+}
+
+pub(crate) async fn embeddings(Of(service): Of<State>, request: Request<Body>) -> Result<Json, OpenAiError> {
+    let body: Embed = read(&service, request).await?;
+    let model = service.embedding(body.model.as_deref())?;
+    let texts: Vec<Vec<u32>> = match body.input {
+        Input::Texts(texts) => texts.into_vec().iter().map(|text| whole(model, text)).collect(),
+        Input::Tokens(lists) => lists.into_vec(),
+    };
+    let (mut vectors, tokens) = vectors(model, texts, "input").await?;
     if let Some(dimensions) = body.dimensions
         && vectors.iter().any(|vector| vector.len() != dimensions)
     {
@@ -105,6 +116,49 @@ pub(crate) async fn embeddings(Of(service): Of<State>, request: Request<Body>) -
     let data: Vec<Value> = vectors.drain(..).enumerate().map(object).collect();
     let usage = json!({ "prompt_tokens": tokens, "total_tokens": tokens });
     Ok(Json(json!({ "object": "list", "model": model.name, "data": data, "usage": usage })))
+}
+
+#[derive(Deserialize)]
+struct Rerank {
+    model: Option<String>,
+    query: String,
+    documents: Vec<Document>,
+    top_n: Option<usize>,
+    return_documents: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Document {
+    Text(String),
+    Object { text: String },
+}
+
+/// Documents by how near they are to a query: the cosine of the angle between their vectors.
+pub(crate) async fn rerank(Of(service): Of<State>, request: Request<Body>) -> Result<Json, OpenAiError> {
+    let body: Rerank = read(&service, request).await?;
+    let model = service.embedding(body.model.as_deref())?;
+    let documents: Vec<String> =
+        body.documents.into_iter().map(|(Document::Text(text) | Document::Object { text })| text).collect();
+    if documents.is_empty() {
+        return Err(ApiError::field("documents", "there is no document").into());
+    }
+    let texts = [&body.query].into_iter().chain(&documents).map(|text| whole(model, text)).collect();
+    let (vectors, tokens) = vectors(model, texts, "documents").await?;
+    let near = |vector: &Vec<f32>| vectors[0].iter().zip(vector).map(|(a, b)| a * b).sum::<f32>();
+    let mut order: Vec<(usize, f32)> = vectors[1..].iter().map(near).enumerate().collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    order.truncate(body.top_n.unwrap_or(usize::MAX));
+    let result = |(index, score): (usize, f32)| {
+        let mut result = json!({ "index": index, "relevance_score": score });
+        if body.return_documents != Some(false) {
+            result["document"] = json!({ "text": documents[index] });
+        }
+        result
+    };
+    let results: Vec<Value> = order.into_iter().map(result).collect();
+    let (id, usage) = (service.id("rerank-"), json!({ "prompt_tokens": tokens, "total_tokens": tokens }));
+    Ok(Json(json!({ "id": id, "model": model.name, "results": results, "usage": usage })))
 }
 
 /// Bytes as base64 with padding (RFC 4648).

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -57,11 +57,11 @@ impl Forward for Counting {
     }
 }
 
-fn tokenizer() -> (Tokenizer, ChatTemplate) {
+fn tokenizer() -> (Arc<Tokenizer>, ChatTemplate) {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lathe-models/tests/data/tiny/llama-q4_1.gguf");
     let file = ModelFile::open(path).expect("the tiny model is whole");
     let tokenizer = Tokenizer::from_file(&file).expect("it has a tokenizer");
-    (tokenizer, ChatTemplate::from_file(&file).expect("it has a template"))
+    (Arc::new(tokenizer), ChatTemplate::from_file(&file).expect("it has a template"))
 }
 
 /// A server that runs until the test ends.
@@ -202,6 +202,76 @@ fn completions_of_all_kinds() {
 }
 
 #[test]
+fn answers_keep_to_their_structure() {
+    let server = Server::start(0, Settings::default());
+    let messages = json!([{ "role": "user", "content": "the band" }]);
+    let chat = |fields: Value| {
+        let mut body = json!({ "messages": messages, "max_tokens": 100, "temperature": 1.0, "seed": 4 });
+        body.as_object_mut().expect("it is one").extend(fields.as_object().expect("it is one").clone());
+        server.ok("/v1/chat/completions", &body)["choices"][0].clone()
+    };
+    let schema = json!({ "type": "object", "properties": { "ok": { "type": "boolean" } }, "required": ["ok"],
+        "additionalProperties": false });
+    let format = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
+    let answer = chat(json!({ "response_format": format }));
+    let text = answer["message"]["content"].as_str().expect("there is text");
+    let value: Value = serde_json::from_str(text).expect("it is JSON");
+    assert!(value["ok"].is_boolean() && answer["finish_reason"] == "stop", "{answer}");
+    let choice = chat(json!({ "structured_outputs": { "choice": ["left", "right"] } }));
+    assert!(["left", "right"].map(Value::from).contains(&choice["message"]["content"]), "{choice}");
+
+    let tool = |name: &str| json!({ "type": "function", "function": { "name": name, "parameters": schema } });
+    let tools = json!([tool("go"), tool("stay")]);
+    let named = json!({ "type": "function", "function": { "name": "stay" } });
+    for (choice, names) in [(json!("required"), &["go", "stay"][..]), (named, &["stay"])] {
+        let answer = chat(json!({ "tools": tools, "tool_choice": choice }));
+        let call = &answer["message"]["tool_calls"][0]["function"];
+        assert!(names.contains(&call["name"].as_str().unwrap_or_default()), "{answer}");
+        let arguments: Value =
+            serde_json::from_str(call["arguments"].as_str().unwrap_or_default()).expect("they are JSON");
+        assert!(arguments["ok"].is_boolean(), "{answer}");
+    }
+    let tool = json!({ "name": "go", "input_schema": schema });
+    let body =
+        json!({ "messages": messages, "max_tokens": 100, "tools": [tool], "tool_choice": { "type": "any" } });
+    let message = server.ok("/v1/messages", &body);
+    assert!(message["content"][0]["input"]["ok"].is_boolean(), "{message}");
+
+    let (deep, bomb) = ("[".repeat(70), "a: a a\n".repeat(20_000));
+    for (fields, word) in [
+        (json!({ "guided_json": { "type": "nonsense" } }), "grammar cannot be used"),
+        (json!({ "guided_json": "{" }), "it is no JSON"),
+        (json!({ "guided_regex": "(" }), "grammar cannot be used"),
+        (json!({ "guided_regex": deep }), "inside of each other"),
+        (json!({ "guided_grammar": bomb }), "bytes"),
+        (json!({ "guided_choice": [] }), "nothing to choose"),
+        (json!({ "guided_regex": "a", "guided_choice": ["a"] }), "one structure only"),
+        (json!({ "response_format": { "type": "xml" } }), "json_schema"),
+        (json!({ "tool_choice": "required" }), "no such tool"),
+    ] {
+        let mut body = json!({ "messages": messages });
+        body.as_object_mut().expect("it is one").extend(fields.as_object().expect("it is one").clone());
+        let (status, answer) = server.post("/v1/chat/completions", &body);
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && message.contains(word), "{status} {answer} for {word}");
+    }
+}
+
+#[test]
+fn guesses_change_the_steps_and_not_the_answer() {
+    let server = Server::start(0, Settings::default());
+    let prompt: Vec<u32> = (30..60).chain(30..34).collect();
+    let mut steps = vec![];
+    for speculate in [0, 8] {
+        let before = server.engine()["steps"].as_u64().expect("it is a number");
+        let body = json!({ "prompt": prompt, "max_tokens": 20, "temperature": 0.5, "speculate": speculate });
+        assert_eq!(server.ok("/v1/completions", &body)["choices"][0]["text"], counted(34, 54));
+        steps.push(server.engine()["steps"].as_u64().expect("it is a number") - before);
+    }
+    assert!(steps[1] * 3 < steps[0], "{steps:?}");
+}
+
+#[test]
 fn conversations_of_both_interfaces() {
     let server = Server::start(0, Settings::default());
     let messages = json!([{ "role": "user", "content": [{ "type": "text", "text": "the band" }] }]);
@@ -250,6 +320,60 @@ fn tokens_models_and_numbers() {
         let (status, head, body) = server.ask("GET", path, "", b"");
         assert!(status == 200 && body.contains(word) && head.contains("x-request-id"), "{path}: {body}");
     }
+}
+
+#[test]
+fn every_route_is_in_the_document_and_answers() {
+    let server = Server::start(0, Settings::default());
+    let document: Value =
+        serde_json::from_str(&server.ask("GET", "/openapi.json", "", b"").2).expect("it is JSON");
+    let paths = document["paths"].as_object().expect("there are paths");
+    assert!(paths.len() >= 17);
+    for (path, methods) in paths {
+        for method in methods.as_object().expect("there are methods").keys() {
+            let path = path.replace("{name}", "counting");
+            let json = "Content-Type: application/json\r\nX-Request-Id: mine\r\n";
+            let (status, head, body) = server.ask(&method.to_uppercase(), &path, json, b"{}");
+            assert!(![404, 405].contains(&status) && status < 500, "{method} {path}: {status} {body}");
+            assert!(head.contains("x-request-id: mine"), "{head}");
+        }
+    }
+    let help = include_str!("../../lathe/src/verbs/serve.rs");
+    for path in paths.keys().filter(|path| !path.contains('{')) {
+        assert!(help.contains(path.as_str()), "the help of lathe serve lacks {path}");
+    }
+}
+
+#[test]
+fn responses_whole_and_in_pieces() {
+    let server = Server::start(0, Settings::default());
+    let input = json!([{ "role": "user", "content": [{ "type": "input_text", "text": "the band" }] }]);
+    let mut body = json!({ "input": input, "max_output_tokens": 6, "instructions": "Sing." });
+    let whole = server.ok("/v1/responses", &body);
+    let text = whole["output"][0]["content"][0]["text"].as_str().expect("there is text");
+    assert_eq!(
+        (whole["status"].as_str(), whole["usage"]["output_tokens"].as_u64()),
+        (Some("incomplete"), Some(6))
+    );
+    body["stream"] = json!(true);
+    let events = server.stream("/v1/responses", &body);
+    let pieces: String = events.iter().filter_map(|e| e["delta"].as_str()).collect();
+    assert_eq!(pieces, text);
+    let last = events.last().expect("there is one");
+    assert_eq!(
+        (last["type"].as_str(), &last["response"]["output"][0]["content"][0]["text"]),
+        (Some("response.incomplete"), &json!(text))
+    );
+    assert!((0..).zip(&events).all(|(number, event)| event["sequence_number"] == number));
+    let tool = json!({ "type": "function", "name": "go", "parameters": { "type": "object", "properties": {}, "additionalProperties": false } });
+    let called = json!([{ "type": "message", "role": "user", "content": "the band" },
+        { "type": "function_call", "call_id": "c", "name": "go", "arguments": "{}" },
+        { "type": "function_call_output", "call_id": "c", "output": "went" }]);
+    let body =
+        json!({ "input": called, "tools": [tool], "tool_choice": "required", "max_output_tokens": 60 });
+    let output = &server.ok("/v1/responses", &body)["output"][0];
+    assert_eq!((output["type"].as_str(), output["name"].as_str()), (Some("function_call"), Some("go")));
+    assert_eq!(server.post("/v1/responses", &json!({ "input": [{ "type": "image" }] })).0, 400);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! From a model's name to an engine.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{
@@ -25,7 +26,7 @@ pub struct Model {
     /// The file.
     pub file: ModelFile,
     /// Its tokenizer.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// The longest sequence it was made for, or that its file was compiled for.
     pub context: usize,
 }
@@ -40,7 +41,7 @@ impl Model {
     fn at(path: &Path) -> Result<Model, Failure> {
         let file = ModelFile::open(path)?;
         let family = lathe_models::family(&file)?;
-        let tokenizer = Tokenizer::from_file(&file)?;
+        let tokenizer = Arc::new(Tokenizer::from_file(&file)?);
         let context = file.get_u32(&format!("{family}.context_length"))? as usize;
         let context = compiled_context(&file).map_or(context, |compiled| compiled.min(context));
         Ok(Model { file, tokenizer, context })

@@ -1,7 +1,12 @@
 //! Options that several verbs share.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, ValueEnum};
-use lathe_engine::{EngineError, Sampling};
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_engine::{EngineError, Grammar, Sampling};
+
+use crate::failure::Failure;
 
 /// Which model.
 #[derive(Args)]
@@ -90,6 +95,42 @@ impl SamplingOptions {
             Sampling { temperature, top_k, top_p, min_p, repetition_penalty, seed, ..Sampling::default() };
         sampling.check()?;
         Ok(sampling)
+    }
+}
+
+/// What an answer must be.
+#[derive(Args)]
+#[group(multiple = false)]
+pub struct GrammarOptions {
+    /// The answer is JSON that the schema in this file accepts.
+    #[arg(long, value_name = "F")]
+    json_schema: Option<PathBuf>,
+    /// The answer matches this regular expression as a whole.
+    #[arg(long, value_name = "R")]
+    regex: Option<String>,
+    /// The answer is this text, or another that is given so.
+    #[arg(long, value_name = "TEXT")]
+    choice: Vec<String>,
+    /// The answer is derived from the grammar in this file, in the notation of Lark.
+    #[arg(long, value_name = "F")]
+    grammar: Option<PathBuf>,
+}
+
+impl GrammarOptions {
+    /// The grammar they describe.
+    pub fn grammar(&self) -> Result<Option<Grammar>, Failure> {
+        let read = |path: &Path| {
+            std::fs::read_to_string(path).map_err(|error| {
+                let what = format!("cannot read it: {error}");
+                Failure::from(
+                    Diagnostic::new("grammar-file", Fault::User, what).at(path.display().to_string()),
+                )
+            })
+        };
+        let json = self.json_schema.as_deref().map(|path| read(path).map(Grammar::Json)).transpose()?;
+        let lark = self.grammar.as_deref().map(|path| read(path).map(Grammar::Lark)).transpose()?;
+        let choice = (!self.choice.is_empty()).then(|| Grammar::Choice(self.choice.clone()));
+        Ok(json.or(lark).or(choice).or(self.regex.clone().map(Grammar::Regex)))
     }
 }
 

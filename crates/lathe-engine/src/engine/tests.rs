@@ -69,7 +69,7 @@ impl Forward for Hashing {
     }
 
     fn max_rows(&self) -> usize {
-        self.max_sequences + 2
+        self.max_sequences + 4
     }
 
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
@@ -110,8 +110,9 @@ fn alone(request: &Request, sample: usize, longest: usize) -> Vec<u32> {
     let end = longest.min(prompt + request.max_tokens);
     while known.len() < end {
         let logits = Hashing::logits(&known);
-        let token =
-            Sampler::default().sample(&logits, &known, prompt, &request.sampling, sample as u64).unwrap();
+        let token = Sampler::default()
+            .sample(&logits, &known, prompt, &request.sampling, sample as u64, None)
+            .unwrap();
         known.push(token);
         if request.ends.contains(&token) {
             break;
@@ -138,8 +139,10 @@ fn request() -> impl Strategy<Value = Request> {
     });
     let ends = prop::collection::vec(0..VOCABULARY as u32, 0..2);
     let flow = (0u64..3, -1i8..2).prop_map(|(client, priority)| Flow { client, priority });
-    (prompt, 0usize..40, 1usize..4, sampling, ends, any::<bool>(), flow).prop_map(
-        |(prompt, max_tokens, samples, sampling, ends, score_prompt, flow)| Request {
+    (prompt, 0usize..40, 1usize..4, sampling, ends, (any::<bool>(), 0usize..6), flow).prop_map(
+        |(prompt, max_tokens, samples, sampling, ends, (score_prompt, speculate), flow)| Request {
+            speculate,
+            constraint: None,
             prompt,
             max_tokens,
             samples,

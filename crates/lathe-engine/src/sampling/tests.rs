@@ -4,7 +4,7 @@ use super::*;
 use proptest::prelude::*;
 
 fn sample(logits: &[f32], history: &[u32], sampling: &Sampling, sequence: u64) -> Result<u32, EngineError> {
-    Sampler::default().sample(logits, history, 2, sampling, sequence)
+    Sampler::default().sample(logits, history, 2, sampling, sequence, None)
 }
 
 /// The probabilities after all filters, in f64, with a full sort.

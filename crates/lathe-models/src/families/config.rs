@@ -46,7 +46,7 @@ pub struct Config {
     pub eps: f32,
     /// The mixture of experts, where it is one.
     pub experts: Option<Experts>,
-    /// What an encoder makes of a sequence's tokens.
+    /// What becomes of a sequence's tokens where the model embeds texts.
     pub pooling: Pooling,
 }
 
@@ -57,6 +57,13 @@ pub enum Pooling {
     Mean,
     /// The first of them.
     First,
+    /// The last of them: of a model that reads forwards, the only one that knows all. Such a model generates no text then.
+    Last,
+}
+
+/// The pooling of a family's file.
+pub(super) fn pooling(file: &ModelFile, prefix: &str) -> Result<Pooling, FamilyErrorKind> {
+    Metadata { file, prefix }.pooling()
 }
 
 /// A mixture of experts.
@@ -215,8 +222,9 @@ impl Metadata<'_> {
         match self.file.find::<u32>(&self.key(name))? {
             None | Some(1) => Ok(Pooling::Mean),
             Some(2) => Ok(Pooling::First),
+            Some(3) => Ok(Pooling::Last),
             Some(n) => {
-                self.require(false, name, n, || "1 (mean) or 2 (first token)".to_owned())?;
+                self.require(false, name, n, || "1 (mean), 2 (first token) or 3 (last)".to_owned())?;
                 Ok(Pooling::Mean)
             }
         }

@@ -104,6 +104,12 @@ pub fn family(file: &ModelFile) -> Result<&'static str, FamilyError> {
     find(file).map(|s| s.name).map_err(|kind| FamilyError { path: file.path().map(Into::into), kind })
 }
 
+/// What becomes of a sequence's tokens where the model in `file` embeds texts.
+pub fn pooling(file: &ModelFile) -> Result<Pooling, FamilyError> {
+    let read = find(file).and_then(|style| config::pooling(file, style.name));
+    read.map_err(|kind| FamilyError { path: file.path().map(Into::into), kind })
+}
+
 /// The graph of the model in `file`.
 pub fn build(file: &ModelFile, cache: &CacheShape) -> Result<Model, FamilyError> {
     let fail = |kind| FamilyError { path: file.path().map(Into::into), kind };

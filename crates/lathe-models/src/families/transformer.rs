@@ -21,10 +21,15 @@ pub(super) fn build(file: &ModelFile, cache: &CacheShape, style: &Style) -> Made
     let x = t.embed()?;
     let turns = t.turns(file)?;
     let x = (0..c.layers).try_fold(x, |x, layer| t.layer(x, &turns, layer))?;
-    let result = if style.encoder { t.pooled(x)? } else { t.logits(x)? };
+    let embeds = style.encoder || c.pooling == Pooling::Last;
+    let result = match (style.encoder, embeds) {
+        (true, _) => t.pooled(x)?,
+        (false, true) => t.rows(x)?,
+        (false, false) => t.logits(x)?,
+    };
     t.b.graph.outputs = std::iter::once(result).chain(t.states.iter().flat_map(|s| [s.k, s.v])).collect();
     let (graph, made) = t.b.finish()?;
-    Ok(Model { graph, config: c, encoder: style.encoder, made })
+    Ok(Model { graph, config: c, encoder: embeds, made })
 }
 
 /// What the caller passes each step.
@@ -242,10 +247,15 @@ impl Transformer<'_> {
         Cache { k: add("keys", "keys16"), v: add("values", "values16") }
     }
 
+    /// What is known behind the tokens that are asked for.
+    fn rows(&mut self, x: ValueId) -> Made {
+        let x = self.b.op("take", &[x, self.inputs.rows])?;
+        self.norm(x, "output_norm", self.c.hidden)
+    }
+
     fn logits(&mut self, x: ValueId) -> Made {
         let (hidden, vocab) = (self.c.hidden, self.c.vocab);
-        let x = self.b.op("take", &[x, self.inputs.rows])?;
-        let x = self.norm(x, "output_norm", hidden)?;
+        let x = self.rows(x)?;
         // Without a matrix of its own the head is the embedding.
         let own = self.b.optional("output.weight", &[vocab, hidden])?;
         let weight = own.map_or_else(|| self.b.weight("token_embd.weight", &[vocab, hidden]), Ok)?;
@@ -259,7 +269,7 @@ impl Transformer<'_> {
         self.scaled(y, cap.into())
     }
 
-    /// One vector of each sequence; `rows` are the first tokens, and `shares` 1 / length.
+    /// One vector of each sequence; `rows` are the first tokens, or the last ones where those are it, and `shares` 1 / length.
     fn pooled(&mut self, x: ValueId) -> Made {
         let first = self.b.op("take", &[x, self.inputs.rows])?;
         let Some(Text { shares, .. }) = self.inputs.text.as_ref().filter(|_| self.c.pooling == Pooling::Mean)

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,9 @@ import traceback
 import urllib.request
 
 import anthropic
+import httpx2
 import openai
+import pydantic
 
 CHECKS = []
 
@@ -34,7 +37,8 @@ class Server:
         keys.write("secret\n")
         keys.flush()
         command = [arguments.lathe, "serve", "--port", "0", "--api-keys", keys.name]
-        command += ["--model", arguments.model] if arguments.model else []
+        self.model_arguments = ["--model", arguments.model] if arguments.model else []
+        command += self.model_arguments
         command += ["--embedding-model", arguments.embedding_model] if arguments.embedding_model else []
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
@@ -163,11 +167,88 @@ def tools(s):
     }
     result = {"role": "tool", "tool_call_id": "1", "content": "sunny"}
     s.openai.chat.completions.create(model=s.model, messages=ASK + [called, result], tools=[TOOL], max_tokens=5)
+    for choice in ["required", {"type": "function", "function": {"name": "get_weather"}}]:
+        forced = s.openai.chat.completions.create(
+            model=s.model, messages=ASK, tools=[TOOL], tool_choice=choice, max_tokens=100, temperature=0
+        ).choices[0]
+        call = forced.message.tool_calls[0].function
+        assert call.name == "get_weather" and "city" in json.loads(call.arguments), forced
+        assert forced.finish_reason == "tool_calls", forced
+    strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}
+    s.openai.chat.completions.create(model=s.model, messages=ASK, tools=[strict], tool_choice="auto", max_tokens=30)
+
+
+@check
+def structured(s):
+    class Person(pydantic.BaseModel):
+        name: str
+        age: int
+
+    ask = [{"role": "user", "content": "Make up a person."}]
+    parsed = s.openai.chat.completions.parse(model=s.model, messages=ask, response_format=Person, temperature=0, max_tokens=200)
+    assert isinstance(parsed.choices[0].message.parsed.age, int), parsed
+    free = s.openai.chat.completions.create(
+        model=s.model, messages=ask, response_format={"type": "json_object"}, temperature=0, max_tokens=200
+    ).choices[0]
+    assert free.finish_reason == "length" or isinstance(json.loads(free.message.content), dict), free
+    for body, pattern in [
+        ({"guided_regex": "[a-d]{3}-[0-9]"}, r"[a-d]{3}-[0-9]"),
+        ({"structured_outputs": {"choice": ["left", "right"]}}, r"left|right"),
+        ({"guided_grammar": 'start: "(" start ")" | "x"'}, r"\(*x\)*"),
+    ]:
+        text = s.openai.completions.create(model=s.model, prompt="The", max_tokens=60, extra_body=body).choices[0]
+        assert text.finish_reason == "length" or re.fullmatch(pattern, text.text), (body, text)
     try:
-        s.openai.chat.completions.create(model=s.model, messages=ASK, tools=[TOOL], tool_choice="required")
-        raise AssertionError("a forced call is promised and not kept")
+        s.openai.completions.create(model=s.model, prompt="x", extra_body={"guided_regex": "("})
+        raise AssertionError("a bad expression is taken")
     except openai.BadRequestError:
         pass
+
+
+@check
+def speculation(s):
+    text = "one two three four five six seven, one two three four five six seven, one two"
+    plain, guessed = (
+        s.openai.completions.create(model=s.model, prompt=text, max_tokens=40, temperature=0, extra_body={"speculate": n})
+        for n in (0, 4)
+    )
+    assert plain.choices[0].text == guessed.choices[0].text, (plain, guessed)
+
+
+@check
+def responses(s):
+    whole = s.openai.responses.create(
+        model=s.model, instructions="Answer.", input="What is the capital of Japan?", temperature=0, max_output_tokens=20
+    )
+    assert whole.output_text and whole.usage.output_tokens <= 20, whole
+    with s.openai.responses.stream(
+        model=s.model, instructions="Answer.", input="What is the capital of Japan?", temperature=0, max_output_tokens=20
+    ) as stream:
+        text = "".join(event.delta for event in stream if event.type == "response.output_text.delta")
+        final = stream.get_final_response() if whole.status == "completed" else None
+    assert text == whole.output_text and (final is None or final.output_text == text), (text, whole, final)
+
+    class Person(pydantic.BaseModel):
+        name: str
+        age: int
+
+    parsed = s.openai.responses.parse(model=s.model, input="Make up a person.", text_format=Person, temperature=0)
+    assert isinstance(parsed.output_parsed.age, int), parsed
+    tool = {"type": "function", **TOOL["function"]}
+    call = s.openai.responses.create(
+        model=s.model, input="What is the weather in Paris?", tools=[tool], tool_choice="required", temperature=0
+    ).output[0]
+    assert call.type == "function_call" and "city" in json.loads(call.arguments), call
+    events = list(s.openai.responses.create(
+        model=s.model, input="What is the weather in Paris?", tools=[tool], tool_choice="required", temperature=0, stream=True
+    ))
+    assert events[-1].response.output[0].arguments == call.arguments, events
+    turns = [
+        {"role": "user", "content": "What is the weather in Paris?"},
+        {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments},
+        {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"},
+    ]
+    s.openai.responses.create(model=s.model, input=turns, tools=[tool], max_output_tokens=8)
 
 
 # The client's newest version has no arguments for these.
@@ -192,6 +273,10 @@ def anthropic_messages(s):
         {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "sunny"}]},
     ]
     s.anthropic.messages.create(model=s.model, max_tokens=8, messages=turns, tools=[tool])
+    forced = s.anthropic.messages.create(
+        model=s.model, max_tokens=100, messages=ASK, tools=[tool], tool_choice={"type": "tool", "name": "get_weather"}
+    )
+    assert forced.content[0].type == "tool_use" and "city" in forced.content[0].input, forced
     try:
         anthropic.Anthropic(base_url=s.url, api_key="wrong", max_retries=0).messages.create(
             model=s.model, max_tokens=1, messages=ASK
@@ -209,6 +294,8 @@ def embeddings(s):
     packed = s.openai.embeddings.create(model=s.embeds, input="the band")
     near = zip(floats.data[0].embedding, packed.data[0].embedding)
     assert len(floats.data) == 2 and all(abs(a - b) < 1e-6 for a, b in near)
+    ranked = s.post("/v1/rerank", {"model": s.embeds, "query": "music", "documents": ["stones", "music"], "top_n": 1})
+    assert [r["index"] for r in ranked["results"]] == [1] and ranked["results"][0]["relevance_score"] > 0.99, ranked
 
 
 @check
@@ -218,6 +305,34 @@ def a_client_that_leaves(s):
     )
     next(iter(stream))
     stream.close()
+
+
+@check
+def tls(s):
+    """A second server with a certificate of its own; the official client trusts it and no other."""
+    with tempfile.TemporaryDirectory() as folder:
+        cert, key = folder + "/cert.pem", folder + "/key.pem"
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+             "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-addext", "basicConstraints=critical,CA:FALSE",
+             "-keyout", key, "-out", cert],
+            check=True, capture_output=True,
+        )
+        command = [s.process.args[0], "serve", "--port", "0", "--tls-cert", cert, "--tls-key", key, *s.model_arguments]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        try:
+            url = next(m.group(1) for line in process.stderr if (m := re.search(r"listening on (https://\S+)", line)))
+            trusting = httpx2.Client(verify=ssl.create_default_context(cafile=cert))
+            client = openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0, http_client=trusting)
+            text = client.completions.create(model=s.model, prompt="One", max_tokens=4, stream=True)
+            assert "".join(e.choices[0].text for e in text)
+            try:
+                openai.OpenAI(base_url=url + "/v1", api_key="x", max_retries=0).models.list()
+                raise AssertionError("an unknown certificate is trusted")
+            except openai.APIConnectionError:
+                pass
+        finally:
+            process.kill()
 
 
 @check

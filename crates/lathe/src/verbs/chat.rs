@@ -153,7 +153,7 @@ impl Conversation {
         match answer.finish {
             FinishReason::Cancelled => output::message("(stopped)"),
             FinishReason::Length => output::message("(cut off: --max-tokens or --context is reached)"),
-            FinishReason::Stop => {}
+            FinishReason::Stop | FinishReason::Complete => {}
         }
         self.messages.push(Message::new("assistant", answer.text));
         Ok(())

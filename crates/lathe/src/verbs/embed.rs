@@ -42,9 +42,7 @@ impl Embed {
         let texts = if self.texts == ["-"] { lines()? } else { self.texts };
         let model = Model::open(&self.model)?;
         let t = &model.tokenizer;
-        let tokens = |text: &String| {
-            [t.bos().into_iter().collect(), t.encode(text, false), t.eos().into_iter().collect()].concat()
-        };
+        let tokens = |text: &String| t.with_specials(t.encode(text, false));
         let texts: Vec<Vec<u32>> = texts.iter().map(tokens).collect();
         let longest = texts.iter().map(Vec::len).max().ok_or(EngineError::EmptyPrompt)?;
         if longest > model.context {

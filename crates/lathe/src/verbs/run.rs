@@ -8,14 +8,14 @@ use std::time::Instant;
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{EngineError, FinishReason, Generation, Request, Runner};
+use lathe_engine::{EngineError, FinishReason, Generation, Grammars, Request, Runner};
 use lathe_models::{ChatError, Message};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
-use crate::options::{AnswerOptions, ComputeOptions, ModelOption, SamplingOptions};
+use crate::options::{AnswerOptions, ComputeOptions, GrammarOptions, ModelOption, SamplingOptions};
 use crate::{onnx, output};
 
 const EXAMPLES: &str = "\
@@ -25,6 +25,8 @@ Examples:
   lathe run --raw --max-tokens 20 --stop . \"The capital of France is\"
   lathe run --model ./model.gguf --json \"Hello\" | jq .timing
   lathe run ./model.lathe \"Why is the sky blue?\"
+  lathe run --json-schema person.json \"Invent a person\"
+  lathe run --choice yes --choice no \"Is the sky blue?\"
   git diff | lathe run --context 8192 -
   lathe run ./program.onnx --input x.npy --output y.npz";
 
@@ -47,6 +49,11 @@ pub struct Run {
     answer: AnswerOptions,
     #[command(flatten)]
     sampling: SamplingOptions,
+    #[command(flatten)]
+    grammar: GrammarOptions,
+    /// Guess so many tokens at a step from what followed the same words before; the answer is the same.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
+    speculate: u8,
     #[command(flatten)]
     compute: ComputeOptions,
     /// Put the prompt into the model's chat template; the default where it has one.
@@ -99,10 +106,17 @@ impl Run {
         let max_tokens = self.answer.max_tokens as usize;
         let context = model.context_for(prompt.len() + max_tokens, self.answer.context)?;
         model.check_prompt(prompt.len(), context)?;
-        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1, 1)?;
+        let constraint = match self.grammar.grammar()? {
+            Some(grammar) => Some(Grammars::new(&model.tokenizer, &model.ends())?.compile(&grammar)?),
+            None => None,
+        };
+        let speculate = usize::from(self.speculate);
+        let rows = 1 + speculate;
+        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1, rows)?;
 
         let ends = if self.ignore_eos { Vec::new() } else { model.ends() };
-        let request = Request { prompt, max_tokens, sampling, ends, ..Request::default() };
+        let request =
+            Request { prompt, max_tokens, sampling, ends, constraint, speculate, ..Request::default() };
         let loaded_s = start.elapsed().as_secs_f64();
         let interrupt = Listening::begin();
         let mut written = Ok(());

@@ -16,8 +16,9 @@ use crate::options::{ComputeOptions, ModelOption};
 use crate::output;
 
 const EXAMPLES: &str = "\
-Endpoints: /v1/completions, /v1/chat/completions, /v1/embeddings, /v1/models, /v1/messages, /v1/messages/count_tokens,
-/tokenize, /detokenize, /health, /version, /metrics (Prometheus), /engine, and a page to chat at /.
+Endpoints: /v1/completions, /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/rerank, /v1/models, /v1/messages,
+/v1/messages/count_tokens, /tokenize, /detokenize, /health, /version, /metrics (Prometheus), /engine, /openapi.json, and a page to
+chat at /.
 
 SIGTERM and Ctrl-C let the requests that are there finish; a second Ctrl-C does not wait for them.
 
@@ -63,6 +64,16 @@ pub struct Serve {
     /// The most tokens in one step: more is faster for long prompts, less is smoother for the answers beside them.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(16..))]
     step_tokens: u16,
+    /// Guess so many tokens at a step from what followed the same words before, where a request does not say; the answers are
+    /// the same.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
+    speculate: u8,
+    /// A certificate in PEM, with those that vouch for it: the server speaks TLS then.
+    #[arg(long, value_name = "F", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key in PEM.
+    #[arg(long, value_name = "F", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// A file of API keys, one a line; without it every client is served.
     #[arg(long, value_name = "F")]
     api_keys: Option<PathBuf>,
@@ -88,6 +99,8 @@ impl Serve {
             keys: self.keys()?,
             queue: self.max_queue as usize,
             body_bytes: self.max_body as usize,
+            speculate: self.speculate.into(),
+            tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             timeout: Duration::from_secs(self.timeout.into()),
             drain: Duration::from_secs(self.drain.into()),
             ..Settings::default()
@@ -108,10 +121,11 @@ impl Serve {
             }
             embedding = Some(self.embedding(given.clone(), Model::open(given)?)?);
         }
+        let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
         // The first Ctrl-C lets requests finish.
         let interrupt = Listening::begin();
         let done = serve(text, embedding, settings, |address| {
-            output::message(&format!("listening on http://{address}"));
+            output::message(&format!("listening on {scheme}://{address}"));
         });
         drop(interrupt);
         Ok(done?)
