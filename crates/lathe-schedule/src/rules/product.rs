@@ -1,0 +1,259 @@
+//! Sums of products of floats that lie as their operators have them: a tile of accumulators in registers, rows of one factor
+//! against vectors of the other. Where many rows share the vectors, both factors are first copied to where the tile reads
+//! them in a row, a panel of columns and a block of rows at a time.
+
+use super::LANES;
+use crate::lanes::lane;
+use crate::{Schedule, ScheduleError};
+use lathe_ir::DType;
+use lathe_ir::graph::Form;
+use lathe_ir::tensor::{
+    Binary, Expr, For, Iter, Kernel, Node, REGISTER, SERIAL, Stmt, Store, WORKSPACE, find_loop, loop_bounds,
+};
+use lathe_machine::Target;
+use std::sync::Arc;
+
+/// Rows of a block that share a panel of columns: enough to hide what its copy costs.
+const BLOCK: i64 = 264;
+/// Columns of a block, for the same reason.
+const COLUMNS: i64 = 512;
+
+/// A nest that is a product: spatial loops around a sum, and what follows it.
+pub(super) struct Product {
+    /// The spatial loops, outermost first.
+    pub loops: Vec<Arc<For>>,
+    /// The loops that are summed over.
+    pub sums: Vec<Arc<For>>,
+    /// The factors: buffer and index.
+    pub factors: [(String, Vec<Expr>); 2],
+}
+
+impl Product {
+    /// The product that a kernel is, if it is one of floats.
+    pub fn of(k: &Kernel) -> Option<Product> {
+        let (mut loops, mut body) = (vec![], k.body.as_slice());
+        while let [Stmt::For(l)] = body {
+            (l.iter == Iter::Spatial && &*l.level == SERIAL).then_some(())?;
+            loops.push(l.clone());
+            body = &l.body;
+        }
+        let (mut sums, mut found) = (vec![], None);
+        for s in body {
+            match s {
+                Stmt::Alloc(b) => (b.shape.is_empty() && &*b.memory == REGISTER).then_some(())?,
+                Stmt::Store(b) => b.reducer.is_none().then_some(())?,
+                Stmt::For(_) if found.is_none() => found = Some(summed(s, &mut sums)?),
+                _ => return None,
+            }
+        }
+        let s = found?;
+        let Node::Binary(Binary::Mul, x, y) = &**s.values.first()? else { return None };
+        let factor = |e: &Expr| match &**e {
+            Node::Load(n, i) => {
+                let b = k.views().find(|b| b.name == *n)?;
+                (b.dtype == DType::F32).then(|| (n.to_string(), i.clone()))
+            }
+            _ => None,
+        };
+        let factors = [factor(x)?, factor(y)?];
+        (factors[0].0 != factors[1].0).then_some(Product { loops, sums, factors })
+    }
+
+    /// Whether a loop picks elements of a factor.
+    pub fn picks(&self, factor: usize, var: &str) -> bool {
+        self.factors[factor].1.iter().any(|i| i.mentions(var))
+    }
+
+    /// The loop of columns, the factor that has them, and the loop of rows of the other factor, if there is one.
+    fn roles(&self) -> Option<(Arc<For>, usize, Option<Arc<For>>)> {
+        let n = self.loops.last()?;
+        let v = (0..2).find(|f| self.picks(*f, &n.var) && !self.picks(1 - f, &n.var))?;
+        let m = self.loops.iter().rev().find(|l| self.picks(1 - v, &l.var) && !self.picks(v, &l.var));
+        Some((n.clone(), v, m.cloned()))
+    }
+
+    /// Bits from one element of a factor to the next along a loop.
+    fn stride(&self, k: &Kernel, factor: usize, var: &str) -> Option<i64> {
+        let (n, i) = &self.factors[factor];
+        Some(lane(&k.buffer(n)?, i, var, &loop_bounds(k))?.stride)
+    }
+}
+
+/// The block of a sum inside nothing but reduce loops.
+fn summed(s: &Stmt, sums: &mut Vec<Arc<For>>) -> Option<Arc<Store>> {
+    match s {
+        Stmt::For(l) if l.iter == Iter::Reduce => {
+            sums.push(l.clone());
+            let [inner] = l.body.as_slice() else { return None };
+            summed(inner, sums)
+        }
+        Stmt::Store(b) if b.targets.len() == 1 && b.reducer.is_some_and(|r| r.name == "sum") => {
+            Some(b.clone())
+        }
+        _ => None,
+    }
+}
+
+/// Lanes of a tile and the most rows it may have: accumulators fill the registers but for two vectors and a repeated element.
+fn tile(target: &Target) -> (i64, i64) {
+    match target.vector_bits {
+        512.. => (2 * LANES, 14),
+        _ => (LANES, 6),
+    }
+}
+
+/// Rows of a tile for so many: those that compute least beyond the last one.
+fn rows_of(n: Option<i64>, most: i64) -> i64 {
+    let Some(n) = n else { return most - most % 2 - 2 * i64::from(most > 12) };
+    let cost = |r: &i64| (n + r - 1) / r * (2 * r + 1);
+    (most / 2 + 1..=most).rev().min_by_key(cost).unwrap_or(most)
+}
+
+fn extent(l: &For) -> Option<i64> {
+    l.extent.as_int()
+}
+
+/// Moves a loop inwards until it stands right around another.
+pub(super) fn move_to(s: &mut Schedule, var: &str, around: &str) -> Result<(), ScheduleError> {
+    loop {
+        let l = find_loop(&s.kernel().body, var);
+        match l.as_ref().map(|l| l.body.as_slice()) {
+            Some([Stmt::For(inner)]) if &*inner.var != around => s.step(&format!("interchange {var}"))?,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Fuses the loops from the outermost one to `last`, each of which is the whole body of the one before.
+pub(super) fn fuse_to(s: &mut Schedule, last: &str) -> Result<(), ScheduleError> {
+    loop {
+        let [Stmt::For(outer)] = s.kernel().body.as_slice() else { return Ok(()) };
+        let [Stmt::For(next)] = outer.body.as_slice() else { return Ok(()) };
+        let (a, b) = (outer.var.to_string(), next.var.to_string());
+        if a == last {
+            return Ok(());
+        }
+        s.step(&format!("fuse {a} {b}"))?;
+        if b == last {
+            return Ok(());
+        }
+    }
+}
+
+/// Vectorizes the innermost loop of a copy, whole vectors first.
+pub(super) fn vectorize_copy(s: &mut Schedule, var: &str) -> Result<(), ScheduleError> {
+    let n = find_loop(&s.kernel().body, var).and_then(|l| extent(&l));
+    if n.is_none_or(|n| n % LANES != 0) {
+        s.step(&format!("peel {var} {LANES}"))?;
+    }
+    if n.is_none_or(|n| n >= LANES) {
+        s.step(&format!("split {var} {LANES}"))?;
+        s.step(&format!("vectorize {var}.i"))?;
+    }
+    Ok(())
+}
+
+/// Schedules a product; `false` where it is none, or one that this is no use for.
+pub(super) fn apply(
+    s: &mut Schedule,
+    parts: &[(Form, String)],
+    target: &Target,
+) -> Result<bool, ScheduleError> {
+    let _ = parts;
+    let Some(p) = Product::of(s.kernel()) else { return Ok(false) };
+    let Some((n, v, m)) = p.roles() else { return Ok(false) };
+    let contiguous = p.stride(s.kernel(), v, &n.var) == Some(32);
+    let (lanes, most) = tile(target);
+    let rows = m.as_ref().map_or(Some(1), |m| extent(m));
+    if rows.is_some_and(|r| r <= most) {
+        if !contiguous {
+            return Ok(false);
+        }
+        few(s, &p, &n, m.as_ref(), lanes)?;
+        return Ok(true);
+    }
+    let Some(m) = m else { return Ok(false) };
+    blocks(s, &p, (&n, &m), v, contiguous, lanes, rows_of(rows, most))?;
+    Ok(true)
+}
+
+/// Few rows, all in one tile: nothing is read twice, so nothing is copied.
+fn few(
+    s: &mut Schedule,
+    p: &Product,
+    n: &For,
+    m: Option<&Arc<For>>,
+    lanes: i64,
+) -> Result<(), ScheduleError> {
+    let n = &n.var;
+    // Vectors side by side hide the latency of a sum where few rows do not.
+    let rows = m.and_then(|m| extent(m)).unwrap_or(1);
+    let wide = if rows <= 3 { 2 * lanes } else { lanes };
+    s.step(&format!("split {n} {wide}"))?;
+    if let Some(m) = m {
+        move_to(s, &m.var, &format!("{n}.i"))?;
+    }
+    s.step(&format!("sink {n}.i"))?;
+    if let Some(m) = m {
+        s.step(&format!("sink {} {n}.i", m.var))?;
+    }
+    s.step(&format!("vectorize {n}.i masked"))?;
+    if let Some(m) = m {
+        s.step(&format!("unroll {}", m.var))?;
+    }
+    let _ = p;
+    fuse_to(s, &format!("{n}.o"))
+}
+
+/// Many rows: a block of rows and panels of columns are copied, and tiles run over them.
+fn blocks(
+    s: &mut Schedule,
+    p: &Product,
+    (n, m): (&For, &For),
+    v: usize,
+    contiguous: bool,
+    lanes: i64,
+    rows: i64,
+) -> Result<(), ScheduleError> {
+    let (vectors, scalars) = (&p.factors[v].0, &p.factors[1 - v].0);
+    let block = match extent(m) {
+        Some(n) => {
+            let blocks = (n + BLOCK - 1) / BLOCK;
+            ((n + blocks - 1) / blocks + rows - 1) / rows * rows
+        }
+        None => BLOCK / rows * rows,
+    };
+    let columns = match extent(n) {
+        Some(n) => {
+            let blocks = (n + COLUMNS - 1) / COLUMNS;
+            ((n + blocks - 1) / blocks + lanes - 1) / lanes * lanes
+        }
+        None => COLUMNS,
+    };
+    let (n, m) = (&n.var, &m.var);
+    s.step(&format!("split {m} {block}"))?;
+    s.step(&format!("split {m}.i {rows}"))?;
+    s.step(&format!("split {n} {columns}"))?;
+    s.step(&format!("split {n}.i {lanes}"))?;
+    let (row, lane) = (format!("{m}.i.i"), format!("{n}.i.i"));
+    move_to(s, &row, &lane)?;
+    move_to(s, &format!("{m}.i.o"), &row)?;
+    let sums: Vec<&str> = p.sums.iter().map(|l| &*l.var).collect();
+    s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}", sums.join(" ")))?;
+    s.step(&format!("skew {scalars}.r {LANES}"))?;
+    s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}", sums.join(" ")))?;
+    s.step(&format!("sink {lane}"))?;
+    s.step(&format!("sink {row} {lane}"))?;
+    for l in [&row, &lane] {
+        if find_loop(&s.kernel().body, l).is_some_and(|l| extent(&l).is_none()) {
+            s.step(&format!("overrun {l}"))?;
+        }
+    }
+    s.step(&format!("vectorize {lane} masked"))?;
+    s.step(&format!("unroll {row}"))?;
+    vectorize_copy(s, &format!("{scalars}.r{}", 1 + sums.len()))?;
+    if contiguous {
+        vectorize_copy(s, &format!("{vectors}.r{}", sums.len()))?;
+    }
+    fuse_to(s, &format!("{n}.o"))
+}
