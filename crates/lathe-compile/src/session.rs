@@ -133,7 +133,9 @@ impl Session {
     /// Runs a graph without dimensions once more on what its inputs hold, and reads nothing back.
     pub fn step(&mut self) -> Result<(), CompileError> {
         if !self.graph.dims.is_empty() {
-            return Err(CompileError::user("only inputs' shapes say how large the dimensions are".to_string()));
+            return Err(CompileError::user(
+                "only inputs' shapes say how large the dimensions are".to_string(),
+            ));
         }
         Ok(self.run.run(&self.pool, &[])?)
     }

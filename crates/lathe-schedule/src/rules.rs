@@ -28,11 +28,7 @@ pub fn schedule(
         Some((Form::Attention, p)) => attention::apply(&mut s, p)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,
-        Some((Form::Nest, _)) => {
-            if !product::apply(&mut s, parts, target)? {
-                rows::vectorize_inner(&mut s)?;
-            }
-        }
+        Some((Form::Nest, _)) => product::or_rows(&mut s, target)?,
         None => {}
     }
     parallel_outermost(&mut s)?;

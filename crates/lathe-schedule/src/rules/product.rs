@@ -3,10 +3,10 @@
 //! them in a row, a panel of columns and a block of rows at a time.
 
 use super::LANES;
+use super::rows::vectorize_inner;
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::DType;
-use lathe_ir::graph::Form;
 use lathe_ir::tensor::{
     Binary, Expr, For, Iter, Kernel, Node, REGISTER, SERIAL, Stmt, Store, WORKSPACE, find_loop, loop_bounds,
 };
@@ -33,7 +33,8 @@ impl Product {
     pub fn of(k: &Kernel) -> Option<Product> {
         let (mut loops, mut body) = (vec![], k.body.as_slice());
         while let [Stmt::For(l)] = body {
-            (l.iter == Iter::Spatial && &*l.level == SERIAL).then_some(())?;
+            let ragged = loops.iter().any(|o: &Arc<For>| l.extent.mentions(&o.var)) || loads(&l.extent);
+            (l.iter == Iter::Spatial && &*l.level == SERIAL && !ragged).then_some(())?;
             loops.push(l.clone());
             body = &l.body;
         }
@@ -51,7 +52,7 @@ impl Product {
         let factor = |e: &Expr| match &**e {
             Node::Load(n, i) => {
                 let b = k.views().find(|b| b.name == *n)?;
-                (b.dtype == DType::F32).then(|| (n.to_string(), i.clone()))
+                (b.dtype == DType::F32 && !i.iter().any(loads)).then(|| (n.to_string(), i.clone()))
             }
             _ => None,
         };
@@ -79,6 +80,13 @@ impl Product {
     }
 }
 
+/// Whether something in an expression is read from memory.
+fn loads(e: &Expr) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| found |= matches!(&**e, Node::Load(..)));
+    found
+}
+
 /// The block of a sum inside nothing but reduce loops.
 fn summed(s: &Stmt, sums: &mut Vec<Arc<For>>) -> Option<Arc<Store>> {
     match s {
@@ -94,17 +102,18 @@ fn summed(s: &Stmt, sums: &mut Vec<Arc<For>>) -> Option<Arc<Store>> {
     }
 }
 
-/// Lanes of a tile and the most rows it may have: accumulators fill the registers but for two vectors and a repeated element.
-fn tile(target: &Target) -> (i64, i64) {
-    match target.vector_bits {
-        512.. => (2 * LANES, 14),
-        _ => (LANES, 6),
-    }
+/// Lanes of a tile of so many columns and the most rows it may have: accumulators fill the registers but for the vectors of
+/// a column and a repeated element.
+fn tile(columns: Option<i64>, target: &Target) -> (i64, i64) {
+    let (lanes, most) = if target.vector_bits >= 512 { (2 * LANES, 14) } else { (LANES, 6) };
+    let over = |lanes: i64| columns.map_or(0, |n| (n + lanes - 1) / lanes * lanes);
+    // One vector where the second one would be idle.
+    if over(lanes) * 9 > over(lanes / 2) * 10 { (lanes / 2, 2 * most) } else { (lanes, most) }
 }
 
 /// Rows of a tile for so many: those that compute least beyond the last one.
 fn rows_of(n: Option<i64>, most: i64) -> i64 {
-    let Some(n) = n else { return most - most % 2 - 2 * i64::from(most > 12) };
+    let Some(n) = n else { return most };
     let cost = |r: &i64| (n + r - 1) / r * (2 * r + 1);
     (most / 2 + 1..=most).rev().min_by_key(cost).unwrap_or(most)
 }
@@ -153,38 +162,47 @@ pub(super) fn vectorize_copy(s: &mut Schedule, var: &str) -> Result<(), Schedule
     Ok(())
 }
 
+/// Schedules a product, or else vectorizes its innermost loops.
+pub(super) fn or_rows(s: &mut Schedule, target: &Target) -> Result<(), ScheduleError> {
+    if apply(s, target)? { Ok(()) } else { vectorize_inner(s) }
+}
+
 /// Schedules a product; `false` where it is none, or one that this is no use for.
-pub(super) fn apply(
-    s: &mut Schedule,
-    parts: &[(Form, String)],
-    target: &Target,
-) -> Result<bool, ScheduleError> {
-    let _ = parts;
-    let Some(p) = Product::of(s.kernel()) else { return Ok(false) };
-    let Some((n, v, m)) = p.roles() else { return Ok(false) };
-    let contiguous = p.stride(s.kernel(), v, &n.var) == Some(32);
-    let (lanes, most) = tile(target);
+fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
+    let Some(mut p) = Product::of(s.kernel()) else { return Ok(false) };
+    let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
     let rows = m.as_ref().map_or(Some(1), |m| extent(m));
+    let (mut contiguous, most) = (p.stride(s.kernel(), v, &n.var) == Some(32), tile(None, target).1);
+    // Columns of several axes are one axis where they lie so, or where a copy in another order costs least.
+    while let [.., o, _] = p.loops.as_slice()
+        && p.picks(v, &o.var)
+        && !p.picks(1 - v, &o.var)
+    {
+        let mut t = s.clone();
+        t.step(&format!("fuse {} {}", o.var, n.var))?;
+        let Some(fused) = Product::of(t.kernel()) else { break };
+        let Some((over, ..)) = fused.roles() else { break };
+        let one = fused.stride(t.kernel(), v, &over.var) == Some(32);
+        let short = extent(&n).is_some_and(|n| n < LANES) && rows.is_some_and(|r| r >= 8 * LANES);
+        if !(one || short) {
+            break;
+        }
+        (*s, p, n, contiguous) = (t, fused, over, one);
+    }
     if rows.is_some_and(|r| r <= most) {
         if !contiguous {
             return Ok(false);
         }
-        few(s, &p, &n, m.as_ref(), lanes)?;
+        few(s, &n, m.as_ref(), tile(None, target).0)?;
         return Ok(true);
     }
     let Some(m) = m else { return Ok(false) };
-    blocks(s, &p, (&n, &m), v, contiguous, lanes, rows_of(rows, most))?;
+    blocks(s, &p, (&n, &m), v, contiguous, target)?;
     Ok(true)
 }
 
 /// Few rows, all in one tile: nothing is read twice, so nothing is copied.
-fn few(
-    s: &mut Schedule,
-    p: &Product,
-    n: &For,
-    m: Option<&Arc<For>>,
-    lanes: i64,
-) -> Result<(), ScheduleError> {
+fn few(s: &mut Schedule, n: &For, m: Option<&Arc<For>>, lanes: i64) -> Result<(), ScheduleError> {
     let n = &n.var;
     // Vectors side by side hide the latency of a sum where few rows do not.
     let rows = m.and_then(|m| extent(m)).unwrap_or(1);
@@ -201,8 +219,14 @@ fn few(
     if let Some(m) = m {
         s.step(&format!("unroll {}", m.var))?;
     }
-    let _ = p;
     fuse_to(s, &format!("{n}.o"))
+}
+
+/// So many iterations in about equal blocks of at most `most`, an even number of them where there are several.
+fn evenly(n: i64, most: i64, multiple: i64) -> i64 {
+    let blocks = (n + most - 1) / most;
+    let blocks = if blocks > 1 { blocks + blocks % 2 } else { 1 };
+    ((n + blocks - 1) / blocks + multiple - 1) / multiple * multiple
 }
 
 /// Many rows: a block of rows and panels of columns are copied, and tiles run over them.
@@ -212,23 +236,30 @@ fn blocks(
     (n, m): (&For, &For),
     v: usize,
     contiguous: bool,
-    lanes: i64,
-    rows: i64,
+    target: &Target,
 ) -> Result<(), ScheduleError> {
     let (vectors, scalars) = (&p.factors[v].0, &p.factors[1 - v].0);
-    let block = match extent(m) {
-        Some(n) => {
-            let blocks = (n + BLOCK - 1) / BLOCK;
-            ((n + blocks - 1) / blocks + rows - 1) / rows * rows
+    let (lanes, most) = tile(extent(n), target);
+    let rows = rows_of(extent(m), most);
+    let columns = extent(n).map_or(COLUMNS, |n| evenly(n, COLUMNS, lanes));
+    // A further axis of columns, of which a block of rows serves several positions.
+    let more = match (p.loops.as_slice(), extent(n)) {
+        ([.., o, _], Some(n)) if p.picks(v, &o.var) && !p.picks(1 - v, &o.var) => {
+            extent(o).map(|e| (o.var.clone(), evenly(e, (COLUMNS / n).max(1), 1)))
         }
-        None => BLOCK / rows * rows,
+        _ => None,
     };
-    let columns = match extent(n) {
-        Some(n) => {
-            let blocks = (n + COLUMNS - 1) / COLUMNS;
-            ((n + blocks - 1) / blocks + lanes - 1) / lanes * lanes
+    // All cores have something to do.
+    let others = p.loops.iter().filter(|l| l.var != m.var && l.var != n.var);
+    let alone = others.clone().all(|l| {
+        more.as_ref().is_some_and(|(o, b)| *o == l.var && extent(l) == Some(*b)) || extent(l) == Some(1)
+    });
+    let block = match extent(m) {
+        Some(r) if alone && extent(n).is_some_and(|n| n <= columns) => {
+            evenly(r, BLOCK.min((r + 1) / 2), rows)
         }
-        None => COLUMNS,
+        Some(r) => evenly(r, BLOCK, rows),
+        None => BLOCK / rows * rows,
     };
     let (n, m) = (&n.var, &m.var);
     s.step(&format!("split {m} {block}"))?;
@@ -238,6 +269,10 @@ fn blocks(
     let (row, lane) = (format!("{m}.i.i"), format!("{n}.i.i"));
     move_to(s, &row, &lane)?;
     move_to(s, &format!("{m}.i.o"), &row)?;
+    if let Some((o, block)) = &more {
+        s.step(&format!("split {o} {block}"))?;
+        move_to(s, &format!("{o}.i"), &format!("{n}.i.o"))?;
+    }
     let sums: Vec<&str> = p.sums.iter().map(|l| &*l.var).collect();
     s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}", sums.join(" ")))?;
     s.step(&format!("skew {scalars}.r {LANES}"))?;
