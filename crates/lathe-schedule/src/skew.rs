@@ -1,5 +1,5 @@
-//! `skew T n`: rows of the temporary `T` lie `n` elements further apart, by elements behind the last dimension that nothing
-//! touches. Rows a power of two apart fall onto the same few lines of a cache; these do not.
+//! `skew T D n`: the dimension `D` (from 0) of the temporary `T` has `n` more positions in storage, which nothing touches, so
+//! that what the dimensions before it pick lies further apart. Rows a power of two apart fall onto the same few lines of a cache; these do not.
 
 use crate::util::{arg, number};
 use crate::{Primitive, Tag};
@@ -8,19 +8,18 @@ use std::sync::Arc;
 
 pub(crate) static SKEW: Primitive = Primitive {
     name: "skew",
-    doc: "skew T n: rows of the temporary T are n elements longer in storage",
+    doc: "skew T D n: dimension D of the temporary T has n more positions in storage",
     tag: Tag::Bitwise,
     witness: None,
     apply: |k, a| {
-        let (name, n) = (arg(a, 0)?, number(arg(a, 1)?)?);
+        let (name, n) = (arg(a, 0)?, number(arg(a, 2)?)?);
+        let d: usize = arg(a, 1)?.parse().map_err(|_| "the dimension is no number")?;
         let mut hit = false;
         let body = map_stmts(&k.body, &mut |s| match &s {
-            Stmt::Alloc(b) if &*b.name == name && b.shape.len() > 1 => {
+            Stmt::Alloc(b) if &*b.name == name && (1..b.shape.len()).contains(&d) => {
                 hit = true;
                 let mut shape = b.shape.clone();
-                if let Some(last) = shape.last_mut() {
-                    *last = last.clone() + lathe_ir::Int::from(n);
-                }
+                shape[d] = shape[d].clone() + lathe_ir::Int::from(n);
                 vec![Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &shape, &b.memory)))]
             }
             _ => vec![s],
@@ -28,7 +27,7 @@ pub(crate) static SKEW: Primitive = Primitive {
         if hit {
             Ok(Kernel { body, ..k.clone() })
         } else {
-            Err(format!("there is no temporary '{name}' with rows"))
+            Err(format!("there is no temporary '{name}' with a dimension {d} behind another"))
         }
     },
 };

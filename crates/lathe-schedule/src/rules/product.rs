@@ -8,7 +8,8 @@ use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::DType;
 use lathe_ir::tensor::{
-    Binary, Expr, For, Iter, Kernel, Node, REGISTER, SERIAL, Stmt, Store, WORKSPACE, find_loop, loop_bounds,
+    Binary, Expr, For, Iter, Kernel, Node, REGISTER, SERIAL, Stmt, Store, WORKSPACE, find_block, find_loop,
+    loop_bounds,
 };
 use lathe_machine::Target;
 use std::sync::Arc;
@@ -73,6 +74,16 @@ impl Product {
         Some((n.clone(), v, m.cloned()))
     }
 
+    /// Whether a copy runs along what it reads and writes.
+    fn along(&self, k: &Kernel, block: &str, var: &str) -> bool {
+        let Some(b) = find_block(&k.body, block) else { return false };
+        let Some(Node::Load(from, i)) = b.values.first().map(|v| &**v) else { return false };
+        let (bounds, [(to, j)]) = (loop_bounds(k), b.targets.as_slice()) else { return false };
+        [(from, i), (to, j)]
+            .into_iter()
+            .all(|(n, i)| k.buffer(n).and_then(|b| lane(&b, i, var, &bounds)).is_some_and(|l| l.stride == 32))
+    }
+
     /// Bits from one element of a factor to the next along a loop.
     fn stride(&self, k: &Kernel, factor: usize, var: &str) -> Option<i64> {
         let (n, i) = &self.factors[factor];
@@ -108,7 +119,11 @@ fn tile(columns: Option<i64>, target: &Target) -> (i64, i64) {
     let (lanes, most) = if target.vector_bits >= 512 { (2 * LANES, 14) } else { (LANES, 6) };
     let over = |lanes: i64| columns.map_or(0, |n| (n + lanes - 1) / lanes * lanes);
     // One vector where the second one would be idle.
-    if over(lanes) * 9 > over(lanes / 2) * 10 { (lanes / 2, 2 * most) } else { (lanes, most) }
+    if over(lanes) * 9 > over(lanes / 2) * 10 || columns.is_some_and(|n| n < lanes) {
+        (lanes / 2, 2 * most)
+    } else {
+        (lanes, most)
+    }
 }
 
 /// Rows of a tile for so many: those that compute least beyond the last one.
@@ -183,7 +198,7 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         let Some(fused) = Product::of(t.kernel()) else { break };
         let Some((over, ..)) = fused.roles() else { break };
         let one = fused.stride(t.kernel(), v, &over.var) == Some(32);
-        let short = extent(&n).is_some_and(|n| n < LANES) && rows.is_some_and(|r| r >= 8 * LANES);
+        let short = extent(&n).is_some_and(|n| n <= LANES);
         if !(one || short) {
             break;
         }
@@ -196,7 +211,9 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         few(s, &n, m.as_ref(), tile(None, target).0)?;
         return Ok(true);
     }
-    let Some(m) = m else { return Ok(false) };
+    // A tile is full in places at least.
+    let narrow = extent(&n).is_some_and(|n| n < tile(Some(n), target).0);
+    let Some(m) = m.filter(|_| !narrow) else { return Ok(false) };
     blocks(s, &p, (&n, &m), v, contiguous, target)?;
     Ok(true)
 }
@@ -224,6 +241,15 @@ fn few(s: &mut Schedule, n: &For, m: Option<&Arc<For>>, lanes: i64) -> Result<()
 
 /// So many iterations in about equal blocks of at most `most`, an even number of them where there are several.
 fn evenly(n: i64, most: i64, multiple: i64) -> i64 {
+    // Blocks that divide it have constant extents.
+    let whole = |b: &i64| n % b == 0 && b % multiple == 0;
+    let even = |b: &i64| whole(b) && n / b % 2 == 0;
+    let large = most / 3 + 1..=most.max(1);
+    if n > most
+        && let Some(b) = large.clone().rev().find(even).or_else(|| large.rev().find(whole))
+    {
+        return b;
+    }
     let blocks = (n + most - 1) / most;
     let blocks = if blocks > 1 { blocks + blocks % 2 } else { 1 };
     ((n + blocks - 1) / blocks + multiple - 1) / multiple * multiple
@@ -275,7 +301,8 @@ fn blocks(
     }
     let sums: Vec<&str> = p.sums.iter().map(|l| &*l.var).collect();
     s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}", sums.join(" ")))?;
-    s.step(&format!("skew {scalars}.r {LANES}"))?;
+    let inner: i64 = p.sums[1..].iter().map(|l| extent(l).unwrap_or(LANES)).product();
+    s.step(&format!("skew {scalars}.r 2 {}", (LANES / inner.max(1)).max(1)))?;
     s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}", sums.join(" ")))?;
     s.step(&format!("sink {lane}"))?;
     s.step(&format!("sink {row} {lane}"))?;
@@ -286,7 +313,15 @@ fn blocks(
     }
     s.step(&format!("vectorize {lane} masked"))?;
     s.step(&format!("unroll {row}"))?;
-    vectorize_copy(s, &format!("{scalars}.r{}", 1 + sums.len()))?;
+    // The sum's axes of the rows lie in a row.
+    let mut along = format!("{scalars}.r2");
+    for d in 3..2 + sums.len() {
+        s.step(&format!("fuse {along} {scalars}.r{d}"))?;
+        along += ".f";
+    }
+    if p.along(s.kernel(), &format!("{scalars}.r.s"), &along) {
+        vectorize_copy(s, &along)?;
+    }
     if contiguous {
         vectorize_copy(s, &format!("{vectors}.r{}", sums.len()))?;
     }
