@@ -166,7 +166,8 @@ pub(super) fn fuse_to(s: &mut Schedule, last: &str) -> Result<(), ScheduleError>
 
 /// Vectorizes the innermost loop of a copy, whole vectors first.
 pub(super) fn vectorize_copy(s: &mut Schedule, var: &str) -> Result<(), ScheduleError> {
-    let n = find_loop(&s.kernel().body, var).and_then(|l| extent(&l));
+    let bounds = loop_bounds(s.kernel());
+    let n = find_loop(&s.kernel().body, var).and_then(|l| l.extent.simplify_index(&bounds).as_int());
     if n.is_none_or(|n| n % LANES != 0) {
         s.step(&format!("peel {var} {LANES}"))?;
     }
