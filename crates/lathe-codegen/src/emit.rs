@@ -39,8 +39,11 @@ pub struct Emitted {
     pub workspace_bytes: Int,
 }
 
-/// Iterations of the widest lane loop that schedules by rule write.
-const MOST_LANES: i64 = 16;
+/// Elements of the widest vector type.
+const WIDEST: i64 = 16;
+
+/// Iterations of the widest lane loop: several vectors side by side.
+const MOST_LANES: i64 = 128;
 
 /// Largest temporary on the stack, bytes.
 const STACK_LIMIT: i64 = 64 << 10;
@@ -78,7 +81,7 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
         ("u64", 8),
     ] {
         let _ = writeln!(out, "typedef {name} m_{name} __attribute__((may_alias, aligned(1)));");
-        let mut n = if dialect.lanes > 1 { MOST_LANES } else { 1 };
+        let mut n = if dialect.lanes > 1 { WIDEST } else { 1 };
         while n > 1 {
             let size = n * bytes;
             let _ = writeln!(out, "typedef {name} {name}x{n} __attribute__((vector_size({size})));");
@@ -305,12 +308,17 @@ impl Emitter<'_> {
         let extent = l.extent.simplify_index(&self.bounds);
         match &*l.level {
             UNROLLED if self.dialect.lanes > 1 => {
-                let Some(n) = extent.as_int() else { return self.fail("an unrolled loop of unknown extent") };
+                let range = Opaque::default().int(&extent, &self.bounds).map(|e| self.bounds.range(&e));
+                let Some((least, most)) = range.and_then(|r| Some((r.lo.unwrap_or(0), r.hi?))) else {
+                    return self.fail("an unrolled loop of unbounded extent");
+                };
+                let used = if least < most { Some(self.scalar(&extent)?) } else { None };
                 let allocates = l.body.iter().any(|s| matches!(s, Stmt::Alloc(_)));
-                for i in 0..n {
+                for i in 0..most {
                     let body = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(i))]));
-                    if allocates {
-                        self.line("{");
+                    let guard = used.as_ref().filter(|_| i >= least);
+                    if allocates || guard.is_some() {
+                        self.line(&guard.map_or("{".into(), |n| format!("if ({i} < {n}) {{")));
                         self.scope(&mut |e| e.body(&body))?;
                     } else {
                         self.body(&body)?;
@@ -339,7 +347,7 @@ impl Emitter<'_> {
         let lanes = self.dialect.lanes;
         let whole = extent.as_int().filter(|n| n % lanes == 0);
         let most = Opaque::default().int(extent, &self.bounds).and_then(|e| self.bounds.range(&e).hi);
-        let Some(most) = most.filter(|h| *h <= MOST_LANES.max(lanes)) else {
+        let Some(most) = most.filter(|h| *h <= MOST_LANES) else {
             return self.fail(format!("the lane loop '{}' is wider than its vectors", l.var));
         };
         let used = if whole.is_some() { None } else { Some(self.scalar(extent)?) };

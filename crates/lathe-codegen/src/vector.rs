@@ -3,7 +3,7 @@
 use crate::emit::{CodegenError, Emitter, Place, c_type};
 use crate::legalize::legalize;
 use crate::registers::Kind;
-use lathe_ir::tensor::{Binary, Expr, Node, Store, Unary};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Store, Unary};
 use lathe_ir::{DType, Name};
 use lathe_schedule::{Code, lane};
 
@@ -180,7 +180,11 @@ impl Emitter<'_> {
             Some(l) if l.stride == b.dtype.bits() && l.stride % 8 == 0 => {
                 let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
                 let (p, ..) = self.pointer(n, &at0)?;
-                Ok(format!("*(const m_{} *){p}", self.vector_type(t)))
+                let whole = format!("*(const m_{} *){p}", self.vector_type(t));
+                match self.lane.as_ref().and_then(|l| l.partial.clone()) {
+                    Some(used) if !self.goes_on(&b) => self.load_part(t, &p, &used, &whole),
+                    _ => Ok(whole),
+                }
             }
             Some(l) if l.stride == 0 => {
                 let s = self.scalar(&e.substitute(&var, &0.into()))?;
@@ -188,6 +192,24 @@ impl Emitter<'_> {
             }
             _ => self.lanes_apart(e, t),
         }
+    }
+
+    /// Whether whole vectors may be read of a buffer whose last elements are no whole vector: temporaries have room, and
+    /// parameters where they are stored padded.
+    fn goes_on(&self, b: &Buffer) -> bool {
+        let padded = b.facts.iter().any(|f| matches!(f, Fact::Padded(..)));
+        padded || !self.kernel.views().any(|v| v.name == b.name)
+    }
+
+    /// The first lanes of a vector in memory, and nothing behind them.
+    fn load_part(&mut self, t: DType, p: &str, used: &str, whole: &str) -> Result<String, CodegenError> {
+        let (name, ty, lanes) = (self.temp(), self.vector_type(t), self.dialect.lanes);
+        let bytes = format!("({used}) * sizeof({})", c_type(t));
+        let Some(row) = self.dialect.row("copy") else { return self.fail("the dialect has no copies") };
+        let copy = row.spell(self.compiler, &[&format!("&{name}"), p, &bytes]);
+        self.line(&format!("{ty} {name} = {{0}};"));
+        self.line(&format!("if ({used} == {lanes}) {name} = {whole}; else {copy};"));
+        Ok(name)
     }
 
     /// Small unsigned codes, one in each 32-bit lane of packed words: a load, a shift and a mask.
@@ -395,9 +417,20 @@ impl Emitter<'_> {
         }
         let partial = self.lane.as_ref().and_then(|l| l.partial.clone());
         let local = !self.kernel.views().any(|w| w.name == *n);
-        if stride == Some(b.dtype.bits()) && b.dtype.bits() % 8 == 0 && (partial.is_none() || local) {
+        if stride == Some(b.dtype.bits()) && b.dtype.bits() % 8 == 0 {
             let (p, ..) = self.pointer(n, &at0)?;
-            self.line(&format!("*(m_{} *){p} = {v};", self.vector_type(b.dtype)));
+            let whole = format!("*(m_{} *){p} = {v}", self.vector_type(b.dtype));
+            match partial.filter(|_| !local) {
+                None => self.line(&format!("{whole};")),
+                Some(used) => {
+                    let Some(row) = self.dialect.row("copy") else {
+                        return self.fail("the dialect has no copies");
+                    };
+                    let bytes = format!("({used}) * sizeof({})", c_type(b.dtype));
+                    let copy = row.spell(self.compiler, &[&p, &format!("&{v}"), &bytes]);
+                    self.line(&format!("if ({used} == {}) {whole}; else {copy};", self.dialect.lanes));
+                }
+            }
             return Ok(());
         }
         for k in 0..self.dialect.lanes {

@@ -130,6 +130,16 @@ impl Session {
         outputs.into_iter().map(|v| self.read(v, &values)).collect()
     }
 
+    /// Runs a graph without dimensions once more on what its inputs hold, and reads nothing back.
+    pub fn step(&mut self) -> Result<(), CompileError> {
+        if !self.graph.dims.is_empty() {
+            return Err(CompileError::user(
+                "only inputs' shapes say how large the dimensions are".to_string(),
+            ));
+        }
+        Ok(self.run.run(&self.pool, &[])?)
+    }
+
     /// The state of a name as it is now.
     pub fn state(&self, name: &str) -> Result<Tensor, CompileError> {
         let most: Vec<i64> = self.graph.dims.iter().map(|(_, m)| *m).collect();

@@ -200,9 +200,15 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         lower: lower_dot,
         sample: |seed| {
-            let (mut r, t) = (Rng(seed), Rng::turn(seed / 3, &NUMBERS));
+            let (mut r, t) = (Rng(seed), Rng::turn(seed / 4, &NUMBERS));
             let list = |v: &[i64]| Attr::Ints(v.to_vec());
-            match seed % 3 {
+            match seed % 4 {
+                3 => {
+                    // More rows and columns than a tile has, and no whole number of tiles.
+                    let at = attrs(&[("sum_x", list(&[2])), ("sum_y", list(&[seed as i64 / 4 % 2]))]);
+                    let y = if seed / 4 % 2 == 0 { [7, 37] } else { [37, 7] };
+                    (vec![r.typed(t, &[2, 29, 7]), r.typed(t, &y)], at)
+                }
                 0 => {
                     let at = attrs(&[("sum_x", list(&[1])), ("sum_y", list(&[0]))]);
                     (vec![r.typed(t, &[3, 16]), r.typed(t, &[16, 5])], at)

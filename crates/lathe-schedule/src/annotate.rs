@@ -6,19 +6,22 @@ use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, CORE, For, Iter, Kernel, LANE, Stmt, UNROLLED, find_loop, map_stmts,
+    Buffer, CHANNEL, CORE, Expr, For, Iter, Kernel, LANE, Opaque, Stmt, UNROLLED, find_loop, loop_bounds,
+    map_stmts,
 };
 use std::sync::Arc;
 
 pub(crate) static VECTORIZE: Primitive = Primitive {
     name: "vectorize",
-    doc: "vectorize L: iterations of the family L run in the lanes of a vector; a reduction's order changes. Where the \
-          extent is not constant, whole vectors are read: parameters must be stored padded",
+    doc: "vectorize L [masked]: iterations of the family L run in the lanes of a vector; a reduction's order changes. \
+          Where the extent is not constant, whole vectors are read: parameters must be stored padded, unless lanes \
+          without an iteration are masked",
     tag: Tag::Reassociates,
     witness: None,
     apply: |k, a| {
         let family = arg(a, 0)?;
-        let partial = find_loop(&k.body, family).is_some_and(|l| l.extent.as_int().is_none());
+        let masked = a.get(1) == Some(&"masked");
+        let partial = !masked && find_loop(&k.body, family).is_some_and(|l| l.extent.as_int().is_none());
         let k = level(k, family, LANE, &[Iter::Spatial, Iter::Reduce])?;
         Ok(if partial { promise(&k, &uses(&k, family).0, LANES) } else { k })
     },
@@ -26,7 +29,7 @@ pub(crate) static VECTORIZE: Primitive = Primitive {
 
 pub(crate) static UNROLL: Primitive = Primitive {
     name: "unroll",
-    doc: "unroll L: iterations of the family L are written out",
+    doc: "unroll L: iterations of the family L are written out, behind conditions where their number is only bounded",
     tag: Tag::Bitwise,
     witness: None,
     apply: |k, a| {
@@ -72,10 +75,14 @@ pub(crate) static SET_MEMORY: Primitive = Primitive {
 
 fn level(k: &Kernel, family: &str, level: &str, kinds: &[Iter]) -> Result<Kernel, String> {
     let (mut hit, mut wrong) = (false, None);
+    let bounded = |e: &Expr| {
+        let bounds = loop_bounds(k);
+        Opaque::default().int(e, &bounds).is_some_and(|e| bounds.range(&e).hi.is_some())
+    };
     let body = map_stmts(&k.body, &mut |s| match &s {
         Stmt::For(l) if in_family(&l.var, family) => {
             hit = true;
-            if !kinds.contains(&l.iter) || (level == UNROLLED && l.extent.as_int().is_none()) {
+            if !kinds.contains(&l.iter) || (level == UNROLLED && !bounded(&l.extent)) {
                 wrong = Some(l.var.clone());
             }
             vec![Stmt::For(Arc::new(For { level: level.into(), ..(**l).clone() }))]

@@ -3,7 +3,7 @@
 //! loops of constant extents that are the temporary's dimensions, and whatever else the iteration does to `T` must be at
 //! an index of the same form. Nothing may see `T` through another view in between.
 
-use crate::util::{accesses, arg, need_free, need_loop};
+use crate::util::{Site, accesses, arg, need_free, need_loop, renamed, sites};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
     Buffer, Expr, For, Iter, Kernel, Node, Opaque, SERIAL, Stmt, Store, loop_bounds, map_exprs, map_stmts,
@@ -19,24 +19,6 @@ pub(crate) static CACHE_WRITE: Primitive = Primitive {
     witness: None,
     apply,
 };
-
-type Site = (Vec<Arc<For>>, Vec<Expr>);
-
-/// Every access to a buffer with the loops around it.
-fn sites(body: &[Stmt], name: &str, loops: &mut Vec<Arc<For>>, out: &mut Vec<Site>) {
-    for s in body {
-        match s {
-            Stmt::For(l) => {
-                loops.push(l.clone());
-                sites(&l.body, name, loops, out);
-                loops.pop();
-            }
-            Stmt::If(_, b) | Stmt::Intrinsic(_, b) => sites(b, name, loops, out),
-            s => out
-                .extend(accesses(std::slice::from_ref(s), name).into_iter().map(|(i, _)| (loops.clone(), i))),
-        }
-    }
-}
 
 /// The loops around the one block that touches a buffer in a statement, when it overwrites unconditionally.
 fn first(s: &Stmt, name: &str) -> Option<(Vec<Arc<For>>, Arc<Store>)> {
@@ -59,17 +41,6 @@ fn picks(index: &Expr, var: &str, around: &[Arc<For>], b: &Bounds) -> bool {
     let parts = o.int(index, b).and_then(|i| i.affine_in(var));
     let alone = |rest: &Int| around.iter().all(|l| !rest.mentions(&l.var) && !o.hides(&l.var));
     parts.is_some_and(|(c, rest)| c.as_const().is_some_and(|c| c != 0) && alone(&rest))
-}
-
-/// Renames one loop's variable for another's in an index.
-fn renamed(index: &[Expr], from: &[Arc<For>], to: &[Arc<For>]) -> Vec<Expr> {
-    let swap = |e: &Expr| {
-        e.rewrite(&|e| match &**e {
-            Node::Var(v) => from.iter().position(|l| l.var == *v).map(|i| Expr::var(&to[i].var)),
-            _ => None,
-        })
-    };
-    index.iter().map(swap).collect()
 }
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
@@ -99,8 +70,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             return Err(format!("'{}' does not pick an element of '{name}'", l.var));
         }
     }
-    let mut all = vec![];
-    sites(&scope.body, name, &mut vec![], &mut all);
+    let all = sites(&scope.body, name);
+    let renamed = |index: &[Expr], from: &[Arc<For>], to: &[Arc<For>]| -> Vec<Expr> {
+        index.iter().map(|e| renamed(e, from, to)).collect()
+    };
     // For each access, the loops that stand for those of the first block.
     let stands = |(loops, index): &Site| -> Option<Vec<Arc<For>>> {
         let free: Vec<Arc<For>> =

@@ -23,6 +23,7 @@
 //! ```
 
 mod annotate;
+mod cache_read;
 mod cache_write;
 mod contract;
 mod fuse;
@@ -31,6 +32,7 @@ mod intrinsics;
 mod join;
 mod lanes;
 mod online;
+mod overrun;
 mod pad;
 mod partials;
 mod peel;
@@ -38,6 +40,7 @@ mod prefetch;
 mod rfactor;
 mod rules;
 mod sink;
+mod skew;
 mod space_time;
 mod split;
 mod stage;
@@ -104,10 +107,12 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &contract::CONTRACT,
     &sink::SINK,
     &interchange::INTERCHANGE,
+    &cache_read::CACHE_READ,
     &cache_write::CACHE_WRITE,
     &rfactor::RFACTOR,
     &online::ONLINE,
     &partials::PARTIALS,
+    &overrun::OVERRUN,
     &pad::PAD,
     &peel::PEEL,
     &prefetch::PREFETCH,
@@ -116,6 +121,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &annotate::UNROLL,
     &annotate::PARALLEL,
     &annotate::SET_MEMORY,
+    &skew::SKEW,
     &stage::STAGE,
     &stream::STREAM,
     &space_time::SPACE_TIME,

@@ -18,7 +18,7 @@ pub(crate) static PAD: Primitive = Primitive {
 };
 
 /// The block's size in an extent `min(n - f * o, f)`.
-fn block(e: &Expr) -> Option<i64> {
+pub(crate) fn block(e: &Expr) -> Option<i64> {
     match &**e {
         Node::Int(v, _) => Some(*v),
         Node::Binary(Binary::Min, _, f) => f.as_int(),

@@ -3,6 +3,7 @@
 mod attention;
 mod contraction;
 mod copies;
+mod product;
 mod rows;
 
 use crate::{Schedule, ScheduleError};
@@ -27,7 +28,10 @@ pub fn schedule(
         Some((Form::Attention, p)) => attention::apply(&mut s, p)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,
-        Some((Form::Nest, _)) => rows::vectorize_inner(&mut s)?,
+        Some((Form::Nest, _)) => {
+            copies::squares(&mut s)?;
+            product::or_rows(&mut s, target)?;
+        }
         None => {}
     }
     parallel_outermost(&mut s)?;

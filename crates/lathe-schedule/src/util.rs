@@ -67,6 +67,39 @@ pub(crate) fn edit_list(
     Ok(None)
 }
 
+/// An access to a buffer: the loops around it, outermost first, and its index.
+pub(crate) type Site = (Vec<Arc<For>>, Vec<Expr>);
+
+/// Every access to a buffer with the loops around it.
+pub(crate) fn sites(body: &[Stmt], name: &str) -> Vec<Site> {
+    fn walk(body: &[Stmt], name: &str, loops: &mut Vec<Arc<For>>, out: &mut Vec<Site>) {
+        for s in body {
+            match s {
+                Stmt::For(l) => {
+                    loops.push(l.clone());
+                    walk(&l.body, name, loops, out);
+                    loops.pop();
+                }
+                Stmt::If(_, b) | Stmt::Intrinsic(_, b) => walk(b, name, loops, out),
+                s => out.extend(
+                    accesses(std::slice::from_ref(s), name).into_iter().map(|(i, _)| (loops.clone(), i)),
+                ),
+            }
+        }
+    }
+    let mut out = vec![];
+    walk(body, name, &mut vec![], &mut out);
+    out
+}
+
+/// Renames one list of loops' variables for another's in an expression.
+pub(crate) fn renamed(e: &Expr, from: &[Arc<For>], to: &[Arc<For>]) -> Expr {
+    e.rewrite(&|e| match &**e {
+        Node::Var(v) => from.iter().position(|l| l.var == *v).map(|i| Expr::var(&to[i].var)),
+        _ => None,
+    })
+}
+
 /// Whether a statement is the loop of a variable.
 pub(crate) fn is_loop(s: &Stmt, var: &str) -> bool {
     matches!(s, Stmt::For(l) if &*l.var == var)

@@ -1,8 +1,7 @@
 //! Matrix products over weights packed 16 rows side by side: a tile of accumulators in registers, one vector of weights
 //! for many rows of activations, the epilogue on the tile.
 
-use super::rows::vectorize_inner;
-use super::{LANES, temporaries};
+use super::{LANES, product, temporaries};
 use crate::intrinsics::{IntrinsicRow, byte_products};
 use crate::lanes::lane;
 use crate::tensorize::code;
@@ -57,7 +56,7 @@ pub(super) fn apply(
         s.step(&format!("contract {t}"))?;
     }
     if !packed(s, p, &n, lanes) {
-        return vectorize_inner(s);
+        return product::or_rows(s, target);
     }
     let integer = find_block(&s.kernel().body, &format!("{p}_is")).is_some();
     s.step(&format!("split {n} {lanes}"))?;

@@ -1,7 +1,10 @@
 //! Changes of layout: the fields' outermost loops run over the same blocks of rows, so one parallel loop serves all.
 
+use super::LANES;
+use super::product::move_to;
+use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{For, Iter, Stmt};
+use lathe_ir::tensor::{For, Iter, Node, Stmt, loop_bounds};
 use std::sync::Arc;
 
 pub(super) fn apply(s: &mut Schedule) -> Result<(), ScheduleError> {
@@ -21,4 +24,33 @@ pub(super) fn apply(s: &mut Schedule) -> Result<(), ScheduleError> {
         }
     }
     Ok(())
+}
+
+/// Exchanges of axes: where a copy writes along one axis and reads along another, it runs in squares of both, so that a line
+/// of the cache is used up before it goes.
+pub(super) fn squares(s: &mut Schedule) -> Result<(), ScheduleError> {
+    let k = s.kernel();
+    let (mut loops, mut body) = (vec![], k.body.as_slice());
+    while let [Stmt::For(l)] = body {
+        loops.push(l.clone());
+        body = &l.body;
+    }
+    let ([.., last], [Stmt::Store(b)]) = (loops.as_slice(), body) else { return Ok(()) };
+    let (Some(Node::Load(from, i)), [(to, j)]) = (b.values.first().map(|v| &**v), b.targets.as_slice())
+    else {
+        return Ok(());
+    };
+    let bounds = loop_bounds(k);
+    let steps = |n: &str, i: &[_], l: &For| {
+        k.buffer(n).is_some_and(|b| lane(&b, i, &l.var, &bounds).is_some_and(|s| s.stride == b.dtype.bits()))
+    };
+    let long = |l: &For| l.extent.as_int().is_some_and(|n| n >= LANES);
+    let other = loops.iter().find(|l| steps(from, i, l) && l.var != last.var && long(l));
+    let (Some(q), true) = (other, steps(to, j, last) && b.reducer.is_none() && long(last)) else {
+        return Ok(());
+    };
+    let (q, last) = (q.var.clone(), last.var.clone());
+    s.step(&format!("split {q} {LANES}"))?;
+    s.step(&format!("split {last} {LANES}"))?;
+    move_to(s, &format!("{q}.i"), &format!("{last}.i"))
 }

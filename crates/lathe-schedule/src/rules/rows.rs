@@ -29,11 +29,18 @@ pub(super) fn vectorize_inner(s: &mut Schedule) -> Result<(), ScheduleError> {
             continue;
         }
         let v = &l.var;
+        let rest = l.extent.as_int().map_or(0, |n| n % LANES);
+        if rest > 0 {
+            s.step(&format!("peel {v} {LANES}"))?;
+        }
         s.step(&format!("split {v} {LANES}"))?;
         if l.iter == Iter::Reduce {
             s.step(&format!("rfactor {v}.i"))?;
         }
         s.step(&format!("vectorize {v}.i"))?;
+        if rest > 0 {
+            s.step(&format!("vectorize {v}.p masked"))?;
+        }
     }
     Ok(())
 }
@@ -52,8 +59,7 @@ fn innermost(k: &Kernel) -> Vec<Arc<For>> {
 }
 
 fn suits(k: &Kernel, l: &For) -> bool {
-    let whole = l.extent.as_int().is_some_and(|n| n % LANES == 0);
-    if !whole || !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
+    if l.extent.as_int().is_none_or(|n| n < LANES) || !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
         return false;
     }
     let bounds = loop_bounds(k);

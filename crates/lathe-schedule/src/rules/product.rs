@@ -1,0 +1,330 @@
+//! Sums of products of floats that lie as their operators have them: a tile of accumulators in registers, rows of one factor
+//! against vectors of the other. Where many rows share the vectors, both factors are first copied to where the tile reads
+//! them in a row, a panel of columns and a block of rows at a time.
+
+use super::LANES;
+use super::rows::vectorize_inner;
+use crate::lanes::lane;
+use crate::{Schedule, ScheduleError};
+use lathe_ir::DType;
+use lathe_ir::tensor::{
+    Binary, Expr, For, Iter, Kernel, Node, REGISTER, SERIAL, Stmt, Store, WORKSPACE, find_block, find_loop,
+    loop_bounds,
+};
+use lathe_machine::Target;
+use std::sync::Arc;
+
+/// Rows of a block that share a panel of columns: enough to hide what its copy costs.
+const BLOCK: i64 = 264;
+/// Columns of a block, for the same reason.
+const COLUMNS: i64 = 512;
+
+/// A nest that is a product: spatial loops around a sum, and what follows it.
+pub(super) struct Product {
+    /// The spatial loops, outermost first.
+    pub loops: Vec<Arc<For>>,
+    /// The loops that are summed over.
+    pub sums: Vec<Arc<For>>,
+    /// The factors: buffer and index.
+    pub factors: [(String, Vec<Expr>); 2],
+}
+
+impl Product {
+    /// The product that a kernel is, if it is one of floats.
+    pub fn of(k: &Kernel) -> Option<Product> {
+        let (mut loops, mut body) = (vec![], k.body.as_slice());
+        while let [Stmt::For(l)] = body {
+            let ragged = loops.iter().any(|o: &Arc<For>| l.extent.mentions(&o.var)) || loads(&l.extent);
+            (l.iter == Iter::Spatial && &*l.level == SERIAL && !ragged).then_some(())?;
+            loops.push(l.clone());
+            body = &l.body;
+        }
+        let (mut sums, mut found) = (vec![], None);
+        for s in body {
+            match s {
+                Stmt::Alloc(b) => (b.shape.is_empty() && &*b.memory == REGISTER).then_some(())?,
+                Stmt::Store(b) => b.reducer.is_none().then_some(())?,
+                Stmt::For(_) if found.is_none() => found = Some(summed(s, &mut sums)?),
+                _ => return None,
+            }
+        }
+        let s = found?;
+        let Node::Binary(Binary::Mul, x, y) = &**s.values.first()? else { return None };
+        let factor = |e: &Expr| match &**e {
+            Node::Load(n, i) => {
+                let b = k.views().find(|b| b.name == *n)?;
+                (b.dtype == DType::F32 && !i.iter().any(loads)).then(|| (n.to_string(), i.clone()))
+            }
+            _ => None,
+        };
+        let factors = [factor(x)?, factor(y)?];
+        (factors[0].0 != factors[1].0).then_some(Product { loops, sums, factors })
+    }
+
+    /// Whether a loop picks elements of a factor.
+    pub fn picks(&self, factor: usize, var: &str) -> bool {
+        self.factors[factor].1.iter().any(|i| i.mentions(var))
+    }
+
+    /// The loop of columns, the factor that has them, and the loop of rows of the other factor, if there is one.
+    fn roles(&self) -> Option<(Arc<For>, usize, Option<Arc<For>>)> {
+        let n = self.loops.last()?;
+        let v = (0..2).find(|f| self.picks(*f, &n.var) && !self.picks(1 - f, &n.var))?;
+        let m = self.loops.iter().rev().find(|l| self.picks(1 - v, &l.var) && !self.picks(v, &l.var));
+        Some((n.clone(), v, m.cloned()))
+    }
+
+    /// Whether a copy runs along what it reads and writes.
+    fn along(&self, k: &Kernel, block: &str, var: &str) -> bool {
+        let Some(b) = find_block(&k.body, block) else { return false };
+        let Some(Node::Load(from, i)) = b.values.first().map(|v| &**v) else { return false };
+        let (bounds, [(to, j)]) = (loop_bounds(k), b.targets.as_slice()) else { return false };
+        [(from, i), (to, j)]
+            .into_iter()
+            .all(|(n, i)| k.buffer(n).and_then(|b| lane(&b, i, var, &bounds)).is_some_and(|l| l.stride == 32))
+    }
+
+    /// Bits from one element of a factor to the next along a loop.
+    fn stride(&self, k: &Kernel, factor: usize, var: &str) -> Option<i64> {
+        let (n, i) = &self.factors[factor];
+        Some(lane(&k.buffer(n)?, i, var, &loop_bounds(k))?.stride)
+    }
+}
+
+/// Whether something in an expression is read from memory.
+fn loads(e: &Expr) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| found |= matches!(&**e, Node::Load(..)));
+    found
+}
+
+/// The block of a sum inside nothing but reduce loops.
+fn summed(s: &Stmt, sums: &mut Vec<Arc<For>>) -> Option<Arc<Store>> {
+    match s {
+        Stmt::For(l) if l.iter == Iter::Reduce => {
+            sums.push(l.clone());
+            let [inner] = l.body.as_slice() else { return None };
+            summed(inner, sums)
+        }
+        Stmt::Store(b) if b.targets.len() == 1 && b.reducer.is_some_and(|r| r.name == "sum") => {
+            Some(b.clone())
+        }
+        _ => None,
+    }
+}
+
+/// Lanes of a tile of so many columns and the most rows it may have: accumulators fill the registers but for the vectors of
+/// a column and a repeated element.
+fn tile(columns: Option<i64>, target: &Target) -> (i64, i64) {
+    let (lanes, most) = if target.vector_bits >= 512 { (2 * LANES, 14) } else { (LANES, 6) };
+    let over = |lanes: i64| columns.map_or(0, |n| (n + lanes - 1) / lanes * lanes);
+    // One vector where the second one would be idle.
+    if over(lanes) * 9 > over(lanes / 2) * 10 || columns.is_some_and(|n| n < lanes) {
+        (lanes / 2, 2 * most)
+    } else {
+        (lanes, most)
+    }
+}
+
+/// Rows of a tile for so many: those that compute least beyond the last one.
+fn rows_of(n: Option<i64>, most: i64) -> i64 {
+    let Some(n) = n else { return most };
+    let cost = |r: &i64| (n + r - 1) / r * (2 * r + 1);
+    (most / 2 + 1..=most).rev().min_by_key(cost).unwrap_or(most)
+}
+
+fn extent(l: &For) -> Option<i64> {
+    l.extent.as_int()
+}
+
+/// Moves a loop inwards until it stands right around another.
+pub(super) fn move_to(s: &mut Schedule, var: &str, around: &str) -> Result<(), ScheduleError> {
+    loop {
+        let l = find_loop(&s.kernel().body, var);
+        match l.as_ref().map(|l| l.body.as_slice()) {
+            Some([Stmt::For(inner)]) if &*inner.var != around => s.step(&format!("interchange {var}"))?,
+            _ => return Ok(()),
+        }
+    }
+}
+
+/// Fuses the loops from the outermost one to `last`, each of which is the whole body of the one before.
+pub(super) fn fuse_to(s: &mut Schedule, last: &str) -> Result<(), ScheduleError> {
+    loop {
+        let [Stmt::For(outer)] = s.kernel().body.as_slice() else { return Ok(()) };
+        let [Stmt::For(next)] = outer.body.as_slice() else { return Ok(()) };
+        let (a, b) = (outer.var.to_string(), next.var.to_string());
+        if a == last {
+            return Ok(());
+        }
+        s.step(&format!("fuse {a} {b}"))?;
+        if b == last {
+            return Ok(());
+        }
+    }
+}
+
+/// Vectorizes the innermost loop of a copy, whole vectors first.
+pub(super) fn vectorize_copy(s: &mut Schedule, var: &str) -> Result<(), ScheduleError> {
+    let bounds = loop_bounds(s.kernel());
+    let n = find_loop(&s.kernel().body, var).and_then(|l| l.extent.simplify_index(&bounds).as_int());
+    if n.is_none_or(|n| n % LANES != 0) {
+        s.step(&format!("peel {var} {LANES}"))?;
+    }
+    if n.is_none_or(|n| n >= LANES) {
+        s.step(&format!("split {var} {LANES}"))?;
+        s.step(&format!("vectorize {var}.i"))?;
+    }
+    Ok(())
+}
+
+/// Schedules a product, or else vectorizes its innermost loops.
+pub(super) fn or_rows(s: &mut Schedule, target: &Target) -> Result<(), ScheduleError> {
+    if apply(s, target)? { Ok(()) } else { vectorize_inner(s) }
+}
+
+/// Schedules a product; `false` where it is none, or one that this is no use for.
+fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
+    let Some(mut p) = Product::of(s.kernel()) else { return Ok(false) };
+    let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
+    let rows = m.as_ref().map_or(Some(1), |m| extent(m));
+    let (mut contiguous, most) = (p.stride(s.kernel(), v, &n.var) == Some(32), tile(None, target).1);
+    // Columns of several axes are one axis where they lie so, or where a copy in another order costs least.
+    while let [.., o, _] = p.loops.as_slice()
+        && p.picks(v, &o.var)
+        && !p.picks(1 - v, &o.var)
+    {
+        let mut t = s.clone();
+        t.step(&format!("fuse {} {}", o.var, n.var))?;
+        let Some(fused) = Product::of(t.kernel()) else { break };
+        let Some((over, ..)) = fused.roles() else { break };
+        let one = fused.stride(t.kernel(), v, &over.var) == Some(32);
+        let short = extent(&n).is_some_and(|n| n <= LANES);
+        if !(one || short) {
+            break;
+        }
+        (*s, p, n, contiguous) = (t, fused, over, one);
+    }
+    if rows.is_some_and(|r| r <= most) {
+        if !contiguous {
+            return Ok(false);
+        }
+        few(s, &n, m.as_ref(), tile(None, target).0)?;
+        return Ok(true);
+    }
+    // A tile is full in places at least.
+    let narrow = extent(&n).is_some_and(|n| n < tile(Some(n), target).0);
+    let Some(m) = m.filter(|_| !narrow) else { return Ok(false) };
+    blocks(s, &p, (&n, &m), v, contiguous, target)?;
+    Ok(true)
+}
+
+/// Few rows, all in one tile: nothing is read twice, so nothing is copied.
+fn few(s: &mut Schedule, n: &For, m: Option<&Arc<For>>, lanes: i64) -> Result<(), ScheduleError> {
+    let n = &n.var;
+    // Vectors side by side hide the latency of a sum where few rows do not.
+    let rows = m.and_then(|m| extent(m)).unwrap_or(1);
+    let wide = if rows <= 3 { 2 * lanes } else { lanes };
+    s.step(&format!("split {n} {wide}"))?;
+    if let Some(m) = m {
+        move_to(s, &m.var, &format!("{n}.i"))?;
+    }
+    s.step(&format!("sink {n}.i"))?;
+    if let Some(m) = m {
+        s.step(&format!("sink {} {n}.i", m.var))?;
+    }
+    s.step(&format!("vectorize {n}.i masked"))?;
+    if let Some(m) = m {
+        s.step(&format!("unroll {}", m.var))?;
+    }
+    fuse_to(s, &format!("{n}.o"))
+}
+
+/// So many iterations in about equal blocks of at most `most`, an even number of them where there are several.
+fn evenly(n: i64, most: i64, multiple: i64) -> i64 {
+    // Blocks that divide it have constant extents.
+    let whole = |b: &i64| n % b == 0 && b % multiple == 0;
+    let even = |b: &i64| whole(b) && n / b % 2 == 0;
+    let large = most / 3 + 1..=most.max(1);
+    if n > most
+        && let Some(b) = large.clone().rev().find(even).or_else(|| large.rev().find(whole))
+    {
+        return b;
+    }
+    let blocks = (n + most - 1) / most;
+    let blocks = if blocks > 1 { blocks + blocks % 2 } else { 1 };
+    ((n + blocks - 1) / blocks + multiple - 1) / multiple * multiple
+}
+
+/// Many rows: a block of rows and panels of columns are copied, and tiles run over them.
+fn blocks(
+    s: &mut Schedule,
+    p: &Product,
+    (n, m): (&For, &For),
+    v: usize,
+    contiguous: bool,
+    target: &Target,
+) -> Result<(), ScheduleError> {
+    let (vectors, scalars) = (&p.factors[v].0, &p.factors[1 - v].0);
+    let (lanes, most) = tile(extent(n), target);
+    let rows = rows_of(extent(m), most);
+    let columns = extent(n).map_or(COLUMNS, |n| evenly(n, COLUMNS, lanes));
+    // A further axis of columns, of which a block of rows serves several positions.
+    let more = match (p.loops.as_slice(), extent(n)) {
+        ([.., o, _], Some(n)) if p.picks(v, &o.var) && !p.picks(1 - v, &o.var) => {
+            extent(o).map(|e| (o.var.clone(), evenly(e, (COLUMNS / n).max(1), 1)))
+        }
+        _ => None,
+    };
+    // All cores have something to do.
+    let others = p.loops.iter().filter(|l| l.var != m.var && l.var != n.var);
+    let alone = others.clone().all(|l| {
+        more.as_ref().is_some_and(|(o, b)| *o == l.var && extent(l) == Some(*b)) || extent(l) == Some(1)
+    });
+    let block = match extent(m) {
+        Some(r) if alone && extent(n).is_some_and(|n| n <= columns) => {
+            evenly(r, BLOCK.min((r + 1) / 2), rows)
+        }
+        Some(r) => evenly(r, BLOCK, rows),
+        None => BLOCK / rows * rows,
+    };
+    let (n, m) = (&n.var, &m.var);
+    s.step(&format!("split {m} {block}"))?;
+    s.step(&format!("split {m}.i {rows}"))?;
+    s.step(&format!("split {n} {columns}"))?;
+    s.step(&format!("split {n}.i {lanes}"))?;
+    let (row, lane) = (format!("{m}.i.i"), format!("{n}.i.i"));
+    move_to(s, &row, &lane)?;
+    move_to(s, &format!("{m}.i.o"), &row)?;
+    if let Some((o, block)) = &more {
+        s.step(&format!("split {o} {block}"))?;
+        move_to(s, &format!("{o}.i"), &format!("{n}.i.o"))?;
+    }
+    let sums: Vec<&str> = p.sums.iter().map(|l| &*l.var).collect();
+    s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}", sums.join(" ")))?;
+    let inner: i64 = p.sums[1..].iter().map(|l| extent(l).unwrap_or(LANES)).product();
+    s.step(&format!("skew {scalars}.r 2 {}", (LANES / inner.max(1)).max(1)))?;
+    s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}", sums.join(" ")))?;
+    s.step(&format!("sink {lane}"))?;
+    s.step(&format!("sink {row} {lane}"))?;
+    for l in [&row, &lane] {
+        if find_loop(&s.kernel().body, l).is_some_and(|l| extent(&l).is_none()) {
+            s.step(&format!("overrun {l}"))?;
+        }
+    }
+    s.step(&format!("vectorize {lane} masked"))?;
+    s.step(&format!("unroll {row}"))?;
+    // The sum's axes of the rows lie in a row.
+    let mut along = format!("{scalars}.r2");
+    for d in 3..2 + sums.len() {
+        s.step(&format!("fuse {along} {scalars}.r{d}"))?;
+        along += ".f";
+    }
+    if p.along(s.kernel(), &format!("{scalars}.r.s"), &along) {
+        vectorize_copy(s, &along)?;
+    }
+    if contiguous {
+        vectorize_copy(s, &format!("{vectors}.r{}", sums.len()))?;
+    }
+    fuse_to(s, &format!("{n}.o"))
+}
