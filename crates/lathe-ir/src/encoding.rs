@@ -65,7 +65,7 @@ impl Layout {
             }
             a = a + i * t.stride.clone();
         }
-        a
+        a.joined()
     }
 
     /// The same addresses with dimensions replaced by their values; `None` when one is missing.

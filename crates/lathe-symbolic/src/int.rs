@@ -186,6 +186,61 @@ impl Int {
         }
     }
 
+    /// Puts digits of one number together: `(x % n) * c + (x / n) * (c * n)` is `x * c`, and
+    /// `(x % n) * c + (x / n % m) * (c * n)` is `(x % (n * m)) * c`.
+    pub fn joined(mut self) -> Int {
+        while let Some(next) = self.join_one() {
+            self = next;
+        }
+        self
+    }
+
+    fn join_one(&self) -> Option<Int> {
+        for (atoms, c) in &self.terms {
+            for (i, low) in atoms.iter().enumerate() {
+                let Atom::Rem(x, n) = low else { continue };
+                let Some(n) = n.as_const().filter(|n| *n > 0) else { continue };
+                let Some(wanted) = c.checked_mul(n) else { continue };
+                let with = |atom: Atom| {
+                    let mut all = atoms.clone();
+                    all[i] = atom;
+                    all.sort();
+                    all
+                };
+                let rest = |high: &[Atom]| {
+                    let mut out = self.clone();
+                    out.terms.remove(atoms);
+                    out.terms.remove(high);
+                    out
+                };
+                let higher = Atom::Div(x.clone(), Box::new(n.into()));
+                let high = with(higher.clone());
+                if self.terms.get(&high) == Some(&wanted) {
+                    let mut others = atoms.clone();
+                    others.remove(i);
+                    let mut factor = Int::default();
+                    factor.push(others, *c);
+                    return Some(rest(&high) + (**x).clone() * factor);
+                }
+                for (high, _) in self.terms.iter().filter(|(_, v)| **v == wanted) {
+                    for digit in high {
+                        let Atom::Rem(y, m) = digit else { continue };
+                        let whole = m.as_const().and_then(|m| m.checked_mul(n));
+                        if let Some(whole) = whole.filter(|w| *w > 0)
+                            && y.single_atom() == Some(&higher)
+                            && *high == with(digit.clone())
+                        {
+                            let mut joined = Int::default();
+                            joined.push(with(Atom::Rem(x.clone(), Box::new(whole.into()))), *c);
+                            return Some(rest(high) + joined);
+                        }
+                    }
+                }
+            }
+        }
+        None
+    }
+
     fn single_atom(&self) -> Option<&Atom> {
         match self.terms.iter().next() {
             Some((a, 1)) if self.constant == 0 && self.terms.len() == 1 && a.len() == 1 => Some(&a[0]),

@@ -40,6 +40,42 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn digits_come_together(
+        steps in prop::collection::vec((0u8..6, 1i64..20), 0..5),
+        (n, m, k, c) in (1i64..9, 1i64..9, 1i64..9, 1i64..9),
+        (x, y) in (0i64..100, 0i64..16),
+    ) {
+        let mut b = Bounds::new();
+        b.set("x", 0, Some(99));
+        b.set("y", 0, Some(15));
+        let e = symbolic(&steps, &b);
+        // The strides of a row-major layout, and one that leaves gaps.
+        let digits = |gap: i64| {
+            e.rem(n, &b) * c
+                + e.div(n, &b).rem(m, &b) * (c * n)
+                + e.div(n * m, &b) * (c * n * m) * gap
+                + Int::var("y") * e.rem(k, &b)
+                + Int::var("y") * e.div(k, &b) * k
+        };
+        let at = |i: &Int| i.eval(&|n| Some(if n == "x" { x } else { y }));
+        for gap in [1, 2] {
+            prop_assert_eq!(at(&digits(gap)), at(&digits(gap).joined()));
+        }
+    }
+}
+
+#[test]
+fn digits_of_a_dense_index_are_the_index() {
+    let (b, x) = (Bounds::new(), Int::var("x"));
+    let dense = x.rem(3, &b) * 4 + x.div(3, &b).rem(3, &b) * 12 + x.div(9, &b) * 36;
+    assert_eq!(dense.joined(), x.clone() * 4);
+    let y = x.clone() + 7;
+    let rows = y.rem(7, &b) * Int::var("s") + y.div(7, &b) * Int::var("s") * 7;
+    assert_eq!(rows.joined(), y * Int::var("s"));
+}
+
 #[test]
 fn split_indices_come_apart() {
     let mut b = Bounds::new();
