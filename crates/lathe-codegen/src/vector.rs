@@ -194,11 +194,20 @@ impl Emitter<'_> {
         }
     }
 
-    /// Whether whole vectors may be read of a buffer whose last elements are no whole vector: temporaries have room, and
-    /// parameters where they are stored padded.
+    /// Whether whole vectors may be read of a buffer whose last elements are no whole vector: temporaries with room, and
+    /// parameters that are stored padded.
     fn goes_on(&self, b: &Buffer) -> bool {
-        let padded = b.facts.iter().any(|f| matches!(f, Fact::Padded(..)));
-        padded || !self.kernel.views().any(|v| v.name == b.name)
+        b.facts.iter().any(|f| matches!(f, Fact::Padded(..))) || self.has_room(b)
+    }
+
+    /// Whether a buffer is a temporary in which a whole vector meets no other row and no end, wherever it begins: its
+    /// rows are whole vectors, or it is one row, behind which the allocation is filled up to 64 bytes.
+    fn has_room(&self, b: &Buffer) -> bool {
+        let Some((row, rows)) = b.shape.split_last() else { return false };
+        let lanes = self.dialect.lanes;
+        let one = rows.iter().all(|n| n.as_const() == Some(1)) && lanes * b.dtype.bits() <= 512;
+        let whole = row.as_const().is_some_and(|n| n % lanes == 0);
+        (one || whole) && !self.kernel.views().any(|v| v.name == b.name)
     }
 
     /// The first lanes of a vector in memory, and nothing behind them.
@@ -416,11 +425,10 @@ impl Emitter<'_> {
             return Ok(());
         }
         let partial = self.lane.as_ref().and_then(|l| l.partial.clone());
-        let local = !self.kernel.views().any(|w| w.name == *n);
         if stride == Some(b.dtype.bits()) && b.dtype.bits() % 8 == 0 {
             let (p, ..) = self.pointer(n, &at0)?;
             let whole = format!("*(m_{} *){p} = {v}", self.vector_type(b.dtype));
-            match partial.filter(|_| !local) {
+            match partial.filter(|_| !self.has_room(&b)) {
                 None => self.line(&format!("{whole};")),
                 Some(used) => {
                     let Some(row) = self.dialect.row("copy") else {
