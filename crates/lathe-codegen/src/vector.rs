@@ -110,6 +110,14 @@ impl Emitter<'_> {
                             None => return self.lanes_apart(e, t),
                         }
                     }
+                    // The result of a comparison has lanes as wide as what is compared.
+                    op if t == DType::BOOL && of.bits() != 32 => match self.dialect.row("convert") {
+                        Some(r) => {
+                            let lanes = format!("({x} {} {y}), {}", op.spelling().0, self.vector_type(t));
+                            r.spell(self.compiler, &[&lanes])
+                        }
+                        None => return self.lanes_apart(e, t),
+                    },
                     op => format!("{x} {} {y}", op.spelling().0),
                 }
             }

@@ -136,6 +136,25 @@ fn rows_shorter_than_a_vector_leave_the_others_alone() {
     gives_what_the_interpreter_gives(text, &[&(1..=24).collect::<Vec<i32>>()]);
 }
 
+/// What is compared may be narrower or wider than the lanes that a choice is made in.
+#[test]
+fn comparisons_of_any_width_choose_in_lanes() {
+    let text = "kernel f() {
+  in x: i32[32]
+  out y: i32[32]
+  out z: i32[32]
+  alloc b: u8[32] on register
+  for i in 32 spatial serial { B: b[i] = u8(x[i]) }
+  for j in 2 spatial serial {
+    for k in 16 spatial lane { Y: y[j * 16 + k] = select(b[j * 16 + k] == b[0], x[j * 16 + k], 0i32 - x[j * 16 + k]) }
+  }
+  for l in 2 spatial serial {
+    for m in 16 spatial lane { Z: z[l * 16 + m] = select(i64(x[l * 16 + m]) < i64(x[7]), x[l * 16 + m], 7i32) }
+  }
+}";
+    gives_what_the_interpreter_gives(text, &[&(0..32).map(|i| i % 5 * 9 - 11).collect::<Vec<i32>>()]);
+}
+
 /// Runs a kernel whose first parameters are these, in each dialect of this machine.
 fn gives_what_the_interpreter_gives(text: &str, inputs: &[&[i32]]) {
     let k = lathe_ir::tensor::parse(text).unwrap();
