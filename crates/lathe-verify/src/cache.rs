@@ -124,7 +124,7 @@ impl<'k> Walk<'k> {
     }
 
     /// The first statement that touches the cache overwrites all of it, whatever the data, and does nothing else with it.
-    fn written_first(
+    pub(crate) fn written_first(
         &mut self,
         s: &Scope,
         ea: &Env,

@@ -28,6 +28,7 @@
 //! ```
 
 mod cache;
+mod contract;
 mod distribute;
 mod instruction;
 mod join;
@@ -46,12 +47,13 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 12] = [
+pub const PROVED: [&str; 13] = [
     "split",
     "fuse",
     "interchange",
     "sink",
     "join",
+    "contract",
     "cache_write",
     "vectorize",
     "tensorize",

@@ -16,12 +16,30 @@ enum Around<'k> {
 }
 
 /// An access to a buffer inside a loop's body.
-struct Access<'k> {
-    buffer: Name,
-    index: Vec<Expr>,
+pub(crate) struct Access<'k> {
+    pub(crate) buffer: Name,
+    pub(crate) index: Vec<Expr>,
     /// The block, when it writes.
     writes: Option<&'k Store>,
     around: Vec<Around<'k>>,
+}
+
+impl Access<'_> {
+    pub(crate) fn is_read(&self) -> bool {
+        self.writes.is_none()
+    }
+
+    /// Some iteration of the loops around it, inside what `env` says, under the conditions around it.
+    pub(crate) fn moment(&self, s: &mut Scope, env: &Env) -> Result<Env, Refusal> {
+        let mut env = env.clone();
+        for a in &self.around {
+            match a {
+                Around::Loop(l) => drop(s.iteration(&l.var, &l.extent, &mut env)?),
+                Around::If(c) => condition(s, c, &env)?,
+            }
+        }
+        Ok(env)
+    }
 }
 
 /// All accesses to buffers that live longer than the statements.
@@ -74,6 +92,14 @@ fn accesses<'k>(body: &'k [Stmt], around: &mut Vec<Around<'k>>, out: &mut Vec<Ac
             });
         }
     }
+}
+
+/// The accesses to one buffer, in order.
+pub(crate) fn accesses_to<'k>(body: &'k [Stmt], name: &Name) -> Vec<Access<'k>> {
+    let mut all = vec![];
+    accesses(body, &mut vec![], &mut all);
+    all.retain(|a| a.buffer == *name);
+    all
 }
 
 pub(crate) fn touches(body: &[Stmt], name: &str) -> usize {
@@ -172,17 +198,16 @@ impl<'k> Walk<'k> {
     }
 
     /// Two accesses at two moments are to different elements.
-    fn distinct(&mut self, s: &Scope, x: (&Access, &Env), y: (&Access, &Env)) -> Result<(), Refusal> {
+    pub(crate) fn distinct(
+        &mut self,
+        s: &Scope,
+        x: (&Access, &Env),
+        y: (&Access, &Env),
+    ) -> Result<(), Refusal> {
         let mut s = s.clone();
         let mut at = vec![];
         for (access, env) in [x, y] {
-            let mut env = env.clone();
-            for a in &access.around {
-                match a {
-                    Around::Loop(l) => drop(s.iteration(&l.var, &l.extent, &mut env)?),
-                    Around::If(c) => condition(&mut s, c, &env)?,
-                }
-            }
+            let env = access.moment(&mut s, env)?;
             at.push(access.index.iter().map(|i| s.term(i, &env)).collect::<Result<Vec<_>, _>>()?);
         }
         let about = match x.0.buffer == y.0.buffer {

@@ -10,6 +10,7 @@
 //! - **A loop distributed** (`distribute.rs`): its iterations do not meet, so each statement of its body runs for all of them
 //!   before the next one does; temporaries get a dimension.
 //! - **Loops joined** (`join.rs`): an iteration of the second one runs before later ones of the first, and does not meet them.
+//! - **A temporary contracted** (`contract.rs`): it moves inside a loop with what an iteration touches of it.
 //! - **Storage of temporaries** (`storage`, here): another memory, or rows that lie further apart.
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
 //!   operand, with the operands' elements as far apart as the row says.
@@ -77,6 +78,7 @@ pub fn claim(
         order,
         cache: None,
         sunk: None,
+        contracting: None,
         lanes: false,
         tag: Tag::Bitwise,
         out: vec![],
@@ -132,6 +134,7 @@ pub(crate) struct Walk<'k> {
     pub(crate) order: Order,
     pub(crate) cache: Option<Cache<'k>>,
     pub(crate) sunk: Option<Sunk<'k>>,
+    pub(crate) contracting: Option<Name>,
     pub(crate) lanes: bool,
     pub(crate) tag: Tag,
     out: Vec<Named>,
@@ -208,6 +211,9 @@ impl<'k> Walk<'k> {
             }
             if a.len() == b.len() + 2 {
                 return self.cached(s, eb, ea, b, a);
+            }
+            if let Some(p) = self.contracts(b, a) {
+                return self.contracted(s, eb, ea, (b, a), p);
             }
             if a.len() + 1 == b.len() {
                 return self.joined(s, eb, ea, b, a);
@@ -298,6 +304,13 @@ impl<'k> Walk<'k> {
         a: (&Name, &[Expr]),
         place: &str,
     ) -> Result<(), Refusal> {
+        if self.contracting.as_ref() == Some(b.0) {
+            return if a.0 == b.0 {
+                Ok(())
+            } else {
+                differs(format!("'{place}' uses '{}' in place of '{}'", a.0, b.0))
+            };
+        }
         if self.sunk.as_ref().is_some_and(|t| t.widened(b.0)) {
             return self.sunk_element(s, eb, ea, b, a, place);
         }

@@ -187,6 +187,31 @@ const TILE: &str = "kernel f(n) {
   }
 }";
 
+const KEPT: &str = "kernel f() {
+  in x: f32[8, 16]
+  out y: f32[8, 16]
+  alloc t: f32[8, 16] on workspace
+  for i in 8 spatial serial {
+    for j in 16 spatial serial {
+      S: t[i, j] = x[i, j] * 2f32
+    }
+    for k in 16 spatial serial {
+      T: y[i, k] = t[i, 15 - k]
+    }
+  }
+}";
+
+const LATER: &str = "kernel f() {
+  in x: f32[8]
+  out y: f32[8]
+  alloc t: f32[9] on workspace
+  S: t[0] = 0f32
+  for i in 8 sequential serial {
+    T: t[i + 1] = t[i] + x[i]
+    U: y[i] = t[i + 1]
+  }
+}";
+
 const fn plain(
     what: &'static str,
     before: &'static str,
@@ -513,4 +538,27 @@ pub const MUTANTS: &[Mutant] = &[
         "sink k",
         &[("y[j] sum = x[k, j]", "y[j] sum = x[k, 7 - j]")],
     ),
+    plain("contract: another element", KEPT, "contract t", &[("= t[15 - k]", "= t[k]")]),
+    plain("contract: a place less", KEPT, "contract t", &[("t: f32[16]", "t: f32[15]")]),
+    plain(
+        "contract: two elements in one place",
+        KEPT,
+        "contract t",
+        &[("t: f32[16]", "t: f32[8]"), ("S: t[j]", "S: t[j / 2]"), ("t[15 - k]", "t[(15 - k) / 2]")],
+    ),
+    plain(
+        "contract: a value goes from one iteration to the next",
+        LATER,
+        "",
+        &[
+            ("  alloc t: f32[9] on workspace\n  S: t[0] = 0f32\n", ""),
+            (
+                "sequential serial {\n",
+                "sequential serial {\n    alloc t: f32[] on register\n    S: t[] = 0f32\n",
+            ),
+            ("t[i + 1] = t[i] +", "t[] = t[] +"),
+            ("= t[i + 1]", "= t[]"),
+        ],
+    ),
+    plain("contract: what is read was not written", KEPT, "contract t", &[("for j in 16", "for j in 12")]),
 ];
