@@ -34,6 +34,7 @@ mod instruction;
 mod join;
 mod meet;
 mod obligations;
+mod partial;
 mod scope;
 mod search;
 
@@ -47,13 +48,14 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 13] = [
+pub const PROVED: [&str; 14] = [
     "split",
     "fuse",
     "interchange",
     "sink",
     "join",
     "contract",
+    "rfactor",
     "cache_write",
     "vectorize",
     "tensorize",

@@ -11,6 +11,7 @@
 //!   before the next one does; temporaries get a dimension.
 //! - **Loops joined** (`join.rs`): an iteration of the second one runs before later ones of the first, and does not meet them.
 //! - **A temporary contracted** (`contract.rs`): it moves inside a loop with what an iteration touches of it.
+//! - **Partial accumulators** (`partial.rs`): a sum becomes one for each iteration of an inner loop, and a sum of those.
 //! - **Storage of temporaries** (`storage`, here): another memory, or rows that lie further apart.
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
 //!   operand, with the operands' elements as far apart as the row says.
@@ -208,6 +209,11 @@ impl<'k> Walk<'k> {
             }
             if let Some(p) = self.distributes(b) {
                 return self.distributed(s, eb, ea, b, a, p);
+            }
+            if a.len() > b.len() + 2
+                && let Some(at) = self.splits_sum(b, a)
+            {
+                return self.sum_split(s, eb, ea, (b, a), at);
             }
             if a.len() == b.len() + 2 {
                 return self.cached(s, eb, ea, b, a);

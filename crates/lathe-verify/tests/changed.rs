@@ -16,7 +16,7 @@ fn changed(text: &str) -> Vec<String> {
         let end = text[i..].find(|c: char| !c.is_ascii_digit()).map_or(text.len(), |n| i + n);
         let named = text[..i].ends_with(|c: char| c.is_alphanumeric() || c == '.' || c == '_');
         if let (false, Ok(n)) = (named, text[i..end].parse::<i64>()) {
-            for n in [n + 1, n - 1] {
+            for n in [n.saturating_add(1), n.saturating_sub(1)] {
                 out.push(format!("{}{n}{}", &text[..i], &text[end..]));
             }
         }

@@ -212,6 +212,18 @@ const LATER: &str = "kernel f() {
   }
 }";
 
+const CHAINS: &str = "kernel f() {
+  in x: f32[4, 8, 2]
+  inout y: f32[4]
+  for i in 4 spatial serial {
+    for k in 8 reduce serial {
+      for l in 2 reduce serial {
+        S: y[i] sum = x[i, k, l]
+      }
+    }
+  }
+}";
+
 const fn plain(
     what: &'static str,
     before: &'static str,
@@ -561,4 +573,10 @@ pub const MUTANTS: &[Mutant] = &[
         ],
     ),
     plain("contract: what is read was not written", KEPT, "contract t", &[("for j in 16", "for j in 12")]),
+    plain("rfactor: an accumulator begins with 1", CHAINS, "rfactor l", &[("= 0f32", "= 1f32")]),
+    plain("rfactor: a part is left out", CHAINS, "rfactor l", &[("l.c2 in 2", "l.c2 in 1")]),
+    plain("rfactor: a part counts twice", CHAINS, "rfactor l", &[("= y.v[l.c2]", "= y.v[0]")]),
+    plain("rfactor: the old sum is lost", CHAINS, "rfactor l", &[("S.r: y[i] sum =", "S.r: y[i] =")]),
+    plain("rfactor: a term of another row", CHAINS, "rfactor l", &[("= x[i, k, l]", "= x[3 - i, k, l]")]),
+    plain("rfactor: one accumulator for all", CHAINS, "rfactor l", &[("y.v[l] sum", "y.v[0] sum")]),
 ];
