@@ -53,6 +53,7 @@ pub use intrinsics::{
     INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
 };
 pub use lanes::{Lane, lane};
+pub use prefetch::ASK as PREFETCH;
 pub use rules::schedule;
 pub use tensorize::{Code, code};
 pub use witness::Witness;

@@ -6,6 +6,9 @@ use crate::{Primitive, Tag};
 use lathe_ir::tensor::{Buffer, Expr, Kernel, LANE, Node, REGISTER, Stmt, find_block, loop_bounds};
 use std::sync::Arc;
 
+/// The name of the instruction.
+pub const ASK: &str = "prefetch";
+
 pub(crate) static PREFETCH: Primitive = Primitive {
     name: "prefetch",
     doc: "prefetch L B S: before the block S reads B, ask for what it will read in the next iteration of L",
@@ -53,7 +56,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t, &[], REGISTER)));
             let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
             let mut out = list.to_vec();
-            out.insert(i, Stmt::Intrinsic("prefetch".into(), Arc::new(vec![scratch, read])));
+            out.insert(i, Stmt::Intrinsic(ASK.into(), Arc::new(vec![scratch, read])));
             Ok(out)
         },
     )?;

@@ -48,7 +48,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 14] = [
+pub const PROVED: [&str; 15] = [
     "split",
     "fuse",
     "interchange",
@@ -62,6 +62,7 @@ pub const PROVED: [&str; 14] = [
     "unroll",
     "parallel",
     "set_memory",
+    "prefetch",
     "skew",
 ];
 

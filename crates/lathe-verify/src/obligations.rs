@@ -12,6 +12,7 @@
 //! - **Loops joined** (`join.rs`): an iteration of the second one runs before later ones of the first, and does not meet them.
 //! - **A temporary contracted** (`contract.rs`): it moves inside a loop with what an iteration touches of it.
 //! - **Partial accumulators** (`partial.rs`): a sum becomes one for each iteration of an inner loop, and a sum of those.
+//! - **Memory asked for** (`asked`, here): a read into nowhere, inside its buffer.
 //! - **Storage of temporaries** (`storage`, here): another memory, or rows that lie further apart.
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
 //!   operand, with the operands' elements as far apart as the row says.
@@ -31,7 +32,7 @@ use lathe_ir::tensor::{
     Buffer, CHANNEL, CORE, Expr, Fact, For, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED,
 };
 use lathe_ir::{DType, Layout, Name};
-use lathe_schedule::{Tag, Witness};
+use lathe_schedule::{PREFETCH, Tag, Witness};
 use std::collections::HashSet;
 
 /// An obligation with what it is about.
@@ -237,10 +238,52 @@ impl<'k> Walk<'k> {
         b: &'k [Stmt],
         a: &'k [Stmt],
     ) -> Result<(), Refusal> {
+        let asks = |s: &&Stmt| matches!(s, Stmt::Intrinsic(n, _) if &**n == PREFETCH);
+        if a.len() == b.len() + 1 && a.iter().filter(asks).count() > b.iter().filter(asks).count() {
+            let new = (0..a.len()).find(|i| b.get(*i) != Some(&a[*i]) && asks(&&a[*i]));
+            let Some(new) = new else { return differs("a statement is new") };
+            self.asked(s, ea, &a[new])?;
+            self.pairs(s, eb, ea, &b[..new], &a[..new])?;
+            return self.pairs(s, eb, ea, &b[new..], &a[new + 1..]);
+        }
         if a.len() != b.len() {
             return differs(format!("{} statements become {}", b.len(), a.len()));
         }
         b.iter().zip(a).try_for_each(|(b, a)| self.statement(s, eb, ea, b, a))
+    }
+
+    /// A read into nowhere: it is inside its buffer, and so are those of its index.
+    fn asked(&mut self, s: &Scope, ea: &Env, a: &'k Stmt) -> Result<(), Refusal> {
+        let Stmt::Intrinsic(_, body) = a else { return differs("it asks for nothing") };
+        let [Stmt::Alloc(t), Stmt::Store(read)] = body.as_slice() else {
+            return differs("it does more than to ask for memory");
+        };
+        let nowhere = read.targets == [(t.name.clone(), vec![])]
+            && read.reducer.is_none()
+            && t.shape.is_empty()
+            && self.before.buffer(&t.name).is_none();
+        let [value] = read.values.as_slice() else { return differs("it asks for nothing") };
+        let Node::Load(_, index) = &**value else { return differs("it asks for nothing") };
+        if !nowhere || index.iter().any(|e| self.world.volatile(e)) {
+            return differs(format!("'{}' is no read into nowhere", read.name));
+        }
+        let mut loads = vec![];
+        value.visit(&mut |e| {
+            if let Node::Load(n, i) = &**e {
+                loads.push((n.clone(), i.clone()));
+            }
+        });
+        for (n, index) in loads {
+            let Some(b) = self.world.buffers.get(&n).filter(|b| b.shape.len() == index.len()) else {
+                return differs(format!("there is no buffer '{n}'"));
+            };
+            let mut s = s.clone();
+            for (i, extent) in index.iter().zip(&b.shape) {
+                let (i, extent) = (s.term(i, ea)?, s.int(extent)?);
+                self.inside(&s, &i, &extent, &format!("what '{}' reads of '{n}' is there", read.name))?;
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn statement(

@@ -224,6 +224,16 @@ const CHAINS: &str = "kernel f() {
   }
 }";
 
+const ASKED: &str = "kernel f() {
+  in x: f32[8, 16]
+  out y: f32[8, 16]
+  for i in 8 spatial serial {
+    for j in 16 spatial lane {
+      S: y[i, j] = x[i, j]
+    }
+  }
+}";
+
 const fn plain(
     what: &'static str,
     before: &'static str,
@@ -579,4 +589,11 @@ pub const MUTANTS: &[Mutant] = &[
     plain("rfactor: the old sum is lost", CHAINS, "rfactor l", &[("S.r: y[i] sum =", "S.r: y[i] =")]),
     plain("rfactor: a term of another row", CHAINS, "rfactor l", &[("= x[i, k, l]", "= x[3 - i, k, l]")]),
     plain("rfactor: one accumulator for all", CHAINS, "rfactor l", &[("y.v[l] sum", "y.v[0] sum")]),
+    plain("prefetch: beyond the end", ASKED, "prefetch i x S", &[("min(i + 1, 7)", "i + 1")]),
+    plain(
+        "prefetch: to where something is",
+        ASKED,
+        "prefetch i x S",
+        &[("S.next.s: S.next[] =", "S.next.s: y[0, 0] =")],
+    ),
 ];
