@@ -4,7 +4,7 @@
 //! that are the whole body.
 
 use crate::util::{arg, copy_name, in_family, need_loop};
-use crate::{Primitive, Tag};
+use crate::{Primitive, Tag, Witness};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
     Buffer, Expr, For, Iter, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, map_stmts, rename_vars,
@@ -17,9 +17,42 @@ pub(crate) static SINK: Primitive = Primitive {
     name: "sink",
     doc: "sink L [stop...]: the loop L around each block inside it (or around loops of the families named)",
     tag: Tag::Bitwise,
-    witness: None,
+    witness: Some(witness),
     apply,
 };
+
+/// A spatial loop is distributed; a reduce loop goes inside the loops that it passes.
+fn witness(k: &Kernel, args: &[&str]) -> Option<Witness> {
+    let l = need_loop(k, arg(args, 0).ok()?).ok()?;
+    let var = Expr::var(&l.var);
+    if l.iter == Iter::Spatial {
+        return Some(Witness::new(&[(&l.var, var)], &[]));
+    }
+    let mut passed = vec![];
+    let mut body = l.body.as_slice();
+    while let Some(f) = passes(&l, body, &args[1..]) {
+        passed.push((&*f.var, Expr::var(&f.var)));
+        body = &f.body;
+    }
+    let own = (&*l.var, var);
+    let before = [std::slice::from_ref(&own), &passed].concat();
+    passed.push(own);
+    Some(Witness::new(&before, &passed))
+}
+
+/// The loop that a reduce loop around this body passes, if it is one.
+fn passes<'a>(l: &For, body: &'a [Stmt], stop: &[&str]) -> Option<&'a Arc<For>> {
+    match body {
+        [Stmt::For(f)]
+            if f.iter == Iter::Spatial
+                && !stop.iter().any(|w| in_family(&f.var, w))
+                && !f.extent.mentions(&l.var) =>
+        {
+            Some(f)
+        }
+        _ => None,
+    }
+}
 
 struct Sink<'a> {
     kernel: &'a Kernel,
@@ -128,15 +161,11 @@ impl Sink<'_> {
     }
 
     fn chain(&mut self, body: &[Stmt]) -> Result<Vec<Stmt>, String> {
+        if let Some(f) = passes(self.l, body, self.stop) {
+            let body = self.chain(&f.body)?;
+            return Ok(vec![Stmt::For(Arc::new(For { body, ..(**f).clone() }))]);
+        }
         match body {
-            [Stmt::For(f)]
-                if f.iter == Iter::Spatial
-                    && !self.stop.iter().any(|w| in_family(&f.var, w))
-                    && !f.extent.mentions(&self.l.var) =>
-            {
-                let body = self.chain(&f.body)?;
-                Ok(vec![Stmt::For(Arc::new(For { body, ..(**f).clone() }))])
-            }
             [s] => Ok(vec![self.wrap(s.clone())]),
             _ => Err("a reduce loop only passes loops that are the whole body".into()),
         }

@@ -3,7 +3,8 @@
 use lathe_ir::Name;
 use lathe_ir::tensor::Expr;
 
-/// How the iterations of some nested loops before a step are those of nested loops after it.
+/// How the iterations of some nested loops before a step are those of nested loops after it; one loop before and none after:
+/// it is distributed over its body.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Witness {
     /// The loops before, outermost first.

@@ -28,7 +28,9 @@
 //! ```
 
 mod cache;
+mod distribute;
 mod instruction;
+mod join;
 mod meet;
 mod obligations;
 mod scope;
@@ -44,7 +46,20 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 6] = ["split", "fuse", "interchange", "cache_write", "vectorize", "tensorize"];
+pub const PROVED: [&str; 12] = [
+    "split",
+    "fuse",
+    "interchange",
+    "sink",
+    "join",
+    "cache_write",
+    "vectorize",
+    "tensorize",
+    "unroll",
+    "parallel",
+    "set_memory",
+    "skew",
+];
 
 /// Why a step is not proved.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

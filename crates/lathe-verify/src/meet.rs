@@ -1,10 +1,10 @@
-//! When two iterations meet: one writes what the other touches. The rule of lanes, and that of iterations exchanged.
+//! When two iterations meet: one writes what the other touches. The rules of lanes and cores, and that of iterations exchanged.
 
 use crate::obligations::{Walk, differs};
 use crate::scope::{Env, Scope, exact};
 use crate::{Order, Refusal};
 use lathe_check::Term;
-use lathe_ir::tensor::{Buffer, Expr, For, Iter, Law, Node, Stmt, Store};
+use lathe_ir::tensor::{Buffer, Expr, Fact, For, Iter, Law, Node, Stmt, Store};
 use lathe_ir::{DType, Layout, Name};
 use lathe_schedule::Tag;
 
@@ -88,12 +88,55 @@ impl<'k> Walk<'k> {
             return differs(format!("iterations of '{}' follow each other", l.var));
         }
         self.lanes = true;
+        self.independent(s, ea, l, l.iter == Iter::Reduce && self.order == Order::Accumulated)
+    }
+
+    pub(crate) fn cores(&mut self, s: &Scope, ea: &Env, l: &'k For) -> Result<(), Refusal> {
+        if l.iter != Iter::Spatial {
+            return differs(format!("iterations of '{}' follow each other", l.var));
+        }
+        self.independent(s, ea, l, false)
+    }
+
+    /// No two iterations of a loop meet; accumulations may, where allowed.
+    pub(crate) fn independent(
+        &mut self,
+        s: &Scope,
+        env: &Env,
+        l: &'k For,
+        accumulate: bool,
+    ) -> Result<(), Refusal> {
         let mut s = s.clone();
-        let (mut first, mut second) = (Env { apart: true, ..ea.clone() }, Env { apart: true, ..ea.clone() });
+        let (mut first, mut second) =
+            (Env { apart: true, ..env.clone() }, Env { apart: true, ..env.clone() });
         let i = s.iteration(&l.var, &l.extent, &mut first)?;
         let j = s.iteration(&l.var, &l.extent, &mut second)?;
         s.at_most(&exact(i.plus(1))?, &j)?;
-        self.apart(&s, &first, &second, &l.body, l.iter == Iter::Reduce && self.order == Order::Accumulated)
+        self.apart(&s, &first, &second, &l.body, accumulate)
+    }
+
+    /// What some statements do at one moment does not meet what others do at another.
+    pub(crate) fn separate(
+        &mut self,
+        s: &Scope,
+        (first, x): (&'k [Stmt], &Env),
+        (second, y): (&'k [Stmt], &Env),
+    ) -> Result<(), Refusal> {
+        let (mut a, mut b) = (vec![], vec![]);
+        accesses(first, &mut vec![], &mut a);
+        accesses(second, &mut vec![], &mut b);
+        for (p, q) in a.iter().flat_map(|p| b.iter().map(move |q| (p, q))) {
+            if self.may_meet(p, q) {
+                self.distinct(s, (p, x), (q, y))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether one of two accesses writes, and both are to the same storage.
+    fn may_meet(&self, x: &Access, y: &Access) -> bool {
+        let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
+        (x.writes.is_some() || y.writes.is_some()) && home(&x.buffer) == home(&y.buffer)
     }
 
     /// Two iterations of a body do not meet; accumulations may, where allowed.
@@ -109,8 +152,7 @@ impl<'k> Walk<'k> {
         accesses(body, &mut vec![], &mut all);
         for x in &all {
             for y in &all {
-                let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
-                if (x.writes.is_none() && y.writes.is_none()) || home(&x.buffer) != home(&y.buffer) {
+                if !self.may_meet(x, y) {
                     continue;
                 }
                 if let (Some(b), Some(c)) = (x.writes, y.writes)
@@ -163,7 +205,7 @@ impl<'k> Walk<'k> {
             self.world.buffers.get(n).ok_or_else(|| Refusal::Differs(format!("there is no buffer '{n}'")))
         };
         let (b, c) = (buffer(x.0)?, buffer(y.0)?);
-        if x.0 == y.0 && b.layout == Layout::dense(b.dtype, &b.shape) {
+        if x.0 == y.0 && (b.layout == Layout::dense(b.dtype, &b.shape) || is_mixed_radix(b)) {
             return x.1.iter().zip(y.1).try_for_each(|(i, j)| s.equal(i, j));
         }
         let (i, j) = (s.address(b, x.1)?, s.address(c, y.1)?);
@@ -171,6 +213,46 @@ impl<'k> Walk<'k> {
         s.at_most(&i, &last(&j, c)?)?;
         s.at_most(&j, &last(&i, b)?)
     }
+}
+
+/// Whether a layout's terms are the digits of a number in mixed radix, and those of each dimension determine its index: then
+/// different elements never overlap.
+fn is_mixed_radix(b: &Buffer) -> bool {
+    let mut terms: Vec<_> = b.layout.terms.iter().collect();
+    let stride = |t: &lathe_ir::Term| t.stride.as_const().filter(|s| *s > 0);
+    if terms.iter().any(|t| stride(t).is_none()) {
+        return false;
+    }
+    terms.sort_by_key(|t| stride(t));
+    // Only the digit above all others may go on behind its end.
+    let last = terms.last().map(|t| t.dim);
+    if b.facts.iter().any(|f| matches!(f, Fact::Padded(d, _) if Some(*d) != last)) {
+        return false;
+    }
+    // What the digits so far add up to at most, and an element's bits.
+    let mut end = Some(b.dtype.bits());
+    for t in &terms {
+        let (Some(reach), Some(s)) = (end, stride(t)) else { return false };
+        if s < reach {
+            return false;
+        }
+        let of = b.shape[t.dim].as_const().map(|n| (n + t.div - 1) / t.div);
+        let count = t.modulo.map_or(of, |m| Some(of.map_or(m, |n| n.min(m))));
+        end = count.and_then(|n| s.checked_mul(n - 1)?.checked_add(reach));
+    }
+    (0..b.shape.len()).all(|d| {
+        let mut own: Vec<_> = terms.iter().filter(|t| t.dim == d).map(|t| (t.div, t.modulo)).collect();
+        own.sort_unstable();
+        let mut next = Some(1);
+        for (div, modulo) in own {
+            if next != Some(div) {
+                return false;
+            }
+            next = modulo.map(|m| div * m);
+        }
+        // The last digit has no end, or none that the dimension reaches.
+        next.is_none_or(|n| b.shape[d].as_const().is_some_and(|of| of <= n))
+    })
 }
 
 /// Adds a condition that holds, as far as it is one on indices.

@@ -6,7 +6,11 @@
 //! - **Loops renamed** (`band`, here): nested loops before and after run the same body once for each other's iterations,
 //!   by an index map and its inverse (a witness); and either in the same order, or those pairs that are exchanged do not
 //!   meet.
-//! - **Lanes** (`meet.rs`): a loop goes to the lanes of a vector; no two iterations meet.
+//! - **Lanes and cores** (`meet.rs`): a loop goes to the lanes of a vector, or to the cores; no two iterations meet.
+//! - **A loop distributed** (`distribute.rs`): its iterations do not meet, so each statement of its body runs for all of them
+//!   before the next one does; temporaries get a dimension.
+//! - **Loops joined** (`join.rs`): an iteration of the second one runs before later ones of the first, and does not meet them.
+//! - **Storage of temporaries** (`storage`, here): another memory, or rows that lie further apart.
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
 //!   operand, with the operands' elements as far apart as the row says.
 //! - **A cache** (`cache.rs`): what an iteration does to a buffer is done in a temporary: an image of the buffer
@@ -17,11 +21,14 @@
 //! (the outermost one up to its padding), that it reads nothing it has not written, and that dimensions are positive.
 
 use crate::cache::Cache;
+use crate::distribute::Sunk;
 use crate::scope::{Env, Scope, World, exact};
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
-use lathe_ir::tensor::{Buffer, Expr, Fact, For, Kernel, LANE, Node, SERIAL, Stmt, Store};
-use lathe_ir::{DType, Name};
+use lathe_ir::tensor::{
+    Buffer, CHANNEL, CORE, Expr, Fact, For, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED,
+};
+use lathe_ir::{DType, Layout, Name};
 use lathe_schedule::{Tag, Witness};
 use std::collections::HashSet;
 
@@ -69,6 +76,7 @@ pub fn claim(
         witness,
         order,
         cache: None,
+        sunk: None,
         lanes: false,
         tag: Tag::Bitwise,
         out: vec![],
@@ -120,9 +128,10 @@ fn header(before: &Kernel, after: &Kernel) -> Result<Vec<String>, Refusal> {
 pub(crate) struct Walk<'k> {
     pub(crate) before: &'k Kernel,
     pub(crate) world: &'k World,
-    witness: Option<&'k Witness>,
+    pub(crate) witness: Option<&'k Witness>,
     pub(crate) order: Order,
     pub(crate) cache: Option<Cache<'k>>,
+    pub(crate) sunk: Option<Sunk<'k>>,
     pub(crate) lanes: bool,
     pub(crate) tag: Tag,
     out: Vec<Named>,
@@ -133,6 +142,18 @@ impl<'k> Walk<'k> {
     fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>) {
         if self.seen.insert(obligation.clone()) {
             self.out.push(Named { about: about.to_string(), obligation, cuts });
+        }
+    }
+
+    /// How many obligations there are, to come back to.
+    pub(crate) fn mark(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Forgets the obligations since a mark.
+    pub(crate) fn forget(&mut self, mark: usize) {
+        for o in self.out.drain(mark..) {
+            self.seen.remove(&o.obligation);
         }
     }
 
@@ -170,13 +191,40 @@ impl<'k> Walk<'k> {
         self.holds(s, &exact(t.sub(n).and_then(|t| t.plus(1)))?, about)
     }
 
-    fn list(&mut self, s: &Scope, eb: &Env, ea: &Env, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
-        if self.cache.is_none() && b == a && eb == ea {
-            return Ok(());
+    pub(crate) fn list(
+        &mut self,
+        s: &Scope,
+        eb: &Env,
+        ea: &Env,
+        b: &'k [Stmt],
+        a: &'k [Stmt],
+    ) -> Result<(), Refusal> {
+        if self.cache.is_none() && self.sunk.is_none() {
+            if b == a && eb == ea {
+                return Ok(());
+            }
+            if let Some(p) = self.distributes(b) {
+                return self.distributed(s, eb, ea, b, a, p);
+            }
+            if a.len() == b.len() + 2 {
+                return self.cached(s, eb, ea, b, a);
+            }
+            if a.len() + 1 == b.len() {
+                return self.joined(s, eb, ea, b, a);
+            }
         }
-        if self.cache.is_none() && a.len() == b.len() + 2 {
-            return self.cached(s, eb, ea, b, a);
-        }
+        self.pairs(s, eb, ea, b, a)
+    }
+
+    /// Statement by statement.
+    pub(crate) fn pairs(
+        &mut self,
+        s: &Scope,
+        eb: &Env,
+        ea: &Env,
+        b: &'k [Stmt],
+        a: &'k [Stmt],
+    ) -> Result<(), Refusal> {
         if a.len() != b.len() {
             return differs(format!("{} statements become {}", b.len(), a.len()));
         }
@@ -192,7 +240,7 @@ impl<'k> Walk<'k> {
         a: &'k Stmt,
     ) -> Result<(), Refusal> {
         match (b, a) {
-            (Stmt::Alloc(b), Stmt::Alloc(a)) if a == b => Ok(()),
+            (Stmt::Alloc(b), Stmt::Alloc(a)) => self.storage(s, b, a),
             (Stmt::Store(b), Stmt::Store(a)) => self.store(s, eb, ea, b, a),
             (Stmt::If(c, b), Stmt::If(d, a)) => {
                 self.same(s, eb, ea, c, d, "if")?;
@@ -207,6 +255,26 @@ impl<'k> Walk<'k> {
             (Stmt::For(b), Stmt::For(a)) => self.loops(s, eb, ea, b, a),
             _ => differs("a statement became one of another kind"),
         }
+    }
+
+    /// A temporary lies in another memory, or has positions more in some dimensions: elements stay apart.
+    fn storage(&mut self, s: &Scope, b: &Buffer, a: &Buffer) -> Result<(), Refusal> {
+        let moved = Buffer { memory: a.memory.clone(), ..b.clone() };
+        let channel = [&a.memory, &b.memory].iter().any(|m| &***m == CHANNEL);
+        if a == b || (moved == *a && !channel) {
+            return Ok(());
+        }
+        let dense = |b: &Buffer| b.layout == Layout::dense(b.dtype, &b.shape);
+        let wider = Buffer { shape: a.shape.clone(), layout: a.layout.clone(), ..b.clone() };
+        if wider != *a || !dense(a) || !dense(b) || a.shape.len() != b.shape.len() {
+            return differs(format!("the temporary '{}' differs", b.name));
+        }
+        for (n, m) in b.shape.iter().zip(&a.shape) {
+            let mut s = s.clone();
+            let less = exact(s.int(n)?.sub(&s.int(m)?))?;
+            self.holds(&s, &less, &format!("all of '{}' has a place", b.name))?;
+        }
+        Ok(())
     }
 
     fn store(&mut self, s: &Scope, eb: &Env, ea: &Env, b: &Store, a: &Store) -> Result<(), Refusal> {
@@ -230,6 +298,9 @@ impl<'k> Walk<'k> {
         a: (&Name, &[Expr]),
         place: &str,
     ) -> Result<(), Refusal> {
+        if self.sunk.as_ref().is_some_and(|t| t.widened(b.0)) {
+            return self.sunk_element(s, eb, ea, b, a, place);
+        }
         if self.cache.as_ref().is_none_or(|c| *b.0 != c.buffer) {
             if b.0 != a.0 || b.1.len() != a.1.len() {
                 return differs(format!("'{place}' uses '{}' in place of '{}'", a.0, b.0));
@@ -240,7 +311,7 @@ impl<'k> Walk<'k> {
     }
 
     /// Both expressions have the same value.
-    fn same(
+    pub(crate) fn same(
         &mut self,
         s: &Scope,
         eb: &Env,
@@ -289,10 +360,15 @@ impl<'k> Walk<'k> {
             return differs(format!("the loops '{}' and '{}' differ", b.var, a.var));
         }
         self.same(s, eb, ea, &b.extent, &a.extent, &b.var)?;
-        if (&*b.level, &*a.level) == (SERIAL, LANE) {
-            self.lanes(s, ea, a)?;
-        } else if b.level != a.level {
-            return differs(format!("the loop '{}' goes from {} to {}", b.var, b.level, a.level));
+        match (&*b.level, &*a.level) {
+            (SERIAL, LANE) => self.lanes(s, ea, a)?,
+            (SERIAL, CORE) => self.cores(s, ea, a)?,
+            // Written out, iterations follow each other as before.
+            (SERIAL, UNROLLED) => {}
+            (before, after) if before != after => {
+                return differs(format!("the loop '{}' goes from {before} to {after}", b.var));
+            }
+            _ => {}
         }
         let (mut s, mut eb, mut ea) = (s.clone(), eb.clone(), ea.clone());
         let i = s.iteration(&a.var, &a.extent, &mut ea)?;

@@ -6,7 +6,7 @@
 
 use crate::Refusal;
 use lathe_check::{Obligation, Term};
-use lathe_ir::tensor::{Binary, Buffer, Expr, Kernel, Node, Stmt, expr_type, for_each};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Kernel, Node, Stmt, expr_type, for_each};
 use lathe_ir::{DType, Int, Name};
 use std::collections::{HashMap, HashSet};
 
@@ -30,7 +30,9 @@ impl World {
             dims: before.dims.clone(),
         };
         let (mut written, mut twice): (HashSet<Name>, Option<Name>) = Default::default();
+        // What is said of a name counts as the program before says it; the walk compares the two.
         for k in [after, before] {
+            let mut own: HashMap<Name, Buffer> = HashMap::new();
             for p in &k.params {
                 for v in &p.views {
                     w.home.insert(v.name.clone(), p.name.clone());
@@ -39,8 +41,9 @@ impl World {
             }
             for_each(&k.body, &mut |s| match s {
                 Stmt::Alloc(b) => {
-                    let other = w.buffers.insert(b.name.clone(), (**b).clone());
-                    if other.is_some_and(|o| o != **b) {
+                    w.buffers.insert(b.name.clone(), (**b).clone());
+                    let other = own.insert(b.name.clone(), (**b).clone());
+                    if other.is_some_and(|o| o != **b) || w.home.contains_key(&b.name) {
                         twice = Some(b.name.clone());
                     }
                 }
@@ -88,6 +91,8 @@ pub(crate) struct Scope<'w> {
     /// What must hold besides: that divisors are positive.
     pub sides: Vec<Obligation>,
     atoms: HashMap<String, u32>,
+    /// Elements of buffers of which no two are equal: the buffer, its index, the element.
+    unequal: Vec<(Name, Term, Term)>,
     count: u32,
 }
 
@@ -108,6 +113,7 @@ impl<'w> Scope<'w> {
             quotients: vec![],
             sides: vec![],
             atoms: HashMap::new(),
+            unequal: vec![],
             count: 0,
         }
     }
@@ -196,7 +202,47 @@ impl<'w> Scope<'w> {
 
     fn unknown(&mut self, e: &Expr, env: &Env) -> Result<Term, Refusal> {
         let key = self.key(e, env)?;
-        Ok(self.atom(key).0)
+        let (t, new) = self.atom(key);
+        if new
+            && let Node::Cast(DType::INDEX, x) = &**e
+            && let Node::Load(n, index) = &**x
+            && !self.world.written.contains(n)
+            && let Some(b) = self.world.buffers.get(n)
+        {
+            self.promised(b, index, &t, env)?;
+        }
+        Ok(t)
+    }
+
+    /// What a buffer's promises say of an element: its range, and that it is no other one's.
+    fn promised(&mut self, b: &Buffer, index: &[Expr], t: &Term, env: &Env) -> Result<(), Refusal> {
+        for f in &b.facts {
+            match (f, index) {
+                (Fact::Range(lo, hi), _) => {
+                    let (lo, hi) = (self.int(lo)?, self.int(hi)?);
+                    self.at_most(&lo, t)?;
+                    self.at_most(&exact(t.plus(1))?, &hi)?;
+                }
+                (Fact::Injective, [i]) => {
+                    let i = self.term(i, env)?;
+                    let before = |a: &Term, b: &Term| exact(a.sub(b).and_then(|d| d.plus(1)));
+                    let others: Vec<_> = self.unequal.iter().filter(|o| o.0 == b.name).cloned().collect();
+                    for (_, j, u) in others {
+                        let mut cases = vec![vec![exact(i.sub(&j))?, exact(j.sub(&i))?]];
+                        for (p, q) in [(&i, &j), (&j, &i)] {
+                            cases.extend([
+                                vec![before(p, q)?, before(t, &u)?],
+                                vec![before(p, q)?, before(&u, t)?],
+                            ]);
+                        }
+                        self.choices.push(cases);
+                    }
+                    self.unequal.push((b.name.clone(), i, t.clone()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// What an expression is, indices in normal form.

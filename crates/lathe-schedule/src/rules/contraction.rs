@@ -17,6 +17,9 @@ const ROWS_FLOAT: i64 = 6;
 /// Tiles of rows that share a vector of weights before the next one is read.
 const BLOCK: i64 = 8;
 
+/// Rows of activations that are few: a tile's shape is made for them.
+const FEW: i64 = 16;
+
 /// The same where 16 lanes are two registers of 16.
 const ROWS_HALVES: i64 = 6;
 
@@ -27,7 +30,7 @@ fn tile_rows(integer: bool, most: Option<i64>, target: &Target) -> i64 {
         _ if integer && target.vector_bits < 512 => ROWS_HALVES,
         // Fewer rows than a tile: as many as there are. A few more: two tiles of eight waste less than two of twelve.
         Some(n) if n <= 4 => 4,
-        Some(n) if n <= 16 && integer => 8,
+        Some(n) if n <= FEW && integer => 8,
         _ => full,
     }
 }
@@ -60,12 +63,23 @@ pub(super) fn apply(
     }
     let integer = find_block(&s.kernel().body, &format!("{p}_is")).is_some();
     s.step(&format!("split {n} {lanes}"))?;
+    let extent = |s: &Schedule, var: &str| find_loop(&s.kernel().body, var).and_then(|l| l.extent.as_int());
+    let single = extent(s, &m) == Some(1);
+    // Two vectors of weights share each repeated word of the activations: loads keep pace with products then.
+    let pairs = integer
+        && target.vector_bits >= 512
+        && !(ragged || single || most.is_some_and(|n| n <= FEW))
+        && extent(s, &format!("{n}.o")).is_some_and(|e| e % 2 == 0);
+    if pairs {
+        s.step(&format!("split {n}.o 2"))?;
+    }
+    let vectors = if pairs { 2 } else { 1 };
     let rows = if ragged {
         None
-    } else if find_loop(&s.kernel().body, &m).and_then(|l| l.extent.as_int()) == Some(1) {
+    } else if single {
         Some(m.clone())
     } else {
-        s.step(&format!("split {m} {}", tile_rows(integer, most, target)))?;
+        s.step(&format!("split {m} {}", tile_rows(integer, most, target) / vectors))?;
         s.step(&format!("pad {m}.i"))?;
         Some(format!("{m}.i"))
     };
@@ -99,8 +113,12 @@ pub(super) fn apply(
         s.step(&format!("rfactor {q}_k.o.i"))?;
     }
     s.step(&format!("sink {n}.i"))?;
+    let columns = if pairs { format!("{n}.o.i") } else { format!("{n}.i") };
+    if pairs {
+        s.step(&format!("sink {columns} {n}.i"))?;
+    }
     if let Some(rows) = &rows {
-        s.step(&format!("sink {rows} {n}.i"))?;
+        s.step(&format!("sink {rows} {columns}"))?;
     }
     for q in &products {
         let steps = placed.iter().find(|(p, _)| p == q).map_or(1, |(_, row)| row.steps);
@@ -129,10 +147,13 @@ pub(super) fn apply(
     s.step(&format!("vectorize {n}.i"))?;
     if let Some(rows) = &rows {
         s.step(&format!("unroll {rows}"))?;
+        if pairs {
+            s.step(&format!("unroll {columns}"))?;
+        }
         if rows.ends_with(".i") {
-            s.step(&format!("split {m}.o {BLOCK}"))?;
+            s.step(&format!("split {m}.o {}", BLOCK * vectors))?;
             s.step(&format!("interchange {m}.o.i"))?;
-            s.step(&format!("fuse {m}.o.o {n}.o"))?;
+            s.step(&format!("fuse {m}.o.o {n}.o{}", if pairs { ".o" } else { "" }))?;
         }
     }
     Ok(())

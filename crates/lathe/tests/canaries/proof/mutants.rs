@@ -209,6 +209,93 @@ const fn instruction(what: &'static str, changes: &'static [(&'static str, &'sta
     Mutant { what, before: BYTES, step: "tensorize l dpbusd", changes, hint: None, seen: Seen::Instruction }
 }
 
+const BOTH: &str = "kernel f() {
+  in x: f32[64]
+  out y: f32[64]
+  out z: f32[64]
+  alloc t: f32[64] on workspace
+  for i in 64 spatial serial {
+    S: t[i] = x[i] * 2f32
+  }
+  for j in 64 spatial serial {
+    T: y[j] = t[j] + 1f32
+  }
+  for k in 64 spatial serial {
+    U: z[k] = t[63 - k]
+  }
+}";
+
+const CHAIN: &str = "kernel f() {
+  in x: f32[64]
+  inout y: f32[65]
+  for i in 64 spatial serial {
+    S: y[i + 1] = y[i] * 0.5f32 + x[i]
+  }
+}";
+
+const ROWS: &str = "kernel f() {
+  in x: f32[4, 16]
+  out y: f32[16, 4]
+  alloc t: f32[4, 16] on workspace
+  for i in 4 spatial serial {
+    for j in 16 spatial serial {
+      S: t[i, j] = x[i, j]
+    }
+  }
+  for k in 16 spatial serial {
+    for l in 4 spatial serial {
+      T: y[k, l] = t[l, k]
+    }
+  }
+}";
+
+const AROUND: &str = "kernel f() {
+  in x: f32[8, 4, 16]
+  out y: f32[8, 16]
+  for i in 8 spatial serial {
+    for j in 16 spatial serial {
+      alloc a: f32[] on register
+      Z: a[] = 0f32
+      for k in 4 reduce serial {
+        S: a[] sum = x[i, k, j]
+      }
+      Y: y[i, j] = a[]
+    }
+  }
+}";
+
+const THROUGH: &str = "kernel f() {
+  in x: f32[16]
+  inout a: f32[16]
+  out y: f32[16]
+  for i in 16 spatial serial {
+    S: a[i] = x[i]
+    T: y[i] = a[15 - i]
+  }
+}";
+
+const PLACES: &str = "kernel f(n) {
+  in x: f32[n]
+  in place: i32[n] range(0, 16)
+  inout y bits 1024 { y_q: f32[16, 2] @ 0 : (0, 4, 0, 256) : (0, 1, 4, 32) : (1, 1, 0, 128) }
+  for i in n spatial serial {
+    S: y_q[index(place[i]), 1] = x[i]
+  }
+}";
+
+const SUMS: &str = "kernel f() {
+  in x: f32[16, 8]
+  out y: f32[8]
+  for i in 8 spatial serial {
+    Z: y[i] = 0f32
+  }
+  for k in 16 reduce serial {
+    for j in 8 spatial serial {
+      S: y[j] sum = x[k, j]
+    }
+  }
+}";
+
 /// The table.
 pub const MUTANTS: &[Mutant] = &[
     Mutant {
@@ -356,5 +443,74 @@ pub const MUTANTS: &[Mutant] = &[
         TILE,
         "cache_write o y register",
         &[("y[i, o * 16", "y[i, (3 - o) * 16")],
+    ),
+    plain(
+        "unroll: one iteration less",
+        SHIFT,
+        "unroll i",
+        &[("in 64 spatial unrolled", "in 63 spatial unrolled")],
+    ),
+    lanes("parallel: each iteration reads what the one before wrote", CHAIN, "parallel i", &[]),
+    lanes("parallel: the same element may be written twice", PLACES, "parallel i", &[]),
+    plain("skew: rows get shorter", ROWS, "skew t 1 1", &[("f32[4, 17]", "f32[4, 15]")]),
+    plain("set_memory: and a row less", ROWS, "set_memory t register", &[("f32[4, 16]", "f32[3, 16]")]),
+    plain(
+        "join: the second loop reads what comes later",
+        BOTH,
+        "",
+        &[
+            ("    S: t[i] = x[i] * 2f32\n", "    S: t[i] = x[i] * 2f32\n    U: z[i] = t[63 - i]\n"),
+            ("  for k in 64 spatial serial {\n    U: z[k] = t[63 - k]\n  }\n", ""),
+        ],
+    ),
+    plain(
+        "join: the bodies are exchanged",
+        BOTH,
+        "join i j",
+        &[
+            ("    S: t[i] = x[i] * 2f32\n", ""),
+            ("    T: y[i] = t[i] + 1f32\n", "    T: y[i] = t[i] + 1f32\n    S: t[i] = x[i] * 2f32\n"),
+        ],
+    ),
+    plain("join: another iteration's element", BOTH, "join i j", &[("y[i] = t[i]", "y[i] = t[63 - i]")]),
+    plain("join: the loop is shorter", BOTH, "join i j", &[("for i in 64", "for i in 63")]),
+    plain(
+        "join: what stands between uses what the first loop writes",
+        BOTH,
+        "",
+        &[
+            (
+                "    S: t[i] = x[i] * 2f32\n  }\n  for j in 64 spatial serial {\n    T: y[j] = t[j] + 1f32\n  }\n",
+                "    T: y[i] = t[i] + 1f32\n  }\n",
+            ),
+            ("    U: z[k] = t[63 - k]\n", "    S: t[k] = x[k] * 2f32\n    U: z[k] = t[63 - k]\n"),
+        ],
+    ),
+    plain("sink: an iteration reads what another one writes", THROUGH, "sink i", &[]),
+    plain("sink: a temporary has a place less", AROUND, "sink j", &[("f32[16] on", "f32[15] on")]),
+    plain("sink: another iteration's temporary", AROUND, "sink j", &[("= a[j.c2]", "= a[15 - j.c2]")]),
+    plain(
+        "sink: a statement runs for fewer iterations",
+        AROUND,
+        "sink j",
+        &[("for j.c2 in 16", "for j.c2 in 15")],
+    ),
+    plain(
+        "sink: a statement is in the wrong place",
+        AROUND,
+        "sink j",
+        &[
+            ("    for j in 16 spatial serial {\n      Z: a[j] = 0f32\n    }\n", ""),
+            (
+                "    for j.c2 in",
+                "    for j in 16 spatial serial {\n      Z: a[j] = 0f32\n    }\n    for j.c2 in",
+            ),
+        ],
+    ),
+    plain(
+        "sink: a sum goes past what sets it to 0",
+        SUMS,
+        "sink k",
+        &[("y[j] sum = x[k, j]", "y[j] sum = x[k, 7 - j]")],
     ),
 ];
