@@ -5,7 +5,7 @@ use crate::legalize::legalize;
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Store, Unary};
 use lathe_ir::{DType, Name};
-use lathe_schedule::{Code, lane};
+use lathe_schedule::{Code, Lane, lane};
 
 /// A scalar as a lane: truth is all bits there, and 1 here.
 fn lane_text(t: DType, scalar: String) -> String {
@@ -229,19 +229,32 @@ impl Emitter<'_> {
         Ok(name)
     }
 
-    /// Small unsigned codes, one in each 32-bit lane of packed words: a load, a shift and a mask.
+    /// Small unsigned codes, one in each of adjacent words of 32 bits or bytes: a load, a shift and a mask.
     fn unpacked(&mut self, n: &Name, i: &[Expr]) -> Result<Option<String>, CodegenError> {
         let var = self.lane_var();
         let b = self.buffers[n].clone();
         let small = matches!(b.dtype, DType::Int { signed: false, bits } if bits <= 16);
-        let Some(l) = lane(&b, i, &var, &self.bounds).filter(|l| l.stride == 32 && small) else {
+        let whole = |l: &Lane| l.stride == 32 || (l.stride == 8 && b.dtype.bits() < 8);
+        let Some(l) = lane(&b, i, &var, &self.bounds).filter(|l| small && whole(l)) else {
             return Ok(None);
         };
-        let Some(shift) = l.symbolic.rem(32, &self.bounds).as_const() else { return Ok(None) };
+        let Some(shift) = l.symbolic.rem(l.stride, &self.bounds).as_const() else { return Ok(None) };
         if !matches!(self.places.get(n), Some(Place::Pointer(_))) {
             return Ok(None);
         }
-        let word = self.word_vector(n, i, &var, shift)?;
+        let word = match (l.stride, self.dialect.row("i32_of_u8")) {
+            (32, _) => self.word_vector(n, i, &var, shift)?,
+            (_, Some(row)) if self.lane.as_ref().is_some_and(|l| l.partial.is_none()) => {
+                let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
+                let (a, o) = self.address(n, &at0)?;
+                let at = self.scalar(&o.restore(&(a - shift).div(8, &self.bounds)))?;
+                let Some(Place::Pointer(p)) = self.places.get(n).cloned() else { return Ok(None) };
+                let bytes = format!("(*(const m_{} *)({p} + {at}))", self.vector_type(DType::U8));
+                let wide = row.spell(self.compiler, &[&bytes]);
+                self.named(DType::I32, &wide)
+            }
+            _ => return Ok(None),
+        };
         let mask = (1i64 << b.dtype.bits()) - 1;
         Ok(Some(format!("({word} >> {shift}) & {mask}")))
     }

@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         max_tokens: 512.max(batch),
         max_sequences: batch,
         max_rows: batch,
+        kv_type: None,
         cache: lathe_models::cache_dir()?,
     };
     let mut r = Runner::load(&file, &options, &mut |_, _, _| {})?;

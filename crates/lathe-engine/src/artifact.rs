@@ -17,7 +17,7 @@ use lathe_compile::{Compiled, Options, compile, draft, load_stored};
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_ir::Name;
 use lathe_machine::Target;
-use lathe_models::{Format, GgufWriter, ModelFile, StrArray, write_artifact};
+use lathe_models::{Format, GgufWriter, KvType, ModelFile, StrArray, write_artifact};
 use lathe_runtime::{ABI_VERSION, KernelCache, Pool, View, cross_compiler, detect_cpu};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -56,20 +56,23 @@ pub fn compile_model(
         return Err(below(d.fix("install a newer one, or name one with LATHE_CC")));
     }
     let pool = Pool::new(runner.threads).map_err(below)?;
-    let model = model(None, file, runner)?;
     let classes = classes(runner.max_rows.max(runner.max_sequences));
     let mut settings = GgufWriter::new();
     file.copy_metadata(&mut settings);
-    put_sizes(&mut settings, options, model.encoder);
+    let mut is_encoder = false;
     let mut weights: Vec<u8> = vec![];
     let mut placed: Vec<Range<usize>> = vec![];
     let mut sections: Vec<(String, Vec<u8>)> = vec![];
     for precision in precisions {
+        let runner = RunnerOptions { precision: *precision, ..runner.clone() };
+        let model = model(None, file, &runner)?;
+        is_encoder = model.encoder;
         let passes = precision.passes(target);
         let build = Options { target, cache: &runner.cache, passes, classes: &classes };
         let mut draft = draft(&model.graph, &build).map_err(below)?;
         draft.request.compiler.clone_from(&compiler);
         let precision = precision.as_str();
+        settings.str(&format!("lathe.{precision}.kv_type"), runner.kv_type().as_str());
         let mut report = |done, all| progress(Stage::Compile, done, all);
         sections
             .push((format!("kernels.{precision}"), draft.build(&runner.cache, &mut report).map_err(below)?));
@@ -94,6 +97,7 @@ pub fn compile_model(
         settings.u64s(&format!("lathe.{precision}.offsets"), &offsets);
         settings.u64s(&format!("lathe.{precision}.lengths"), &lengths);
     }
+    put_sizes(&mut settings, options, is_encoder);
     // Vectors at the end of the last constant may reach past it.
     weights.resize(weights.len() + 64, 0);
     sections.push(("weights".into(), weights));
@@ -164,6 +168,7 @@ pub(crate) fn load(encoder: bool, file: &ModelFile, options: &RunnerOptions) -> 
             d.fix("ask for the other one, or make it again with lathe compile --precision both"),
         ));
     };
+    check_kv_type(file, options)?;
     let library = KernelCache::new(&options.cache).load_built(&kernels[at]).map_err(below)?;
     let missing = |name: &str| malformed(file, &format!("it has no section '{name}'"));
     let (map, at) = file.section(&format!("plan.{precision}")).ok_or_else(|| missing("plan"))?;
@@ -213,6 +218,19 @@ fn check_machine(file: &ModelFile) -> Result<(), EngineError> {
     };
     let what = format!("it is compiled for '{name}', and {why}");
     Err(below(refused(file, "artifact-target", &what).fix(fix)))
+}
+
+/// Refuses a type of keys and values that is asked for and is not what the file is compiled with.
+fn check_kv_type(file: &ModelFile, options: &RunnerOptions) -> Result<(), EngineError> {
+    let made = file.get_str(&format!("lathe.{}.kv_type", options.precision.as_str()))?;
+    match options.kv_type.map(KvType::as_str).filter(|asked| *asked != made) {
+        None => Ok(()),
+        Some(asked) => {
+            let what = format!("its keys and values are '{made}', '{asked}' is asked for");
+            let fix = format!("leave --kv-type out, or make it again with lathe compile --kv-type {asked}");
+            Err(below(refused(file, "artifact-kv-type", &what).fix(fix)))
+        }
+    }
 }
 
 /// The sizes that the file is made for, with the rest of `options`, which must not ask for more.

@@ -138,7 +138,8 @@ impl<F: Forward> Engine<F> {
         self.scheduler.done(&plan);
         let vocabulary = self.model.vocabulary();
         let logits = std::mem::take(&mut self.logits);
-        let mut events = Vec::with_capacity(plan.rows.len());
+        let mut events = Vec::with_capacity(plan.started.len() + plan.rows.len());
+        events.extend(plan.started.iter().map(|&(sequence, cached)| Event::Started { sequence, cached }));
         for (row, logits) in plan.rows.iter().zip(logits.chunks_exact(vocabulary)) {
             match self.prompt_token(row) {
                 Some(next) => {

@@ -54,8 +54,8 @@ impl<F: Forward> Engine<F> {
     ) -> Result<Generation, EngineError> {
         let prompt_tokens = request.prompt.len();
         let start = Instant::now();
+        let mut stream = TextStream::new(request.stops(stops));
         let id = self.add(request)?;
-        let mut stream = TextStream::new(stops);
         let (mut text, mut tokens) = (String::new(), Vec::new());
         let (mut first, mut last) = (start, start);
         let finish = loop {

@@ -49,6 +49,14 @@ impl Default for Request {
     }
 }
 
+impl Request {
+    /// Of these stop strings those that count: none where the answer keeps to a grammar, which says where it may end. One of
+    /// them would cut it before it is what it must be.
+    pub fn stops<'a>(&self, stops: &'a [String]) -> &'a [String] {
+        if self.constraint.is_some() { &[] } else { stops }
+    }
+}
+
 /// Why an answer is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FinishReason {
@@ -76,6 +84,13 @@ impl FinishReason {
 /// What a step did for one sequence.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
+    /// It runs, for the first time.
+    Started {
+        /// The first sequence of the request.
+        sequence: SequenceId,
+        /// Tokens of its prompt that were found in the cache.
+        cached: usize,
+    },
     /// How likely a token of the prompt is; all but the first come, in order.
     Prompt {
         /// The first sequence of the request.
@@ -112,7 +127,8 @@ impl Event {
     /// The sequence it is about.
     pub fn sequence(&self) -> SequenceId {
         match *self {
-            Event::Prompt { sequence, .. }
+            Event::Started { sequence, .. }
+            | Event::Prompt { sequence, .. }
             | Event::Token { sequence, .. }
             | Event::Full { sequence }
             | Event::Failed { sequence, .. } => sequence,

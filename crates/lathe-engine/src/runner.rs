@@ -11,7 +11,7 @@ use lathe_exec::Executable;
 use lathe_ir::graph::{Source, Type};
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
-use lathe_models::{Format, ModelFile};
+use lathe_models::{Format, KvType, ModelFile};
 use lathe_rewrite::storage_bytes;
 use lathe_runtime::{Arena, KernelCache, Pool, View, detect_target};
 use std::collections::{HashMap, HashSet};
@@ -63,8 +63,20 @@ pub struct RunnerOptions {
     pub max_sequences: usize,
     /// The most rows of logits in one step; at least `max_sequences`.
     pub max_rows: usize,
+    /// How keys and values are stored; none leaves it to the precision: f16 where it is fast, f32 where it is exact.
+    pub kv_type: Option<KvType>,
     /// The folder of compiled kernels.
     pub cache: PathBuf,
+}
+
+impl RunnerOptions {
+    /// How keys and values are stored.
+    pub fn kv_type(&self) -> KvType {
+        self.kv_type.unwrap_or(match self.precision {
+            Precision::Fast => KvType::F16,
+            Precision::Exact => KvType::F32,
+        })
+    }
 }
 
 /// A compiled model.
@@ -147,7 +159,8 @@ impl Runner {
         let (mut inputs, mut states) = (HashMap::new(), vec![]);
         let is_state = |v: &&lathe_ir::graph::Value| v.source == Source::State;
         let state_bytes = |t: &Type| storage_bytes(t, &get).next_multiple_of(64);
-        let all_states = alloc(g.values.iter().filter(is_state).map(|v| state_bytes(&v.ty)).sum())?;
+        let all_states = g.values.iter().filter(is_state).map(|v| state_bytes(&v.ty)).sum::<usize>();
+        let all_states = arena.alloc_sparse(all_states.max(64)).map_err(below)?.into_view();
         let mut at = 0;
         for v in &g.values {
             let view = match v.source {
@@ -249,9 +262,8 @@ impl Runner {
                 "attention" => {
                     let width = ty(0).shape[1].as_const().unwrap_or(0) as u64;
                     c.attention_ops_per_pair += 4 * width;
-                    let cache = &ty(1).shape;
-                    let row = cache[1..].iter().map(|d| d.as_const().unwrap_or(0) as u64).product::<u64>();
-                    c.kv_bytes_per_position += 2 * 4 * row;
+                    let positions = ty(1).shape[0].as_const().unwrap_or(1) as u64;
+                    c.kv_bytes_per_position += (bytes(ty(1)) + bytes(ty(2))) / positions;
                 }
                 _ => {}
             }

@@ -126,6 +126,8 @@ pub struct Plan {
     pub batch: Batch,
     /// Whom each of the batch's rows of logits is for.
     pub rows: Vec<Row>,
+    /// The jobs that run for the first time, and how many tokens of theirs were found in the cache.
+    pub started: Vec<(SequenceId, usize)>,
     /// For each sequence of the batch, how many of its known tokens are computed after the step.
     computed: Vec<(SequenceId, usize)>,
 }
@@ -285,7 +287,8 @@ impl Scheduler {
         }
         // One that just lost its pages would take them back at once.
         while !preempted && budget.tokens > 0 {
-            let Some(sequence) = self.start() else { break };
+            let Some((sequence, cached)) = self.start() else { break };
+            plan.started.extend(cached.map(|cached| (sequence.id, cached)));
             let index = self.running.partition_point(|s| s.id < sequence.id);
             self.running.insert(index, sequence);
             self.catch_up(index, &mut budget, &mut plan);
@@ -333,8 +336,9 @@ impl Scheduler {
         true
     }
 
-    /// Takes the next waiting sequence, with pages for all its tokens, if there is room for it.
-    fn start(&mut self) -> Option<Sequence> {
+    /// Takes the next waiting sequence, with pages for all its tokens, if there is room for it. Says, where it runs for the first
+    /// time, how many of its tokens were found in the cache.
+    fn start(&mut self) -> Option<(Sequence, Option<usize>)> {
         let started: usize = self.running.iter().map(|s| s.samples).sum();
         let samples = self.waiting.first()?.samples.min(self.most_running());
         if started + samples > self.most_running() {
@@ -356,13 +360,14 @@ impl Scheduler {
             self.waiting.push(sequence);
             return None;
         }
-        if sequence.charged == 0 {
+        let first = sequence.charged == 0;
+        if first {
             self.done.prefix_tokens += tokens as u64;
             self.done.prefix_hits += found as u64;
         }
         sequence.computed = found;
         sequence.charged = sequence.charged.max(found);
-        Some(sequence)
+        Some((sequence, first.then_some(found)))
     }
 
     /// Records that a plan's step has been computed: what is full is published, and samples part ways.

@@ -27,6 +27,7 @@ pub(crate) fn model(
     options: &RunnerOptions,
 ) -> Result<Model, EngineError> {
     let shape = CacheShape {
+        elements: options.kv_type(),
         pages: options.pages as i64,
         context: options.context as i64,
         max_tokens: options.max_tokens as i64,

@@ -36,6 +36,7 @@ fn options(cache: &Path, max_tokens: usize) -> RunnerOptions {
         max_tokens,
         max_sequences: 4,
         max_rows: 4,
+        kv_type: None,
         cache: cache.into(),
     }
 }

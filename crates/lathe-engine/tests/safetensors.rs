@@ -40,6 +40,7 @@ fn logits(folder: &Path, cache: &Path) -> Vec<f32> {
         max_tokens: 16,
         max_sequences: 1,
         max_rows: 16,
+        kv_type: None,
         cache: cache.into(),
     };
     let mut runner = Runner::load(&file, &options, &mut |_, _, _| {})

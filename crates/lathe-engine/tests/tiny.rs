@@ -1,8 +1,9 @@
 //! Compiled models against `transformers`: tiny random ones of every family, `exact`, all logits of a prompt, in one step
 //! and in several, alone and in a ragged batch over scattered pages.
 
-use lathe_engine::{Batch, Forward, PAGE, Precision, Runner, RunnerOptions};
-use lathe_models::ModelFile;
+use lathe_diagnostic::Diagnose;
+use lathe_engine::{Batch, EngineError, Forward, PAGE, Precision, Runner, RunnerOptions};
+use lathe_models::{KvType, ModelFile};
 use std::path::{Path, PathBuf};
 
 fn data() -> PathBuf {
@@ -35,18 +36,27 @@ fn close(what: &str, got: &[f32], want: &[f32], loose: f32) {
 }
 
 fn runner(name: &str, precision: Precision, threads: usize, cache: &Path) -> Runner {
+    let options = RunnerOptions { precision, threads, ..options(cache) };
+    load(name, &options).unwrap_or_else(|e| panic!("{name}: {e}"))
+}
+
+fn load(name: &str, options: &RunnerOptions) -> Result<Runner, EngineError> {
     let file = ModelFile::open(data().join(format!("{name}.gguf"))).unwrap();
-    let options = RunnerOptions {
-        precision,
-        threads,
+    Runner::load(&file, options, &mut |_, _, _| {})
+}
+
+fn options(cache: &Path) -> RunnerOptions {
+    RunnerOptions {
+        precision: Precision::Exact,
+        threads: 1,
         context: 48,
         pages: 8,
         max_tokens: 32,
         max_sequences: 16,
         max_rows: 32,
+        kv_type: None,
         cache: cache.into(),
-    };
-    Runner::load(&file, &options, &mut |_, _, _| {}).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
 }
 
 /// Tokens `from..to` of a sequence in row `row`, on the given pages.
@@ -134,6 +144,25 @@ fn exact_logits_are_those_of_transformers() {
         close(name, &logits[..vocabulary], &want[5 * vocabulary..6 * vocabulary], 1e-4);
         close(name, &logits[vocabulary..], &want[(n - 1) * vocabulary..], 1e-4);
     }
+}
+
+#[test]
+fn keys_and_values_of_16_bits_change_little() {
+    let cache = tempfile::tempdir().unwrap();
+    for name in ["llama-f32", "gemma2-f16", "opt-f16"] {
+        let (prompt, want) = expected(name);
+        let mut r =
+            load(name, &RunnerOptions { kv_type: Some(KvType::F16), ..options(cache.path()) }).unwrap();
+        let mut b = Batch::default();
+        add(&mut b, &prompt, 0, prompt.len(), &[5, 1], true);
+        let mut logits = vec![];
+        r.forward(&b, &mut logits).unwrap();
+        close(name, &logits, &want, 2e-3);
+    }
+    // Their heads are shorter than what shares a scale.
+    let coded = RunnerOptions { kv_type: Some(KvType::Q8), ..options(cache.path()) };
+    let refused = load("llama-f32", &coded).err().unwrap().diagnostic();
+    assert!(refused.code == "family-kv-type" && refused.to_string().contains("--kv-type f16"), "{refused}");
 }
 
 #[test]

@@ -85,10 +85,7 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
     if let Some(a) = Activations::named(base) {
         return a.stored(name, &m);
     }
-    match base {
-        "keys16" | "values16" if shape.len() == 3 => Some(pages(name, shape)),
-        _ => None,
-    }
+    pages(name, shape)
 }
 
 fn plain(name: &str, t: DType, layout: Layout, bits: Int) -> Encoding {
@@ -181,19 +178,57 @@ impl Activations {
     }
 }
 
-/// Pages of 16 positions of [position, head, component]: keys component-major, values position-major.
-fn pages(name: &str, shape: &[Int]) -> Encoding {
-    let (h, d, t) = (shape[1].clone(), shape[2].clone(), 32);
-    let head = d.clone() * (16 * t);
-    let (pos, comp) = if name == "keys16" { (t.into(), Int::from(16 * t)) } else { (d * t, t.into()) };
-    let terms = vec![
-        term(0, 16, 0, h.clone() * head.clone()),
-        term(1, 1, 0, head.clone()),
-        term(0, 1, 16, pos),
-        term(2, 1, 0, comp),
-    ];
-    let bits = shape[0].ceil_div(16, &Bounds::new()) * h * head;
-    plain(name, DType::F32, Layout { offset: 0.into(), terms }, bits)
+/// Pages of 16 positions of [position, head, component]: `keys16` component-major, `values16` position-major.
+///
+/// Elements are f32, or what is said behind the name: `.f16`, or codes `.q8` and `.q4` with a scale of 16 bits for each position's 32
+/// components, behind the codes of a page's head. Two codes of 4 bits that are 16 components apart share a byte.
+fn pages(name: &str, shape: &[Int]) -> Option<Encoding> {
+    let (base, elements) = name.split_once('.').unwrap_or((name, "f32"));
+    let keys = base == "keys16";
+    let (t, zero) = match elements {
+        "f32" => (DType::F32, None),
+        "f16" => (DType::F16, None),
+        "q8" => (DType::I8, Some(0)),
+        "q4" => (DType::uint(4), Some(8)),
+        _ => return None,
+    };
+    let [positions, heads, components] = shape else { return None };
+    if !keys && base != "values16" {
+        return None;
+    }
+    if zero.is_some() && components.as_const().is_none_or(|d| d % GROUP != 0) {
+        return None;
+    }
+    let codes = components.clone() * (16 * t.bits());
+    let groups = components.div(GROUP, &Bounds::new());
+    let head = if zero.is_some() { codes.clone() + groups * (16 * DType::F16.bits()) } else { codes.clone() };
+    let page = heads.clone() * head.clone();
+    let place = |within: Vec<Term>| {
+        [vec![term(0, 16, 0, page.clone()), term(1, 1, 0, head.clone())], within].concat()
+    };
+    // The distance of components a whole unit apart: a byte of two codes, or an element.
+    let unit = t.bits().max(8);
+    let (position, component) = if keys {
+        (Int::from(unit), Int::from(16 * unit))
+    } else {
+        (components.clone() * t.bits(), unit.into())
+    };
+    let components = match t.bits() {
+        4 => vec![
+            term(2, 1, 16, component.clone()),
+            term(2, 16, 2, 4.into()),
+            term(2, GROUP, 0, component * 16),
+        ],
+        _ => vec![term(2, 1, 0, component)],
+    };
+    let at = Layout { offset: 0.into(), terms: place([vec![term(0, 1, 16, position)], components].concat()) };
+    let bits = positions.ceil_div(16, &Bounds::new()) * page.clone();
+    let Some(zero) = zero else { return Some(plain(name, t, at, bits)) };
+    let scale = DType::F16.bits();
+    let terms = place(vec![term(0, 1, 16, scale.into()), term(2, 1, 0, (16 * scale).into())]);
+    let scales = field("d", DType::F16, GROUP, Layout { offset: codes, terms });
+    let decode = Decode::Coded(Coded { zero, scale_zero: 0, levels: None });
+    Some(Encoding { name: name.into(), fields: vec![field("q", t, 1, at), scales], decode, bits })
 }
 
 /// The packed form of an encoding of matrices, when there is one; `signed` keeps negative codes as they are.

@@ -226,7 +226,7 @@ pub(crate) fn decode_bits(t: DType, bits: u64) -> f64 {
 }
 
 /// The stored bits of a value.
-pub(crate) fn encode_bits(t: DType, v: f64) -> u64 {
+pub fn encode_bits(t: DType, v: f64) -> u64 {
     match t {
         DType::F32 => u64::from((v as f32).to_bits()),
         DType::F64 => v.to_bits(),

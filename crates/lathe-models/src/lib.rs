@@ -13,14 +13,14 @@
 //! [`Diagnostic`](lathe_diagnostic::Diagnostic).
 //!
 //! ```
-//! use lathe_models::{CacheShape, ChatTemplate, Message, ModelFile, StreamDecoder, Tokenizer, build};
+//! use lathe_models::{CacheShape, ChatTemplate, KvType, Message, ModelFile, StreamDecoder, Tokenizer, build};
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/llama-q4_1.gguf");
 //! let file = ModelFile::open(path)?;
 //! let embedding = file.tensor("token_embd.weight").ok_or("no embedding")?;
 //! assert_eq!((embedding.shape(), embedding.ty().name()), (vec![128, 64], "Q8_0"));
 //! assert_eq!(file.data(embedding).len(), 128 * 64 / 32 * 34);
 //!
-//! let model = build(&file, &CacheShape { pages: 4, context: 64, max_tokens: 16, max_sequences: 1 })?;
+//! let model = build(&file, &CacheShape { elements: KvType::F16, pages: 4, context: 64, max_tokens: 16, max_sequences: 1 })?;
 //! assert_eq!(model.graph.ty(model.graph.outputs[0]).to_string(), "f32[R, 128]");
 //!
 //! let tokenizer = Tokenizer::from_file(&file)?;
@@ -47,7 +47,8 @@ mod tokenizer;
 pub use artifact::{ArtifactError, ArtifactErrorKind, write_artifact};
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use families::{
-    CacheShape, Config, Experts, FamilyError, FamilyErrorKind, Model, PAGE, Pooling, build, family, pooling,
+    CacheShape, Config, Experts, FamilyError, FamilyErrorKind, KvType, Model, PAGE, Pooling, build, family,
+    pooling,
 };
 pub use file::{FileError, Format, ModelFile, TensorInfo};
 pub use gguf::{

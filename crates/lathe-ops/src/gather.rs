@@ -1,11 +1,12 @@
 //! Rows picked by an index, and rows written to the place an index names.
 
+use crate::norm::scalar;
 use crate::require;
 use crate::sample::{Rng, result};
 use lathe_ir::encodings::encoding;
 use lathe_ir::graph::{Attrs, Edge, Form, Lowering, OpRow, Type};
-use lathe_ir::tensor::{Expr, Fact, Iter, Stmt};
-use lathe_ir::{Bounds, DType, Int, Tensor, write_bits};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, HOST, Iter, Stmt, Unary};
+use lathe_ir::{Bounds, DType, Encoding, Field, Int, Layout, Tensor, Term, encode_bits, write_bits};
 use std::sync::Arc;
 
 fn infer_take(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
@@ -37,18 +38,41 @@ fn infer_put(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
 fn put(a: &[Tensor], _: &Attrs, _: &[Type]) -> Vec<Tensor> {
     let mut cache = a[0].clone();
     let (d, n) = (cache.shape[2], a[1].row());
-    let layout = cache.encoding.as_ref().map(|e| e.fields[0].layout.clone()).unwrap_or_else(|| {
-        let dims: Vec<Int> = cache.shape.iter().map(|d| Int::from(*d as i64)).collect();
-        lathe_ir::Layout::dense(DType::F32, &dims)
-    });
-    let at = layout.resolve(&|_| None).expect("constant layout");
+    let dims: Vec<Int> = cache.shape.iter().map(|d| Int::from(*d as i64)).collect();
+    let e = match &cache.encoding {
+        Some(e) => (**e).clone(),
+        None => encoding("f32", &dims).expect("a dense encoding"),
+    };
+    let layouts: Vec<_> = e.fields.iter().map(|f| f.layout.resolve(&|_| None).expect("constant")).collect();
+    let mut write = |field: usize, index: &[i64], value: f64| {
+        let t = e.fields[field].dtype;
+        let bits = if t.is_float() { encode_bits(t, value) } else { value as i64 as u64 };
+        write_bits(&mut cache.bytes, layouts[field].address(index), t.bits(), bits).expect("a place of it");
+    };
     for (row, slot) in a[1].to_f32().chunks(n).zip(a[2].to_i64()) {
-        for (i, v) in row.iter().enumerate() {
-            let address = at.address(&[slot, (i / d) as i64, (i % d) as i64]);
-            write_bits(&mut cache.bytes, address, 32, v.to_bits().into()).expect("a place of the cache");
+        for (g, head) in row.chunks(d).enumerate() {
+            let Some(coded) = e.coded() else {
+                (0..).zip(head).for_each(|(i, v)| write(0, &[slot, g as i64, i], (*v).into()));
+                continue;
+            };
+            let (group, most) = (e.group() as usize, largest(&e.fields[0]) as f32);
+            for (b, part) in head.chunks(group).enumerate() {
+                let amax = part.iter().fold(0f32, |m, v| m.max(v.abs()));
+                let inverse = if amax == 0.0 { 0.0 } else { most / amax };
+                write(1, &[slot, g as i64, b as i64], (amax * (1.0 / most)).into());
+                for (i, v) in part.iter().enumerate() {
+                    let code = (v * inverse).round_ties_even() as i64 + coded.zero;
+                    write(0, &[slot, g as i64, (b * group + i) as i64], code as f64);
+                }
+            }
         }
     }
     vec![cache]
+}
+
+/// The largest distance of a code from the one that means 0, the same on both sides.
+fn largest(codes: &Field) -> i64 {
+    (1 << (codes.dtype.bits() - 1)) - 1
 }
 
 fn lower_put(l: &Lowering) -> Vec<Stmt> {
@@ -56,11 +80,83 @@ fn lower_put(l: &Lowering) -> Vec<Stmt> {
     let d = cache.ty.shape[2].clone();
     let (t, g, i) = (l.var("0"), l.var("g"), l.var("i"));
     let slot = places.read(std::slice::from_ref(&t)).cast(DType::INDEX);
-    let from = g.clone() * Expr::from(&d) + i.clone();
-    let copy = cache.write(&l.name("y"), &[slot, g, i], x.read(&[t, from]));
-    let inner = Stmt::for_(&l.name("i"), (&d).into(), Iter::Spatial, vec![copy]);
+    let value = |i: &Expr| x.read(&[t.clone(), g.clone() * Expr::from(&d) + i.clone()]);
+    let place = |i: Expr| [slot.clone(), g.clone(), i];
+    let (mut out, inner) = match cache.ty.storage().filter(|e| e.coded().is_some()) {
+        Some(e) => put_codes(l, &e, &value, &place),
+        None => {
+            let copy = cache.write(&l.name("y"), &place(i.clone()), value(&i));
+            (vec![], Stmt::for_(&l.name("i"), (&d).into(), Iter::Spatial, vec![copy]))
+        }
+    };
     let heads = Stmt::for_(&l.name("g"), (&cache.ty.shape[1]).into(), Iter::Spatial, vec![inner]);
-    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![heads])]
+    out.push(Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![heads]));
+    out
+}
+
+/// Codes of one head's row, a scale for each group. Where a byte is two codes it is written through views of the cache.
+fn put_codes(
+    l: &Lowering,
+    e: &Encoding,
+    value: &dyn Fn(&Expr) -> Expr,
+    place: &dyn Fn(Expr) -> [Expr; 3],
+) -> (Vec<Stmt>, Stmt) {
+    let cache = &l.outs[0];
+    let (codes, group) = (&e.fields[0], e.group());
+    let (most, zero) = (largest(codes) as f32, e.coded().map_or(0, |c| c.zero));
+    let (b, k, j, amax) = (l.var("b"), l.var("k"), l.var("j"), l.name("amax"));
+    let max = Expr::load(&amax, &[]);
+    let none = Expr::f32(0.0);
+    let inverse = Expr::select(&max.bin(Binary::Eq, &none), &none, &(&Expr::f32(most) / &max));
+    let column = |i: &Expr| b.clone() * group + i.clone();
+    let code = |i: &Expr| {
+        let code = (&value(&column(i)) * &inverse).un(Unary::Round).cast(DType::I32);
+        if zero == 0 { code } else { code + Expr::int(zero, DType::I32) }
+    };
+    let (mut views, store) = (vec![], l.name("yq"));
+    let (store, columns) = match codes.dtype.bits() {
+        4 => {
+            // The byte of the codes of columns j and j + group / 2 lies where the first of them does.
+            let half = group / 2;
+            let bytes = l.name("bytes");
+            let Layout { offset, terms } = &codes.layout;
+            let first = terms.iter().filter(|t| !(t.dim == 2 && t.div == half));
+            let packed = |t: &Term| match t.dim {
+                2 if t.div == group => Term { div: half, ..t.clone() },
+                _ => t.clone(),
+            };
+            let mut shape = cache.ty.shape.clone();
+            shape[2] = shape[2].div(2, &Bounds::new());
+            let own = |b: Buffer| Stmt::Alloc(Arc::new(Buffer { memory: cache.name.clone(), ..b }));
+            views.extend(cache.views().into_iter().filter(|v| *v.name == *cache.field("d")).map(own));
+            views.push(own(Buffer {
+                name: bytes.as_str().into(),
+                dtype: DType::U8,
+                shape,
+                layout: Layout { offset: offset.clone(), terms: first.map(packed).collect() },
+                memory: HOST.into(),
+                facts: vec![],
+            }));
+            let high = code(&(j.clone() + half)).bin(Binary::Shl, &Expr::int(4, DType::I32));
+            let byte = code(&j).bin(Binary::Or, &high).cast(DType::U8);
+            (Stmt::store(&store, &bytes, &place(b.clone() * half + j.clone()), byte), half)
+        }
+        _ => {
+            let code = code(&j).cast(codes.dtype);
+            (Stmt::store(&store, &cache.field("q"), &place(column(&j)), code), group)
+        }
+    };
+    let largest = Stmt::reduce(&l.name("ra"), &amax, &[], "max", value(&column(&k)).un(Unary::Abs));
+    let scale = (&max * &Expr::f32(1.0 / most)).cast(DType::F16);
+    let body = vec![
+        scalar(&amax, DType::F32),
+        Stmt::store(&l.name("za"), &amax, &[], none.clone()),
+        Stmt::for_(&l.name("k"), group.into(), Iter::Reduce, vec![largest]),
+        Stmt::store(&l.name("yd"), &cache.field("d"), &place(b.clone()), scale),
+        Stmt::for_(&l.name("j"), columns.into(), Iter::Spatial, vec![store]),
+    ];
+    let groups = cache.ty.shape[2].div(group, &Bounds::new());
+    (views, Stmt::for_(&l.name("b"), (&groups).into(), Iter::Spatial, body))
 }
 
 /// A zeroed cache in an encoding of pages.
@@ -102,7 +198,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     },
     OpRow {
         name: "put",
-        doc: "cache[place[t], g, i] = x[t, g * d + i], in place",
+        doc: "cache[place[t], g, i] = x[t, g * d + i], in place, rounded to what the cache holds",
         form: Form::ROW,
         gradient: None,
         donates: &[(0, 0)],
@@ -112,9 +208,11 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: |l| Edge::below(2, l.ins[0].ty.shape[0].clone()).and(2, Fact::Injective),
         sample: |seed| {
             let mut r = Rng(seed);
-            let cache = empty_cache(if seed.is_multiple_of(2) { "keys16" } else { "values16" }, &[48, 2, 16]);
+            let pages = if seed.is_multiple_of(2) { "keys16" } else { "values16" };
+            let elements = ["", ".f16", ".q8", ".q4"][seed as usize / 2 % 4];
+            let cache = empty_cache(&format!("{pages}{elements}"), &[48, 2, 64]);
             let places = Tensor::i32(&[3], &[17, 3, 40]);
-            (vec![cache, r.dense(&[3, 32]), places], Attrs::new())
+            (vec![cache, r.dense(&[3, 128]), places], Attrs::new())
         },
     },
 ];

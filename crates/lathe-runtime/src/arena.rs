@@ -1,7 +1,7 @@
 //! Memory with a limit: an arena gives zeroed, aligned blocks until its tier is full.
 //!
-//! Blocks are aligned to 64 bytes; large ones to 2 MiB and offered to the system for huge pages, and their pages take no
-//! real memory before they are first touched.
+//! Blocks are aligned to 64 bytes; large ones to 2 MiB and offered to the system for huge pages, unless they are sparse, and
+//! their pages take no real memory before they are first touched.
 
 use crate::RuntimeError;
 use crate::buffer::Buffer;
@@ -44,10 +44,20 @@ impl Arena {
 
     /// `bytes` zeroed bytes.
     pub fn alloc(&self, bytes: usize) -> Result<Buffer, RuntimeError> {
+        self.alloc_in(bytes, true)
+    }
+
+    /// `bytes` zeroed bytes of which a part here and a part there will be touched, as of a cache: they lie in small pages, so
+    /// that little more becomes real memory than is touched.
+    pub fn alloc_sparse(&self, bytes: usize) -> Result<Buffer, RuntimeError> {
+        self.alloc_in(bytes, false)
+    }
+
+    fn alloc_in(&self, bytes: usize, huge_pages: bool) -> Result<Buffer, RuntimeError> {
         let no_memory = || RuntimeError::SystemMemory { wanted: bytes };
         let size = bytes.max(1).checked_next_multiple_of(ALIGN).ok_or_else(no_memory)?;
         self.account.take(size)?;
-        let memory = if size < HUGE { small(size) } else { large(size) };
+        let memory = if size < HUGE { small(size) } else { large(size, huge_pages) };
         match memory {
             Some(start) => Ok(Buffer::new(Block { start, size, account: Arc::clone(&self.account) }, bytes)),
             None => {
@@ -140,8 +150,8 @@ fn small(size: usize) -> Option<NonNull<u8>> {
     NonNull::new(unsafe { std::alloc::alloc_zeroed(layout(size)) })
 }
 
-/// Maps `size` bytes (rounded up to whole pages) at a multiple of 2 MiB.
-fn large(size: usize) -> Option<NonNull<u8>> {
+/// Maps `size` bytes (rounded up to whole pages) at a multiple of 2 MiB, in huge pages or surely not in them.
+fn large(size: usize, huge_pages: bool) -> Option<NonNull<u8>> {
     let size = size.checked_next_multiple_of(PAGE)?;
     let mapped = size.checked_add(HUGE)?;
     let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
@@ -154,12 +164,15 @@ fn large(size: usize) -> Option<NonNull<u8>> {
     let tail = mapped - head - size;
     let start = base.wrapping_byte_add(head);
     // SAFETY: head, block and tail divide the mapping just made at page boundaries; nobody uses head and tail. An empty range
-    // is refused by the system without effect. The advice changes no content, and only whole huge pages are advised.
+    // is refused by the system without effect. The advice changes no content and stays inside of the block.
     unsafe {
         libc::munmap(base, head);
         libc::munmap(start.wrapping_byte_add(size), tail);
         #[cfg(target_os = "linux")]
-        libc::madvise(start, size / HUGE * HUGE, libc::MADV_HUGEPAGE);
+        match huge_pages {
+            true => libc::madvise(start, size / HUGE * HUGE, libc::MADV_HUGEPAGE),
+            false => libc::madvise(start, size, libc::MADV_NOHUGEPAGE),
+        };
     }
     NonNull::new(start.cast())
 }
@@ -182,6 +195,21 @@ mod tests {
         }
         assert_eq!(arena.used(), 0);
         assert_eq!(arena.peak(), (5 * HUGE + 12345).next_multiple_of(ALIGN));
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn little_of_a_sparse_block_is_real() {
+        let mut buffer = Arena::new("dram", usize::MAX).alloc_sparse(64 * HUGE).unwrap();
+        let start = buffer.ptr().addr();
+        buffer.slice_mut::<u8>().unwrap().iter_mut().step_by(HUGE).for_each(|byte| *byte = 1);
+        // SAFETY: it asks for a number.
+        let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap();
+        let mut entries = vec![0u8; 64 * HUGE / page * 8];
+        let map = std::fs::File::open("/proc/self/pagemap").unwrap();
+        std::os::unix::fs::FileExt::read_exact_at(&map, &mut entries, (start / page * 8) as u64).unwrap();
+        // The highest bit of an entry says that its page is there.
+        assert_eq!(entries.chunks(8).filter(|entry| entry[7] >> 7 == 1).count(), 64);
     }
 
     #[test]

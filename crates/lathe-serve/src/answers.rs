@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use lathe_engine::{Event, FinishReason, Request, TextStream, TokenScore};
 
 use crate::error::ApiError;
+use crate::object::Usage;
 use crate::service::{State, Text};
 use crate::worker::Ticket;
 
@@ -18,12 +19,10 @@ pub(crate) struct Answers {
     samples: Vec<Sample>,
     started: Instant,
     first: Option<Instant>,
-    /// Tokens of the prompt.
-    pub(crate) prompt_tokens: usize,
+    /// Tokens read and made so far.
+    pub(crate) usage: Usage,
     /// How likely the prompt's tokens are, where that was asked for: all but the first.
     pub(crate) prompt: Vec<TokenScore>,
-    /// Tokens made so far.
-    pub(crate) tokens: usize,
 }
 
 struct Sample {
@@ -55,20 +54,20 @@ impl Answers {
         stops: &[String],
     ) -> Result<Answers, ApiError> {
         let (samples, prompt_tokens) = (request.samples.max(1), request.prompt.len());
+        let sample = |_| Sample { stream: TextStream::new(request.stops(stops)), over: false };
+        let samples = (0..samples).map(sample).collect();
         let started = Instant::now();
         let ticket = text.engine.submit(request).await?;
-        let sample = |_| Sample { stream: TextStream::new(stops), over: false };
         service.metrics.prompt_tokens.inc_by(prompt_tokens as u64);
         Ok(Answers {
             service: service.clone(),
             text: text.clone(),
             ticket,
-            samples: (0..samples).map(sample).collect(),
+            samples,
             started,
             first: None,
-            prompt_tokens,
+            usage: Usage { prompt: prompt_tokens, ..Usage::default() },
             prompt: Vec::new(),
-            tokens: 0,
         })
     }
 
@@ -91,12 +90,16 @@ impl Answers {
                 }
                 let mut piece = Piece { index, ..Piece::default() };
                 match event {
+                    Event::Started { cached, .. } => {
+                        self.usage.cached = cached;
+                        continue;
+                    }
                     Event::Prompt { score, .. } => {
                         self.prompt.push(score);
                         continue;
                     }
                     Event::Token { token, score, finish, .. } => {
-                        self.tokens += 1;
+                        self.usage.made += 1;
                         self.first.get_or_insert_with(|| {
                             self.service.metrics.first_token.observe(self.started.elapsed().as_secs_f64());
                             Instant::now()
@@ -150,9 +153,9 @@ impl Answers {
 
     fn finished(&mut self) {
         let metrics = &self.service.metrics;
-        metrics.generated_tokens.inc_by(self.tokens as u64);
+        metrics.generated_tokens.inc_by(self.usage.made as u64);
         metrics.request.observe(self.started.elapsed().as_secs_f64());
-        let per_sample = self.tokens / self.samples.len().max(1);
+        let per_sample = self.usage.made / self.samples.len().max(1);
         if let Some(first) = self.first.take()
             && per_sample > 1
         {

@@ -185,8 +185,7 @@ pub(crate) async fn chat(
         let finish = finish(piece.finish, &calls);
         json!({ "index": piece.index, "message": message, "logprobs": scores, "finish_reason": finish })
     });
-    let (prompt, made) = (answers.prompt_tokens, answers.tokens);
-    let object = form.head.counted("chat.completion", choices.collect(), prompt, made);
+    let object = form.head.counted("chat.completion", choices.collect(), answers.usage);
     Ok(Json(object).into_response())
 }
 
@@ -252,7 +251,7 @@ fn streamed(
             }
         }
         if usage {
-            let object = form.head.counted(CHUNK, vec![], answers.prompt_tokens, answers.tokens);
+            let object = form.head.counted(CHUNK, vec![], answers.usage);
             events.data(&object).await?;
         }
         events.done().await

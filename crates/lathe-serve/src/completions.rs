@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::answers::{Answers, Piece, best};
 use crate::error::ApiError;
 use crate::logprobs::Lists;
-use crate::object::Head;
+use crate::object::{Head, Usage};
 use crate::params::{Client, Params};
 use crate::respond::{Json, OpenAiError};
 use crate::service::{State, Text, read};
@@ -103,18 +103,17 @@ pub(crate) async fn completions(
     if stream {
         return Ok(streamed(form, parts, usage));
     }
-    let (mut choices, mut prompt_tokens, mut completion_tokens) = (vec![], 0, 0);
+    let (mut choices, mut usage) = (vec![], Usage::default());
     for (number, part) in parts.iter_mut().enumerate() {
         let all = part.answers.all().await?;
-        prompt_tokens += part.answers.prompt_tokens;
-        completion_tokens += part.answers.tokens;
+        usage += part.answers.usage;
         for mut piece in best(all, form.n) {
             let index = piece.index;
             form.begin(part, index, &mut piece);
             choices.push(form.choice(part, number, piece));
         }
     }
-    let object = form.head.counted(KIND, choices, prompt_tokens, completion_tokens);
+    let object = form.head.counted(KIND, choices, usage);
     Ok(Json(object).into_response())
 }
 
@@ -128,9 +127,9 @@ fn tokens(text: &Text, prompt: Prompt) -> Vec<Vec<u32>> {
     }
 }
 
-fn streamed(form: Form, mut parts: Vec<Part>, usage: bool) -> Response {
+fn streamed(form: Form, mut parts: Vec<Part>, include_usage: bool) -> Response {
     stream::respond(move |events| async move {
-        let (mut prompt_tokens, mut completion_tokens) = (0, 0);
+        let mut usage = Usage::default();
         for (number, part) in parts.iter_mut().enumerate() {
             let mut begun = vec![false; part.lists.len()];
             loop {
@@ -148,11 +147,10 @@ fn streamed(form: Form, mut parts: Vec<Part>, usage: bool) -> Response {
                     events.data(&form.head.object(KIND, vec![choice])).await?;
                 }
             }
-            prompt_tokens += part.answers.prompt_tokens;
-            completion_tokens += part.answers.tokens;
+            usage += part.answers.usage;
         }
-        if usage {
-            let object = form.head.counted(KIND, vec![], prompt_tokens, completion_tokens);
+        if include_usage {
+            let object = form.head.counted(KIND, vec![], usage);
             events.data(&object).await?;
         }
         events.done().await

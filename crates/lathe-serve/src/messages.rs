@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::answers::{Answers, Piece};
 use crate::chat::{Content, Tools, prompt};
 use crate::error::ApiError;
+use crate::object::Usage;
 use crate::params::{Client, OneOrMany, Params};
 use crate::respond::{AnthropicError, Json};
 use crate::service::{State, Text, read};
@@ -170,11 +171,21 @@ pub(crate) async fn messages(
         content.push(json!({ "type": "text", "text": shown }));
     }
     content.extend(calls.iter().map(|call| form.tool_use(call, Value::Object(call.arguments.clone()))));
-    let mut message = form.message(answers.prompt_tokens, answers.tokens);
+    let mut message = form.message(answers.usage);
     message["content"] = content.into();
     message["stop_reason"] = stop_reason(&piece, &calls).into();
     message["stop_sequence"] = piece.stop.into();
     Ok(Json(message).into_response())
+}
+
+/// Tokens, as this interface counts them: those found in the cache are not among those read.
+fn counted(usage: Usage) -> Value {
+    json!({
+        "input_tokens": usage.prompt - usage.cached,
+        "cache_read_input_tokens": usage.cached,
+        "cache_creation_input_tokens": 0,
+        "output_tokens": usage.made,
+    })
 }
 
 fn stop_reason(piece: &Piece, calls: &[Call]) -> &'static str {
@@ -187,7 +198,7 @@ fn stop_reason(piece: &Piece, calls: &[Call]) -> &'static str {
 }
 
 impl Form {
-    fn message(&self, input_tokens: usize, output_tokens: usize) -> Value {
+    fn message(&self, usage: Usage) -> Value {
         json!({
             "id": self.id,
             "type": "message",
@@ -196,7 +207,7 @@ impl Form {
             "content": [],
             "stop_reason": null,
             "stop_sequence": null,
-            "usage": { "input_tokens": input_tokens, "output_tokens": output_tokens },
+            "usage": counted(usage),
         })
     }
 
@@ -210,7 +221,7 @@ impl Form {
         answers: &mut Answers,
         filter: &mut CallFilter,
     ) -> Result<Result<(), ApiError>, Gone> {
-        let start = json!({ "type": "message_start", "message": self.message(answers.prompt_tokens, 0) });
+        let start = json!({ "type": "message_start", "message": self.message(answers.usage) });
         events.named(&start).await?;
         let begin = |index: usize, block: Value| json!({ "type": "content_block_start", "index": index, "content_block": block });
         let delta = |index: usize, delta: Value| json!({ "type": "content_block_delta", "index": index, "delta": delta });
@@ -252,7 +263,7 @@ impl Form {
             index += 1;
         }
         let reason = json!({ "stop_reason": stop_reason(&last, &calls), "stop_sequence": last.stop });
-        let usage = json!({ "output_tokens": answers.tokens });
+        let usage = counted(answers.usage);
         events.named(&json!({ "type": "message_delta", "delta": reason, "usage": usage })).await?;
         events.named(&json!({ "type": "message_stop" })).await?;
         Ok(Ok(()))

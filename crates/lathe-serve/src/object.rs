@@ -1,5 +1,7 @@
 //! The objects of OpenAI's interface: what completions and conversations, whole and in pieces, have in common.
 
+use std::ops::AddAssign;
+
 use serde_json::{Value, json};
 
 use crate::service::{Service, Text};
@@ -29,10 +31,33 @@ impl Head {
     }
 
     /// An object that says what was read and made.
-    pub(crate) fn counted(&self, kind: &str, choices: Vec<Value>, prompt: usize, made: usize) -> Value {
+    pub(crate) fn counted(&self, kind: &str, choices: Vec<Value>, usage: Usage) -> Value {
         let mut object = self.object(kind, choices);
-        object["usage"] =
-            json!({ "prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made });
+        object["usage"] = json!({
+            "prompt_tokens": usage.prompt,
+            "prompt_tokens_details": { "cached_tokens": usage.cached },
+            "completion_tokens": usage.made,
+            "total_tokens": usage.prompt + usage.made,
+        });
         object
+    }
+}
+
+/// Tokens of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Usage {
+    /// Of the prompt.
+    pub(crate) prompt: usize,
+    /// Of these, those that were found in the cache.
+    pub(crate) cached: usize,
+    /// Of the answers.
+    pub(crate) made: usize,
+}
+
+impl AddAssign for Usage {
+    fn add_assign(&mut self, other: Usage) {
+        self.prompt += other.prompt;
+        self.cached += other.cached;
+        self.made += other.made;
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::answers::Answers;
 use crate::chat::{Content, Tools, prompt};
 use crate::error::ApiError;
+use crate::object::Usage;
 use crate::params::{Client, Params};
 use crate::respond::{Json, OpenAiError};
 use crate::service::{State, Text, read};
@@ -181,12 +182,13 @@ impl Numbered {
 impl Form {
     fn response(&self, status: &str, output: Vec<Value>, answers: Option<&Answers>) -> Value {
         let usage = answers.map(|answers| {
+            let Usage { prompt, cached, made } = answers.usage;
             json!({
-                "input_tokens": answers.prompt_tokens,
-                "input_tokens_details": { "cached_tokens": 0, "cache_write_tokens": 0 },
-                "output_tokens": answers.tokens,
+                "input_tokens": prompt,
+                "input_tokens_details": { "cached_tokens": cached, "cache_write_tokens": 0 },
+                "output_tokens": made,
                 "output_tokens_details": { "reasoning_tokens": 0 },
-                "total_tokens": answers.prompt_tokens + answers.tokens,
+                "total_tokens": prompt + made,
             })
         });
         let details = (status == "incomplete").then(|| json!({ "reason": "max_output_tokens" }));

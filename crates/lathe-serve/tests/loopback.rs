@@ -164,7 +164,9 @@ fn completions_of_all_kinds() {
     let answer = server.ok("/v1/completions", &json!({ "prompt": [30, 31], "max_tokens": 4, "n": 2 }));
     assert_eq!(answer["choices"][1]["text"], counted(32, 36));
     assert_eq!(answer["choices"][1]["finish_reason"], "length");
-    assert_eq!(answer["usage"], json!({ "prompt_tokens": 2, "completion_tokens": 8, "total_tokens": 10 }));
+    let details = json!({ "cached_tokens": 0 });
+    let usage = json!({ "prompt_tokens": 2, "prompt_tokens_details": details, "completion_tokens": 8, "total_tokens": 10 });
+    assert_eq!(answer["usage"], usage);
 
     let body =
         json!({ "prompt": [[30], [50, 51]], "max_tokens": 1, "echo": true, "logprobs": 2, "temperature": 0 });
@@ -213,10 +215,13 @@ fn answers_keep_to_their_structure() {
     let schema = json!({ "type": "object", "properties": { "ok": { "type": "boolean" } }, "required": ["ok"],
         "additionalProperties": false });
     let format = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
-    let answer = chat(json!({ "response_format": format }));
-    let text = answer["message"]["content"].as_str().expect("there is text");
-    let value: Value = serde_json::from_str(text).expect("it is JSON");
-    assert!(value["ok"].is_boolean() && answer["finish_reason"] == "stop", "{answer}");
+    // A stop string would cut it.
+    for stop in [json!([]), json!(["ok", ":"])] {
+        let answer = chat(json!({ "response_format": format, "stop": stop }));
+        let text = answer["message"]["content"].as_str().expect("there is text");
+        let value: Value = serde_json::from_str(text).expect("it is JSON");
+        assert!(value["ok"].is_boolean() && answer["finish_reason"] == "stop", "{answer}");
+    }
     let choice = chat(json!({ "structured_outputs": { "choice": ["left", "right"] } }));
     assert!(["left", "right"].map(Value::from).contains(&choice["message"]["content"]), "{choice}");
 
@@ -300,7 +305,8 @@ fn conversations_of_both_interfaces() {
         (Some(content), Some("max_tokens"))
     );
     let count = server.ok("/v1/messages/count_tokens", &json!({ "messages": messages }));
-    assert_eq!(count["input_tokens"], message["usage"]["input_tokens"]);
+    let of = |name: &str| message["usage"][name].as_u64().unwrap_or_default();
+    assert_eq!(count["input_tokens"], of("input_tokens") + of("cache_read_input_tokens"));
 }
 
 #[test]
@@ -374,6 +380,37 @@ fn responses_whole_and_in_pieces() {
     let output = &server.ok("/v1/responses", &body)["output"][0];
     assert_eq!((output["type"].as_str(), output["name"].as_str()), (Some("function_call"), Some("go")));
     assert_eq!(server.post("/v1/responses", &json!({ "input": [{ "type": "image" }] })).0, 400);
+}
+
+#[test]
+fn usage_says_what_was_found_in_the_cache() {
+    let server = Server::start(0, Settings::default());
+    let prompt: Vec<u32> = (0..40).collect();
+    let words = "the band ".repeat(20);
+    let talk = json!([{ "role": "user", "content": words }]);
+    let read = |message: &Value| {
+        let usage = &message["usage"];
+        usage["input_tokens"].as_u64().unwrap() + usage["cache_read_input_tokens"].as_u64().unwrap()
+    };
+    let mut found = vec![];
+    for _ in 0..2 {
+        let answer = server.ok("/v1/completions", &json!({ "prompt": prompt, "max_tokens": 1 }));
+        let response = server.ok("/v1/responses", &json!({ "input": words, "max_output_tokens": 1 }));
+        let body = json!({ "messages": talk, "max_tokens": 1 });
+        let chat = server.ok("/v1/chat/completions", &body);
+        let message = server.ok("/v1/messages", &body);
+        assert_eq!(Some(read(&message)), chat["usage"]["prompt_tokens"].as_u64());
+        found.push([
+            answer["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64(),
+            response["usage"]["input_tokens_details"]["cached_tokens"].as_u64(),
+            message["usage"]["cache_read_input_tokens"].as_u64(),
+        ]);
+    }
+    // Whole pages of 16. All three of the talk have one prompt, which the first of them brings.
+    assert_eq!(found[0][..2], [Some(0), Some(0)]);
+    let [answer, response, message] = found[1];
+    assert_eq!((answer, response), (Some(32), message));
+    assert!(message >= Some(16) && message == found[0][2], "{found:?}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use lathe_engine::{
     compile_model, compiled_context, compiled_sequences,
 };
 use lathe_machine::Target;
-use lathe_models::{CacheShape, ChatTemplate, ModelFile, Tokenizer, build, cache_dir};
+use lathe_models::{CacheShape, ChatTemplate, KvType, ModelFile, Tokenizer, build, cache_dir};
 
 use crate::failure::Failure;
 use crate::output;
@@ -20,6 +20,17 @@ pub const STEP_TOKENS: usize = 512;
 
 /// The most texts of one step of an encoder.
 const STEP_SEQUENCES: usize = 32;
+
+/// How a model computes.
+#[derive(Clone, Copy)]
+pub struct Compute {
+    /// How exact the arithmetic is.
+    pub precision: Precision,
+    /// Threads that compute.
+    pub threads: usize,
+    /// How keys and values are stored, where it is said.
+    pub kv_type: Option<KvType>,
+}
 
 /// A model's file with what is read from it before anything is compiled.
 pub struct Model {
@@ -76,13 +87,12 @@ impl Model {
     /// Compiles and loads it.
     pub fn load(
         &self,
-        precision: impl Into<Precision>,
-        threads: usize,
+        compute: Compute,
         context: usize,
         max_sequences: usize,
         max_rows: usize,
     ) -> Result<Engine<Runner>, Failure> {
-        self.engine(&generation(precision.into(), threads, context, max_sequences, max_rows)?)
+        self.engine(&generation(compute, context, max_sequences, max_rows)?)
     }
 
     fn engine(&self, options: &RunnerOptions) -> Result<Engine<Runner>, Failure> {
@@ -100,8 +110,7 @@ impl Model {
     /// tokens and steps of so many.
     pub fn load_server(
         &self,
-        precision: impl Into<Precision>,
-        threads: usize,
+        compute: Compute,
         context: usize,
         sequences: usize,
         cache_tokens: usize,
@@ -113,14 +122,15 @@ impl Model {
         let options = RunnerOptions {
             pages: cache_tokens.max(context).div_ceil(PAGE),
             max_tokens: step_tokens.max(sequences),
-            ..generation(precision.into(), threads, context, sequences, rows)?
+            ..generation(compute, context, sequences, rows)?
         };
         self.engine(&options)
     }
 
     /// Whether it embeds texts and generates none.
     pub fn is_encoder(&self) -> Result<bool, Failure> {
-        let shape = CacheShape { pages: 1, context: 1, max_tokens: 1, max_sequences: 1 };
+        let elements = KvType::F32;
+        let shape = CacheShape { elements, pages: 1, context: 1, max_tokens: 1, max_sequences: 1 };
         match compiled_context(&self.file) {
             Some(_) => Ok(self.file.get::<bool>("lathe.encoder")?),
             None => Ok(build(&self.file, &shape)?.encoder),
@@ -142,6 +152,7 @@ impl Model {
         path: &Path,
         target: Target,
         precisions: Vec<Precision>,
+        kv_type: Option<KvType>,
         context: usize,
         max_sequences: usize,
     ) -> Result<bool, Failure> {
@@ -149,7 +160,10 @@ impl Model {
         let threads = lathe_runtime::detect_cpu().cores;
         let runner = match encoder {
             true => embedding(Precision::Fast, threads, context)?,
-            false => generation(Precision::Fast, threads, context, max_sequences, SCORE_TOKENS)?,
+            false => {
+                let compute = Compute { precision: Precision::Fast, threads, kv_type };
+                generation(compute, context, max_sequences, SCORE_TOKENS)?
+            }
         };
         let mut status = Status::new();
         let report = &mut |stage, done, total| status.stage(stage, done, total);
@@ -169,12 +183,12 @@ impl Model {
 
 /// How a model that generates is loaded.
 fn generation(
-    precision: Precision,
-    threads: usize,
+    compute: Compute,
     context: usize,
     max_sequences: usize,
     max_rows: usize,
 ) -> Result<RunnerOptions, Failure> {
+    let Compute { precision, threads, kv_type } = compute;
     Ok(RunnerOptions {
         precision,
         threads,
@@ -183,6 +197,7 @@ fn generation(
         max_tokens: STEP_TOKENS.min(context * max_sequences).max(max_sequences),
         max_sequences,
         max_rows,
+        kv_type,
         cache: cache_dir()?,
     })
 }
@@ -198,6 +213,8 @@ fn embedding(precision: Precision, threads: usize, context: usize) -> Result<Run
         max_tokens,
         max_sequences: STEP_SEQUENCES,
         max_rows: STEP_SEQUENCES,
+        // Keys and values are scratch that all layers share.
+        kv_type: Some(KvType::F32),
         cache: cache_dir()?,
     })
 }

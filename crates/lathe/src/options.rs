@@ -7,6 +7,7 @@ use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{EngineError, Grammar, Sampling};
 
 use crate::failure::Failure;
+use crate::model::Compute;
 
 /// Which model.
 #[derive(Args)]
@@ -44,6 +45,45 @@ impl ComputeOptions {
     pub fn threads(&self) -> usize {
         self.threads.map_or_else(|| lathe_runtime::detect_cpu().cores, usize::from)
     }
+}
+
+/// How keys and values are kept.
+#[derive(Args)]
+pub struct CacheOptions {
+    /// How keys and values are stored: less memory, and a little less exact, from left to right [default: f16, f32 with
+    /// --precision exact].
+    #[arg(long, value_name = "T")]
+    kv_type: Option<KvType>,
+}
+
+impl CacheOptions {
+    /// What was asked for.
+    pub fn kv_type(&self) -> Option<lathe_models::KvType> {
+        self.kv_type.map(|t| match t {
+            KvType::F32 => lathe_models::KvType::F32,
+            KvType::F16 => lathe_models::KvType::F16,
+            KvType::Q8 => lathe_models::KvType::Q8,
+            KvType::Q4 => lathe_models::KvType::Q4,
+        })
+    }
+
+    /// With the rest of how a model computes.
+    pub fn with(&self, compute: &ComputeOptions) -> Compute {
+        Compute { precision: compute.precision.into(), threads: compute.threads(), kv_type: self.kv_type() }
+    }
+}
+
+/// How an element of keys and values is stored.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum KvType {
+    /// 32 bits.
+    F32,
+    /// 16 bits.
+    F16,
+    /// 8-bit codes with a scale for every 32.
+    Q8,
+    /// 4-bit codes with a scale for every 32.
+    Q4,
 }
 
 /// How exact the arithmetic is.

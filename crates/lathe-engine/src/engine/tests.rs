@@ -172,6 +172,7 @@ proptest! {
         let mut scores: BTreeMap<SequenceId, Vec<TokenScore>> = BTreeMap::new();
         let mut requests = requests.into_iter();
         let mut expected = BTreeMap::new();
+        let mut prompts = BTreeMap::new();
         let mut scored = BTreeMap::new();
         let mut wait = 0;
         loop {
@@ -181,6 +182,7 @@ proptest! {
                     expected.insert(id.sample(sample), alone(&request, sample, pages * PAGE));
                     answers.insert(id.sample(sample), vec![]);
                 }
+                prompts.insert(id, request.prompt.len());
                 if request.score_prompt {
                     let row = |i: usize| TokenScore::of(&Hashing::logits(&request.prompt[..i]), request.prompt[i], 2);
                     scored.insert(id, (1..request.prompt.len()).map(row).collect::<Vec<_>>());
@@ -193,6 +195,7 @@ proptest! {
                 match event {
                     Event::Token { sequence, token, .. } => answers.get_mut(&sequence).unwrap().push(token),
                     Event::Prompt { sequence, score } => scores.get_mut(&sequence).unwrap().push(score),
+                    Event::Started { sequence, cached } => prop_assert!(cached < prompts[&sequence] && cached.is_multiple_of(PAGE)),
                     Event::Full { .. } => {}
                     Event::Failed { .. } => panic!("{event:?}"),
                 }
@@ -230,7 +233,8 @@ fn a_row_that_is_no_number_ends_its_sequence_only() {
     let bad = engine.add(Request { prompt: vec![1, 39], max_tokens: 2, ..Request::default() }).unwrap();
     let good = engine.add(Request { prompt: vec![1, 2], max_tokens: 1, ..Request::default() }).unwrap();
     let error = EngineError::NanLogits { position: 1 };
-    let events = engine.step().unwrap();
+    let mut events = engine.step().unwrap();
+    events.retain(|event| !matches!(event, Event::Started { .. }));
     assert_eq!(events[0], Event::Failed { sequence: bad, error });
     assert!(
         matches!(events[1], Event::Token { sequence, finish: Some(FinishReason::Length), .. } if sequence == good)
@@ -305,7 +309,7 @@ fn a_conversation_that_goes_on_is_not_computed_again() {
         let mut answer = vec![];
         while !engine.is_idle() {
             for event in engine.step().unwrap() {
-                let Event::Token { token, .. } = event else { panic!("{event:?}") };
+                let Event::Token { token, .. } = event else { continue };
                 answer.push(token);
             }
         }

@@ -6,7 +6,7 @@ use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::IrError;
 use thiserror::Error;
 
-use super::CacheShape;
+use super::{CacheShape, KvType};
 use crate::gguf::GgufError;
 
 /// A model that cannot be built from a file.
@@ -75,6 +75,14 @@ pub enum FamilyErrorKind {
     /// The caller asks for a cache or a step of nothing.
     #[error("a cache of this size is not possible: {0:?}")]
     Cache(CacheShape),
+    /// Codes of the cache share scales that do not divide a head.
+    #[error("a head of {head} components cannot be kept as '{}', 32 of which share a scale", elements.as_str())]
+    Elements {
+        /// What was asked for.
+        elements: KvType,
+        /// Components of a head.
+        head: i64,
+    },
     /// The graph does not check: the builder is wrong.
     #[error("{0}")]
     Graph(#[from] IrError),
@@ -92,6 +100,7 @@ impl Diagnose for FamilyError {
             K::Shape { .. } => ("family-shape", Fault::File, again),
             K::Unused(_) => ("family-variant", Fault::File, Some("use a model of a supported family")),
             K::Values { .. } => ("family-values", Fault::File, again),
+            K::Elements { .. } => ("family-kv-type", Fault::User, Some("use --kv-type f16")),
             K::Cache(_) => ("family-cache", Fault::Bug, None),
             K::Graph(_) => ("family-graph", Fault::Bug, None),
         };

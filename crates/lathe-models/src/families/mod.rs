@@ -40,9 +40,37 @@ use crate::file::ModelFile;
 /// Positions in a page of the cache.
 pub const PAGE: i64 = 16;
 
+/// How an element of the cache is stored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KvType {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits.
+    F16,
+    /// Codes of 8 bits, with a scale of 16 bits for every 32 components of a position.
+    Q8,
+    /// Codes of 4 bits, with such a scale.
+    Q4,
+}
+
+impl KvType {
+    /// Its name, which is also what the encodings of pages have behind theirs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KvType::F32 => "f32",
+            KvType::F16 => "f16",
+            KvType::Q8 => "q8",
+            KvType::Q4 => "q4",
+        }
+    }
+}
+
 /// How large the cache and a step may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheShape {
+    /// How keys and values are stored.
+    pub elements: KvType,
     /// Pages of 16 positions, over all sequences.
     pub pages: i64,
     /// The longest sequence, in positions; rounded up to whole pages.

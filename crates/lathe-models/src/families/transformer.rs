@@ -8,11 +8,14 @@ use super::config::{Config, Metadata, Pooling};
 use super::nodes::{Builder, Made};
 use super::rope::Rotations;
 use super::style::{HeadNorm, Norm, Pairs, Positions, Style};
-use super::{CacheShape, Model, PAGE};
+use super::{CacheShape, FamilyErrorKind, KvType, Model, PAGE};
 use crate::file::{Format, ModelFile};
 
 pub(super) fn build(file: &ModelFile, cache: &CacheShape, style: &Style) -> Made<Model> {
     let c = Config::read(file, style)?;
+    if matches!(cache.elements, KvType::Q8 | KvType::Q4) && c.head_dim % 32 != 0 {
+        return Err(FamilyErrorKind::Elements { elements: cache.elements, head: c.head_dim });
+    }
     let dims = [("T", cache.max_tokens), ("R", cache.max_sequences), ("B", cache.max_sequences)];
     let mut graph = Graph::new("step", &dims);
     let inputs = Inputs::add(&mut graph, cache, style);
@@ -242,9 +245,15 @@ impl Transformer<'_> {
             return *s;
         }
         let shape = [Int::from(self.cache.pages) * PAGE, self.c.kv_heads.into(), self.c.head_dim.into()];
-        let mut add =
-            |name, encoding| self.b.graph.state(&format!("{name}{layer}"), Type::encoded(encoding, &shape));
-        Cache { k: add("keys", "keys16"), v: add("values", "values16") }
+        let elements = match self.cache.elements {
+            KvType::F32 => String::new(),
+            other => format!(".{}", other.as_str()),
+        };
+        let mut add = |name| {
+            let ty = Type::encoded(&format!("{name}16{elements}"), &shape);
+            self.b.graph.state(&format!("{name}{layer}"), ty)
+        };
+        Cache { k: add("keys"), v: add("values") }
     }
 
     /// What is known behind the tokens that are asked for.

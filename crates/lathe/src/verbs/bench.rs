@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::interrupt::Listening;
-use crate::model::Model;
-use crate::options::{ModelOption, Precision};
+use crate::model::{Compute, Model};
+use crate::options::{CacheOptions, ModelOption, Precision};
 use crate::output;
 use measure::{Bench as Case, Row};
 
@@ -64,6 +64,8 @@ struct BenchModel {
     /// fast: 8-bit activations where weights are quantized; exact: f32 activations.
     #[arg(long, value_name = "P", default_value = "fast")]
     precision: Precision,
+    #[command(flatten)]
+    cache: CacheOptions,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -93,7 +95,9 @@ impl BenchModel {
         };
         let mut rows = Vec::new();
         for threads in threads {
-            let engine = model.load(self.precision, threads, context, most, most)?;
+            let compute =
+                Compute { precision: self.precision.into(), threads, kv_type: self.cache.kv_type() };
+            let engine = model.load(compute, context, most, most)?;
             let interrupt = Listening::begin();
             let pool = Pool::new(threads)?;
             let mut bench = Case { engine, pool, threads, prompt, generate, interrupt, prompts: 0 };

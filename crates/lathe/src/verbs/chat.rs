@@ -12,7 +12,7 @@ use rustyline::error::ReadlineError;
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
-use crate::options::{AnswerOptions, ComputeOptions, ModelOption, SamplingOptions};
+use crate::options::{AnswerOptions, CacheOptions, ComputeOptions, ModelOption, SamplingOptions};
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -42,6 +42,8 @@ pub struct Chat {
     sampling: SamplingOptions,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    cache: CacheOptions,
     /// What the model is told before the conversation.
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
@@ -67,7 +69,7 @@ impl Chat {
         let missing = || ChatError::Missing { path: model.file.path().map(Into::into) };
         let template = model.template()?.ok_or_else(missing)?;
         let context = model.context_for(CONTEXT, self.answer.context)?;
-        let engine = model.load(self.compute.precision, self.compute.threads(), context, 1, 1)?;
+        let engine = model.load(self.cache.with(&self.compute), context, 1, 1)?;
         let max_tokens = self.answer.max_tokens as usize;
         let stops = self.answer.stop;
         let messages = Vec::new();

@@ -8,7 +8,7 @@ use lathe_runtime::{RuntimeError, detect_target};
 
 use crate::failure::Failure;
 use crate::model::Model;
-use crate::options::ModelOption;
+use crate::options::{CacheOptions, ModelOption};
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -41,6 +41,8 @@ pub struct Compile {
     /// Which precisions the file will offer.
     #[arg(long, value_name = "P", default_value = "fast")]
     precision: Precisions,
+    #[command(flatten)]
+    cache: CacheOptions,
     /// The most tokens of a sequence [default: 2048, or the model's if that is less].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
@@ -77,7 +79,8 @@ impl Compile {
         };
         let name = target.dialect.clone();
         let sequences = self.sequences.into();
-        let encoder = model.compile(&self.output, target, precisions, context, sequences)?;
+        let encoder =
+            model.compile(&self.output, target, precisions, self.cache.kv_type(), context, sequences)?;
         let bytes = std::fs::metadata(&self.output).map_or(0, |m| m.len());
         output::line(&format!(
             "{}: {:.1} MB for '{name}'; {}",

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
-use crate::options::{AnswerOptions, ComputeOptions, GrammarOptions, ModelOption, SamplingOptions};
+use crate::options::{
+    AnswerOptions, CacheOptions, ComputeOptions, GrammarOptions, ModelOption, SamplingOptions,
+};
 use crate::{onnx, output};
 
 const EXAMPLES: &str = "\
@@ -56,6 +58,8 @@ pub struct Run {
     speculate: u8,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    cache: CacheOptions,
     /// Put the prompt into the model's chat template; the default where it has one.
     #[arg(long, conflicts_with = "raw")]
     chat: bool,
@@ -112,7 +116,7 @@ impl Run {
         };
         let speculate = usize::from(self.speculate);
         let rows = 1 + speculate;
-        let mut engine = model.load(self.compute.precision, self.compute.threads(), context, 1, rows)?;
+        let mut engine = model.load(self.cache.with(&self.compute), context, 1, rows)?;
 
         let ends = if self.ignore_eos { Vec::new() } else { model.ends() };
         let request =

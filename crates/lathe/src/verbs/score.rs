@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
-use crate::options::{ComputeOptions, ModelOption};
+use crate::options::{CacheOptions, ComputeOptions, ModelOption};
 use crate::output;
 
 /// Tokens of one context of a text.
@@ -36,6 +36,8 @@ pub struct Score {
     source: Source,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    cache: CacheOptions,
     /// Write the log-probabilities of every scored token's distribution to a NumPy file (float16, a row a token).
     #[arg(long, value_name = "F.npy")]
     save_log_softmax: Option<PathBuf>,
@@ -71,8 +73,7 @@ impl Score {
         if context > model.context {
             return Err(EngineError::PromptTooLong { tokens: context, context: model.context }.into());
         }
-        let mut engine =
-            model.load(self.compute.precision, self.compute.threads(), context, 1, SCORE_TOKENS)?;
+        let mut engine = model.load(self.cache.with(&self.compute), context, 1, SCORE_TOKENS)?;
         let interrupt = Listening::begin();
         let mut all = Likelihood::default();
         let rows = ids.chunks(longest).map(|part| part.len() - 1).sum();

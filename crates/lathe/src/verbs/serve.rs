@@ -12,7 +12,7 @@ use lathe_serve::{EmbeddingModel, Settings, TextModel, serve};
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
-use crate::options::{ComputeOptions, ModelOption};
+use crate::options::{CacheOptions, ComputeOptions, ModelOption};
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -43,6 +43,8 @@ pub struct Serve {
     embedding_model: Option<String>,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    cache: CacheOptions,
     /// The name that clients call the model by [default: as it is called here].
     #[arg(long, value_name = "NAME")]
     served_name: Option<String>,
@@ -134,8 +136,7 @@ impl Serve {
     fn text(&self, name: String, model: Model) -> Result<TextModel<Runner>, Failure> {
         let context = model.context_for(CONTEXT, self.context)?;
         let engine = model.load_server(
-            self.compute.precision,
-            self.compute.threads(),
+            self.cache.with(&self.compute),
             context,
             self.max_sequences.into(),
             self.cache_tokens as usize,

@@ -6,7 +6,7 @@ use lathe_models::Format;
 
 use crate::failure::Failure;
 use crate::model::Model;
-use crate::options::{ComputeOptions, ModelOption};
+use crate::options::{CacheOptions, ComputeOptions, ModelOption};
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -28,6 +28,8 @@ pub struct Show {
     op: Option<String>,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    cache: CacheOptions,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -55,7 +57,7 @@ impl Show {
             return Err(Diagnostic::new("show-compiled", Fault::User, what).fix(fix).into());
         }
         let context = model.context_for(CONTEXT, None)?;
-        let engine = model.load(self.compute.precision, self.compute.threads(), context, 1, 1)?;
+        let engine = model.load(self.cache.with(&self.compute), context, 1, 1)?;
         let what = match self.what {
             What::Graph => lathe_engine::Show::Graph,
             What::Tensor => lathe_engine::Show::Tensor,

@@ -10,7 +10,7 @@ use lathe_ir::tensor::{
 };
 use lathe_ir::{Name, write_bits};
 use lathe_machine::Target;
-use lathe_models::{CacheShape, GgmlType, GgufWriter, ModelFile, build};
+use lathe_models::{CacheShape, GgmlType, GgufWriter, KvType, ModelFile, build};
 use lathe_rewrite::{Bounds, pass, plan};
 use lathe_schedule::{INTRINSICS, Schedule, Witness, schedule, witness};
 use lathe_verify::{Certificate, Named, Order, PROVED, Prover, Refusal, certify, check, claim, report};
@@ -66,7 +66,8 @@ const CLASSES: [(&[(&str, i64)], Option<i64>); 5] =
 /// The schedules of all distinct kernels of the model, in both precisions, with and without the machine's instruction.
 fn schedules() -> Vec<Schedule> {
     let file = smollm2();
-    let shape = CacheShape { pages: 64, context: 512, max_tokens: 64, max_sequences: 8 };
+    let shape =
+        CacheShape { elements: KvType::F32, pages: 64, context: 512, max_tokens: 64, max_sequences: 8 };
     let model = build(&file, &shape).expect("a model");
     let table = lathe_ops::table();
     let mut native = Target::portable();

@@ -182,7 +182,7 @@ impl Bench {
             return Err(Failure::Interrupted);
         }
         let events = self.engine.step()?;
-        let tokens = events.len();
+        let tokens = events.iter().filter(|event| matches!(event, Event::Token { .. })).count();
         let failed = events.into_iter().find_map(|event| match event {
             Event::Failed { error, .. } => Some(error),
             _ => None,
