@@ -4,13 +4,14 @@
 
 use super::LANES;
 use super::rows::vectorize_inner;
+use super::windows;
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::DType;
 use lathe_ir::tensor::{
     Binary, Expr, For, Iter, Kernel, Node, REGISTER, SERIAL, Stmt, Store, WORKSPACE, find_block, find_loop,
     loop_bounds,
 };
+use lathe_ir::{Bounds, DType};
 use lathe_machine::Target;
 use std::sync::Arc;
 
@@ -133,8 +134,8 @@ fn rows_of(n: Option<i64>, most: i64) -> i64 {
     (most / 2 + 1..=most).rev().min_by_key(cost).unwrap_or(most)
 }
 
-fn extent(l: &For) -> Option<i64> {
-    l.extent.as_int()
+pub(super) fn extent(l: &For) -> Option<i64> {
+    l.extent.simplify_index(&Bounds::default()).as_int()
 }
 
 /// Moves a loop inwards until it stands right around another.
@@ -180,13 +181,17 @@ pub(super) fn vectorize_copy(s: &mut Schedule, var: &str) -> Result<(), Schedule
 
 /// Schedules a product, or else vectorizes its innermost loops.
 pub(super) fn or_rows(s: &mut Schedule, target: &Target) -> Result<(), ScheduleError> {
-    if apply(s, target)? { Ok(()) } else { vectorize_inner(s) }
+    if apply(s, target)? || windows::apply(s)? { Ok(()) } else { vectorize_inner(s) }
 }
 
 /// Schedules a product; `false` where it is none, or one that this is no use for.
 fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
     let Some(mut p) = Product::of(s.kernel()) else { return Ok(false) };
     let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
+    if m.is_none() && p.loops.len() > 2 && p.sums.len() > 1 {
+        // Nothing is shared but among neighbours: a window for each of them.
+        return Ok(false);
+    }
     let rows = m.as_ref().map_or(Some(1), |m| extent(m));
     let (mut contiguous, most) = (p.stride(s.kernel(), v, &n.var) == Some(32), tile(None, target).1);
     // Columns of several axes are one axis where they lie so, or where a copy in another order costs least.
