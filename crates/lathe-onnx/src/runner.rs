@@ -25,6 +25,16 @@ impl Compiled {
         Compiled { target, cache, threads, sessions: vec![], known: HashMap::new() }
     }
 
+    /// Runs every region once more on what its inputs hold: what each kernel is, how often it was called, and its seconds.
+    pub fn profile(&mut self) -> Result<Vec<(String, usize, f64)>, Fault> {
+        let mut all = vec![];
+        for s in &mut self.sessions {
+            all.extend(s.profile()?);
+        }
+        all.sort_by(|a, b| b.2.total_cmp(&a.2));
+        Ok(all)
+    }
+
     /// Number of regions compiled so far.
     pub fn regions(&self) -> usize {
         self.sessions.len()

@@ -67,6 +67,25 @@ impl Product {
         self.factors[factor].1.iter().any(|i| i.mentions(var))
     }
 
+    /// The size of the blocks of a loop, several of them, by whose number one factor is picked and the other one's elements by
+    /// the loop itself.
+    fn blocks_of(&self, l: &For) -> Option<i64> {
+        let number = |i: &Expr| {
+            let mut by = None;
+            i.visit(&mut |e| {
+                if let Node::Binary(Binary::Div, x, f) = &**e
+                    && matches!(&**x, Node::Var(v) if *v == l.var)
+                {
+                    by = f.as_int();
+                }
+            });
+            by
+        };
+        let of = |f: usize| self.factors[f].1.iter().find_map(number);
+        let by = of(0).or_else(|| of(1)).filter(|by| *by > 1)?;
+        extent(l).is_some_and(|n| n % by == 0 && n > by).then_some(by)
+    }
+
     /// The loop of columns, the factor that has them, and the loop of rows of the other factor, if there is one.
     fn roles(&self) -> Option<(Arc<For>, usize, Option<Arc<For>>)> {
         let n = self.loops.last()?;
@@ -187,6 +206,12 @@ pub(super) fn or_rows(s: &mut Schedule, target: &Target) -> Result<(), ScheduleE
 /// Schedules a product; `false` where it is none, or one that this is no use for.
 fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
     let Some(mut p) = Product::of(s.kernel()) else { return Ok(false) };
+    // Channels in groups: each group is a product of its own.
+    if let Some((var, of)) = p.loops.iter().find_map(|l| Some((l.var.to_string(), p.blocks_of(l)?))) {
+        s.step(&format!("split {var} {of}"))?;
+        let Some(apart) = Product::of(s.kernel()) else { return Ok(false) };
+        p = apart;
+    }
     let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
     if m.is_none() && p.loops.len() > 2 && p.sums.len() > 1 {
         // Nothing is shared but among neighbours: a window for each of them.

@@ -29,6 +29,9 @@ pub struct BenchProgram {
     /// Seconds of a sample, each of which is the median of its runs.
     #[arg(long, value_name = "S", default_value_t = 0.3)]
     seconds: f64,
+    /// Tell the seconds of the N longest kernels too.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    kernels: usize,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -68,10 +71,14 @@ impl BenchProgram {
         let foreign = Clocks::now().zip(clocks).and_then(|(now, start)| now.foreign_since(&start));
         let (least, middle) =
             (samples.iter().copied().fold(f64::INFINITY, f64::min), median(samples.clone()));
+        let kernels = match self.kernels {
+            0 => vec![],
+            n => runner.profile().map_err(|e| e.at(""))?.into_iter().take(n).collect(),
+        };
         if self.json {
             return output::json(&json!({
                 "program": path, "threads": threads, "median_s": middle, "samples_s": samples,
-                "ready_s": ready, "one_region": prepared.is_some(), "other_load": foreign,
+                "kernels": kernels, "ready_s": ready, "one_region": prepared.is_some(), "other_load": foreign,
             }));
         }
         let load = foreign.map_or("unknown".into(), |l| format!("{:.0}%", 100.0 * l));
@@ -80,6 +87,9 @@ impl BenchProgram {
             1e3 * middle,
             1e3 * least,
         ))?;
+        for (name, calls, s) in kernels {
+            output::line(&format!("{:9.3} ms {calls:4} x  {name}", 1e3 * s))?;
+        }
         if prepared.is_none() {
             output::line("each run reads the program anew, as it decides by what it computes")?;
         }
