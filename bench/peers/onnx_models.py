@@ -190,7 +190,7 @@ def bench(folder, lathe, threads, rounds, seconds, only, to):
                 print(f"# {peer} cannot run {name}: {str(e).splitlines()[0]}")
                 runs.pop(peer, None)
         taken = {p: [] for p in ["lathe", *runs]}
-        command = [lathe, "bench", path, "--input", folder / f"{name}.npz", "--threads", str(threads), "--json"]
+        command = [lathe, "bench", path, "--input", folder / f"{name}.npz", "--threads", str(threads), "--json", "--repetitions", "1"]
         for _ in range(rounds):
             for peer, run in runs.items():
                 taken[peer].append(sample(run, seconds))

@@ -57,7 +57,11 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
             continue;
         }
         let all = behind(g, &nodes[at..], &|n| form(n) == Form::Elementwise && !taken.contains(&n), &uses);
-        if all.len() > 1 {
+        // It would run later, and must still read what it reads.
+        let updated = |m: usize| {
+            donated(g, table, m).any(|v| all.iter().any(|n| *n < m && g.nodes[*n].inputs.contains(&v)))
+        };
+        if all.len() > 1 && !(i + 1..=all[all.len() - 1]).any(updated) {
             taken.extend(all.iter().copied());
             epilogue.insert(all[all.len() - 1], all);
         }
