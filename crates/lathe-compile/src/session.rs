@@ -18,6 +18,8 @@ pub struct Session {
     views: HashMap<Name, View>,
     /// The value whose storage each result has: itself, or the state it succeeds.
     homes: HashMap<ValueId, ValueId>,
+    /// What each kernel is, for people.
+    kernels: HashMap<Name, String>,
 }
 
 impl Session {
@@ -72,7 +74,8 @@ impl Session {
         let values: Vec<i64> = graph.dims.iter().map(|(_, m)| *m).collect();
         bind(&class.plan.load)?.run(&pool, &values)?;
         let run = bind(&class.plan.run)?;
-        Ok(Session { graph, run, pool, views, homes })
+        let kernels = class.plan.kernels.iter().map(|k| (k.name.clone(), k.describe())).collect();
+        Ok(Session { graph, run, pool, views, homes, kernels })
     }
 
     /// The graph after all rewrites.
@@ -138,6 +141,13 @@ impl Session {
             ));
         }
         Ok(self.run.run(&self.pool, &[])?)
+    }
+
+    /// Runs a graph without dimensions once more: what each kernel is, how often it was called, and its seconds.
+    pub fn profile(&mut self) -> Result<Vec<(String, usize, f64)>, CompileError> {
+        let rows = self.run.profile(&self.pool, &[])?;
+        let name = |n: Name| self.kernels.get(&n).cloned().unwrap_or_else(|| n.to_string());
+        Ok(rows.into_iter().map(|(n, calls, s)| (name(n), calls, s)).collect())
     }
 
     /// The state of a name as it is now.

@@ -303,14 +303,7 @@ impl Runner {
         let c = &self.compiled.classes[class];
         let name = |n: &Name| {
             let k = c.plan.kernels.iter().find(|k| k.name == *n);
-            let shapes = k.map_or(String::new(), |k| {
-                let of = |p: &lathe_ir::tensor::Param| {
-                    let dims: Vec<_> = p.views[0].shape.iter().map(ToString::to_string).collect();
-                    dims.join("x")
-                };
-                k.kernel.params.iter().map(of).collect::<Vec<_>>().join(" ")
-            });
-            k.map_or(n.to_string(), |k| format!("{} {} ({shapes})", c.name, k.operators.join("+")))
+            k.map_or(n.to_string(), |k| format!("{} {}", c.name, k.describe()))
         };
         Ok(rows.into_iter().map(|(n, calls, s)| (name(&n), calls, s)).collect())
     }

@@ -64,7 +64,7 @@ fn main() -> ExitCode {
             s.spawn(|| {
                 while let Some(path) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let mut compiled = Compiled::new(target.clone(), cache.clone(), 1);
-                    let mut interpreted = Interpreted;
+                    let mut interpreted = Interpreted::default();
                     let runner: &mut dyn Runner = if interpret { &mut interpreted } else { &mut compiled };
                     if std::env::var("LATHE_SUITE_TRACE").is_ok() {
                         eprintln!("{}", name(path));

@@ -4,6 +4,7 @@ use crate::elem::{Array, Elem};
 use crate::error::{Fault, OnnxError};
 use crate::node::{Item, Node};
 use crate::ops;
+use crate::prepared::Prepared;
 use crate::proto;
 use crate::trace::{Names, Read, Runner, Trace, Val};
 use prost::Message;
@@ -117,7 +118,38 @@ impl Model {
 
     /// Runs the model on values by name; the results in order.
     pub fn run(&self, inputs: &[(String, Value)], runner: &mut dyn Runner) -> Result<Vec<Value>, OnnxError> {
-        let mut values = self.initializers.clone();
+        self.read(inputs, runner, |reader, out, _| {
+            let out: Result<Vec<Value>, Fault> = out.iter().map(|i| reader.value(i)).collect();
+            out.map_err(|e| e.at(""))
+        })
+    }
+
+    /// Reads the model for values like these once, as one region. `None` where there is no one region: where reading needs
+    /// elements that only a run knows, or where arguments or results are no tensors of numbers.
+    pub fn prepare(
+        &self,
+        inputs: &[(String, Value)],
+        runner: &mut dyn Runner,
+    ) -> Result<Option<Prepared>, OnnxError> {
+        self.read(inputs, runner, |reader, out, passed| {
+            let tensors: Result<Vec<Val>, Fault> = out.iter().map(|i| i.tensor().cloned()).collect();
+            let Ok(out) = tensors else { return Ok(None) };
+            let Some((region, taken, places)) = reader.trace.finish(&out).map_err(|e| e.at(""))? else {
+                return Ok(None);
+            };
+            let elems = out.iter().map(Val::elem).collect();
+            Prepared::new(region, taken, (elems, places), inputs, passed)
+        })
+    }
+
+    /// Reads the model, and does something with its results and its arguments, which have no elements yet and have them.
+    fn read<T>(
+        &self,
+        inputs: &[(String, Value)],
+        runner: &mut dyn Runner,
+        then: impl FnOnce(&mut Reader<'_>, &[Item], &[Item]) -> Result<T, OnnxError>,
+    ) -> Result<T, OnnxError> {
+        let (mut values, mut passed) = (self.initializers.clone(), vec![]);
         for (name, v) in inputs {
             if !self.graph().input.iter().any(|i| i.name == *name) {
                 let known: Vec<_> = self.inputs().iter().map(|i| i.0).collect();
@@ -127,6 +159,7 @@ impl Model {
                 )));
             }
             values.insert(name.clone(), given(v));
+            passed.push(values[name].clone());
         }
         for (name, ty) in self.inputs() {
             if !values.contains_key(name) {
@@ -144,8 +177,7 @@ impl Model {
         let mut reader =
             Reader { trace: Trace::new(runner, &self.names), functions: &self.message.functions };
         let out = reader.graph(self.graph(), &scope).map_err(|e| e.at(""))?;
-        let out: Result<Vec<Value>, Fault> = out.iter().map(|i| reader.value(i)).collect();
-        out.map_err(|e| e.at(""))
+        then(&mut reader, &out, &passed)
     }
 }
 

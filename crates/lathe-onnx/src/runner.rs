@@ -15,13 +15,24 @@ pub struct Compiled {
     target: Target,
     cache: PathBuf,
     threads: usize,
-    sessions: HashMap<String, Session>,
+    sessions: Vec<Session>,
+    known: HashMap<String, usize>,
 }
 
 impl Compiled {
     /// For a machine, with kernels cached in a folder.
     pub fn new(target: Target, cache: PathBuf, threads: usize) -> Compiled {
-        Compiled { target, cache, threads, sessions: HashMap::new() }
+        Compiled { target, cache, threads, sessions: vec![], known: HashMap::new() }
+    }
+
+    /// Runs every region once more on what its inputs hold: what each kernel is, how often it was called, and its seconds.
+    pub fn profile(&mut self) -> Result<Vec<(String, usize, f64)>, Fault> {
+        let mut all = vec![];
+        for s in &mut self.sessions {
+            all.extend(s.profile()?);
+        }
+        all.sort_by(|a, b| b.2.total_cmp(&a.2));
+        Ok(all)
     }
 
     /// Number of regions compiled so far.
@@ -31,38 +42,41 @@ impl Compiled {
 }
 
 impl Runner for Compiled {
-    fn run(
-        &mut self,
-        graph: &Graph,
-        constants: &HashMap<Name, Arc<Tensor>>,
-        inputs: &[(Name, Arc<Tensor>)],
-    ) -> Result<Vec<Tensor>, Fault> {
+    fn prepare(&mut self, graph: &Graph, constants: &HashMap<Name, Arc<Tensor>>) -> Result<usize, Fault> {
         let text = graph.to_string();
-        if !self.sessions.contains_key(&text) {
-            let owned: HashMap<Name, Tensor> =
-                constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
-            let session = Session::new(graph, &[], &owned, &self.target, &self.cache, self.threads)?;
-            self.sessions.insert(text.clone(), session);
+        if let Some(number) = self.known.get(&text) {
+            return Ok(*number);
         }
-        let session = self.sessions.get_mut(&text).expect("it was put there");
+        let owned: HashMap<Name, Tensor> =
+            constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
+        let session = Session::new(graph, &[], &owned, &self.target, &self.cache, self.threads)?;
+        self.sessions.push(session);
+        self.known.insert(text, self.sessions.len() - 1);
+        Ok(self.sessions.len() - 1)
+    }
+
+    fn call(&mut self, region: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
         let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (&**n, &**t)).collect();
-        Ok(session.run(&inputs)?)
+        Ok(self.sessions[region].run(&inputs)?)
     }
 }
 
 /// The interpreter of graphs.
 #[derive(Default)]
-pub struct Interpreted;
+pub struct Interpreted {
+    regions: Vec<(Graph, HashMap<Name, Tensor>)>,
+}
 
 impl Runner for Interpreted {
-    fn run(
-        &mut self,
-        graph: &Graph,
-        constants: &HashMap<Name, Arc<Tensor>>,
-        inputs: &[(Name, Arc<Tensor>)],
-    ) -> Result<Vec<Tensor>, Fault> {
-        let mut named: HashMap<Name, Tensor> =
-            constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
+    fn prepare(&mut self, graph: &Graph, constants: &HashMap<Name, Arc<Tensor>>) -> Result<usize, Fault> {
+        let named = constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
+        self.regions.push((graph.clone(), named));
+        Ok(self.regions.len() - 1)
+    }
+
+    fn call(&mut self, region: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+        let (graph, constants) = &self.regions[region];
+        let mut named = constants.clone();
         named.extend(inputs.iter().map(|(n, t)| (n.clone(), (**t).clone())));
         Ok(interpret(graph, &lathe_ops::table(), &HashMap::new(), &named)?)
     }

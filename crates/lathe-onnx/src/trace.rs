@@ -19,13 +19,11 @@ pub type Read<T> = Result<T, Fault>;
 
 /// Runs regions.
 pub trait Runner {
-    /// The results of a graph on its constants and inputs, both by name.
-    fn run(
-        &mut self,
-        graph: &Graph,
-        constants: &HashMap<Name, Arc<Tensor>>,
-        inputs: &[(Name, Arc<Tensor>)],
-    ) -> Result<Vec<Tensor>, Fault>;
+    /// The number of a region: a graph with its constants by name, made ready to be called.
+    fn prepare(&mut self, graph: &Graph, constants: &HashMap<Name, Arc<Tensor>>) -> Result<usize, Fault>;
+
+    /// The results of a region that was prepared, on its inputs by name.
+    fn call(&mut self, region: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault>;
 }
 
 #[derive(Clone, Debug)]
@@ -110,6 +108,20 @@ impl Val {
         matches!(*self.0.state.borrow(), State::Constant(_))
     }
 
+    /// Whether these are its elements: the same ones, not equal ones.
+    pub fn holds(&self, t: &Arc<Tensor>) -> bool {
+        self.known().is_some_and(|k| Arc::ptr_eq(&k, t))
+    }
+
+    fn is_given(&self) -> bool {
+        matches!(*self.0.state.borrow(), State::Given(_))
+    }
+
+    /// Whether it is of the kind that programs decide by: a few integers or truth values.
+    pub fn steers(&self) -> bool {
+        self.len() <= STEERING && self.elem().dtype().is_int()
+    }
+
     fn known(&self) -> Option<Arc<Tensor>> {
         match &*self.0.state.borrow() {
             State::Constant(t) | State::Given(t) => Some(t.clone()),
@@ -128,6 +140,9 @@ impl Val {
 /// Constants up to this number of elements are computed while reading.
 const FOLDED: usize = 1 << 14;
 
+/// Most integers of an argument that are taken for numbers that a program decides by.
+const STEERING: usize = 16;
+
 #[derive(Default)]
 struct Region {
     graph: Graph,
@@ -143,6 +158,10 @@ pub struct Trace<'r> {
     pub(crate) table: OpTable,
     region: Region,
     runner: &'r mut dyn Runner,
+    /// Regions run so far.
+    regions: usize,
+    /// Whether reading hung on elements of an argument that are more than a few integers.
+    looked: bool,
     /// Names of large constants, by the place of their tensor: hashes are computed once a model.
     names: &'r RefCell<HashMap<*const Tensor, (Arc<Tensor>, Name)>>,
 }
@@ -156,7 +175,14 @@ const LARGE: usize = 1 << 12;
 impl<'r> Trace<'r> {
     /// An empty program whose regions `runner` runs.
     pub fn new(runner: &'r mut dyn Runner, names: &'r Names) -> Trace<'r> {
-        let mut t = Trace { table: lathe_ops::table(), region: Region::default(), runner, names };
+        let mut t = Trace {
+            table: lathe_ops::table(),
+            region: Region::default(),
+            runner,
+            regions: 0,
+            looked: false,
+            names,
+        };
         t.region.graph = Graph::new("region", &[]);
         t
     }
@@ -245,6 +271,14 @@ impl<'r> Trace<'r> {
             let t = (row.reference)(&args, &all, &out[..1]).remove(0);
             return Ok(Val::new(elem, shape, State::Constant(Arc::new(t))));
         }
+        // So are decisions by numbers of this run.
+        let steering = n <= STEERING && out[0].dtype.is_int() && args.iter().all(|v| v.steers());
+        let known: Option<Vec<Arc<Tensor>>> = args.iter().map(|v| v.known()).collect();
+        if let Some(k) = known.filter(|k| steering && !k.is_empty()) {
+            let args: Vec<Tensor> = k.iter().map(|t| (**t).clone()).collect();
+            let t = (row.reference)(&args, &all, &out[..1]).remove(0);
+            return Ok(Val::new(elem, shape, State::Given(Arc::new(t))));
+        }
         let ids: Vec<ValueId> = args.iter().map(|v| self.enter(v)).collect();
         let id = self.region.graph.apply(&self.table, op, &ids, attrs)?[0];
         let v = Val::new(elem, shape, State::Pending(id));
@@ -261,6 +295,31 @@ impl<'r> Trace<'r> {
         let v = Val::new(elem, v.shape().to_vec(), State::Pending(id));
         self.region.pending.push(Rc::downgrade(&v.0));
         v
+    }
+
+    /// The region as it is written, prepared: its number, its inputs, and the place of each value in its results. `None`
+    /// where reading hung on elements of this run, so that other ones would be read in another way.
+    pub fn finish(&mut self, values: &[Val]) -> Read<Option<(usize, Vec<(Name, Arc<Tensor>)>, Vec<usize>)>> {
+        if self.regions > 0 || self.looked {
+            return Ok(None);
+        }
+        let mut region = std::mem::take(&mut self.region);
+        self.region.graph = Graph::new("region", &[]);
+        let (mut outputs, mut places) = (vec![], vec![]);
+        for v in values {
+            let State::Pending(id) = *v.0.state.borrow() else { return Ok(None) };
+            let at = outputs.iter().position(|o| *o == id).unwrap_or(outputs.len());
+            if at == outputs.len() {
+                outputs.push(id);
+            }
+            places.push(at);
+        }
+        region.graph.outputs = outputs;
+        let graph = without_dead(&region.graph);
+        let used = |n: &Name| graph.values.iter().any(|v| v.source == Source::Input && v.name == *n);
+        let inputs = region.inputs.into_iter().filter(|(n, _)| used(n)).collect();
+        let number = self.runner.prepare(&graph, &region.constants)?;
+        Ok(Some((number, inputs, places)))
     }
 
     /// Runs the region as far as it is written; every value that is still in use is then known.
@@ -285,7 +344,9 @@ impl<'r> Trace<'r> {
         let inputs: Vec<(Name, Arc<Tensor>)> = region.inputs.into_iter().filter(|(n, _)| used(n)).collect();
         let constant = |n: &Name| graph.values.iter().any(|v| v.source == Source::Const(n.clone()));
         region.constants.retain(|n, _| constant(n));
-        let results = self.runner.run(&graph, &region.constants, &inputs)?;
+        let number = self.runner.prepare(&graph, &region.constants)?;
+        let results = self.runner.call(number, &inputs)?;
+        self.regions += 1;
         let results: Vec<Arc<Tensor>> = results.into_iter().map(Arc::new).collect();
         for v in &live {
             let State::Pending(id) = v.state.borrow().clone() else { continue };
@@ -298,6 +359,7 @@ impl<'r> Trace<'r> {
 
     /// The elements of a value; runs the region where it must.
     pub fn tensor(&mut self, v: &Val) -> Read<Arc<Tensor>> {
+        self.looked |= v.is_given() && !v.steers();
         if v.known().is_none() {
             self.run()?;
         }

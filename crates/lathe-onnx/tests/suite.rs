@@ -26,6 +26,6 @@ fn compiled_programs_give_what_onnx_says() {
 #[test]
 fn interpreted_programs_give_the_same() {
     for case in cases() {
-        assert_eq!(run(&case, &mut Interpreted), Outcome::Passed, "{}", case.display());
+        assert_eq!(run(&case, &mut Interpreted::default()), Outcome::Passed, "{}", case.display());
     }
 }

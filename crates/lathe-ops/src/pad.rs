@@ -2,7 +2,7 @@
 
 use crate::require;
 use crate::sample::{Rng, attrs, extents};
-use crate::typed::{NUMBERS, constant, indices, moved, nest, number, plain, ravel};
+use crate::typed::{NUMBERS, constant, indices, moved, nest, nest_named, number, plain, ravel};
 use lathe_ir::graph::{
     Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, float_attr, ints_attr, str_attr,
 };
@@ -129,6 +129,17 @@ fn lower_pad(l: &Lowering) -> Vec<Stmt> {
         Some(Attr::Int(v)) if t.is_int() => Expr::int(t.wrap(*v), t),
         _ => number(pad_value(&l.attrs), t),
     };
+    let around = |d: usize| p.low[d] >= 0 && p.high[d] >= 0;
+    if p.mode == "constant" && (0..x.ty.shape.len()).all(around) {
+        // All of the value, then x in its place: both run along memory, where a choice at each element would not.
+        let mut body = nest_named(l, "f", &y.ty.shape, |i| vec![y.write(&l.name("z"), i, value.clone())]);
+        body.extend(nest(l, &x.ty.shape, |i| {
+            let to = |(d, i): (usize, &Expr)| i.clone() * p.step(d) + p.low[d];
+            let to: Vec<Expr> = i.iter().enumerate().map(to).collect();
+            vec![y.write(&l.name("y"), &to, x.read(i))]
+        }));
+        return body;
+    }
     nest(l, &y.ty.shape, |index| {
         let (mut from, mut inside) = (vec![], None::<Expr>);
         for (d, i) in index.iter().enumerate() {

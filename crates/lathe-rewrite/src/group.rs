@@ -1,7 +1,7 @@
 //! Which operators become one kernel.
 //!
 //! A contraction takes the contractions beside it that feed the same elementwise operator, and the elementwise operators
-//! behind it. Operators that work row by row and follow each other over the same rows become one. Everything else stands
+//! behind it; so does a convolution, as far as nobody else reads what is made on the way. Operators that work row by row and follow each other over the same rows become one. Everything else stands
 //! alone. A group's nodes run where the first of them stood or later, so no value is read before it is made.
 
 use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId};
@@ -51,6 +51,22 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
         epilogue.insert(i, all);
     }
 
+    // Elementwise operators behind other sums of products: found from the sum's side, as several may read one value.
+    for (at, &i) in nodes.iter().enumerate() {
+        if !matches!(&*g.nodes[i].op, "conv" | "dot") || taken.contains(&i) {
+            continue;
+        }
+        let all = behind(g, &nodes[at..], &|n| form(n) == Form::Elementwise && !taken.contains(&n), &uses);
+        // It would run later, and must still read what it reads.
+        let updated = |m: usize| {
+            donated(g, table, m).any(|v| all.iter().any(|n| *n < m && g.nodes[*n].inputs.contains(&v)))
+        };
+        if all.len() > 1 && !(i + 1..=all[all.len() - 1]).any(updated) {
+            taken.extend(all.iter().copied());
+            epilogue.insert(all[all.len() - 1], all);
+        }
+    }
+
     let mut rows: Option<Vec<usize>> = None;
     for &i in nodes {
         if let Some(all) = epilogue.remove(&i) {
@@ -79,6 +95,48 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
     out
 }
 
+/// Most operators behind a sum of products in one kernel.
+const BEHIND: usize = 12;
+
+/// The first of the nodes with those that turn its result, element by element, into one that is all that others read.
+fn behind(g: &Graph, nodes: &[usize], elementwise: &dyn Fn(usize) -> bool, uses: &[usize]) -> Vec<usize> {
+    let single = |v: &ValueId| g.ty(*v).dtype == lathe_ir::DType::F32 && g.ty(*v).encoding.is_none();
+    let of = |i: usize| &g.nodes[i];
+    let mut all = vec![nodes[0]];
+    let ty = g.ty(of(nodes[0]).outputs[0]);
+    // Of each length, whether nobody else reads what is made on the way.
+    let mut whole = 1;
+    let mut open: HashMap<ValueId, usize> =
+        of(nodes[0]).outputs.iter().map(|v| (*v, uses[v.0 as usize])).collect();
+    for &i in &nodes[1..] {
+        let n = of(i);
+        if all.len() > BEHIND {
+            break;
+        }
+        let inside = n.inputs.iter().any(|v| open.contains_key(v));
+        if !inside {
+            continue;
+        }
+        // What another kind of node reads is no value on the way.
+        if !elementwise(i) || !n.inputs.iter().chain(&n.outputs).all(single) || g.ty(n.outputs[0]) != ty {
+            continue;
+        }
+        for v in &n.inputs {
+            if let Some(left) = open.get_mut(v) {
+                *left -= 1;
+            }
+        }
+        all.push(i);
+        open.insert(n.outputs[0], uses[n.outputs[0].0 as usize]);
+        let last = n.outputs[0];
+        if open.iter().all(|(v, left)| *v == last || *left == 0) {
+            whole = all.len();
+        }
+    }
+    all.truncate(whole);
+    all
+}
+
 /// The extent of the loop over rows: of what is written by row, or of the rows put into a cache.
 fn row_extent(g: &Graph, i: usize) -> Option<lathe_ir::Int> {
     let n = &g.nodes[i];
@@ -96,6 +154,11 @@ fn joins(g: &Graph, table: &OpTable, group: &[usize], i: usize) -> bool {
     let extent = row_extent(g, i);
     let n = &g.nodes[i];
     if extent.is_none() || row_extent(g, group[0]) != extent {
+        return false;
+    }
+    // One row is no reason to run over tensors of other shapes.
+    let shape = |i: usize| &g.ty(g.nodes[i].outputs[0]).shape;
+    if extent.and_then(|n| n.as_const()) == Some(1) && shape(i).len() > 2 && shape(i) != shape(group[0]) {
         return false;
     }
     // An operator that picks rows by number would read rows of other iterations.

@@ -31,6 +31,18 @@ pub struct PlannedKernel {
     pub operators: Vec<Name>,
 }
 
+impl PlannedKernel {
+    /// Its operators and the shapes of its parameters, for people.
+    pub fn describe(&self) -> String {
+        let of = |p: &lathe_ir::tensor::Param| {
+            let dims: Vec<_> = p.views[0].shape.iter().map(ToString::to_string).collect();
+            dims.join("x")
+        };
+        let shapes: Vec<_> = self.kernel.params.iter().map(of).collect();
+        format!("{} ({})", self.operators.join("+"), shapes.join(" "))
+    }
+}
+
 /// A step program and the kernels it calls.
 #[derive(Clone, Debug)]
 pub struct Plan {

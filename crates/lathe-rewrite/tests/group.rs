@@ -64,3 +64,35 @@ fn a_product_stays_before_an_update_of_its_argument() {
     assert_eq!(kernels(&text("w")), ["matmul", "adam relu"]);
     assert_eq!(kernels(&text("x")), ["adam", "matmul relu"]);
 }
+
+/// What follows a sum of products element by element is computed in its kernel, as far as nobody else reads what is made on
+/// the way.
+#[test]
+fn a_convolution_takes_what_follows_it() {
+    let text = |last: &str| {
+        format!(
+            "graph f() {{\n x: f32[1, 3, 5, 5] = input\n w: f32[4, 3, 2, 2] = input\n b: f32[4, 1, 1] = input\n \
+             y: f32[1, 4, 4, 4] = conv(x, w)\n z: f32[1, 4, 4, 4] = add(y, b)\n \
+             s: f32[1, 4, 4, 4] = sigmoid(z)\n t: f32[1, 4, 4, 4] = mul(z, s)\n {last}\n}}"
+        )
+    };
+    assert_eq!(kernels(&text("return t")), ["conv add sigmoid mul"]);
+    assert_eq!(kernels(&text("return t, z")), ["conv add", "sigmoid mul"]);
+    let narrow = text(
+        "u: f32[1, 4, 1, 4] = slice(z) {axes = [2], sizes = [1], starts = [0], steps = [1]}\n return t, u",
+    );
+    assert_eq!(kernels(&narrow)[0], "conv add");
+}
+
+#[test]
+fn a_sum_of_products_stays_before_an_update_of_its_argument() {
+    let text = |g: &str| {
+        format!(
+            "graph f() {{\n {STATE} y: f32[16, 16] = dot(x, {g}) {{sum_x = [1], sum_y = [0]}}\n \
+             w1: f32[16, 16], m1: f32[16, 16], v1: f32[16, 16] = adam(w, m, v, x, c)\n \
+             z: f32[16, 16] = relu(y)\n return z\n}}"
+        )
+    };
+    assert!(!kernels(&text("w")).contains(&"dot relu".to_string()));
+    assert!(kernels(&text("x")).contains(&"dot relu".to_string()));
+}

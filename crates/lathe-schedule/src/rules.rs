@@ -5,6 +5,7 @@ mod contraction;
 mod copies;
 mod product;
 mod rows;
+mod windows;
 
 use crate::{Schedule, ScheduleError};
 use lathe_ir::graph::Form;
@@ -29,6 +30,8 @@ pub fn schedule(
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,
         Some((Form::Nest, _)) => {
+            rows::join_axes(&mut s, parts, usize::MAX)?;
+            copies::beside(&mut s)?;
             copies::squares(&mut s)?;
             product::or_rows(&mut s, target)?;
         }
@@ -38,8 +41,23 @@ pub fn schedule(
     Ok(s)
 }
 
-/// Gives the one outermost loop to the cores when it is spatial.
+/// Fewer iterations than this are too few for the cores, where there are more inside.
+const FEW: i64 = 16;
+
+/// Gives the one outermost loop to the cores when it is spatial, with the ones inside where it is short.
 fn parallel_outermost(s: &mut Schedule) -> Result<(), ScheduleError> {
+    while let [Stmt::For(l)] = s.kernel().body.as_slice()
+        && l.iter == lathe_ir::tensor::Iter::Spatial
+        && &*l.level == lathe_ir::tensor::SERIAL
+        && l.extent.as_int().is_some_and(|n| n < FEW)
+        && let [Stmt::For(inner)] = l.body.as_slice()
+        && inner.iter == l.iter
+        && inner.level == l.level
+        && !inner.extent.mentions(&l.var)
+    {
+        let step = format!("fuse {} {}", l.var, inner.var);
+        s.step(&step)?;
+    }
     let outer: Vec<_> = s.kernel().body.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).cloned().collect();
     if let [Stmt::For(l)] = outer.as_slice()
         && l.iter == lathe_ir::tensor::Iter::Spatial

@@ -3,7 +3,9 @@
 
 use crate::util::{arg, need_free, need_loop, number};
 use crate::{Primitive, Tag, Witness};
-use lathe_ir::tensor::{Expr, For, Kernel, Opaque, Stmt, loop_bounds, rename_vars, replace_loop};
+use lathe_ir::tensor::{
+    Binary, Expr, For, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, rename_vars, replace_loop,
+};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -39,6 +41,18 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let index = Expr::var(&o) * f + Expr::var(&i);
     let body = replace_loop(&k.body, var, &mut |l| {
         let body = rename_vars(&l.body, &HashMap::from([(var, index.clone())]));
+        // Where blocks were told apart already, their number is the outer variable.
+        let body = map_exprs(&body, &|e| {
+            e.rewrite(&|n| match &**n {
+                Node::Binary(Binary::Div, x, by) if *x == index && by.as_int() == Some(f) => {
+                    Some(Expr::var(&o))
+                }
+                Node::Binary(Binary::Rem, x, by) if *x == index && by.as_int() == Some(f) => {
+                    Some(Expr::var(&i))
+                }
+                _ => None,
+            })
+        });
         let inner = For { var: i.as_str().into(), extent: inner.clone(), body, ..l.clone() };
         let body = vec![Stmt::For(Arc::new(inner))];
         vec![Stmt::For(Arc::new(For { var: o.as_str().into(), extent: outer.clone(), body, ..l.clone() }))]

@@ -45,7 +45,7 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
 }
 
 /// Arrays by name: `x.npy` is the only one that is missing, `name=x.npy` is one, `x.npz` is several by their own names.
-fn arguments(model: &Model, given: &[String]) -> Result<Vec<(String, Value)>, Failure> {
+pub fn arguments(model: &Model, given: &[String]) -> Result<Vec<(String, Value)>, Failure> {
     let mut all: Vec<(String, Value)> = vec![];
     for text in given {
         let (name, path) = match text.split_once('=') {

@@ -52,10 +52,12 @@ fn batch(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let epsilon = n.float("epsilon", 1e-5);
     if !training {
         let (mean, variance) = (channel(t, n.tensor(3)?)?, channel(t, n.tensor(4)?)?);
-        let apart = t.sub(x, &mean)?;
+        // One factor and one summand for each channel, which are constants where the parameters are.
         let i = inverse(t, &variance, epsilon)?;
-        let y = t.mul(&apart, &i)?;
-        return one(scaled(t, &y, Some(&scale), Some(&bias))?);
+        let factor = t.mul(&i, &scale)?;
+        let less = t.mul(&mean, &factor)?;
+        let summand = t.sub(&bias, &less)?;
+        return one(scaled(t, x, Some(&factor), Some(&summand))?);
     }
     let axes: Vec<usize> = (0..x.rank()).filter(|d| *d != 1).collect();
     let (mean, apart, variance) = moments(t, x, &axes)?;

@@ -4,7 +4,7 @@ use super::LANES;
 use super::product::move_to;
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{For, Iter, Node, Stmt, loop_bounds};
+use lathe_ir::tensor::{For, Iter, Node, Stmt, find_loop, loop_bounds};
 use std::sync::Arc;
 
 pub(super) fn apply(s: &mut Schedule) -> Result<(), ScheduleError> {
@@ -22,6 +22,25 @@ pub(super) fn apply(s: &mut Schedule) -> Result<(), ScheduleError> {
         for l in &loops[1..] {
             s.step(&format!("join {} {}", loops[0].var, l.var))?;
         }
+    }
+    Ok(())
+}
+
+/// Nests one behind the other, as of a filling and a copy into it: one nest as far as their loops are equal.
+pub(super) fn beside(s: &mut Schedule) -> Result<(), ScheduleError> {
+    let mut body = s.kernel().body.clone();
+    while let [Stmt::For(a), Stmt::For(b)] = body.as_slice()
+        && a.iter == Iter::Spatial
+        && b.iter == Iter::Spatial
+        && a.extent == b.extent
+    {
+        let mut t = s.clone();
+        if t.step(&format!("join {} {}", a.var, b.var)).is_err() {
+            break;
+        }
+        *s = t;
+        let Some(l) = find_loop(&s.kernel().body, &a.var) else { break };
+        body = l.body.clone();
     }
     Ok(())
 }

@@ -4,13 +4,14 @@
 
 use super::LANES;
 use super::rows::vectorize_inner;
+use super::windows;
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::DType;
 use lathe_ir::tensor::{
     Binary, Expr, For, Iter, Kernel, Node, REGISTER, SERIAL, Stmt, Store, WORKSPACE, find_block, find_loop,
     loop_bounds,
 };
+use lathe_ir::{Bounds, DType};
 use lathe_machine::Target;
 use std::sync::Arc;
 
@@ -64,6 +65,25 @@ impl Product {
     /// Whether a loop picks elements of a factor.
     pub fn picks(&self, factor: usize, var: &str) -> bool {
         self.factors[factor].1.iter().any(|i| i.mentions(var))
+    }
+
+    /// The size of the blocks of a loop, several of them, by whose number one factor is picked and the other one's elements by
+    /// the loop itself.
+    fn blocks_of(&self, l: &For) -> Option<i64> {
+        let number = |i: &Expr| {
+            let mut by = None;
+            i.visit(&mut |e| {
+                if let Node::Binary(Binary::Div, x, f) = &**e
+                    && matches!(&**x, Node::Var(v) if *v == l.var)
+                {
+                    by = f.as_int();
+                }
+            });
+            by
+        };
+        let of = |f: usize| self.factors[f].1.iter().find_map(number);
+        let by = of(0).or_else(|| of(1)).filter(|by| *by > 1)?;
+        extent(l).is_some_and(|n| n % by == 0 && n > by).then_some(by)
     }
 
     /// The loop of columns, the factor that has them, and the loop of rows of the other factor, if there is one.
@@ -133,8 +153,8 @@ fn rows_of(n: Option<i64>, most: i64) -> i64 {
     (most / 2 + 1..=most).rev().min_by_key(cost).unwrap_or(most)
 }
 
-fn extent(l: &For) -> Option<i64> {
-    l.extent.as_int()
+pub(super) fn extent(l: &For) -> Option<i64> {
+    l.extent.simplify_index(&Bounds::default()).as_int()
 }
 
 /// Moves a loop inwards until it stands right around another.
@@ -180,13 +200,23 @@ pub(super) fn vectorize_copy(s: &mut Schedule, var: &str) -> Result<(), Schedule
 
 /// Schedules a product, or else vectorizes its innermost loops.
 pub(super) fn or_rows(s: &mut Schedule, target: &Target) -> Result<(), ScheduleError> {
-    if apply(s, target)? { Ok(()) } else { vectorize_inner(s) }
+    if apply(s, target)? || windows::apply(s)? { Ok(()) } else { vectorize_inner(s) }
 }
 
 /// Schedules a product; `false` where it is none, or one that this is no use for.
 fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
     let Some(mut p) = Product::of(s.kernel()) else { return Ok(false) };
+    // Channels in groups: each group is a product of its own.
+    if let Some((var, of)) = p.loops.iter().find_map(|l| Some((l.var.to_string(), p.blocks_of(l)?))) {
+        s.step(&format!("split {var} {of}"))?;
+        let Some(apart) = Product::of(s.kernel()) else { return Ok(false) };
+        p = apart;
+    }
     let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
+    if m.is_none() && p.loops.len() > 2 && p.sums.len() > 1 {
+        // Nothing is shared but among neighbours: a window for each of them.
+        return Ok(false);
+    }
     let rows = m.as_ref().map_or(Some(1), |m| extent(m));
     let (mut contiguous, most) = (p.stride(s.kernel(), v, &n.var) == Some(32), tile(None, target).1);
     // Columns of several axes are one axis where they lie so, or where a copy in another order costs least.

@@ -6,11 +6,17 @@ use crate::{Schedule, ScheduleError};
 use lathe_ir::DType;
 use lathe_ir::graph::Form;
 use lathe_ir::tensor::{
-    Binary, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, expr_type, for_each, loop_bounds,
+    Binary, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, expr_type, find_loop, for_each, loop_bounds,
 };
 use std::sync::Arc;
 
+/// Elements of a block of an elementwise operator.
+const ELEMENTS: i64 = 4096;
+
 pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
+    if parts.iter().all(|(f, _)| *f == Form::Elementwise) && axes(s, &parts[0].1) > 2 && alike(s, parts) {
+        return elementwise(s, parts);
+    }
     let row = |p: &str| format!("{p}_0");
     let first = row(&parts[0].1);
     for (_, p) in &parts[1..] {
@@ -19,6 +25,78 @@ pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), Sc
     for t in temporaries(s.kernel()) {
         s.step(&format!("contract {t}"))?;
     }
+    vectorize_inner(s)
+}
+
+/// Number of loops of an operator that are named by its axes.
+fn axes(s: &Schedule, p: &str) -> usize {
+    (0..).take_while(|d| find_loop(&s.kernel().body, &format!("{p}_{d}")).is_some()).count()
+}
+
+/// Whether operators run over the same axes of constant extents.
+fn alike(s: &Schedule, parts: &[(Form, String)]) -> bool {
+    let extents = |p: &str| -> Vec<Option<i64>> {
+        let one = |d| find_loop(&s.kernel().body, &format!("{p}_{d}"))?.extent.as_int();
+        (0..axes(s, p)).map(one).collect()
+    };
+    let first = extents(&parts[0].1);
+    first.iter().all(Option::is_some) && parts.iter().all(|(_, p)| extents(p) == first)
+}
+
+/// The loops of operators over the same axes become one nest, down to the axis `most`; temporaries keep what is left.
+pub(super) fn join_axes(
+    s: &mut Schedule,
+    parts: &[(Form, String)],
+    most: usize,
+) -> Result<(), ScheduleError> {
+    let [(_, first), rest @ ..] = parts else { return Ok(()) };
+    if rest.is_empty() {
+        return Ok(());
+    }
+    for d in 0..axes(s, first).min(most) {
+        for (_, p) in rest {
+            s.step(&format!("join {first}_{d} {p}_{d}"))?;
+        }
+    }
+    for t in temporaries(s.kernel()) {
+        s.step(&format!("contract {t}"))?;
+    }
+    Ok(())
+}
+
+/// Elementwise operators over several axes: the last axes are one where all arguments lie along them, the others one nest.
+fn elementwise(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
+    let rank = axes(s, &parts[0].1);
+    let (mut depth, mut last) = (rank - 1, format!("{}", rank - 1));
+    while depth > 0 {
+        let mut t = s.clone();
+        for (_, p) in parts {
+            t.step(&format!("fuse {p}_{} {p}_{last}", depth - 1))?;
+        }
+        if !innermost(t.kernel()).iter().all(|l| suits(t.kernel(), l)) {
+            break;
+        }
+        (*s, depth, last) = (t, depth - 1, format!("{}.f", depth - 1));
+    }
+    if depth == 0 {
+        // One axis of all elements: a block of it for each core's turn.
+        for (_, p) in parts {
+            s.step(&format!("split {p}_{last} {ELEMENTS}"))?;
+        }
+        let [(_, first), rest @ ..] = parts else { return Ok(()) };
+        for (_, p) in rest {
+            s.step(&format!("join {first}_{last}.o {p}_{last}.o"))?;
+        }
+        for t in temporaries(s.kernel()) {
+            // What every element of a temporary is picked by is no loop of its own: it stays as it is.
+            let mut c = s.clone();
+            if c.step(&format!("contract {t}")).is_ok() {
+                *s = c;
+            }
+        }
+        return vectorize_inner(s);
+    }
+    join_axes(s, parts, depth)?;
     vectorize_inner(s)
 }
 

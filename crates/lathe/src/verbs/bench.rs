@@ -2,6 +2,7 @@
 
 mod foreign;
 mod measure;
+mod program;
 mod serve;
 
 use clap::{Args, Subcommand};
@@ -27,9 +28,12 @@ Examples:
 
 /// Measure how fast something is
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Bench {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    program: Option<program::BenchProgram>,
 }
 
 #[derive(Subcommand)]
@@ -75,8 +79,12 @@ impl Bench {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
         match self.what {
-            What::Model(model) => model.run(),
-            What::Serve(serve) => serve.run(),
+            Some(What::Model(model)) => model.run(),
+            Some(What::Serve(serve)) => serve.run(),
+            None => match self.program {
+                Some(program) => program.run(),
+                None => Err(Failure::usage("say what: model, serve, or a program of ONNX")),
+            },
         }
     }
 }
