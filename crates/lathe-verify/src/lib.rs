@@ -34,6 +34,7 @@ mod instruction;
 mod join;
 mod meet;
 mod obligations;
+mod pad;
 mod partial;
 mod scope;
 mod search;
@@ -48,13 +49,14 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 15] = [
+pub const PROVED: [&str; 16] = [
     "split",
     "fuse",
     "interchange",
     "sink",
     "join",
     "contract",
+    "pad",
     "rfactor",
     "cache_write",
     "vectorize",

@@ -96,9 +96,15 @@ fn accesses<'k>(body: &'k [Stmt], around: &mut Vec<Around<'k>>, out: &mut Vec<Ac
 
 /// The accesses to one buffer, in order.
 pub(crate) fn accesses_to<'k>(body: &'k [Stmt], name: &Name) -> Vec<Access<'k>> {
+    let mut all = accesses_of(body);
+    all.retain(|a| a.buffer == *name);
+    all
+}
+
+/// All accesses to buffers that live longer than the statements, in order.
+pub(crate) fn accesses_of(body: &[Stmt]) -> Vec<Access<'_>> {
     let mut all = vec![];
     accesses(body, &mut vec![], &mut all);
-    all.retain(|a| a.buffer == *name);
     all
 }
 

@@ -13,6 +13,7 @@
 //! - **A temporary contracted** (`contract.rs`): it moves inside a loop with what an iteration touches of it.
 //! - **Partial accumulators** (`partial.rs`): a sum becomes one for each iteration of an inner loop, and a sum of those.
 //! - **Memory asked for** (`asked`, here): a read into nowhere, inside its buffer.
+//! - **A loop padded** (`pad.rs`): more iterations, which write what nobody looks at.
 //! - **Storage of temporaries** (`storage`, here): another memory, or rows that lie further apart.
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
 //!   operand, with the operands' elements as far apart as the row says.
@@ -29,7 +30,7 @@ use crate::scope::{Env, Scope, World, exact};
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, CORE, Expr, Fact, For, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED,
+    Buffer, CHANNEL, CORE, Expr, Fact, For, Iter, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED,
 };
 use lathe_ir::{DType, Layout, Name};
 use lathe_schedule::{PREFETCH, Tag, Witness};
@@ -420,6 +421,13 @@ impl<'k> Walk<'k> {
         }
         if b.var != a.var || b.iter != a.iter {
             return differs(format!("the loops '{}' and '{}' differ", b.var, a.var));
+        }
+        if b.extent != a.extent
+            && b.level == a.level
+            && b.iter == Iter::Spatial
+            && a.extent.as_int().is_some()
+        {
+            return self.padded(s, eb, ea, b, a);
         }
         self.same(s, eb, ea, &b.extent, &a.extent, &b.var)?;
         match (&*b.level, &*a.level) {

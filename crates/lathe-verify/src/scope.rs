@@ -14,6 +14,8 @@ use std::collections::{HashMap, HashSet};
 pub(crate) struct World {
     /// Every buffer of either program.
     pub buffers: HashMap<Name, Buffer>,
+    /// Every buffer of the program after, with what it promises.
+    pub after: HashMap<Name, Buffer>,
     /// The allocation of each view of a parameter.
     pub home: HashMap<Name, Name>,
     /// Buffers that either program writes, and other views of the same storage.
@@ -25,6 +27,7 @@ impl World {
     pub fn new(before: &Kernel, after: &Kernel) -> Result<World, Refusal> {
         let mut w = World {
             buffers: HashMap::new(),
+            after: HashMap::new(),
             home: HashMap::new(),
             written: HashSet::new(),
             dims: before.dims.clone(),
@@ -51,6 +54,12 @@ impl World {
                 _ => {}
             });
         }
+        for_each(&after.body, &mut |s| {
+            if let Stmt::Alloc(b) = s {
+                w.after.insert(b.name.clone(), (**b).clone());
+            }
+        });
+        w.after.extend(after.params.iter().flat_map(|p| &p.views).map(|v| (v.name.clone(), v.clone())));
         let homes: HashSet<&Name> = written.iter().filter_map(|n| w.home.get(n)).collect();
         let others = w.home.iter().filter(|(_, p)| homes.contains(p)).map(|(n, _)| n.clone());
         w.written = others.chain(written.iter().cloned()).collect();
@@ -91,8 +100,8 @@ pub(crate) struct Scope<'w> {
     /// What must hold besides: that divisors are positive.
     pub sides: Vec<Obligation>,
     atoms: HashMap<String, u32>,
-    /// Elements of buffers of which no two are equal: the buffer, its index, the element.
-    unequal: Vec<(Name, Term, Term)>,
+    /// Elements of buffers that nobody writes: the buffer, the index, the element.
+    elements: Vec<(Name, Vec<Term>, Term)>,
     count: u32,
 }
 
@@ -113,7 +122,7 @@ impl<'w> Scope<'w> {
             quotients: vec![],
             sides: vec![],
             atoms: HashMap::new(),
-            unequal: vec![],
+            elements: vec![],
             count: 0,
         }
     }
@@ -209,39 +218,47 @@ impl<'w> Scope<'w> {
             && !self.world.written.contains(n)
             && let Some(b) = self.world.buffers.get(n)
         {
-            self.promised(b, index, &t, env)?;
+            let at = index.iter().map(|i| self.term(i, env)).collect::<Result<Vec<_>, _>>()?;
+            self.promised(b, &at, &t)?;
         }
         Ok(t)
     }
 
-    /// What a buffer's promises say of an element: its range, and that it is no other one's.
-    fn promised(&mut self, b: &Buffer, index: &[Expr], t: &Term, env: &Env) -> Result<(), Refusal> {
+    /// What is known of an element of a buffer that nobody writes: what the buffer promises, and that it is the same as another
+    /// one at the same index.
+    fn promised(&mut self, b: &Buffer, at: &[Term], t: &Term) -> Result<(), Refusal> {
         for f in &b.facts {
-            match (f, index) {
-                (Fact::Range(lo, hi), _) => {
-                    let (lo, hi) = (self.int(lo)?, self.int(hi)?);
-                    self.at_most(&lo, t)?;
-                    self.at_most(&exact(t.plus(1))?, &hi)?;
-                }
-                (Fact::Injective, [i]) => {
-                    let i = self.term(i, env)?;
-                    let before = |a: &Term, b: &Term| exact(a.sub(b).and_then(|d| d.plus(1)));
-                    let others: Vec<_> = self.unequal.iter().filter(|o| o.0 == b.name).cloned().collect();
-                    for (_, j, u) in others {
-                        let mut cases = vec![vec![exact(i.sub(&j))?, exact(j.sub(&i))?]];
-                        for (p, q) in [(&i, &j), (&j, &i)] {
-                            cases.extend([
-                                vec![before(p, q)?, before(t, &u)?],
-                                vec![before(p, q)?, before(&u, t)?],
-                            ]);
-                        }
-                        self.choices.push(cases);
-                    }
-                    self.unequal.push((b.name.clone(), i, t.clone()));
-                }
-                _ => {}
+            if let Fact::Range(lo, hi) = f {
+                let (lo, hi) = (self.int(lo)?, self.int(hi)?);
+                self.at_most(&lo, t)?;
+                self.at_most(&exact(t.plus(1))?, &hi)?;
             }
         }
+        let apart = |a: &Term, b: &Term| -> Result<[Term; 2], Refusal> {
+            let d = exact(a.sub(b))?;
+            Ok([exact(d.plus(1))?, exact(d.neg().and_then(|d| d.plus(1)))?])
+        };
+        let others: Vec<_> = self.elements.iter().filter(|o| o.0 == b.name).cloned().collect();
+        for (_, j, u) in others {
+            let mut same = vec![exact(t.sub(&u))?, exact(u.sub(t))?];
+            if b.facts.contains(&Fact::Injective) {
+                for (x, y) in at.iter().zip(&j) {
+                    same.extend([exact(x.sub(y))?, exact(y.sub(x))?]);
+                }
+            }
+            let mut cases = vec![same];
+            for (x, y) in at.iter().zip(&j) {
+                for other_index in apart(x, y)? {
+                    if b.facts.contains(&Fact::Injective) {
+                        cases.extend(apart(t, &u)?.map(|other| vec![other_index.clone(), other]));
+                    } else {
+                        cases.push(vec![other_index]);
+                    }
+                }
+            }
+            self.choices.push(cases);
+        }
+        self.elements.push((b.name.clone(), at.to_vec(), t.clone()));
         Ok(())
     }
 

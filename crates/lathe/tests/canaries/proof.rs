@@ -1,4 +1,4 @@
-//! Proof: every step of fifteen primitives on every schedule of the default model has a certificate that the checker accepts,
+//! Proof: every step of sixteen primitives on every schedule of the default model has a certificate that the checker accepts,
 //! and dozens of wrong steps have none.
 
 mod mutants;

@@ -234,6 +234,25 @@ const ASKED: &str = "kernel f() {
   }
 }";
 
+const BLOCKS: &str = "kernel f(n) {
+  in x: f32[n, 3]
+  out y: f32[n, 3]
+  for o in (n + 3) / 4 spatial serial {
+    alloc t: f32[4] on register
+    for i in min(n - o * 4, 4) spatial serial {
+      Z: t[i] = 0f32
+    }
+    for k in 3 reduce serial {
+      for i.c1 in min(n - o * 4, 4) spatial serial {
+        S: t[i.c1] sum = x[o * 4 + i.c1, k]
+      }
+    }
+    for i.c2 in min(n - o * 4, 4) spatial serial {
+      Y: y[o * 4 + i.c2, 0] = t[i.c2]
+    }
+  }
+}";
+
 const fn plain(
     what: &'static str,
     before: &'static str,
@@ -595,5 +614,20 @@ pub const MUTANTS: &[Mutant] = &[
         ASKED,
         "prefetch i x S",
         &[("S.next.s: S.next[] =", "S.next.s: y[0, 0] =")],
+    ),
+    plain("pad: one iteration too many", BLOCKS, "pad i", &[("for i in 4", "for i in 5")]),
+    plain("pad: one too few", BLOCKS, "pad i", &[("for i.c2 in 4", "for i.c2 in 3")]),
+    plain("pad: without room", BLOCKS, "pad i", &[(" padded(0, 4)", "")]),
+    plain(
+        "pad: what is more is written before the end",
+        BLOCKS,
+        "pad i",
+        &[("y[o * 4 + i.c2, 0]", "y[min(o * 4 + i.c2, n - 1), 0]")],
+    ),
+    plain(
+        "pad: what is more is written to one place",
+        BLOCKS,
+        "pad i",
+        &[("t[i] = 0f32", "t[min(i, 0)] = 0f32")],
     ),
 ];
