@@ -63,7 +63,7 @@ pub struct RunnerOptions {
     pub max_sequences: usize,
     /// The most rows of logits in one step; at least `max_sequences`.
     pub max_rows: usize,
-    /// How keys and values are stored; none leaves it to the precision: f16 where it is fast, f32 where it is exact.
+    /// How keys and values are stored; none is f32, or what a compiled file was made for.
     pub kv_type: Option<KvType>,
     /// The folder of compiled kernels.
     pub cache: PathBuf,
@@ -72,10 +72,7 @@ pub struct RunnerOptions {
 impl RunnerOptions {
     /// How keys and values are stored.
     pub fn kv_type(&self) -> KvType {
-        self.kv_type.unwrap_or(match self.precision {
-            Precision::Fast => KvType::F16,
-            Precision::Exact => KvType::F32,
-        })
+        self.kv_type.unwrap_or_default()
     }
 }
 

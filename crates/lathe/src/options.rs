@@ -50,8 +50,8 @@ impl ComputeOptions {
 /// How keys and values are kept.
 #[derive(Args)]
 pub struct CacheOptions {
-    /// How keys and values are stored: less memory, and a little less exact, from left to right [default: f16, f32 with
-    /// --precision exact].
+    /// How keys and values are stored: less memory and more speed, and a little less exact, from left to right
+    /// [default: f32].
     #[arg(long, value_name = "T")]
     kv_type: Option<KvType>,
 }
