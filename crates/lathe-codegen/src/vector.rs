@@ -220,6 +220,9 @@ impl Emitter<'_> {
 
     /// The first lanes of a vector in memory, and nothing behind them.
     fn load_part(&mut self, t: DType, p: &str, used: &str, whole: &str) -> Result<String, CodegenError> {
+        if let Some(row) = self.dialect.row("load_lanes").filter(|_| t.bits() == 32) {
+            return Ok(format!("({}){}", self.vector_type(t), row.spell(self.compiler, &[p, used])));
+        }
         let (name, ty, lanes) = (self.temp(), self.vector_type(t), self.dialect.lanes);
         let bytes = format!("({used}) * sizeof({})", c_type(t));
         let Some(row) = self.dialect.row("copy") else { return self.fail("the dialect has no copies") };
@@ -452,6 +455,10 @@ impl Emitter<'_> {
             match partial.filter(|_| !self.has_room(&b)) {
                 None => self.line(&format!("{whole};")),
                 Some(used) => {
+                    if let Some(row) = self.dialect.row("store_lanes").filter(|_| b.dtype.bits() == 32) {
+                        self.line(&format!("{};", row.spell(self.compiler, &[&p, &v, &used])));
+                        return Ok(());
+                    }
                     let Some(row) = self.dialect.row("copy") else {
                         return self.fail("the dialect has no copies");
                     };

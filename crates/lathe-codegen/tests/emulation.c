@@ -1,6 +1,7 @@
 /* The instructions that dialects of x86 name, in plain C, for tests on processors without them. Placed before a unit of C,
    this stands in for the compiler's builtins, so that the unit's own text runs unchanged. Meanings are those of the Intel
-   64 and IA-32 Architectures Software Developer's Manual; masked forms are only used with all bits set. */
+   64 and IA-32 Architectures Software Developer's Manual; masked forms but of
+   loads and stores are only used with all bits set. */
 #define E_TYPES(bytes)                                                        \
     typedef char e_b##bytes __attribute__((vector_size(bytes)));              \
     typedef short e_h##bytes __attribute__((vector_size(bytes)));             \
@@ -78,6 +79,13 @@ static inline e_i32 e_permuted(e_i32 x, e_i32 at) {
     for (int i = 0; i < 8; i++) r[i] = x[at[i] & 7];
     return r;
 }
+static inline e_f64 e_load_lanes(const float *p, e_f64 r, unsigned short mask) {
+    for (int i = 0; i < 16; i++) if (mask >> i & 1) r[i] = p[i];
+    return r;
+}
+static inline void e_store_lanes(float *p, e_f64 v, unsigned short mask) {
+    for (int i = 0; i < 16; i++) if (mask >> i & 1) p[i] = v[i];
+}
 
 #define __builtin_ia32_vpdpbusd_v8si e_dpbusd32
 #define __builtin_ia32_vpdpbusd_v16si e_dpbusd64
@@ -98,3 +106,5 @@ static inline e_i32 e_permuted(e_i32 x, e_i32 at) {
 #define __builtin_ia32_permvarsi256 e_permuted
 #define __builtin_ia32_maxps512_mask(x, y, zero, all, rounding) e_max64(x, y)
 #define __builtin_ia32_minps512_mask(x, y, zero, all, rounding) e_min64(x, y)
+#define __builtin_ia32_loadups512_mask e_load_lanes
+#define __builtin_ia32_storeups512_mask e_store_lanes

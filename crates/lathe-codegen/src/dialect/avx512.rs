@@ -32,6 +32,17 @@ const MIN: Row = Row {
     gcc: "__builtin_ia32_minps512_mask($0, $1, $0, (unsigned short)-1, 4)",
     clang: "__builtin_ia32_minps512($0, $1, 4)",
 };
+// A copy of some bytes into a vector would wait for its stores to reach the cache.
+const LOAD_LANES: Row = Row {
+    name: "load_lanes",
+    gcc: "__builtin_ia32_loadups512_mask((const float *)$0, (f32x16){0}, (unsigned short)((1u << ($1)) - 1))",
+    clang: "__builtin_ia32_loadups512_mask((const float *)$0, (f32x16){0}, (unsigned short)((1u << ($1)) - 1))",
+};
+const STORE_LANES: Row = Row {
+    name: "store_lanes",
+    gcc: "__builtin_ia32_storeups512_mask((float *)$0, (f32x16)$1, (unsigned short)((1u << ($2)) - 1))",
+    clang: "__builtin_ia32_storeups512_mask((float *)$0, (f32x16)$1, (unsigned short)((1u << ($2)) - 1))",
+};
 
 /// With VNNI.
 pub(super) const VNNI: &[Row] = &[
@@ -47,6 +58,8 @@ pub(super) const VNNI: &[Row] = &[
     LEVELS,
     MAX,
     MIN,
+    LOAD_LANES,
+    STORE_LANES,
 ];
 
 /// Without VNNI.
@@ -74,6 +87,8 @@ pub(super) const ROWS: &[Row] = &[
     LEVELS,
     MAX,
     MIN,
+    LOAD_LANES,
+    STORE_LANES,
 ];
 
 macro_rules! levels {
