@@ -1,10 +1,11 @@
 //! The encodings by name: dense types, block formats of model files (`blocks.rs`), activations, pages of the cache.
 //!
 //! Names with a `.tile16` suffix keep 16 rows side by side, so that one vector register holds the same column of 16
-//! rows; in `.tile16s` codes that can be negative stay so.
+//! rows; in `.tile16s` codes that can be negative stay so. With `.filters16`, elements of 16 channels, the first axis, lie side by
+//! side.
 
 use crate::blocks::Format;
-use crate::encoding::{Coded, Decode, Encoding, Field, Layout, Term};
+use crate::encoding::{Coded, Decode, Encoding, Field, Layout, Term, row_major};
 use crate::{DType, Int, Name};
 use lathe_symbolic::Bounds;
 
@@ -75,6 +76,9 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
         (_, Some(b)) => (b, true, true),
         _ => (name, false, false),
     };
+    if let Some(t) = name.strip_suffix(".filters16").and_then(DType::parse) {
+        return filters(name, t, shape);
+    }
     let m = Matrix::of(shape)?;
     if let Some(f) = Format::named(base) {
         return if tile { f.tiled(name, &m, signed) } else { f.stored(name, &m) };
@@ -101,6 +105,18 @@ fn dense(name: &str, t: DType, tile: bool, shape: &[Int], m: &Matrix) -> Encodin
     let matrix = m.rows.ceil_div(16, &m.bounds) * row.clone();
     let terms = vec![m.row(16, 0, row), m.column(1, 0, 16 * t.bits()), m.row(1, 16, t.bits().into())];
     plain(name, t, m.layout(&matrix, terms), m.outer() * matrix)
+}
+
+/// All elements of 16 channels, the first axis, element by element.
+fn filters(name: &str, t: DType, shape: &[Int]) -> Option<Encoding> {
+    let (channels, rest) = shape.split_first()?;
+    let strides = row_major(rest);
+    let size = rest.iter().fold(Int::from(16 * t.bits()), |p, d| p * d.clone());
+    let mut terms = vec![term(0, 16, 0, size.clone())];
+    terms.extend(strides.into_iter().enumerate().map(|(d, s)| term(d + 1, 1, 0, s * (16 * t.bits()))));
+    terms.push(term(0, 1, 16, t.bits().into()));
+    let bits = channels.ceil_div(16, &Bounds::new()) * size;
+    Some(plain(name, t, Layout { offset: 0.into(), terms }, bits))
 }
 
 /// What activations that multiply integer-coded weights are stored as: 8-bit codes with a scale for each block of the

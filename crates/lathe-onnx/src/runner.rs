@@ -49,7 +49,7 @@ impl Runner for Compiled {
         }
         let owned: HashMap<Name, Tensor> =
             constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
-        let session = Session::new(graph, &[], &owned, &self.target, &self.cache, self.threads)?;
+        let session = Session::new(graph, &["filters"], &owned, &self.target, &self.cache, self.threads)?;
         self.sessions.push(session);
         self.known.insert(text, self.sessions.len() - 1);
         Ok(self.sessions.len() - 1)

@@ -142,14 +142,18 @@ fn convolved(t: &[Type], a: &Attrs) -> Option<(Windows, i64, Vec<Int>)> {
 }
 
 fn infer_conv(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    let filters = |t: &Type| t.encoding.as_ref().is_some_and(|e| **e == *FILTERS);
     require(
-        t.len() == 2 && t.iter().all(plain) && t[0].dtype == t[1].dtype,
-        "expects two dense tensors of one type",
+        t.len() == 2 && plain(&t[0]) && (plain(&t[1]) || filters(&t[1])) && t[0].dtype == t[1].dtype,
+        "expects two tensors of one type, dense but for packed filters",
     )?;
     let (_, _, counts) = convolved(t, a).ok_or("the weights do not fit the channels, groups and extents")?;
     let shape = [&[t[0].shape[0].clone(), t[1].shape[0].clone()][..], &counts].concat();
     Ok(vec![Type::dense(t[0].dtype, &shape)])
 }
+
+/// How constant filters may lie.
+const FILTERS: &str = "f32.filters16";
 
 fn conv(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let types: Vec<Type> = a.iter().map(ty_of).collect();

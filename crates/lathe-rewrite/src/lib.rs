@@ -19,6 +19,7 @@
 //! assert!(g.to_string().contains("encode(x)"));
 //! ```
 
+mod filters;
 mod gradient;
 mod group;
 mod pack;
@@ -53,7 +54,7 @@ impl Pass {
 }
 
 /// All passes.
-pub static PASSES: &[Pass] = &[pack::PACK, quantize::QUANTIZE];
+pub static PASSES: &[Pass] = &[pack::PACK, quantize::QUANTIZE, filters::FILTERS];
 
 /// The pass of a name.
 pub fn pass(name: &str) -> Option<&'static Pass> {

@@ -22,6 +22,7 @@
 //! assert_eq!(again.kernel(), s.kernel());
 //! ```
 
+mod align;
 mod annotate;
 mod cache_read;
 mod cache_write;
@@ -54,7 +55,7 @@ pub use intrinsics::{
 };
 pub use lanes::{Lane, lane};
 pub use prefetch::ASK as PREFETCH;
-pub use rules::schedule;
+pub use rules::{ChannelTile, channel_tile, schedule};
 pub use tensorize::{Code, code};
 pub use witness::Witness;
 
@@ -113,6 +114,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &rfactor::RFACTOR,
     &online::ONLINE,
     &partials::PARTIALS,
+    &align::ALIGN,
     &overrun::OVERRUN,
     &pad::PAD,
     &peel::PEEL,

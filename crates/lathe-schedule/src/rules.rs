@@ -3,9 +3,12 @@
 mod attention;
 mod contraction;
 mod copies;
+mod filters;
 mod product;
 mod rows;
 mod windows;
+
+pub use filters::{ChannelTile, channel_tile};
 
 use crate::{Schedule, ScheduleError};
 use lathe_ir::graph::Form;

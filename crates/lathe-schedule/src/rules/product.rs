@@ -2,9 +2,9 @@
 //! against vectors of the other. Where many rows share the vectors, both factors are first copied to where the tile reads
 //! them in a row, a panel of columns and a block of rows at a time.
 
-use super::LANES;
 use super::rows::vectorize_inner;
 use super::windows;
+use super::{LANES, filters};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{
@@ -105,7 +105,7 @@ impl Product {
     }
 
     /// Bits from one element of a factor to the next along a loop.
-    fn stride(&self, k: &Kernel, factor: usize, var: &str) -> Option<i64> {
+    pub fn stride(&self, k: &Kernel, factor: usize, var: &str) -> Option<i64> {
         let (n, i) = &self.factors[factor];
         Some(lane(&k.buffer(n)?, i, var, &loop_bounds(k))?.stride)
     }
@@ -211,6 +211,9 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         s.step(&format!("split {var} {of}"))?;
         let Some(apart) = Product::of(s.kernel()) else { return Ok(false) };
         p = apart;
+    }
+    if filters::apply(s, &p, target)? {
+        return Ok(true);
     }
     let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
     if m.is_none() && p.loops.len() > 2 && p.sums.len() > 1 {

@@ -5,8 +5,8 @@ use super::LANES;
 use super::product::{extent, fuse_to, move_to};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::DType;
 use lathe_ir::tensor::{For, Iter, Kernel, Node, SERIAL, Stmt, Store, for_each, loop_bounds};
+use lathe_ir::{DType, Int};
 use std::sync::Arc;
 
 /// Most rows of windows at a time.
@@ -70,6 +70,19 @@ fn suits(k: &Kernel, n: &For) -> bool {
     ok
 }
 
+/// Gives rows of temporaries room for whole vectors.
+fn align(s: &mut Schedule) -> Result<(), ScheduleError> {
+    let mut short = vec![];
+    for_each(&s.kernel().body, &mut |s| {
+        if let Stmt::Alloc(b) = s
+            && b.shape.last().and_then(Int::as_const).is_some_and(|n| n % LANES != 0)
+        {
+            short.push(b.name.clone());
+        }
+    });
+    short.iter().try_for_each(|t| s.step(&format!("align {t} {LANES}")))
+}
+
 /// Schedules windows; `false` where the nest is of another kind.
 pub(super) fn apply(s: &mut Schedule) -> Result<bool, ScheduleError> {
     let Some((loops, sums)) = nest(s.kernel()) else { return Ok(false) };
@@ -103,6 +116,7 @@ pub(super) fn apply(s: &mut Schedule) -> Result<bool, ScheduleError> {
     if let Some(row) = &row {
         s.step(&format!("sink {row} {lane}"))?;
     }
+    align(s)?;
     s.step(&format!("vectorize {lane} masked"))?;
     if let Some(row) = &row {
         s.step(&format!("unroll {row}"))?;
