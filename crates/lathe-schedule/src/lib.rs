@@ -38,6 +38,7 @@ mod pad;
 mod partials;
 mod peel;
 mod prefetch;
+mod reorder;
 mod rfactor;
 mod rules;
 mod sink;
@@ -111,6 +112,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &interchange::INTERCHANGE,
     &cache_read::CACHE_READ,
     &cache_write::CACHE_WRITE,
+    &reorder::REORDER,
     &rfactor::RFACTOR,
     &online::ONLINE,
     &partials::PARTIALS,

@@ -26,7 +26,7 @@ fn holds(s: &Stmt, var: &str) -> Option<Arc<For>> {
 }
 
 /// The one block of a body, inside nothing but reduce loops.
-fn one_block(body: &[Stmt]) -> Option<Arc<Store>> {
+pub(crate) fn one_block(body: &[Stmt]) -> Option<Arc<Store>> {
     match body {
         [Stmt::Store(b)] => Some(b.clone()),
         [Stmt::For(l)] if l.iter == Iter::Reduce => one_block(&l.body),

@@ -7,6 +7,9 @@ use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{Kernel, Stmt};
 use lathe_machine::Target;
 
+/// Channels of the input that a window's place is summed over at a time.
+const INSIDE: i64 = 16;
+
 /// A tile of accumulators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelTile {
@@ -75,13 +78,22 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
             s.step(&format!("interchange {l}"))?;
         }
     }
+    // Neighbours share elements of the input from one place of a window to the next, and the C compiler would keep these, in
+    // registers that are not there: a few channels run inside the window's loops.
+    if let ([channel, window @ ..], true) =
+        (p.sums.as_slice(), p.sums[1..].iter().any(|l| extent(l) != Some(1)))
+    {
+        s.step(&format!("split {} {INSIDE}", channel.var))?;
+        for _ in window {
+            s.step(&format!("reorder {}.i", channel.var))?;
+        }
+    }
     s.step(&format!("sink {lanes}"))?;
     s.step(&format!("sink {vector} {lanes}"))?;
     s.step(&format!("sink {position} {vector}"))?;
     s.step(&format!("vectorize {lanes}"))?;
     s.step(&format!("unroll {vector}"))?;
     s.step(&format!("unroll {position}"))?;
-    // Loops over a window stay: written out, elements that its places share would be kept, in registers that are not there.
     if let Some(last) = spatial(s.kernel()).last() {
         fuse_to(s, last)?;
     }
