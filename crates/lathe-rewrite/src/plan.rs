@@ -2,7 +2,7 @@
 //! threads meet between steps that touch the same bytes.
 
 use crate::group::groups;
-use lathe_ir::graph::{Form, Graph, OpTable, Source, Type, ValueId};
+use lathe_ir::graph::{Form, Graph, Node, OpTable, Source, Type, ValueId};
 use lathe_ir::step::{Program, Step, StepBuffer, Storage, conflicts};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
@@ -77,8 +77,10 @@ struct Planner<'g> {
     bounds: &'g Bounds,
     kernels: Vec<PlannedKernel>,
     known: HashMap<String, usize>,
-    /// The value whose storage a linear value shares.
+    /// The value whose storage another one shares: a linear value's, or one of another shape.
     root: HashMap<ValueId, ValueId>,
+    /// The nodes that make those of another shape.
+    alias: HashSet<usize>,
 }
 
 /// Plans a graph whose dimensions are known as `bounds` says.
@@ -98,11 +100,26 @@ pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
             at_run.push(i);
         }
     }
-    let mut p = Planner { g, table, bounds, kernels: vec![], known: HashMap::new(), root: HashMap::new() };
+    let mut p = Planner {
+        g,
+        table,
+        bounds,
+        kernels: vec![],
+        known: HashMap::new(),
+        root: HashMap::new(),
+        alias: HashSet::new(),
+    };
     for n in &g.nodes {
         for (a, r) in table.get(&n.op).map_or(&[][..], |r| r.donates) {
             let from = p.root.get(&n.inputs[*a]).copied().unwrap_or(n.inputs[*a]);
             p.root.insert(n.outputs[*r], from);
+        }
+    }
+    p.alias = aliases(g, &p.root);
+    for i in 0..g.nodes.len() {
+        if p.alias.contains(&i) {
+            let (x, y) = (g.nodes[i].inputs[0], g.nodes[i].outputs[0]);
+            p.root.insert(y, p.root.get(&x).copied().unwrap_or(x));
         }
     }
     let all_given = |_: ValueId| true;
@@ -111,6 +128,17 @@ pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
     let (load, _) = p.program(&format!("{}_load", g.name), &at_load, &all_given);
     let (run, arena_bytes) = p.program(&g.name, &at_run, &given);
     Plan { load, run, kernels: p.kernels, arena_bytes }
+}
+
+/// Nodes that need no kernel: the same elements in another shape, in graphs where nothing is updated in place.
+fn aliases(g: &Graph, donated: &HashMap<ValueId, ValueId>) -> HashSet<usize> {
+    if !donated.is_empty() || g.values.iter().any(|v| v.source == Source::State) {
+        return HashSet::new();
+    }
+    let dense = |t: &Type| t.encoding.is_none() && t.shape.iter().all(|d| d.as_const().is_some());
+    let same =
+        |n: &Node| &*n.op == "reshape" && dense(g.ty(n.inputs[0])) && !g.outputs.contains(&n.outputs[0]);
+    (0..g.nodes.len()).filter(|i| same(&g.nodes[*i])).collect()
 }
 
 impl Planner<'_> {
@@ -141,6 +169,9 @@ impl Planner<'_> {
         let mut calls: Vec<(Name, Vec<(ValueId, bool)>)> = vec![];
         let mut life: HashMap<ValueId, (usize, usize)> = HashMap::new();
         for (gi, group) in groups.iter().enumerate() {
+            if group.iter().all(|n| self.alias.contains(n)) {
+                continue;
+            }
             let outside =
                 |v: ValueId| given(v) || readers.get(&v).is_some_and(|r| r.iter().any(|x| *x != gi));
             let shape = group_shape(g, self.table, group, &outside);
