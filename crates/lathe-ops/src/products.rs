@@ -8,7 +8,7 @@ use lathe_ir::graph::{
     Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, int_attr, ints_attr,
 };
 use lathe_ir::tensor::Stmt;
-use lathe_ir::{Elements, Int, IrError, Tensor};
+use lathe_ir::{DType, Elements, Int, IrError, Tensor};
 
 /// The axes of a product of two tensors: those that both have and are kept, and those that are summed over.
 struct Pairs {
@@ -240,9 +240,16 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         lower: lower_conv,
         sample: |seed| {
-            let (mut r, t) = (Rng(seed), Rng::turn(seed / 3, &NUMBERS));
+            let (mut r, t) = (Rng(seed), Rng::turn(seed / 4, &NUMBERS));
             let list = |v: &[i64]| Attr::Ints(v.to_vec());
-            match seed % 3 {
+            match seed % 4 {
+                3 => {
+                    // Packed filters, more input channels than are summed at a time.
+                    let groups = 1 + (seed / 4 % 2) as usize;
+                    let at = attrs(&[("strides", list(&[1, 2])), ("groups", Attr::Int(groups as i64))]);
+                    let x = r.typed(DType::F32, &[1, 18, 4, 9]);
+                    (vec![x, r.encoded(FILTERS, &[32 * groups, 18 / groups, 2, 3])], at)
+                }
                 0 => (vec![r.typed(t, &[2, 3, 5, 6]), r.typed(t, &[4, 3, 2, 3])], Attrs::new()),
                 1 => {
                     let at = attrs(&[

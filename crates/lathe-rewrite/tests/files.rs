@@ -228,6 +228,18 @@ fn planned(fixed: &str, text: &str, table: &OpTable) -> Result<String, IrError> 
     Ok(out)
 }
 
+/// The steps of each kernel of a graph, by rule.
+fn ruled(target: &str, text: &str, table: &OpTable) -> Result<String, IrError> {
+    let target = Target::named(target).expect("a target");
+    let mut out = String::new();
+    for k in plan(&graph::parse(text)?, table, &Bounds::default()).kernels {
+        let s = lathe_schedule::schedule(k.kernel.clone(), &k.parts, &target, None);
+        let s = s.unwrap_or_else(|e| panic!("{e}"));
+        writeln!(out, "# {}\n{}", k.describe(), s.trace()).unwrap();
+    }
+    Ok(out)
+}
+
 /// Runs one case (all after its header) and returns it with the result it has now.
 fn run(header: &str, body: &str, table: &OpTable) -> String {
     let (kind, rest) = header.split_once(' ').unwrap_or((header, ""));
@@ -242,6 +254,7 @@ fn run(header: &str, body: &str, table: &OpTable) -> String {
         "pass" => shown(passed(rest, parts[0], table)),
         "lower" => shown(lowered(parts[0])),
         "plan" => shown(planned(rest, parts[0], table)),
+        "rules" => shown(ruled(rest, parts[0], table)),
         _ => panic!("there is no test '{kind}'"),
     };
     format!("{}{RULE}{}\n", parts[..given].join(RULE), result.trim_end())

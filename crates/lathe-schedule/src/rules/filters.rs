@@ -10,6 +10,9 @@ use lathe_machine::Target;
 /// Channels of the input that a window's place is summed over at a time.
 const INSIDE: i64 = 16;
 
+/// Time of a load from the second cache, in products of vectors.
+const FAR: i64 = 4;
+
 /// A tile of accumulators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelTile {
@@ -32,8 +35,9 @@ pub fn channel_tile(channels: i64, extents: &[i64], target: &Target) -> Option<C
         let registers = vectors * each;
         for positions in (1..=most / registers).filter(|r| extents[axis] % r == 0) {
             let products = registers * positions;
-            // A chain of sums waits for each of its parts; two loads of single elements are as one of a vector.
-            let time = products.max(8).max(registers + (positions + 1) / 2);
+            // A chain of sums waits for each of its parts. Vectors of filters come from the second cache, at this many products'
+            // time each; two loads of single elements are as one of a vector.
+            let time = products.max(8).max(FAR * registers + (positions + 1) / 2);
             let busy = (1000 * products / time, products);
             if best.is_none_or(|(b, _)| busy > b) {
                 best = Some((busy, ChannelTile { channels: vectors * LANES, axis, positions }));
@@ -42,7 +46,7 @@ pub fn channel_tile(channels: i64, extents: &[i64], target: &Target) -> Option<C
     }
     let ((busy, _), tile) = best?;
     // Where there are few positions in all, nothing else is faster either.
-    (busy >= 700 || extents.iter().product::<i64>() < LANES).then_some(tile)
+    (busy >= 900 || extents.iter().product::<i64>() < LANES).then_some(tile)
 }
 
 /// Schedules a convolution whose filters lie so; `false` where it is another product.
