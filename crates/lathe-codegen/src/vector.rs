@@ -3,7 +3,7 @@
 use crate::emit::{CodegenError, Emitter, Place, c_type};
 use crate::legalize::legalize;
 use crate::registers::Kind;
-use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Store, Unary};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Opaque, Store, Unary};
 use lathe_ir::{DType, Name};
 use lathe_schedule::{Code, Lane, lane};
 
@@ -216,6 +216,12 @@ impl Emitter<'_> {
         let one = rows.iter().all(|n| n.as_const() == Some(1)) && lanes * b.dtype.bits() <= 512;
         let whole = row.as_const().is_some_and(|n| n % lanes == 0);
         (one || whole) && !self.kernel.views().any(|v| v.name == b.name)
+    }
+
+    /// Whether a place in a row is a multiple of the lanes: a whole vector there meets no other one of the row.
+    fn begins_a_vector(&self, index: &[Expr]) -> bool {
+        let place = index.last().and_then(|i| Opaque::default().int(i, &self.bounds));
+        place.is_some_and(|i| i.rem(self.dialect.lanes, &self.bounds).as_const() == Some(0))
     }
 
     /// The first lanes of a vector in memory, and nothing behind them.
@@ -452,7 +458,7 @@ impl Emitter<'_> {
         if stride == Some(b.dtype.bits()) && b.dtype.bits() % 8 == 0 {
             let (p, ..) = self.pointer(n, &at0)?;
             let whole = format!("*(m_{} *){p} = {v}", self.vector_type(b.dtype));
-            match partial.filter(|_| !self.has_room(&b)) {
+            match partial.filter(|_| !(self.has_room(&b) && self.begins_a_vector(&at0))) {
                 None => self.line(&format!("{whole};")),
                 Some(used) => {
                     if let Some(row) = self.dialect.row("store_lanes").filter(|_| b.dtype.bits() == 32) {

@@ -136,6 +136,20 @@ fn rows_shorter_than_a_vector_leave_the_others_alone() {
     gives_what_the_interpreter_gives(text, &[&(1..=24).collect::<Vec<i32>>()]);
 }
 
+/// Nor do they touch what stands around a part of a row.
+#[test]
+fn a_part_of_a_row_leaves_what_is_around_it_alone() {
+    let text = "kernel f() {
+  in x: i32[26]
+  out y: i32[32]
+  alloc t: i32[2, 16] on register
+  for a in 2 spatial serial { for b in 16 spatial lane { Z: t[a, b] = 7i32 } }
+  for i in 2 spatial serial { for j in 13 spatial lane { T: t[1 - i, j + 2] = x[i * 13 + j] } }
+  for k in 2 spatial serial { for l in 16 spatial lane { Y: y[k * 16 + l] = t[k, l] } }
+}";
+    gives_what_the_interpreter_gives(text, &[&(1..=26).collect::<Vec<i32>>()]);
+}
+
 /// What is compared may be narrower or wider than the lanes that a choice is made in.
 #[test]
 fn comparisons_of_any_width_choose_in_lanes() {

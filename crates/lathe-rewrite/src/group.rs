@@ -1,10 +1,11 @@
 //! Which operators become one kernel.
 //!
 //! A contraction takes the contractions beside it that feed the same elementwise operator, and the elementwise operators
-//! behind it; so does a convolution, as far as nobody else reads what is made on the way. Operators that work row by row and follow each other over the same rows become one. Everything else stands
+//! behind it; so does a convolution, as far as nobody else reads what is made on the way. Padding stands in front of windows of
+//! its channels. Operators that work row by row and follow each other over the same rows become one. Everything else stands
 //! alone. A group's nodes run where the first of them stood or later, so no value is read before it is made.
 
-use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId};
+use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId, int_attr, ints_attr, str_attr};
 use std::collections::{HashMap, HashSet};
 
 /// Node indices of each group, in an order that respects data flow.
@@ -53,15 +54,24 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
 
     // Elementwise operators behind other sums of products: found from the sum's side, as several may read one value.
     for (at, &i) in nodes.iter().enumerate() {
-        if !matches!(&*g.nodes[i].op, "conv" | "dot") || taken.contains(&i) {
+        if !matches!(&*g.nodes[i].op, "conv" | "dot" | "pool") || taken.contains(&i) {
             continue;
         }
-        let all = behind(g, &nodes[at..], &|n| form(n) == Form::Elementwise && !taken.contains(&n), &uses);
+        let follows =
+            |n: usize| form(n) == Form::Elementwise && !taken.contains(&n) && &*g.nodes[i].op != "pool";
+        let mut all = behind(g, &nodes[at..], &follows, &uses);
+        // Each channel's windows are over that channel's padding.
+        let x = g.nodes[i].inputs[0];
+        if let Some(p) =
+            producer(x).filter(|p| uses[x.0 as usize] == 1 && nodes.contains(p) && apart(g, *p, i))
+        {
+            all.insert(0, p);
+        }
         // It would run later, and must still read what it reads.
         let updated = |m: usize| {
             donated(g, table, m).any(|v| all.iter().any(|n| *n < m && g.nodes[*n].inputs.contains(&v)))
         };
-        if all.len() > 1 && !(i + 1..=all[all.len() - 1]).any(updated) {
+        if all.len() > 1 && !(all[0] + 1..=all[all.len() - 1]).any(updated) {
             taken.extend(all.iter().copied());
             epilogue.insert(all[all.len() - 1], all);
         }
@@ -95,12 +105,36 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
     out
 }
 
+/// Whether one node pads the axes of space, and the other one's windows are over a channel each.
+fn apart(g: &Graph, pad: usize, windows: usize) -> bool {
+    let (p, c) = (&g.nodes[pad], &g.nodes[windows]);
+    let channel = |v: ValueId| g.ty(v).shape.get(1).and_then(lathe_ir::Int::as_const);
+    let (low, high) = (ints_attr(&p.attrs, "low"), ints_attr(&p.attrs, "high"));
+    let space = |by: &[i64]| by.len() > 2 && by[..2] == [0, 0] && by.iter().all(|n| *n >= 0);
+    // Vectors of the copy begin behind the padding, at no multiple of any vector's lanes, and so are stored as far as they go.
+    let around = space(low) && space(high) && low.last().is_some_and(|n| (1..4).contains(n));
+    let constant = str_attr(&p.attrs, "mode").is_none_or(|m| m == "constant");
+    let one = match &*c.op {
+        "conv" => {
+            let groups = int_attr(&c.attrs, "groups").filter(|n| *n > 1);
+            groups.is_some() && groups == channel(c.inputs[0]) && groups == channel(c.outputs[0])
+        }
+        op => op == "pool" && ints_attr(&c.attrs, "window").len() + 2 == g.ty(c.inputs[0]).shape.len(),
+    };
+    &*p.op == "pad" && around && constant && one && single(g, p.outputs[0])
+}
+
+/// Whether elements are dense f32.
+fn single(g: &Graph, v: ValueId) -> bool {
+    g.ty(v).dtype == lathe_ir::DType::F32 && g.ty(v).encoding.is_none()
+}
+
 /// Most operators behind a sum of products in one kernel.
 const BEHIND: usize = 12;
 
 /// The first of the nodes with those that turn its result, element by element, into one that is all that others read.
 fn behind(g: &Graph, nodes: &[usize], elementwise: &dyn Fn(usize) -> bool, uses: &[usize]) -> Vec<usize> {
-    let single = |v: &ValueId| g.ty(*v).dtype == lathe_ir::DType::F32 && g.ty(*v).encoding.is_none();
+    let single = |v: &ValueId| single(g, *v);
     let of = |i: usize| &g.nodes[i];
     let mut all = vec![nodes[0]];
     let ty = g.ty(of(nodes[0]).outputs[0]);

@@ -26,6 +26,11 @@ pub(super) fn apply(s: &mut Schedule) -> Result<(), ScheduleError> {
     Ok(())
 }
 
+/// Whether an operator is a filling, and a copy into it.
+pub(super) fn fills(s: &Schedule, p: &str) -> bool {
+    find_loop(&s.kernel().body, &format!("{p}_f0")).is_some()
+}
+
 /// Nests one behind the other, as of a filling and a copy into it: one nest as far as their loops are equal.
 pub(super) fn beside(s: &mut Schedule) -> Result<(), ScheduleError> {
     let mut body = s.kernel().body.clone();

@@ -1,11 +1,13 @@
 //! Reductions of windows that share no factor but with their neighbours (pooling, depthwise convolutions): one window a lane,
 //! along the last axis, and a few rows of windows at a time, whose sums hide each other's latency.
 
-use super::LANES;
 use super::product::{extent, fuse_to, move_to};
+use super::rows::vectorize_inner;
+use super::{LANES, temporaries};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{For, Iter, Kernel, Node, SERIAL, Stmt, Store, for_each, loop_bounds};
+use lathe_ir::graph::Form;
+use lathe_ir::tensor::{For, Iter, Kernel, Node, SERIAL, Stmt, Store, find_loop, for_each, loop_bounds};
 use lathe_ir::{DType, Int};
 use std::sync::Arc;
 
@@ -14,10 +16,16 @@ const ROWS: i64 = 4;
 /// Elements of a window, in all, that are written out.
 const WRITTEN_OUT: i64 = 64;
 
-/// The spatial loops around a reduction, and its loops.
+/// The last loop of a body, where it is spatial.
+fn last_spatial(body: &[Stmt]) -> Option<&Arc<For>> {
+    let loops = body.iter().filter_map(|s| if let Stmt::For(l) = s { Some(l) } else { None });
+    loops.last().filter(|l| l.iter == Iter::Spatial)
+}
+
+/// The spatial loops around a reduction, and its loops. Inside the outer loops, copies may stand in front.
 fn nest(k: &Kernel) -> Option<(Vec<Arc<For>>, Vec<Arc<For>>)> {
     let (mut loops, mut body) = (vec![], k.body.as_slice());
-    while let [Stmt::For(l)] = body {
+    while let Some(l) = last_spatial(body).filter(|_| !loops.is_empty() || body.len() == 1) {
         (l.iter == Iter::Spatial && &*l.level == SERIAL).then_some(())?;
         extent(l)?;
         loops.push(l.clone());
@@ -62,12 +70,33 @@ fn suits(k: &Kernel, n: &For) -> bool {
         };
         b.targets.iter().all(along) && b.values.iter().all(single)
     };
-    for_each(&k.body, &mut |s| match s {
+    for_each(&n.body, &mut |s| match s {
         Stmt::Store(b) => ok &= block(b),
         Stmt::For(_) | Stmt::Alloc(_) => {}
         _ => ok = false,
     });
     ok
+}
+
+/// Windows over what is padded here: a channel at a time is filled, copied and reduced, in a temporary that is near.
+pub(super) fn padded(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
+    let (pad, first) = (&parts[0].1, &parts[1].1);
+    for d in 0..2 {
+        for (_, p) in parts {
+            s.step(&format!("join {pad}_f{d} {p}_{d}"))?;
+        }
+    }
+    let inner = (2..).take_while(|d| find_loop(&s.kernel().body, &format!("{first}_{d}")).is_some());
+    for d in inner.collect::<Vec<_>>() {
+        for (_, p) in &parts[2..] {
+            s.step(&format!("join {first}_{d} {p}_{d}"))?;
+        }
+    }
+    for t in temporaries(s.kernel()) {
+        s.step(&format!("contract {t}"))?;
+    }
+    apply(s)?;
+    vectorize_inner(s)
 }
 
 /// Gives rows of temporaries room for whole vectors.
