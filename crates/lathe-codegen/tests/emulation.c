@@ -1,7 +1,7 @@
 /* The instructions that dialects of x86 name, in plain C, for tests on processors without them. Placed before a unit of C,
    this stands in for the compiler's builtins, so that the unit's own text runs unchanged. Meanings are those of the Intel
-   64 and IA-32 Architectures Software Developer's Manual; masked forms but of
-   loads and stores are only used with all bits set. */
+   64 and IA-32 Architectures Software Developer's Manual; masked forms are only used with
+   all bits set, but for loads and stores. */
 #define E_TYPES(bytes)                                                        \
     typedef char e_b##bytes __attribute__((vector_size(bytes)));              \
     typedef short e_h##bytes __attribute__((vector_size(bytes)));             \
