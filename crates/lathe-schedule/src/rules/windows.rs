@@ -18,8 +18,8 @@ const WRITTEN_OUT: i64 = 64;
 
 /// The last loop of a body, where it is spatial.
 fn last_spatial(body: &[Stmt]) -> Option<&Arc<For>> {
-    let loops = body.iter().filter_map(|s| if let Stmt::For(l) = s { Some(l) } else { None });
-    loops.last().filter(|l| l.iter == Iter::Spatial)
+    let mut loops = body.iter().filter_map(|s| if let Stmt::For(l) = s { Some(l) } else { None });
+    loops.next_back().filter(|l| l.iter == Iter::Spatial)
 }
 
 /// The spatial loops around a reduction, and its loops. Inside the outer loops, copies may stand in front.
