@@ -12,6 +12,9 @@ use lathe_models::{CacheShape, Model, ModelFile, TensorInfo, build};
 use lathe_runtime::{Arena, Pool, View};
 use std::collections::{HashMap, HashSet};
 
+/// Constants of at most this many bytes are copied from the file.
+const COPIED: usize = 64 << 10;
+
 /// What the programs of a compiled graph are given that does not change.
 pub(crate) struct Weights {
     /// The storage of each constant, and of each value that is made of constants alone.
@@ -73,19 +76,21 @@ pub(crate) fn pack(
             in_file.insert(v.name.clone(), file.tensor(name).expect("the family found it"));
         }
     }
+    let copy_of = |info: &TensorInfo| {
+        let view = alloc(info.byte_len())?;
+        view.write(0, &file.data(info)).map_err(below)?;
+        Ok(view)
+    };
     let view_of = |info: &TensorInfo| match file.mapping(info) {
         Some((map, range)) => View::mapped(map).part(range.start, range.len()).map_err(below),
-        None => {
-            let view = alloc(info.byte_len())?;
-            view.write(0, &file.data(info)).map_err(below)?;
-            Ok(view)
-        }
+        None => copy_of(info),
     };
 
-    // Weights are packed one after the other; the pages of each source go back at once.
+    // Weights are packed one after the other, and the pages of each source go back at once: the largest first, while
+    // little else is in memory.
     let class = &compiled.classes[0];
     let load = &class.plan.load;
-    let steps: Vec<&Step> = load.steps.iter().filter(|s| **s != Step::Meet).collect();
+    let mut steps: Vec<&Step> = load.steps.iter().filter(|s| **s != Step::Meet).collect();
     // One allocation for all of them, so that it lies in huge pages and a decode step misses few address translations.
     let size = |b: &lathe_ir::step::StepBuffer| b.bytes.as_const().unwrap_or(0) as usize;
     let written = |s: &Step| match s {
@@ -97,6 +102,7 @@ pub(crate) fn pack(
             .sum(),
         _ => 0,
     };
+    steps.sort_by_key(|s| std::cmp::Reverse(written(s)));
     let packed = alloc(steps.iter().map(|s| written(s)).sum())?;
     let mut at = 0;
     for (done, step) in steps.iter().enumerate() {
@@ -125,12 +131,14 @@ pub(crate) fn pack(
             }
         }
     }
-    // What no step packs is used as it is.
+    // What no step packs is used as it is; what is small is copied, for the system may map 2 MiB of a file for one vector.
     let kept: HashSet<&Name> = used.iter().filter(|n| !given.contains_key(**n)).copied().collect();
     for name in kept {
         if let Some(info) = in_file.get(name) {
-            given.insert(name.clone(), view_of(info)?);
-            if !info.is_stored() {
+            let copied = info.byte_len() <= COPIED;
+            let view = if copied { copy_of(info)? } else { view_of(info)? };
+            given.insert(name.clone(), view);
+            if copied || !info.is_stored() {
                 file.drop_pages(info);
             }
         }

@@ -18,6 +18,9 @@ use crate::progress::Status;
 /// The most tokens of one step: enough for a prompt's matrices to be worth their packing.
 pub const STEP_TOKENS: usize = 512;
 
+/// The least context to compile for, tokens, where none is asked for.
+const LEAST_CONTEXT: usize = 1024;
+
 /// The most texts of one step of an encoder.
 const STEP_SEQUENCES: usize = 32;
 
@@ -72,7 +75,8 @@ impl Model {
         all.filter(|&id| self.tokenizer.is_end(id)).collect()
     }
 
-    /// The context to load with for `needed` tokens: as many, or as the user asked; never more than the model knows.
+    /// The context to load with for `needed` tokens: as the user asked, or a power of two from `LEAST_CONTEXT` on, so that
+    /// kernels compiled for one prompt serve the next; never more than the model knows. Memory that is not used costs nothing.
     pub fn context_for(&self, needed: usize, asked: Option<u32>) -> Result<usize, Failure> {
         match asked.map(|n| n as usize) {
             Some(asked) if asked > self.context => {
@@ -80,7 +84,7 @@ impl Model {
                 Err(Diagnostic::new("context-too-long", Fault::User, what).fix("ask for less").into())
             }
             Some(asked) => Ok(asked),
-            None => Ok(needed.min(self.context)),
+            None => Ok(needed.min(self.context).next_power_of_two().max(LEAST_CONTEXT).min(self.context)),
         }
     }
 

@@ -183,7 +183,8 @@ pub struct AnswerOptions {
     /// End the answer before this text; may be given several times.
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Tokens that the model can see at once, the prompt's and the answer's [default: as many as are needed].
+    /// Tokens that the model can see at once, the prompt's and the answer's [default: what is needed, in powers of two
+    /// from 1024].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
 }
