@@ -65,11 +65,13 @@ pub(super) fn apply(
     s.step(&format!("split {n} {lanes}"))?;
     let extent = |s: &Schedule, var: &str| find_loop(&s.kernel().body, var).and_then(|l| l.extent.as_int());
     let single = extent(s, &m) == Some(1);
-    // Two vectors of weights share each repeated word of the activations: loads keep pace with products then.
-    let pairs = integer
-        && target.vector_bits >= 512
-        && !(ragged || single || most.is_some_and(|n| n <= FEW))
-        && extent(s, &format!("{n}.o")).is_some_and(|e| e % 2 == 0);
+    // Two vectors of weights share each repeated word of the activations: loads keep pace with products then. One row takes
+    // two where they are the halves of what lies side by side: weights are read once, in order.
+    let suits = match target.vector_bits < 512 {
+        true => single,
+        false => !(ragged || single || most.is_some_and(|n| n <= FEW)),
+    };
+    let pairs = integer && suits && extent(s, &format!("{n}.o")).is_some_and(|e| e % 2 == 0);
     if pairs {
         s.step(&format!("split {n}.o 2"))?;
     }

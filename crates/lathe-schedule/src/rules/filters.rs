@@ -16,7 +16,7 @@ const FAR: i64 = 4;
 /// A tile of accumulators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelTile {
-    /// Channels, whole vectors of [`LANES`].
+    /// Channels, whole vectors of 16 lanes.
     pub channels: i64,
     /// The axis of the positions.
     pub axis: usize,
