@@ -18,6 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         max_sequences: batch,
         max_rows: batch,
         kv_type: None,
+        adapters: None,
         cache: lathe_models::cache_dir()?,
     };
     let mut r = Runner::load(&file, &options, &mut |_, _, _| {})?;
@@ -33,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
             b.rows.push(b.tokens.len() as u32 - 1);
             b.pages.push(pages);
+            b.adapters.push(0);
         }
         b
     };

@@ -158,6 +158,10 @@ pub(crate) fn load(encoder: bool, file: &ModelFile, options: &RunnerOptions) -> 
     if is_encoder != encoder {
         return Err(EngineError::Purpose { encoder: is_encoder });
     }
+    if options.adapters.is_some() {
+        let d = refused(file, "artifact-adapters", "a compiled model has no room for adapters");
+        return Err(below(d.fix("use the model it was made from")));
+    }
     check_machine(file)?;
     let made_for = made_for(file, options)?;
     let precision = options.precision.as_str();

@@ -68,7 +68,7 @@ impl Encoder {
                 break;
             }
             let table: Vec<u32> = (page..page + pages).map(|p| p as u32).collect();
-            let first = batch.push(tokens, 0, &table);
+            let first = batch.push(tokens, 0, &table, 0);
             let last = first + (tokens.len() - 1) as u32;
             batch.rows.push(if self.pooling == Pooling::Last { last } else { first });
             page += pages;

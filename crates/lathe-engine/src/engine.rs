@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use lathe_models::Adapter;
+
 use crate::EngineError;
+use crate::adapters::{AdapterId, Places};
 use crate::draft::lookup;
 use crate::forward::Forward;
 use crate::grammar::Constraint;
@@ -25,6 +28,7 @@ pub struct Engine<F> {
     requests: BTreeMap<SequenceId, Active>,
     sampler: Sampler,
     logits: Vec<f32>,
+    adapters: Places,
 }
 
 /// The most tokens of a draft that a grammar makes.
@@ -47,12 +51,14 @@ impl<F: Forward> Engine<F> {
     /// An engine with nothing to do.
     pub fn new(model: F) -> Engine<F> {
         let scheduler = Scheduler::new(Limits::of(&model));
+        let adapters = Places::new(model.adapters());
         Engine {
             model,
             scheduler,
             requests: BTreeMap::new(),
             sampler: Sampler::default(),
             logits: Vec::new(),
+            adapters,
         }
     }
 
@@ -80,6 +86,9 @@ impl<F: Forward> Engine<F> {
     /// ([`SequenceId::sample`]).
     pub fn add(&mut self, request: Request) -> Result<SequenceId, EngineError> {
         request.sampling.check()?;
+        if !self.adapters.has(request.adapter) {
+            return Err(EngineError::AdapterGone);
+        }
         self.check_tokens(&request.prompt)?;
         let tokens = request.prompt.len();
         let longest = tokens.saturating_add(request.max_tokens);
@@ -89,6 +98,7 @@ impl<F: Forward> Engine<F> {
             longest,
             samples,
             scored: request.score_prompt,
+            adapter: request.adapter,
             flow: request.flow,
         };
         let id = self.scheduler.add(job)?;
@@ -100,6 +110,23 @@ impl<F: Forward> Engine<F> {
             self.requests.insert(id.sample(index), Active { request, index, longest, constraint, guesses });
         }
         Ok(id)
+    }
+
+    /// Puts an adapter beside the model, for requests that name it.
+    pub fn load_adapter(&mut self, adapter: &Adapter) -> Result<AdapterId, EngineError> {
+        let requests = &self.requests;
+        let used = |place| requests.values().any(|active| active.request.adapter.place == place);
+        let id = self.adapters.take(used)?;
+        let set = self.model.set_adapter(id.place, adapter);
+        if set.is_err() {
+            self.adapters.free(id);
+        }
+        set.map(|()| id)
+    }
+
+    /// Takes an adapter out: new requests cannot name it, those that do go on. Says whether it was there.
+    pub fn unload_adapter(&mut self, id: AdapterId) -> bool {
+        self.adapters.free(id)
     }
 
     /// The tokens of a sequence so far, its prompt first; `None` when it is over.

@@ -71,6 +71,24 @@ pub enum EngineError {
         /// Whether the model is an encoder.
         encoder: bool,
     },
+    /// A model without room for adapters.
+    #[error("the model was loaded without room for adapters")]
+    NoAdapters,
+    /// All places of adapters are taken.
+    #[error("all {places} places of adapters are taken")]
+    AdaptersFull {
+        /// How many there are.
+        places: usize,
+    },
+    /// An adapter that was taken out.
+    #[error("the adapter is not loaded any more")]
+    AdapterGone,
+    /// An adapter that there is no room for.
+    #[error("the adapter {what}")]
+    AdapterRoom {
+        /// What there is no room for.
+        what: String,
+    },
     /// A grammar that cannot be used.
     #[error("the grammar cannot be used: {why}")]
     Grammar {
@@ -140,6 +158,18 @@ impl Diagnose for EngineError {
             E::Purpose { encoder: false } => {
                 ("model-purpose", Fault::User, "use an encoder, of the family 'bert'")
             }
+            E::NoAdapters => {
+                ("adapters-none", Fault::User, "name one with --lora, or make room with --max-loras")
+            }
+            E::AdaptersFull { .. } => {
+                ("adapters-full", Fault::User, "take one out, or make room with a larger --max-loras")
+            }
+            E::AdapterGone => ("adapter-gone", Fault::User, "load it again"),
+            E::AdapterRoom { .. } => (
+                "adapter-room",
+                Fault::User,
+                "start with it, or make room with --max-loras and --max-lora-rank",
+            ),
             E::Grammar { .. } => {
                 ("grammar-invalid", Fault::User, "change the schema, the expression or the grammar")
             }

@@ -3,6 +3,8 @@
 //! The engine decides which tokens to compute and where their keys and values go; the model computes. Nothing here knows
 //! of requests, sampling or text.
 
+use lathe_models::Adapter;
+
 use crate::EngineError;
 
 /// Positions of one page of the cache.
@@ -31,6 +33,17 @@ pub trait Forward {
     /// Copies the keys and values of page `from` to page `to`, before the step that writes to `to`.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError>;
 
+    /// The most adapters at once.
+    fn adapters(&self) -> usize {
+        0
+    }
+
+    /// Puts an adapter in the place of this number, from 1 to [`adapters`](Forward::adapters): what sequences that name the
+    /// place add to the model's products.
+    fn set_adapter(&mut self, _place: u32, _adapter: &Adapter) -> Result<(), EngineError> {
+        Err(EngineError::NoAdapters)
+    }
+
     /// Computes one step: writes keys and values of every token to its slot, then leaves in `logits` one row of
     /// [`vocabulary`](Forward::vocabulary) for each of `batch.rows`.
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError>;
@@ -49,6 +62,8 @@ pub struct Batch {
     pub slot: Vec<u32>,
     /// The page table: for each sequence, the pages of its positions so far and of this step.
     pub pages: Vec<Vec<u32>>,
+    /// For each sequence, the place of its adapter; 0 is none.
+    pub adapters: Vec<u32>,
     /// The tokens whose logits are wanted, rising.
     pub rows: Vec<u32>,
 }
@@ -72,7 +87,7 @@ impl Batch {
 
     /// Adds the next tokens of a sequence, the first of them at `start`; `pages` holds all its positions to the end of
     /// these. Says where in the batch the first token is.
-    pub(crate) fn push(&mut self, tokens: &[u32], start: usize, pages: &[u32]) -> u32 {
+    pub(crate) fn push(&mut self, tokens: &[u32], start: usize, pages: &[u32], adapter: u32) -> u32 {
         let (first, row) = (index(self.tokens.len()), index(self.pages.len()));
         for (position, &token) in (start..).zip(tokens) {
             self.tokens.push(token);
@@ -81,6 +96,7 @@ impl Batch {
             self.slot.push(pages[position / PAGE] * PAGE as u32 + index(position % PAGE));
         }
         self.pages.push(pages[..(start + tokens.len()).div_ceil(PAGE)].to_vec());
+        self.adapters.push(adapter);
         first
     }
 }

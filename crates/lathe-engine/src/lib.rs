@@ -4,6 +4,7 @@
 //! - [`Engine`] runs [`Request`]s over it: [`step`](Engine::step) by step for many at once, or one with
 //!   [`generate`](Engine::generate); [`score`](Engine::score) says how well a model foresees a text.
 //! - [`Grammars`] read a [`Grammar`] that an answer must keep to: a [`Constraint`] of a request.
+//! - [`Engine::load_adapter`] puts a low-rank adapter beside the model while it runs; a request names it by its [`AdapterId`].
 //! - [`Encoder`] embeds texts: one vector each, from a model that generates none.
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
 //!   cache and what is known of beginnings that were computed before, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
@@ -49,6 +50,7 @@
 //! # Ok::<(), EngineError>(())
 //! ```
 
+mod adapters;
 mod artifact;
 mod draft;
 mod encoder;
@@ -70,6 +72,7 @@ mod sizes;
 mod stop;
 mod weights;
 
+pub use adapters::AdapterId;
 pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_sequences};
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};

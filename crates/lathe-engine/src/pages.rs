@@ -3,7 +3,8 @@
 //! A page has as many holders as tables name it. A table may be forked, which shares its pages; a shared page is never written:
 //! whoever wants to write gets a copy first. A table must go back through [`Pages::release`].
 //!
-//! A page that is full and computed is *published* under its content, a hash of all tokens up to its end. A table may
+//! A page that is full and computed is *published* under its content, a hash of all tokens up to its end and of the kind of
+//! computation. A table may
 //! [`adopt`](Pages::adopt) the published pages that its tokens begin with. When nobody holds a published page it stays for
 //! whoever comes, until its place is needed; the page that was left longest ago goes first.
 
@@ -44,6 +45,8 @@ pub struct PageTable {
     pages: Vec<u32>,
     /// The contents of its first pages, as far as they are published or were adopted.
     contents: Vec<Content>,
+    /// What its tokens are computed with.
+    kind: u64,
 }
 
 /// A page whose content must be copied before the next step.
@@ -69,6 +72,11 @@ pub struct PageUse {
 }
 
 impl PageTable {
+    /// An empty table. The same tokens are the same content in tables of one kind only: kinds compute them differently.
+    pub fn new(kind: u64) -> PageTable {
+        PageTable { kind, ..PageTable::default() }
+    }
+
     /// The pages in order.
     pub fn pages(&self) -> &[u32] {
         &self.pages
@@ -112,7 +120,7 @@ impl Pages {
     /// Gives an empty table the published pages that `tokens` begin with. Says how many tokens these hold.
     pub fn adopt(&mut self, table: &mut PageTable, tokens: &[u32]) -> usize {
         for tokens in tokens.chunks_exact(PAGE) {
-            let content = content(table.contents.last(), tokens);
+            let content = content(table, tokens);
             let Some(&page) = self.published.get(&content) else { break };
             self.hold(page);
             table.pages.push(page);
@@ -126,7 +134,7 @@ impl Pages {
     pub fn publish(&mut self, table: &mut PageTable, tokens: &[u32]) {
         let known = table.contents.len();
         for (index, tokens) in tokens.chunks_exact(PAGE).enumerate().skip(known) {
-            let content = content(table.contents.last(), tokens);
+            let content = content(table, tokens);
             table.contents.push(content);
             let own = table.pages[index];
             match self.published.get(&content) {
@@ -180,13 +188,14 @@ impl Pages {
     pub fn fork(&mut self, table: &PageTable, tokens: usize) -> PageTable {
         let pages = table.pages[..tokens.div_ceil(PAGE)].to_vec();
         pages.iter().for_each(|&page| self.hold(page));
-        PageTable { pages, contents: table.contents.clone() }
+        PageTable { pages, contents: table.contents.clone(), kind: table.kind }
     }
 
     /// Takes a table's pages back; `table` is empty then.
     pub fn release(&mut self, table: &mut PageTable) {
         // The last goes first: a page is found by way of those before it.
-        for page in std::mem::take(table).pages.into_iter().rev() {
+        table.contents.clear();
+        for page in std::mem::take(&mut table.pages).into_iter().rev() {
             self.leave(page);
         }
     }
@@ -237,10 +246,11 @@ impl Pages {
     }
 }
 
-/// The content of a page of these tokens, behind a page of content `before`.
-fn content(before: Option<&Content>, tokens: &[u32]) -> Content {
+/// The content of a page of these tokens, behind those of a table.
+fn content(table: &PageTable, tokens: &[u32]) -> Content {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(before.map_or(&[], |content| content.as_slice()));
+    let kind = table.kind.to_le_bytes();
+    hasher.update(table.contents.last().map_or(&kind, |content| content.as_slice()));
     tokens.iter().for_each(|token| {
         hasher.update(&token.to_le_bytes());
     });

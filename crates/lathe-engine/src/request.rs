@@ -1,6 +1,7 @@
 //! What is asked of an engine, and what it says.
 
 use crate::EngineError;
+use crate::adapters::AdapterId;
 use crate::flows::Flow;
 use crate::grammar::Constraint;
 use crate::sampling::Sampling;
@@ -28,6 +29,8 @@ pub struct Request {
     pub logprobs: Option<usize>,
     /// Say so of the prompt's tokens, too.
     pub score_prompt: bool,
+    /// The adapter that answers it, beside the model.
+    pub adapter: AdapterId,
     /// Whose it is.
     pub flow: Flow,
 }
@@ -44,6 +47,7 @@ impl Default for Request {
             speculate: 0,
             logprobs: None,
             score_prompt: false,
+            adapter: AdapterId::NONE,
             flow: Flow::default(),
         }
     }

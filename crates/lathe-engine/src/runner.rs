@@ -11,7 +11,7 @@ use lathe_exec::Executable;
 use lathe_ir::graph::{Source, Type};
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
-use lathe_models::{Format, KvType, ModelFile};
+use lathe_models::{Adapter, AdapterRoom, Format, KvType, ModelFile};
 use lathe_rewrite::storage_bytes;
 use lathe_runtime::{Arena, KernelCache, Pool, View, detect_target};
 use std::collections::{HashMap, HashSet};
@@ -65,6 +65,8 @@ pub struct RunnerOptions {
     pub max_rows: usize,
     /// How keys and values are stored; none is f32, or what a compiled file was made for.
     pub kv_type: Option<KvType>,
+    /// Room for adapters; without it the graph has none.
+    pub adapters: Option<AdapterRoom>,
     /// The folder of compiled kernels.
     pub cache: PathBuf,
 }
@@ -161,6 +163,10 @@ impl Runner {
         let mut at = 0;
         for v in &g.values {
             let view = match v.source {
+                // The places of adapters are zero until one comes, and cost nothing.
+                Source::Input if adapted(&v.name).is_some() => {
+                    arena.alloc_sparse(storage_bytes(&v.ty, &get)).map_err(below)?.into_view()
+                }
                 Source::Input => alloc(storage_bytes(&v.ty, &get))?,
                 Source::State => {
                     let view = all_states.part(at, state_bytes(&v.ty)).map_err(below)?;
@@ -317,6 +323,7 @@ impl Runner {
         let sound = limits.iter().all(|(n, most)| n <= most)
             && [b.sequence.len(), b.position.len(), b.slot.len()].iter().all(|n| *n == b.tokens.len())
             && b.pages.iter().all(|p| p.len() <= width)
+            && b.adapters.len() == b.pages.len()
             && b.position.iter().zip(&b.sequence).all(|(p, s)| {
                 b.pages.get(*s as usize).is_some_and(|pages| (*p as usize) < pages.len() * PAGE)
             });
@@ -336,6 +343,10 @@ impl Runner {
         put("positions", &b.position)?;
         put("sequences", &b.sequence)?;
         put("slots", &b.slot)?;
+        if self.inputs.contains_key("adapters") {
+            let of = |sequence: &u32| b.adapters[*sequence as usize];
+            put("adapters", &b.sequence.iter().map(of).collect::<Vec<_>>())?;
+        }
         if let Some(shares) = self.inputs.get("shares") {
             shares.write(0, &b.shares()).map_err(below)?;
             put("last", &b.last())?;
@@ -356,6 +367,33 @@ impl Runner {
         });
         Ok((class, dims.collect()))
     }
+}
+
+/// How the inputs of adapters end: what their products multiply first, and second.
+const DOWN: &str = ".lora_a";
+const UP: &str = ".lora_b";
+
+/// The product that an input holds adapters of, and whether it is what is multiplied first.
+fn adapted(input: &str) -> Option<(&str, bool)> {
+    let down = input.strip_suffix(DOWN).map(|product| (product, true));
+    down.or_else(|| Some((input.strip_suffix(UP)?, false)))
+}
+
+/// The place of a matrix of an adapter, as `ty` stores each of its matrices: zero but for these rows of so many columns.
+fn laid_out(ty: &Type, columns: usize, matrix: &[f32], elements: usize) -> Vec<f32> {
+    let layout = ty.storage().and_then(|e| e.field("q")?.layout.resolve(&|_| None));
+    let width = ty.shape[2].as_const().unwrap_or(0) as usize;
+    let mut out = vec![0.0; elements];
+    for (row, values) in matrix.chunks_exact(columns).enumerate() {
+        for (column, value) in values.iter().enumerate() {
+            let at = match &layout {
+                Some(layout) => layout.address(&[0, row as i64, column as i64]) as usize / 32,
+                None => row * width + column,
+            };
+            out[at] = *value;
+        }
+    }
+    out
 }
 
 impl Forward for Runner {
@@ -381,6 +419,35 @@ impl Forward for Runner {
 
     fn max_rows(&self) -> usize {
         self.options.max_rows.max(self.options.max_sequences)
+    }
+
+    fn adapters(&self) -> usize {
+        self.options.adapters.as_ref().map_or(0, |room| room.count)
+    }
+
+    fn set_adapter(&mut self, place: u32, adapter: &Adapter) -> Result<(), EngineError> {
+        let no_room = |what: String| Err(EngineError::AdapterRoom { what });
+        let rank = self.options.adapters.as_ref().map_or(0, |room| room.rank);
+        for (name, part) in adapter.parts() {
+            if !self.inputs.contains_key(&*format!("{name}{DOWN}")) {
+                return no_room(format!("changes '{name}', for which there is no room"));
+            }
+            if part.rank > rank {
+                return no_room(format!("has rank {}, there is room for {rank}", part.rank));
+            }
+        }
+        for v in &self.compiled.graph.values {
+            let Some((product, down)) = adapted(&v.name) else { continue };
+            let view = &self.inputs[&v.name];
+            let size = view.len() / (self.adapters() + 1);
+            let view = view.part(place as usize * size, size).map_err(below)?;
+            view.zero().map_err(below)?;
+            if let Some(part) = adapter.parts().get(product) {
+                let (columns, matrix) = if down { (part.width, &part.a) } else { (part.rank, &part.b) };
+                view.write(0, &laid_out(&v.ty, columns, matrix, size / 4)).map_err(below)?;
+            }
+        }
+        Ok(())
     }
 
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError> {

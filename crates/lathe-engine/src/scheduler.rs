@@ -13,6 +13,7 @@
 //!   known ones; those that are then chosen are computed already, the others are as if they had never been.
 
 use crate::EngineError;
+use crate::adapters::AdapterId;
 use crate::flows::{Flow, Flows};
 use crate::forward::{Batch, Forward, PAGE};
 use crate::pages::{PageCopy, PageTable, PageUse, Pages};
@@ -67,6 +68,8 @@ pub struct Job {
     pub samples: usize,
     /// Whether the logits of all tokens are wanted, not of the last one only.
     pub scored: bool,
+    /// What it adds to the model.
+    pub adapter: AdapterId,
     /// Whose it is.
     pub flow: Flow,
 }
@@ -76,6 +79,7 @@ pub struct Job {
 pub(crate) struct Sequence {
     pub(crate) id: SequenceId,
     pub(crate) flow: Flow,
+    adapter: AdapterId,
     samples: usize,
     pub(crate) known: Vec<u32>,
     longest: usize,
@@ -215,6 +219,7 @@ impl Scheduler {
         self.waiting.push(Sequence {
             id,
             flow: job.flow,
+            adapter: job.adapter,
             samples,
             known: job.prompt,
             longest: job.longest.min(self.longest()).max(tokens),
@@ -222,7 +227,7 @@ impl Scheduler {
             charged: 0,
             rows_from: if job.scored { 0 } else { usize::MAX },
             draft: Vec::new(),
-            table: PageTable::default(),
+            table: PageTable::new(job.adapter.serial),
         });
         Ok(id)
     }
@@ -393,7 +398,7 @@ impl Scheduler {
     /// no room wait, and find what they share in the cache.
     fn part(&mut self, index: usize) {
         let first = &mut self.running[index];
-        let (flow, longest) = (first.flow, first.longest);
+        let (flow, adapter, longest) = (first.flow, first.adapter, first.longest);
         let (charged, rows_from) = (first.charged, first.rows_from);
         for sample in 1..std::mem::replace(&mut first.samples, 1) {
             let first = &self.running[index];
@@ -401,6 +406,7 @@ impl Scheduler {
             let mut twin = Sequence {
                 id,
                 flow,
+                adapter,
                 samples: 1,
                 known,
                 longest,
@@ -408,7 +414,7 @@ impl Scheduler {
                 charged,
                 rows_from,
                 draft: Vec::new(),
-                table: PageTable::default(),
+                table: PageTable::new(adapter.serial),
             };
             if self.running.len() < self.most_running() {
                 twin.computed = first.computed;
@@ -474,7 +480,8 @@ impl Plan {
     /// Adds the tokens of `sequence` up to `end`, and its draft.
     fn push(&mut self, sequence: &Sequence, end: usize) {
         let tokens = [&sequence.known[sequence.computed..end], &sequence.draft].concat();
-        let first = self.batch.push(&tokens, sequence.computed, sequence.table.pages());
+        let first =
+            self.batch.push(&tokens, sequence.computed, sequence.table.pages(), sequence.adapter.place);
         let last = end.min(sequence.known.len() - 1);
         for position in sequence.rows_from.max(sequence.computed).min(last)..end + sequence.draft.len() {
             self.batch.rows.push(first + (position - sequence.computed) as u32);

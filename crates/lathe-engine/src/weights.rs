@@ -35,6 +35,7 @@ pub(crate) fn model(
         context: options.context as i64,
         max_tokens: options.max_tokens as i64,
         max_sequences: options.max_sequences as i64,
+        adapters: options.adapters.clone(),
     };
     let mut model = build(file, &shape).map_err(below)?;
     if encoder.is_some_and(|encoder| encoder != model.encoder) {

@@ -37,6 +37,7 @@ fn options(cache: &Path, max_tokens: usize) -> RunnerOptions {
         max_sequences: 4,
         max_rows: 4,
         kv_type: None,
+        adapters: None,
         cache: cache.into(),
     }
 }

@@ -41,6 +41,7 @@ fn logits(folder: &Path, cache: &Path) -> Vec<f32> {
         max_sequences: 1,
         max_rows: 16,
         kv_type: None,
+        adapters: None,
         cache: cache.into(),
     };
     let mut runner = Runner::load(&file, &options, &mut |_, _, _| {})
@@ -53,6 +54,7 @@ fn logits(folder: &Path, cache: &Path) -> Vec<f32> {
         slot: (0..n).map(|p| PAGE as u32 + p).collect(),
         rows: (0..n).collect(),
         pages: vec![vec![1]],
+        adapters: vec![0],
     };
     let mut logits = vec![];
     runner.forward(&batch, &mut logits).unwrap();

@@ -55,6 +55,7 @@ fn options(cache: &Path) -> RunnerOptions {
         max_sequences: 16,
         max_rows: 32,
         kv_type: None,
+        adapters: None,
         cache: cache.into(),
     }
 }
@@ -72,6 +73,7 @@ fn add(b: &mut Batch, tokens: &[u32], from: usize, to: usize, pages: &[u32], all
         b.slot.push(pages[p / PAGE] * PAGE as u32 + (p % PAGE) as u32);
     }
     b.pages.push(pages.to_vec());
+    b.adapters.push(0);
 }
 
 const NAMES: [&str; 21] = [

@@ -6,6 +6,7 @@
 //!   [`dequantize`] is what each block format means, [`GgufWriter`] writes one.
 //! - [`write_artifact`]: the container of a compiled model, which a [`ModelFile`] then is.
 //! - [`family`], [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
+//! - [`Adapter`]: a low-rank adapter of a model's products, as PEFT or llama.cpp writes one.
 //! - [`Tokenizer`] and [`StreamDecoder`]: text to token ids and back, whole or as it comes.
 //! - [`ChatTemplate`]: a conversation of [`Message`]s to a prompt; [`chat_tokens`] and [`prompt_tokens`] are prompts as tokens.
 //!
@@ -20,7 +21,7 @@
 //! assert_eq!((embedding.shape(), embedding.ty().name()), (vec![128, 64], "Q8_0"));
 //! assert_eq!(file.data(embedding).len(), 128 * 64 / 32 * 34);
 //!
-//! let model = build(&file, &CacheShape { elements: KvType::F16, pages: 4, context: 64, max_tokens: 16, max_sequences: 1 })?;
+//! let model = build(&file, &CacheShape { elements: KvType::F16, pages: 4, context: 64, max_tokens: 16, max_sequences: 1, adapters: None })?;
 //! assert_eq!(model.graph.ty(model.graph.outputs[0]).to_string(), "f32[R, 128]");
 //!
 //! let tokenizer = Tokenizer::from_file(&file)?;
@@ -34,6 +35,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod adapter;
 mod artifact;
 mod chat;
 mod families;
@@ -44,11 +46,12 @@ mod safetensors;
 mod source;
 mod tokenizer;
 
+pub use adapter::{Adapter, AdapterError, AdapterErrorKind, AdapterPart};
 pub use artifact::{ArtifactError, ArtifactErrorKind, write_artifact};
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use families::{
-    CacheShape, Config, Experts, FamilyError, FamilyErrorKind, KvType, Model, PAGE, Pooling, build, family,
-    pooling,
+    AdapterRoom, CacheShape, Config, Experts, FamilyError, FamilyErrorKind, KvType, Model, PAGE, Pooling,
+    build, family, pooling,
 };
 pub use file::{FileError, Format, ModelFile, TensorInfo};
 pub use gguf::{

@@ -10,8 +10,14 @@ use lathe_ir::graph::{Source, check, interpret, parse};
 use lathe_ir::{DType, Name, Tensor};
 use lathe_models::{CacheShape, GgmlType, GgufWriter, KvType, Model, ModelFile, build};
 
-const CACHE: CacheShape =
-    CacheShape { elements: KvType::F32, pages: 8, context: 48, max_tokens: 96, max_sequences: 96 };
+const CACHE: CacheShape = CacheShape {
+    elements: KvType::F32,
+    pages: 8,
+    context: 48,
+    max_tokens: 96,
+    max_sequences: 96,
+    adapters: None,
+};
 
 #[derive(serde::Deserialize)]
 struct Expected {

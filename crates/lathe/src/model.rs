@@ -134,7 +134,8 @@ impl Model {
     /// Whether it embeds texts and generates none.
     pub fn is_encoder(&self) -> Result<bool, Failure> {
         let elements = KvType::F32;
-        let shape = CacheShape { elements, pages: 1, context: 1, max_tokens: 1, max_sequences: 1 };
+        let shape =
+            CacheShape { elements, pages: 1, context: 1, max_tokens: 1, max_sequences: 1, adapters: None };
         match compiled_context(&self.file) {
             Some(_) => Ok(self.file.get::<bool>("lathe.encoder")?),
             None => Ok(build(&self.file, &shape)?.encoder),
@@ -202,6 +203,7 @@ fn generation(
         max_sequences,
         max_rows,
         kv_type,
+        adapters: None,
         cache: cache_dir()?,
     })
 }
@@ -219,6 +221,7 @@ fn embedding(precision: Precision, threads: usize, context: usize) -> Result<Run
         max_rows: STEP_SEQUENCES,
         // Keys and values are scratch that all layers share.
         kv_type: Some(KvType::F32),
+        adapters: None,
         cache: cache_dir()?,
     })
 }

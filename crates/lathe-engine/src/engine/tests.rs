@@ -150,6 +150,7 @@ fn request() -> impl Strategy<Value = Request> {
             ends,
             logprobs: score_prompt.then_some(2),
             score_prompt,
+            adapter: AdapterId::NONE,
             flow,
         },
     )

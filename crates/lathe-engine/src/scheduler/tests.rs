@@ -9,7 +9,14 @@ fn scheduler(max_tokens: usize, max_sequences: usize, context: usize, pages: usi
 }
 
 fn job(prompt: Vec<u32>, max_tokens: usize) -> Job {
-    Job { longest: prompt.len() + max_tokens, prompt, samples: 1, scored: false, flow: Flow::default() }
+    Job {
+        longest: prompt.len() + max_tokens,
+        prompt,
+        samples: 1,
+        scored: false,
+        adapter: AdapterId::NONE,
+        flow: Flow::default(),
+    }
 }
 
 /// Prompts of a kind are all the same up to their end; kinds differ.

@@ -29,13 +29,13 @@ mod qwen3moe;
 pub use config::{Config, Experts, Pooling};
 pub use error::{FamilyError, FamilyErrorKind};
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use lathe_ir::graph::{Graph, check};
 use lathe_ir::{Name, Tensor};
-use style::Style;
+use style::{Pairs, Positions, Style};
 
-use crate::file::ModelFile;
+use crate::file::{Format, ModelFile};
 
 /// Positions in a page of the cache.
 pub const PAGE: i64 = 16;
@@ -67,7 +67,7 @@ impl KvType {
 }
 
 /// How large the cache and a step may be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheShape {
     /// How keys and values are stored.
     pub elements: KvType,
@@ -79,6 +79,36 @@ pub struct CacheShape {
     pub max_tokens: i64,
     /// Sequences of one step, and rows whose logits are wanted.
     pub max_sequences: i64,
+    /// Room for adapters; without it the graph has none.
+    pub adapters: Option<AdapterRoom>,
+}
+
+/// Room for low-rank adapters (Hu et al. 2021), each of which a step's tokens may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdapterRoom {
+    /// The most adapters at once.
+    pub count: usize,
+    /// The largest rank, a multiple of 16.
+    pub rank: usize,
+    /// The products of a layer that adapters may change (`attn_q`, `ffn_up`); all, where none is named.
+    pub products: BTreeSet<String>,
+}
+
+impl AdapterRoom {
+    /// Room for `count` adapters up to this rank.
+    pub fn new(count: usize, rank: usize, products: BTreeSet<String>) -> AdapterRoom {
+        AdapterRoom { count, rank: rank.max(1).next_multiple_of(16), products }
+    }
+
+    /// Whether there is room for a change of this product, by the name of its weights without `.weight`.
+    pub fn has(&self, product: &str) -> bool {
+        self.products.is_empty() || self.products.contains(in_layer(product))
+    }
+}
+
+/// A product's name in its layer: `attn_q` of `blk.3.attn_q`.
+pub(crate) fn in_layer(product: &str) -> &str {
+    product.rsplit('.').next().unwrap_or(product)
 }
 
 /// A model as a graph.
@@ -87,6 +117,9 @@ pub struct CacheShape {
 /// table. Inputs: `tokens`, `positions`, `sequences` (a row of `pages`) and `slots` (page * 16 + place in it) for each
 /// token, `rows`, and `pages` [B, context / 16]. State: `keys0`, `values0`, `keys1`... Results: the logits [R, vocabulary], then
 /// the successors of the state in this order.
+///
+/// With room for adapters: `adapters` [T, 1], each token's adapter (0 is none), and for each product of the layers
+/// `PRODUCT.lora_a` [adapters + 1, rank, width] and `PRODUCT.lora_b` [adapters + 1, rows, rank], of which the first is zero.
 ///
 /// An encoder takes whole sequences, and `last` (the position of the last token of the sequence), `types` (0 or 1) and `shares`
 /// (1 / tokens of the sequence, f32) for each token as well; `rows` are the first tokens of the sequences, and the result is
@@ -138,12 +171,22 @@ pub fn pooling(file: &ModelFile) -> Result<Pooling, FamilyError> {
     read.map_err(|kind| FamilyError { path: file.path().map(Into::into), kind })
 }
 
+/// The heads of queries and of keys where rotating pairs are neighbours in this file; `None` where they are halves, or none rotate.
+pub(crate) fn neighbours(file: &ModelFile) -> Result<Option<[usize; 2]>, FamilyErrorKind> {
+    let style = find(file)?;
+    if file.format() == Format::Safetensors || style.positions != Positions::Rotary(Pairs::Neighbours) {
+        return Ok(None);
+    }
+    let c = config::Config::read(file, style)?;
+    Ok(Some([c.heads, c.kv_heads].map(|n| n as usize)))
+}
+
 /// The graph of the model in `file`.
 pub fn build(file: &ModelFile, cache: &CacheShape) -> Result<Model, FamilyError> {
     let fail = |kind| FamilyError { path: file.path().map(Into::into), kind };
     let style = find(file).map_err(fail)?;
     if [cache.pages, cache.context, cache.max_tokens, cache.max_sequences].iter().any(|n| *n < 1) {
-        return Err(fail(FamilyErrorKind::Cache(*cache)));
+        return Err(fail(FamilyErrorKind::Cache(cache.clone())));
     }
     let model = transformer::build(file, cache, style).map_err(fail)?;
     check(&model.graph, &lathe_ops::table()).map_err(|e| fail(e.into()))?;

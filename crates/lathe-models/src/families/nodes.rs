@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, ValueId};
 use lathe_ir::{DType, Int, IrError, Name, Tensor};
 
+use super::AdapterRoom;
 use super::error::FamilyErrorKind;
 use super::rope::FACTORS;
 use super::tensors::{find, type_of};
@@ -19,11 +20,51 @@ pub(super) struct Builder<'a> {
     file: &'a ModelFile,
     used: HashMap<String, ValueId>,
     made: HashMap<Name, Tensor>,
+    /// What adapters add to products, where there is room for them.
+    adapted: Option<Adapted>,
+}
+
+/// The tokens by adapter: an adapter is to its products what an expert is to its own.
+struct Adapted {
+    room: AdapterRoom,
+    offsets: ValueId,
+    index: ValueId,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(graph: Graph, file: &'a ModelFile) -> Self {
-        Builder { graph, table: lathe_ops::table(), file, used: HashMap::new(), made: HashMap::new() }
+        let (used, made) = (HashMap::new(), HashMap::new());
+        Builder { graph, table: lathe_ops::table(), file, used, made, adapted: None }
+    }
+
+    /// Lets the products of layers have adapters; an input says which one each token uses.
+    pub(super) fn adapt(&mut self, room: &AdapterRoom) -> Made<()> {
+        let chosen = self.graph.input("adapters", Type::dense(DType::I32, &[Int::var("T"), 1.into()]));
+        let experts = [("experts", Attr::Int(room.count as i64 + 1))];
+        let [offsets, index] = self.results("bucket", &[chosen], &experts)?;
+        self.adapted = Some(Adapted { room: room.clone(), offsets, index });
+        Ok(())
+    }
+
+    /// What the adapters add to the product `name` of so many rows; `None` where there is no room for any.
+    fn adapters(&mut self, x: ValueId, name: &str, rows: i64) -> Made<Option<ValueId>> {
+        let Some(Adapted { room, offsets, index }) = self.adapted.as_ref().filter(|a| a.room.has(name))
+        else {
+            return Ok(None);
+        };
+        let (count, rank, offsets, index) = (room.count as i64 + 1, room.rank as i64, *offsets, *index);
+        let mut product = |x, part: &str, rows: i64| {
+            let shape = [count, rows, self.width(x)].map(Int::from);
+            // Rows side by side, as `pack` puts those of constants.
+            let ty = match rows % 16 {
+                0 => Type::encoded("f32.tile16", &shape),
+                _ => Type::dense(DType::F32, &shape),
+            };
+            let w = self.graph.input(&format!("{name}.{part}"), ty);
+            self.op_with("expert_matmul", &[x, w, offsets, index], &[("k", Attr::Int(1))])
+        };
+        let y = product(x, "lora_a", rank)?;
+        product(y, "lora_b", rows).map(Some)
     }
 
     /// A tensor of the file, if it is there.
@@ -49,11 +90,15 @@ impl<'a> Builder<'a> {
         self.graph.constant(name, Type::dense(DType::F32, &[Int::from(values.len() as i64)]))
     }
 
-    /// The product with the matrix `name.weight` of so many rows, plus `name.bias` where the file has it.
+    /// The product with the matrix `name.weight` of so many rows, plus what adapters add, plus `name.bias` where the file has it.
     pub(super) fn linear(&mut self, x: ValueId, name: &str, rows: i64) -> Made {
         let width = self.width(x);
         let weight = self.weight(&format!("{name}.weight"), &[rows, width])?;
-        let y = self.op("matmul", &[x, weight])?;
+        let added = self.adapters(x, name, rows)?;
+        let mut y = self.op("matmul", &[x, weight])?;
+        if let Some(added) = added {
+            y = self.op("add", &[y, added])?;
+        }
         match self.optional(&format!("{name}.bias"), &[rows])? {
             Some(bias) => self.op("add", &[y, bias]),
             None => Ok(y),

@@ -19,7 +19,10 @@ pub(super) fn build(file: &ModelFile, cache: &CacheShape, style: &Style) -> Made
     let dims = [("T", cache.max_tokens), ("R", cache.max_sequences), ("B", cache.max_sequences)];
     let mut graph = Graph::new("step", &dims);
     let inputs = Inputs::add(&mut graph, cache, style);
-    let b = Builder::new(graph, file);
+    let mut b = Builder::new(graph, file);
+    if let Some(room) = &cache.adapters {
+        b.adapt(room)?;
+    }
     let mut t = Transformer { b, c: &c, style, cache, inputs, states: vec![] };
     let x = t.embed()?;
     let turns = t.turns(file)?;

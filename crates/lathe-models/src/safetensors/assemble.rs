@@ -37,7 +37,7 @@ pub(super) struct Rules {
 }
 
 impl Stored {
-    fn part(&self) -> Result<Part, Kind> {
+    pub(super) fn part(&self) -> Result<Part, Kind> {
         let ty = match &*self.dtype {
             "F32" => GgmlType::F32,
             "F16" => GgmlType::F16,

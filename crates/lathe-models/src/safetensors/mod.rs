@@ -7,6 +7,7 @@ mod error;
 mod header;
 mod metadata;
 mod names;
+mod peft;
 mod quantization;
 mod schemes;
 mod tokenizer;
@@ -23,6 +24,7 @@ use SafetensorsErrorKind as Kind;
 use assemble::{Rules, Stored, assemble};
 use config::{Config, read_json};
 pub use error::{SafetensorsError, SafetensorsErrorKind};
+pub(crate) use peft::{Side, read_adapter};
 use quantization::Quantization;
 use schemes::Scheme;
 

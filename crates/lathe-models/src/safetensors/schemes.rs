@@ -48,6 +48,11 @@ impl Scheme {
         SCHEMES.iter().find(|s| s.model_type == model_type)
     }
 
+    /// A row of a family: its model types name the products of layers alike.
+    pub(super) fn of_family(family: &str) -> Option<&'static Scheme> {
+        SCHEMES.iter().find(|s| s.family == family)
+    }
+
     /// How its tensors are named.
     pub(super) fn names(&self) -> Names {
         Names { prefixes: self.prefixes, rows: [self.first, self.rows].concat() }

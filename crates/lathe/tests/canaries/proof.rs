@@ -66,8 +66,14 @@ const CLASSES: [(&[(&str, i64)], Option<i64>); 5] =
 /// The schedules of all distinct kernels of the model, in both precisions, with and without the machine's instruction.
 fn schedules() -> Vec<Schedule> {
     let file = smollm2();
-    let shape =
-        CacheShape { elements: KvType::F32, pages: 64, context: 512, max_tokens: 64, max_sequences: 8 };
+    let shape = CacheShape {
+        elements: KvType::F32,
+        pages: 64,
+        context: 512,
+        max_tokens: 64,
+        max_sequences: 8,
+        adapters: None,
+    };
     let model = build(&file, &shape).expect("a model");
     let table = lathe_ops::table();
     let mut native = Target::portable();
