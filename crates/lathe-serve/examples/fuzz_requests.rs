@@ -91,8 +91,15 @@ fn start() -> SocketAddr {
     std::thread::spawn(move || {
         let (tokenizer, template) = tokenizer();
         let engine = Engine::new(Flat(tokenizer.vocab_size()));
-        let model =
-            TextModel { name: "flat".into(), tokenizer, template: Some(template), ends: vec![], engine };
+        let model = TextModel {
+            name: "flat".into(),
+            tokenizer,
+            template: Some(template),
+            ends: vec![],
+            engine,
+            adapters: vec![],
+            file: None,
+        };
         serve(Some(model), None, settings, |address| send.send(address).expect("it waits"))
     });
     receive.recv().expect("the server starts")

@@ -113,7 +113,7 @@ pub(crate) async fn openapi() -> Json {
 
 /// What the page shows of the engine.
 pub(crate) async fn engine(Of(service): Of<State>) -> Result<Json, OpenAiError> {
-    let engine = &service.text(None)?.engine;
+    let engine = service.text(None)?.engine.clone();
     let load = engine.load();
     Ok(Json(json!({
         "requests": engine.pending(),
@@ -134,13 +134,14 @@ pub(crate) async fn engine(Of(service): Of<State>) -> Result<Json, OpenAiError> 
     })))
 }
 
-fn described(service: &State, (name, longest): (&str, usize)) -> Value {
+fn described(service: &State, (name, longest, parent): (String, usize, Option<String>)) -> Value {
     json!({
         "id": name,
         "object": "model",
         "created": service.created,
         "owned_by": "lathe",
         "max_model_len": longest,
+        "parent": parent,
     })
 }
 
@@ -150,7 +151,7 @@ pub(crate) async fn models(Of(service): Of<State>) -> Json {
 }
 
 pub(crate) async fn model(Of(service): Of<State>, Path(name): Path<String>) -> Result<Json, OpenAiError> {
-    let found = service.models().into_iter().find(|(known, _)| *known == name);
+    let found = service.models().into_iter().find(|(known, ..)| *known == name);
     let missing = || ApiError::new(StatusCode::NOT_FOUND, format!("there is no model '{name}' here"));
     Ok(Json(described(&service, found.ok_or_else(missing)?)))
 }

@@ -150,7 +150,7 @@ pub(crate) async fn chat(
 ) -> Result<Response, OpenAiError> {
     let body: Chat = read(&service, request).await?;
     let params = &body.params;
-    let text = service.text(params.model.as_deref())?.clone();
+    let text = service.text(params.model.as_deref())?;
     let tools = Tools::read(body.tools, body.tool_choice.as_ref())?;
     let constraint = structure::constraint(&text, tools.grammar(&body.structure)?).await?;
     let messages: Vec<Message> = body.messages.into_iter().map(Turn::message).collect::<Result<_, _>>()?;

@@ -70,7 +70,7 @@ pub(crate) async fn completions(
 ) -> Result<Response, OpenAiError> {
     let body: Completion = read(&service, request).await?;
     let params = &body.params;
-    let text = service.text(params.model.as_deref())?.clone();
+    let text = service.text(params.model.as_deref())?;
     let prompts = tokens(&text, body.prompt);
     if prompts.is_empty() || prompts.len() > PROMPTS {
         return Err(ApiError::field("prompt", format!("there are from 1 to {PROMPTS} prompts")).into());

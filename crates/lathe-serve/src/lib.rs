@@ -8,6 +8,7 @@
 //! text of an engine's events, `structure` says
 //! what grammar an answer must keep to, `stream` sends it piece by piece, and each interface has a file.
 
+mod adapters;
 mod answers;
 mod app;
 mod bench;

@@ -116,7 +116,7 @@ pub(crate) async fn count_tokens(
 ) -> Result<Json, AnthropicError> {
     let mut conversation: Conversation = read(&service, request).await?;
     let text = service.text(conversation.model.as_deref())?;
-    let (prompt, _) = read_conversation(text, &mut conversation)?;
+    let (prompt, _) = read_conversation(&text, &mut conversation)?;
     Ok(Json(json!({ "input_tokens": prompt.len() })))
 }
 
@@ -133,7 +133,7 @@ pub(crate) async fn messages(
     request: Request<Body>,
 ) -> Result<Response, AnthropicError> {
     let mut body: Conversation = read(&service, request).await?;
-    let text = service.text(body.model.as_deref())?.clone();
+    let text = service.text(body.model.as_deref())?;
     let (prompt, tools) = read_conversation(&text, &mut body)?;
     let schema = body.output_config.as_ref().and_then(|output| output["format"].get("schema")).cloned();
     let structure = schema.map(Structure::of_schema).unwrap_or_default();

@@ -154,6 +154,7 @@ impl Params {
             score_prompt: false,
             constraint,
             speculate: self.speculate.unwrap_or(service.settings.speculate).min(GUESSES),
+            adapter: text.adapter,
             flow: Flow { client: client.0, priority },
         })
     }

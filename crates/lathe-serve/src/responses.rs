@@ -113,7 +113,7 @@ pub(crate) async fn responses(
     if body.previous_response_id.is_some() {
         return Err(ApiError::field("previous_response_id", "responses are not stored here").into());
     }
-    let (params, text) = (&body.params, service.text(body.params.model.as_deref())?.clone());
+    let (params, text) = (&body.params, service.text(body.params.model.as_deref())?);
     let asked = json!({
         "instructions": body.instructions,
         "max_output_tokens": body.max_output_tokens,

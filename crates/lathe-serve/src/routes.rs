@@ -5,7 +5,7 @@ use axum::routing::{MethodRouter, get, post};
 use serde_json::{Map, Value, json};
 
 use crate::service::State;
-use crate::{app, chat, completions, messages, responses, tokens};
+use crate::{adapters, app, chat, completions, messages, responses, tokens};
 
 /// An endpoint.
 pub(crate) struct Route {
@@ -127,6 +127,13 @@ pub(crate) const ROUTES: &[Route] = &[
         answer(tokens::tokenize)
     }),
     reads("/detokenize", "The text of tokens", (&["tokens"], &["model"]), || answer(tokens::detokenize)),
+    reads(
+        "/v1/load_lora_adapter",
+        "An adapter comes beside the model",
+        (&["lora_name", "lora_path"], &["load_inplace"]),
+        || answer(adapters::load),
+    ),
+    reads("/v1/unload_lora_adapter", "An adapter goes", (&["lora_name"], &[]), || answer(adapters::unload)),
     says("/v1/models", "The models", true, || get(app::models)),
     says("/v1/models/{*name}", "A model", true, || get(app::model)),
     says("/engine", "What the engine has in hand", true, || get(app::engine)),

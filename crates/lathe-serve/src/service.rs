@@ -1,16 +1,17 @@
 //! What a server serves: models with the threads that run them, its settings, and what all endpoints need.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
-use lathe_engine::{Encoder, Engine, EngineError, Forward, Grammars};
-use lathe_models::{ChatTemplate, Tokenizer};
+use lathe_engine::{AdapterId, Encoder, Engine, EngineError, Forward, Grammars};
+use lathe_models::{ChatTemplate, ModelFile, Tokenizer};
 use serde::de::DeserializeOwned;
 
 use crate::error::{ApiError, ServeError};
@@ -29,6 +30,10 @@ pub struct TextModel<F> {
     pub ends: Vec<u32>,
     /// The model itself.
     pub engine: Engine<F>,
+    /// The adapters that it has beside it, each by the name that clients call the model with it by.
+    pub adapters: Vec<(String, AdapterId)>,
+    /// The model's file; with it clients may load and unload adapters, of which they name any path.
+    pub file: Option<ModelFile>,
 }
 
 /// A model that embeds texts, to be served.
@@ -80,18 +85,25 @@ impl Default for Settings {
     }
 }
 
-/// A served model that generates.
+/// A served model that generates, alone or with an adapter.
+#[derive(Clone)]
 pub(crate) struct Text {
     pub(crate) name: String,
+    pub(crate) adapter: AdapterId,
     pub(crate) tokenizer: Arc<Tokenizer>,
-    pub(crate) template: Option<ChatTemplate>,
+    pub(crate) template: Option<Arc<ChatTemplate>>,
     pub(crate) ends: Vec<u32>,
     pub(crate) engine: Handle,
     /// Made when the first answer is constrained.
-    grammars: OnceLock<Result<Grammars, EngineError>>,
+    grammars: Arc<OnceLock<Result<Grammars, EngineError>>>,
 }
 
 impl Text {
+    /// The same with an adapter.
+    pub(crate) fn with(&self, name: &str, adapter: AdapterId) -> Text {
+        Text { name: name.to_owned(), adapter, ..self.clone() }
+    }
+
     /// Grammars over its tokens.
     pub(crate) fn grammars(&self) -> Result<&Grammars, EngineError> {
         let made = self.grammars.get_or_init(|| Grammars::new(&self.tokenizer, &self.ends));
@@ -110,6 +122,10 @@ pub(crate) struct Embedding {
 pub(crate) struct Service {
     text: Option<Arc<Text>>,
     embedding: Option<Embedding>,
+    /// The model with each of its adapters, by name.
+    pub(crate) adapters: RwLock<BTreeMap<String, Arc<Text>>>,
+    /// The file of the model that generates, where adapters may come and go.
+    pub(crate) file: Option<ModelFile>,
     pub(crate) settings: Settings,
     pub(crate) metrics: Metrics,
     pub(crate) draining: AtomicBool,
@@ -128,11 +144,17 @@ impl Service {
         embedding: Option<EmbeddingModel>,
         settings: Settings,
     ) -> Result<State, ServeError> {
+        let (mut with_adapters, mut base) = (BTreeMap::new(), None);
         let text = match text {
-            Some(TextModel { name, tokenizer, template, ends, engine }) => {
+            Some(TextModel { name, tokenizer, template, ends, engine, adapters, file }) => {
                 let engine = worker::start(engine, settings.queue)?;
-                let grammars = OnceLock::new();
-                Some(Arc::new(Text { name, tokenizer, template, ends, engine, grammars }))
+                let (adapter, grammars) = (AdapterId::NONE, Arc::default());
+                let template = template.map(Arc::new);
+                let text = Text { name, adapter, tokenizer, template, ends, engine, grammars };
+                let with = |(name, id): (String, AdapterId)| (name.clone(), Arc::new(text.with(&name, id)));
+                with_adapters.extend(adapters.into_iter().map(with));
+                base = file;
+                Some(Arc::new(text))
             }
             None => None,
         };
@@ -147,6 +169,8 @@ impl Service {
         Ok(Arc::new(Service {
             text,
             embedding,
+            adapters: RwLock::new(with_adapters),
+            file: base,
             settings,
             metrics: Metrics::new(),
             draining: AtomicBool::new(false),
@@ -156,10 +180,16 @@ impl Service {
         }))
     }
 
-    /// The model that generates, if it is the one that is asked for.
-    pub(crate) fn text(&self, name: Option<&str>) -> Result<&Arc<Text>, ApiError> {
-        let text = self.text.as_ref().filter(|text| name.is_none_or(|name| name == text.name));
-        text.ok_or_else(|| self.unknown(name, "generates text"))
+    /// The model that generates, if it is the one that is asked for; or with the adapter that is.
+    pub(crate) fn text(&self, name: Option<&str>) -> Result<Arc<Text>, ApiError> {
+        let text = self.text.as_ref().filter(|text| name.is_none_or(|name| name == text.name)).cloned();
+        let adapted = || name.and_then(|name| self.adapters().get(name).cloned());
+        text.or_else(adapted).ok_or_else(|| self.unknown(name, "generates text"))
+    }
+
+    /// The model with each of its adapters.
+    fn adapters(&self) -> RwLockReadGuard<'_, BTreeMap<String, Arc<Text>>> {
+        self.adapters.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The model that embeds, if it is the one that is asked for.
@@ -169,21 +199,25 @@ impl Service {
     }
 
     /// A model's tokenizer.
-    pub(crate) fn tokenizer(&self, name: Option<&str>) -> Result<&Tokenizer, ApiError> {
+    pub(crate) fn tokenizer(&self, name: Option<&str>) -> Result<Arc<Tokenizer>, ApiError> {
         match self.text(name) {
-            Ok(text) => Ok(&text.tokenizer),
-            Err(error) => self.embedding(name).map(|model| &*model.tokenizer).map_err(|_| error),
+            Ok(text) => Ok(text.tokenizer.clone()),
+            Err(error) => self.embedding(name).map(|model| model.tokenizer.clone()).map_err(|_| error),
         }
     }
 
-    /// The models' names with the most tokens of each.
-    pub(crate) fn models(&self) -> Vec<(&str, usize)> {
-        let text = self.text.iter().map(|m| (m.name.as_str(), m.engine.longest));
-        text.chain(self.embedding.iter().map(|m| (m.name.as_str(), m.encoder.longest))).collect()
+    /// The models' names with the most tokens of each, and of those with an adapter the name of the model.
+    pub(crate) fn models(&self) -> Vec<(String, usize, Option<String>)> {
+        let text = self.text.iter().map(|m| (m.name.clone(), m.engine.longest, None));
+        let embedding = self.embedding.iter().map(|m| (m.name.clone(), m.encoder.longest, None));
+        let parent = self.text.as_ref().map(|text| text.name.clone());
+        let adapters = self.adapters();
+        let adapted = adapters.values().map(|m| (m.name.clone(), m.engine.longest, parent.clone()));
+        text.chain(embedding).chain(adapted).collect()
     }
 
     fn unknown(&self, name: Option<&str>, does: &str) -> ApiError {
-        let names: Vec<&str> = self.models().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<String> = self.models().into_iter().map(|(name, ..)| name).collect();
         let message = match name {
             Some(name) => {
                 format!("there is no model '{name}' here that {does}; there is {}", names.join(", "))

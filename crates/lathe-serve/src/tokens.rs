@@ -27,7 +27,7 @@ pub(crate) async fn tokenize(Of(service): Of<State>, request: Request<Body>) -> 
     let body: Tokenize = read(&service, request).await?;
     let tokenizer = service.tokenizer(body.model.as_deref())?;
     let tokens = match body.add_special_tokens {
-        true => lathe_models::prompt_tokens(tokenizer, &body.prompt),
+        true => lathe_models::prompt_tokens(&tokenizer, &body.prompt),
         false => tokenizer.encode(&body.prompt, true),
     };
     Ok(Json(json!({ "count": tokens.len(), "tokens": tokens })))

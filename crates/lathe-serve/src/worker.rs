@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as blocking};
 use std::thread;
 
-use lathe_engine::{Encoder, Engine, EngineError, Event, Forward, Load, Request, SequenceId};
+use lathe_engine::{AdapterId, Encoder, Engine, EngineError, Event, Forward, Load, Request, SequenceId};
+use lathe_models::Adapter;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::error::{ApiError, ServeError};
@@ -15,6 +16,10 @@ pub(crate) type Message = Result<Vec<Event>, EngineError>;
 
 enum Command {
     Start(Box<Request>, mpsc::UnboundedSender<Message>, oneshot::Sender<Result<SequenceId, EngineError>>),
+    /// Puts an adapter beside the model.
+    Load(Box<Adapter>, oneshot::Sender<Result<AdapterId, EngineError>>),
+    /// Takes an adapter out.
+    Unload(AdapterId),
     /// Ends one sequence.
     End(SequenceId),
     /// Ends a request of so many sequences.
@@ -87,6 +92,15 @@ fn run<F: Forward>(mut engine: Engine<F>, commands: &blocking::Receiver<Command>
                         cancel(&mut engine, id, samples);
                     }
                 }
+                Command::Load(adapter, reply) => {
+                    // Who does not wait for the reply could not name it.
+                    if let Err(Ok(id)) = reply.send(engine.load_adapter(&adapter)) {
+                        engine.unload_adapter(id);
+                    }
+                }
+                Command::Unload(id) => {
+                    engine.unload_adapter(id);
+                }
                 Command::End(id) => cancel(&mut engine, id, 1),
                 Command::Cancel(id, samples) => {
                     listeners.remove(&id);
@@ -133,7 +147,6 @@ impl Handle {
         let samples = request.samples.max(1);
         let (events, received) = mpsc::unbounded_channel();
         let (reply, replied) = oneshot::channel();
-        let gone = || ApiError::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped");
         if self.pending.fetch_add(1, SeqCst) >= self.most_pending {
             self.pending.fetch_sub(1, SeqCst);
             return Err(ApiError::full());
@@ -146,6 +159,18 @@ impl Handle {
         Ok(Ticket { id, samples, events: received, handle: self.clone() })
     }
 
+    /// Puts an adapter beside the model.
+    pub(crate) async fn load_adapter(&self, adapter: Adapter) -> Result<AdapterId, ApiError> {
+        let (reply, replied) = oneshot::channel();
+        self.commands.send(Command::Load(Box::new(adapter), reply)).map_err(|_| gone())?;
+        Ok(replied.await.map_err(|_| gone())??)
+    }
+
+    /// Takes an adapter out; requests that have it go on.
+    pub(crate) fn unload_adapter(&self, id: AdapterId) {
+        let _ = self.commands.send(Command::Unload(id));
+    }
+
     /// What the engine had in hand after its last step.
     pub(crate) fn load(&self) -> Load {
         *self.load.lock().unwrap_or_else(PoisonError::into_inner)
@@ -155,6 +180,10 @@ impl Handle {
     pub(crate) fn pending(&self) -> usize {
         self.pending.load(SeqCst)
     }
+}
+
+fn gone() -> ApiError {
+    ApiError::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "the engine has stopped")
 }
 
 /// One request more, until it is dropped.

@@ -76,7 +76,15 @@ impl Server {
             let vocabulary = tokenizer.vocab_size();
             let engine = Engine::new(Counting { vocabulary, step: Duration::from_millis(step_ms) });
             let name = "counting".to_owned();
-            let model = TextModel { name, tokenizer, template: Some(template), ends: vec![], engine };
+            let model = TextModel {
+                name,
+                tokenizer,
+                template: Some(template),
+                ends: vec![],
+                engine,
+                adapters: vec![],
+                file: None,
+            };
             serve(Some(model), None, settings, |address| send.send(address).expect("the test waits"))
         });
         Server(receive.recv_timeout(Duration::from_secs(20)).expect("the server starts"))

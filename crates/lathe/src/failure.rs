@@ -2,7 +2,7 @@
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
-use lathe_models::{ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
+use lathe_models::{AdapterError, ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
 use lathe_onnx::OnnxError;
 use lathe_runtime::RuntimeError;
 use lathe_serve::ServeError;
@@ -51,6 +51,7 @@ macro_rules! from_rooms {
 }
 
 from_rooms!(
+    AdapterError,
     ChatError,
     FamilyError,
     FileError,

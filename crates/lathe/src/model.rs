@@ -9,7 +9,9 @@ use lathe_engine::{
     compile_model, compiled_context, compiled_sequences,
 };
 use lathe_machine::Target;
-use lathe_models::{CacheShape, ChatTemplate, KvType, ModelFile, Tokenizer, build, cache_dir};
+use lathe_models::{
+    Adapter, AdapterRoom, CacheShape, ChatTemplate, KvType, ModelFile, Tokenizer, build, cache_dir,
+};
 
 use crate::failure::Failure;
 use crate::output;
@@ -25,7 +27,7 @@ const LEAST_CONTEXT: usize = 1024;
 const STEP_SEQUENCES: usize = 32;
 
 /// How a model computes.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Compute {
     /// How exact the arithmetic is.
     pub precision: Precision,
@@ -33,6 +35,8 @@ pub struct Compute {
     pub threads: usize,
     /// How keys and values are stored, where it is said.
     pub kv_type: Option<KvType>,
+    /// Room for adapters.
+    pub adapters: Option<AdapterRoom>,
 }
 
 /// A model's file with what is read from it before anything is compiled.
@@ -131,6 +135,17 @@ impl Model {
         self.engine(&options)
     }
 
+    /// Reads an adapter of it.
+    pub fn adapter(&self, path: &Path) -> Result<Adapter, Failure> {
+        // A compiled model has no products that one could be checked against.
+        if compiled_context(&self.file).is_some() {
+            let what = "a compiled model has no room for adapters";
+            let d = Diagnostic::new("artifact-adapters", Fault::User, what);
+            return Err(d.fix("use the model it was made from").into());
+        }
+        Ok(Adapter::open(path, &self.file)?)
+    }
+
     /// Whether it embeds texts and generates none.
     pub fn is_encoder(&self) -> Result<bool, Failure> {
         let elements = KvType::F32;
@@ -166,7 +181,7 @@ impl Model {
         let runner = match encoder {
             true => embedding(Precision::Fast, threads, context)?,
             false => {
-                let compute = Compute { precision: Precision::Fast, threads, kv_type };
+                let compute = Compute { precision: Precision::Fast, threads, kv_type, adapters: None };
                 generation(compute, context, max_sequences, SCORE_TOKENS)?
             }
         };
@@ -193,7 +208,7 @@ fn generation(
     max_sequences: usize,
     max_rows: usize,
 ) -> Result<RunnerOptions, Failure> {
-    let Compute { precision, threads, kv_type } = compute;
+    let Compute { precision, threads, kv_type, adapters } = compute;
     Ok(RunnerOptions {
         precision,
         threads,
@@ -203,7 +218,7 @@ fn generation(
         max_sequences,
         max_rows,
         kv_type,
-        adapters: None,
+        adapters,
         cache: cache_dir()?,
     })
 }

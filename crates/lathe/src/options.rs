@@ -69,7 +69,12 @@ impl CacheOptions {
 
     /// With the rest of how a model computes.
     pub fn with(&self, compute: &ComputeOptions) -> Compute {
-        Compute { precision: compute.precision.into(), threads: compute.threads(), kv_type: self.kv_type() }
+        Compute {
+            precision: compute.precision.into(),
+            threads: compute.threads(),
+            kv_type: self.kv_type(),
+            adapters: None,
+        }
     }
 }
 

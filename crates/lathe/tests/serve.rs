@@ -7,13 +7,17 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny/llama-q4_1.gguf")
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data")
 }
 
-fn lathe(arguments: &[&str]) -> Command {
+fn lathe(model: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
-    command.args(arguments).arg("--model").arg(tiny()).env("LATHE_CACHE", env!("CARGO_TARGET_TMPDIR"));
+    command
+        .args(arguments)
+        .arg("--model")
+        .arg(data().join("tiny").join(model))
+        .env("LATHE_CACHE", env!("CARGO_TARGET_TMPDIR"));
     command.stdin(Stdio::null());
     command
 }
@@ -22,21 +26,12 @@ fn lathe(arguments: &[&str]) -> Command {
 struct Server(Child, String);
 
 impl Server {
-    fn start() -> Server {
-        let mut child = lathe(&[
-            "serve",
-            "--port",
-            "0",
-            "--context",
-            "64",
-            "--cache-tokens",
-            "512",
-            "--precision",
-            "exact",
-        ])
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("lathe runs");
+    fn start(model: &str, more: &[&str]) -> Server {
+        let sizes = ["--port", "0", "--context", "64", "--cache-tokens", "512", "--precision", "exact"];
+        let mut child = lathe(model, &[&["serve"], &sizes[..], more].concat())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("lathe runs");
         let lines = BufReader::new(child.stderr.take().expect("there are messages")).lines();
         let address = lines
             .map_while(Result::ok)
@@ -45,15 +40,23 @@ impl Server {
     }
 
     fn ask(&self, body: &Value) -> Value {
+        let (_, body) = self.send("POST", "/v1/completions", body);
+        serde_json::from_str(&body).expect("it is JSON")
+    }
+
+    /// The status and the body of an answer.
+    fn send(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
         let mut socket = TcpStream::connect(&self.1).expect("it listens");
         let body = body.to_string();
-        let head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n";
-        let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+        let head = "Host: x\r\nConnection: close\r\nContent-Type: application/json\r\n";
+        let request =
+            format!("{method} {path} HTTP/1.1\r\n{head}Content-Length: {}\r\n\r\n{body}", body.len());
         socket.write_all(request.as_bytes()).expect("it reads");
         let mut answer = String::new();
         socket.read_to_string(&mut answer).expect("it answers");
+        let status = answer.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("there is a status");
         let (_, body) = answer.split_once("\r\n\r\n").expect("there is a body");
-        serde_json::from_str(body).expect("it is JSON")
+        (status, body.to_owned())
     }
 }
 
@@ -63,13 +66,19 @@ impl Drop for Server {
     }
 }
 
-#[test]
-fn it_says_what_run_says_and_ends_when_it_is_asked_to() {
+/// What `lathe run` says of "the band".
+fn run(model: &str, more: &[&str]) -> Value {
     let run =
         ["run", "--raw", "--json", "--ignore-eos", "--max-tokens", "20", "--precision", "exact", "the band"];
-    let output = lathe(&run).output().expect("lathe runs");
-    let alone: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
-    let mut server = Server::start();
+    let output = lathe(model, &[&run[..], more].concat()).output().expect("lathe runs");
+    serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)))
+}
+
+#[test]
+fn it_says_what_run_says_and_ends_when_it_is_asked_to() {
+    let alone = run("llama-q4_1.gguf", &[]);
+    let mut server = Server::start("llama-q4_1.gguf", &[]);
     let body = json!({ "prompt": ["the band", "a song"], "max_tokens": 20, "temperature": 0, "ignore_eos": true, "n": 2 });
     // The second time, the prompts are found in the cache.
     for _ in 0..2 {
@@ -83,4 +92,47 @@ fn it_says_what_run_says_and_ends_when_it_is_asked_to() {
     let sent = Command::new("kill").args(["-TERM", &server.0.id().to_string()]).status();
     assert!(sent.is_ok_and(|status| status.success()));
     assert_eq!(server.0.wait().ok().and_then(|status| status.code()), Some(0));
+}
+
+/// The model and its adapters are models by name; one comes while the server runs, and goes.
+#[test]
+fn adapters_are_models_by_name() {
+    let model = "llama-f32.gguf";
+    let path = |name: &str| data().join("adapters").join(name).display().to_string();
+    let lora = format!("all={}", path("llama-all"));
+    let server = Server::start(model, &["--lora", &lora, "--max-loras", "2", "--max-lora-rank", "20"]);
+    let ask = |name: Option<&str>| {
+        let body = json!({ "model": name, "prompt": "the band", "max_tokens": 20, "temperature": 0, "ignore_eos": true });
+        server.ask(&body)
+    };
+    let says = |answer: &Value, more: &[&str]| {
+        assert_eq!(answer["choices"][0]["text"], run(model, more)["text"], "{answer}");
+    };
+    let (alone, all) = (ask(None), ask(Some("all")));
+    says(&alone, &[]);
+    says(&all, &["--lora", &path("llama-all")]);
+    assert_ne!(alone["choices"], all["choices"]);
+    assert_eq!(all["model"], "all");
+    assert_eq!(ask(Some("heads"))["error"]["code"], 404);
+    let load = |name: &str, from: String| {
+        server.send("POST", "/v1/load_lora_adapter", &json!({ "lora_name": name, "lora_path": from }))
+    };
+    assert_eq!(load("heads", path("none")).0, 400);
+    assert_eq!(load("all", path("llama-heads")).0, 400);
+    assert_eq!(load("heads", path("llama-heads")).0, 200);
+    assert_eq!(load("more", path("llama-heads")).0, 400);
+    says(&ask(Some("heads")), &["--lora", &path("llama-heads")]);
+    let models: Value =
+        serde_json::from_str(&server.send("GET", "/v1/models", &json!({})).1).expect("it is JSON");
+    let names: Vec<&Value> = models["data"].as_array().into_iter().flatten().map(|m| &m["id"]).collect();
+    assert_eq!(names[1..], ["all", "heads"]);
+    assert_eq!(models["data"][2]["parent"], *names[0]);
+    let unload = |name: &str| server.send("POST", "/v1/unload_lora_adapter", &json!({ "lora_name": name })).0;
+    assert_eq!((unload("heads"), unload("heads")), (200, 404));
+    assert_eq!(ask(Some("heads"))["error"]["code"], 404);
+    says(&ask(Some("all")), &["--lora", &path("llama-all")]);
+    // Where nobody made room for it, no client loads one.
+    let closed = Server::start(model, &["--lora", &lora]);
+    let body = json!({ "lora_name": "heads", "lora_path": path("llama-heads") });
+    assert_eq!(closed.send("POST", "/v1/load_lora_adapter", &body).0, 403);
 }

@@ -103,8 +103,12 @@ impl BenchModel {
         };
         let mut rows = Vec::new();
         for threads in threads {
-            let compute =
-                Compute { precision: self.precision.into(), threads, kv_type: self.cache.kv_type() };
+            let compute = Compute {
+                precision: self.precision.into(),
+                threads,
+                kv_type: self.cache.kv_type(),
+                adapters: None,
+            };
             let engine = model.load(compute, context, most, most)?;
             let interrupt = Listening::begin();
             let pool = Pool::new(threads)?;

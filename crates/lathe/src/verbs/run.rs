@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{EngineError, FinishReason, Generation, Grammars, Request, Runner};
-use lathe_models::{ChatError, Message};
+use lathe_engine::{AdapterId, EngineError, FinishReason, Generation, Grammars, Request, Runner};
+use lathe_models::{AdapterRoom, ChatError, Message};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::interrupt::Listening;
-use crate::model::Model;
+use crate::model::{Compute, Model};
 use crate::options::{
     AnswerOptions, CacheOptions, ComputeOptions, GrammarOptions, ModelOption, SamplingOptions,
 };
@@ -56,6 +56,9 @@ pub struct Run {
     /// Guess so many tokens at a step from what followed the same words before; the answer is the same.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
     speculate: u8,
+    /// A low-rank adapter of the model, which answers with it: a folder of PEFT, or a GGUF file.
+    #[arg(long, value_name = "PATH")]
+    lora: Option<PathBuf>,
     #[command(flatten)]
     compute: ComputeOptions,
     #[command(flatten)]
@@ -116,11 +119,23 @@ impl Run {
         };
         let speculate = usize::from(self.speculate);
         let rows = 1 + speculate;
-        let mut engine = model.load(self.cache.with(&self.compute), context, 1, rows)?;
+        let adapter = self.lora.as_deref().map(|path| model.adapter(path)).transpose()?;
+        let room = adapter.as_ref().map(|a| AdapterRoom::new(1, a.rank(), a.products()));
+        let compute = Compute { adapters: room, ..self.cache.with(&self.compute) };
+        let mut engine = model.load(compute, context, 1, rows)?;
+        let adapter = adapter.map(|a| engine.load_adapter(&a)).transpose()?.unwrap_or(AdapterId::NONE);
 
         let ends = if self.ignore_eos { Vec::new() } else { model.ends() };
-        let request =
-            Request { prompt, max_tokens, sampling, ends, constraint, speculate, ..Request::default() };
+        let request = Request {
+            prompt,
+            max_tokens,
+            sampling,
+            ends,
+            constraint,
+            speculate,
+            adapter,
+            ..Request::default()
+        };
         let loaded_s = start.elapsed().as_secs_f64();
         let interrupt = Listening::begin();
         let mut written = Ok(());

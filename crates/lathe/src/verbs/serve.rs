@@ -1,5 +1,6 @@
 //! `lathe serve`: a model over HTTP.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,17 +8,18 @@ use std::time::Duration;
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::Runner;
+use lathe_models::{Adapter, AdapterRoom};
 use lathe_serve::{EmbeddingModel, Settings, TextModel, serve};
 
 use crate::failure::Failure;
 use crate::interrupt::Listening;
-use crate::model::Model;
+use crate::model::{Compute, Model};
 use crate::options::{CacheOptions, ComputeOptions, ModelOption};
 use crate::output;
 
 const EXAMPLES: &str = "\
 Endpoints: /v1/completions, /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/rerank, /v1/models, /v1/messages,
-/v1/messages/count_tokens, /tokenize, /detokenize, /health, /version, /metrics (Prometheus), /engine, /openapi.json, and a page to
+/v1/messages/count_tokens, /v1/load_lora_adapter, /v1/unload_lora_adapter, /tokenize, /detokenize, /health, /version, /metrics (Prometheus), /engine, /openapi.json, and a page to
 chat at /.
 
 SIGTERM and Ctrl-C let the requests that are there finish; a second Ctrl-C does not wait for them.
@@ -26,11 +28,20 @@ Examples:
   lathe serve
   lathe serve --model ./model.gguf --context 8192 --cache-tokens 65536 --port 9000
   lathe serve --embedding-model all-minilm.gguf --api-keys keys.txt --host 0.0.0.0
+  lathe serve --lora poet=./poet-adapter --max-loras 4
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Why is the sky blue?\"}]}'";
 
 /// Tokens of a context where the user does not say.
 const CONTEXT: usize = 4096;
+
+/// `NAME=PATH`, taken apart.
+fn named(text: &str) -> Result<(String, PathBuf), String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok((name.to_owned(), path.into())),
+        _ => Err("a name, '=' and a path are needed".into()),
+    }
+}
 
 /// Serve a model over HTTP, as OpenAI and Anthropic do
 #[derive(Args)]
@@ -70,6 +81,16 @@ pub struct Serve {
     /// the same.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
     speculate: u8,
+    /// An adapter of the model, served under this name: a folder of PEFT, or a GGUF file. May be given several times.
+    #[arg(long, value_name = "NAME=PATH", value_parser = named)]
+    lora: Vec<(String, PathBuf)>,
+    /// Room for so many adapters, which clients may load and unload by any path of this machine (/v1/load_lora_adapter)
+    /// [default: those of --lora, and none is loaded later].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    max_loras: Option<u16>,
+    /// The largest rank of an adapter that is loaded later.
+    #[arg(long, value_name = "R", default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=512))]
+    max_lora_rank: u16,
     /// A certificate in PEM, with those that vouch for it: the server speaks TLS then.
     #[arg(long, value_name = "F", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
@@ -135,15 +156,38 @@ impl Serve {
 
     fn text(&self, name: String, model: Model) -> Result<TextModel<Runner>, Failure> {
         let context = model.context_for(CONTEXT, self.context)?;
-        let engine = model.load_server(
-            self.cache.with(&self.compute),
+        let served = name.clone();
+        let opened = self.lora.iter().map(|(_, path)| model.adapter(path)).collect::<Result<Vec<_>, _>>()?;
+        let taken = |name: &String| *name == served || self.lora.iter().filter(|l| l.0 == *name).count() > 1;
+        if let Some((name, _)) = self.lora.iter().find(|(name, _)| taken(name)) {
+            return Err(Failure::usage(&format!(
+                "--lora '{name}' has the name of another one, or the model's"
+            )));
+        }
+        let compute = Compute { adapters: self.room(&opened), ..self.cache.with(&self.compute) };
+        let mut engine = model.load_server(
+            compute,
             context,
             self.max_sequences.into(),
             self.cache_tokens as usize,
             self.step_tokens.into(),
         )?;
+        let ids = opened.iter().map(|a| engine.load_adapter(a)).collect::<Result<Vec<_>, _>>()?;
+        let adapters = self.lora.iter().map(|(name, _)| name.clone()).zip(ids).collect();
         let (template, ends) = (model.template()?, model.ends());
-        Ok(TextModel { name, tokenizer: model.tokenizer, template, ends, engine })
+        let file = self.max_loras.map(|_| model.file.clone());
+        Ok(TextModel { name, tokenizer: model.tokenizer, template, ends, engine, adapters, file })
+    }
+
+    /// Room for the adapters that are there, and for those that may come, which may change any product.
+    fn room(&self, opened: &[Adapter]) -> Option<AdapterRoom> {
+        let rank = opened.iter().map(Adapter::rank).max().unwrap_or(0);
+        let room = |count, rank, products| Some(AdapterRoom::new(count, rank, products));
+        match self.max_loras.map(usize::from) {
+            Some(most) => room(most.max(opened.len()), rank.max(self.max_lora_rank.into()), BTreeSet::new()),
+            None if opened.is_empty() => None,
+            None => room(opened.len(), rank, opened.iter().flat_map(Adapter::products).collect()),
+        }
     }
 
     fn embedding(&self, name: String, model: Model) -> Result<EmbeddingModel, Failure> {
