@@ -1,18 +1,18 @@
 //! The engine: sequences over one compiled model, a step at a time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use lathe_models::Adapter;
 
 use crate::EngineError;
 use crate::adapters::{AdapterId, Places};
-use crate::draft::lookup;
+use crate::draft::{Drafter, Guess, Known, lookup};
 use crate::forward::Forward;
 use crate::grammar::Constraint;
 use crate::request::{Event, FinishReason, Request};
 use crate::sampling::Sampler;
-use crate::scheduler::{Job, Limits, Load, Row, Scheduler, SequenceId};
+use crate::scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
 use crate::score::{Score, TokenScore};
 
 /// Rows of logits of one step when a text is scored: bounds their memory.
@@ -21,7 +21,8 @@ pub const SCORE_TOKENS: usize = 128;
 /// Sequences over one model: requests join and leave between any two steps.
 ///
 /// The tokens of a sequence depend on its request and its number in that only, never on what runs beside it (as far as the
-/// model's own arithmetic is the same in every batch).
+/// model's own arithmetic is the same in every batch). With a draft model this holds for their distribution: which tokens are
+/// guessed depends on the room that a step has.
 pub struct Engine<F> {
     model: F,
     scheduler: Scheduler,
@@ -29,6 +30,7 @@ pub struct Engine<F> {
     sampler: Sampler,
     logits: Vec<f32>,
     adapters: Places,
+    drafter: Option<Drafter>,
 }
 
 /// The most tokens of a draft that a grammar makes.
@@ -45,6 +47,10 @@ struct Active {
     constraint: Option<Constraint>,
     /// So many tokens are guessed next: more while the guesses are right.
     guesses: usize,
+    /// The next step's draft is the smaller model's to make.
+    asks: bool,
+    /// What it guessed for this step's places.
+    guessed: VecDeque<Guess>,
 }
 
 impl<F: Forward> Engine<F> {
@@ -59,7 +65,22 @@ impl<F: Forward> Engine<F> {
             sampler: Sampler::default(),
             logits: Vec::new(),
             adapters,
+            drafter: None,
         }
+    }
+
+    /// Lets a smaller model of the same vocabulary, pages and limits guess what follows, for requests that
+    /// [speculate](Request::speculate). Refused where it has others.
+    pub fn with_draft(self, draft: Box<dyn Forward + Send>) -> Result<Engine<F>, EngineError> {
+        let (got, wanted) = (draft.vocabulary(), self.model.vocabulary());
+        if got != wanted {
+            return Err(EngineError::Draft { what: format!("has {got} tokens, the model {wanted}") });
+        }
+        let sizes = |m: &dyn Forward| [m.context(), m.pages(), m.max_tokens(), m.max_sequences()];
+        if sizes(&*draft).iter().zip(sizes(&self.model)).any(|(draft, model)| *draft < model) {
+            return Err(EngineError::Draft { what: "is loaded for less than the model".into() });
+        }
+        Ok(Engine { drafter: Some(Drafter::new(draft)), ..self })
     }
 
     /// The model.
@@ -107,7 +128,9 @@ impl<F: Forward> Engine<F> {
         for index in 0..samples {
             let (request, constraint) = (request.clone(), request.constraint.clone());
             let guesses = request.speculate;
-            self.requests.insert(id.sample(index), Active { request, index, longest, constraint, guesses });
+            let (asks, guessed) = (false, VecDeque::new());
+            let active = Active { request, index, longest, constraint, guesses, asks, guessed };
+            self.requests.insert(id.sample(index), active);
         }
         Ok(id)
     }
@@ -148,12 +171,12 @@ impl<F: Forward> Engine<F> {
 
     /// Like [`step`](Self::step), and shows `seen` the rows of logits of the prompts' tokens.
     fn step_seen(&mut self, seen: &mut dyn FnMut(&[f32])) -> Result<Vec<Event>, EngineError> {
-        let plan = self.scheduler.plan();
+        let mut plan = self.scheduler.plan();
         if plan.batch.tokens.is_empty() {
             return Ok(Vec::new());
         }
         let copies = plan.copies.iter().try_for_each(|copy| self.model.copy_page(copy.from, copy.to));
-        let computed = copies.and_then(|()| {
+        let computed = copies.and_then(|()| self.fill(&mut plan)).and_then(|()| {
             self.model.forward(&plan.batch, &mut self.logits)?;
             let (got, wanted) = (self.logits.len(), plan.rows.len() * self.model.vocabulary());
             if got == wanted { Ok(()) } else { Err(EngineError::WrongLogits { got, wanted }) }
@@ -186,6 +209,30 @@ impl<F: Forward> Engine<F> {
         Ok(events)
     }
 
+    /// Lets the smaller model compute what a plan does, and make the drafts that are its to make.
+    fn fill(&mut self, plan: &mut Plan) -> Result<(), EngineError> {
+        let Some(drafter) = &mut self.drafter else { return Ok(()) };
+        plan.copies.iter().try_for_each(|copy| drafter.model.copy_page(copy.from, copy.to))?;
+        self.requests.values_mut().for_each(|active| active.guessed.clear());
+        let mut wanted = vec![];
+        for draft in &plan.drafts {
+            let active = self.requests.get(&draft.sequence).filter(|active| active.asks);
+            let Some((active, tokens)) = active.zip(self.scheduler.tokens(draft.sequence)) else { continue };
+            let (tokens, prompt) = (tokens.to_vec(), active.request.prompt.len());
+            let (sampling, sample) = (&active.request.sampling, active.index as u64);
+            wanted.push((*draft, Known { tokens, prompt, sampling, sample }));
+        }
+        let guesses = drafter.fill(plan, &mut wanted)?;
+        let sequences: Vec<SequenceId> = wanted.iter().map(|(draft, _)| draft.sequence).collect();
+        for (id, guesses) in sequences.into_iter().zip(guesses) {
+            self.scheduler.redraft(id, guesses.iter().map(|guess| guess.token));
+            if let Some(active) = self.requests.get_mut(&id) {
+                active.guessed = guesses.into();
+            }
+        }
+        Ok(())
+    }
+
     /// Drafts what may follow the sequences that these rows were for.
     fn guess(&mut self, rows: &[Row]) {
         for rows in rows.chunk_by(|a, b| a.sequence == b.sequence) {
@@ -205,7 +252,11 @@ impl<F: Forward> Engine<F> {
                 }
                 let mut draft = active.constraint.as_mut().map(Constraint::forced).unwrap_or_default();
                 draft.truncate(FORCED);
-                if draft.is_empty() {
+                active.asks = draft.is_empty() && self.drafter.is_some();
+                if active.asks {
+                    // Places, for the smaller model to fill in.
+                    draft = vec![0; active.guesses];
+                } else if draft.is_empty() {
                     draft = lookup(tokens, active.guesses).to_vec();
                 }
                 self.scheduler.propose(id, draft);
@@ -244,13 +295,18 @@ impl<F: Forward> Engine<F> {
         }
         let prompt = request.prompt.len();
         let constraint = active.constraint.as_mut();
-        let mut choose = |constraint: Option<&mut Constraint>| {
+        let guess = active.guessed.pop_front();
+        let mut draw = |allowed: Option<&[u32]>| {
             let (sampling, index) = (&request.sampling, active.index as u64);
-            let Some(constraint) = constraint else {
-                return Ok((self.sampler.sample(logits, known, prompt, sampling, index, None)?, None));
+            let Some(guess) = &guess else {
+                return self.sampler.sample(logits, known, prompt, sampling, index, allowed);
             };
-            let allowed = constraint.allowed()?;
-            let token = self.sampler.sample(logits, known, prompt, sampling, index, Some(allowed.bits()))?;
+            let p = self.sampler.distribution(logits, known, prompt, sampling, allowed)?;
+            Ok(guess.settle(&p, sampling, index, known.len()))
+        };
+        let mut choose = |constraint: Option<&mut Constraint>| {
+            let Some(constraint) = constraint else { return Ok((draw(None)?, None)) };
+            let token = draw(Some(constraint.allowed()?.bits()))?;
             Ok((token, constraint.take(token)?))
         };
         let (token, over) = match choose(constraint) {

@@ -71,6 +71,12 @@ pub enum EngineError {
         /// Whether the model is an encoder.
         encoder: bool,
     },
+    /// A draft model that cannot guess for the model.
+    #[error("the draft model {what}")]
+    Draft {
+        /// Why.
+        what: String,
+    },
     /// A model without room for adapters.
     #[error("the model was loaded without room for adapters")]
     NoAdapters,
@@ -157,6 +163,9 @@ impl Diagnose for EngineError {
             E::Purpose { encoder: true } => ("model-purpose", Fault::User, "use lathe embed"),
             E::Purpose { encoder: false } => {
                 ("model-purpose", Fault::User, "use an encoder, of the family 'bert'")
+            }
+            E::Draft { .. } => {
+                ("draft-model", Fault::User, "use a smaller model of the same family, with the same tokens")
             }
             E::NoAdapters => {
                 ("adapters-none", Fault::User, "name one with --lora, or make room with --max-loras")

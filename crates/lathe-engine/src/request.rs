@@ -23,7 +23,8 @@ pub struct Request {
     pub ends: Vec<u32>,
     /// What each answer must be. Its tokens that end an answer do so beside `ends`.
     pub constraint: Option<Constraint>,
-    /// So many tokens are guessed at a step, from what followed the same words before; the answer is the same.
+    /// So many tokens are guessed at a step: by the draft model where there is one, and the answer has the same distribution; else
+    /// from what followed the same words before, and the answer is the same.
     pub speculate: usize,
     /// Say how likely each token is, and so many of the likeliest in its place.
     pub logprobs: Option<usize>,

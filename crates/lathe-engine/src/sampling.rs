@@ -123,6 +123,43 @@ impl Sampler {
         sample: u64,
         allowed: Option<&[u32]>,
     ) -> Result<u32, EngineError> {
+        if let Some(best) = self.weigh(logits, history, prompt, sampling, allowed)? {
+            return Ok(best);
+        }
+        let draw = uniform(sampling.seed, sample, history.len() as u64);
+        Ok(self.candidates.choose(sampling.top_p, sampling.min_p, draw))
+    }
+
+    /// The probability of each token to be chosen in this place.
+    pub(crate) fn distribution(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        prompt: usize,
+        sampling: &Sampling,
+        allowed: Option<&[u32]>,
+    ) -> Result<Vec<f32>, EngineError> {
+        let mut probabilities = vec![0.0; logits.len()];
+        if let Some(best) = self.weigh(logits, history, prompt, sampling, allowed)? {
+            probabilities[best as usize] = 1.0;
+            return Ok(probabilities);
+        }
+        let (mass, count) = self.candidates.cut(sampling.top_p, sampling.min_p);
+        for &(weight, id) in &self.candidates.items[..count] {
+            probabilities[id as usize] = (f64::from(weight) / mass) as f32;
+        }
+        Ok(probabilities)
+    }
+
+    /// Weighs the candidates, unless the best one is certain: that one then.
+    fn weigh(
+        &mut self,
+        logits: &[f32],
+        history: &[u32],
+        prompt: usize,
+        sampling: &Sampling,
+        allowed: Option<&[u32]>,
+    ) -> Result<Option<u32>, EngineError> {
         let nan = EngineError::NanLogits { position: history.len().saturating_sub(1) };
         let logits = match sampling.adjusts() || allowed.is_some() {
             false => logits,
@@ -138,12 +175,11 @@ impl Sampler {
         // A quotient by so small a temperature would overflow; the best token is then certain.
         if sampling.temperature < 1e-6 {
             let id = logits.iter().position(|&logit| logit == best).unwrap_or_default();
-            return Ok(id as u32);
+            return Ok(Some(id as u32));
         }
         let weights = logits.iter().map(|&logit| ((logit - best) / sampling.temperature).exp());
         self.candidates.fill(weights, sampling.top_k);
-        let draw = uniform(sampling.seed, sample, history.len() as u64);
-        Ok(self.candidates.choose(sampling.top_p, sampling.min_p, draw))
+        Ok(None)
     }
 }
 
@@ -211,8 +247,8 @@ impl Candidates {
         }
     }
 
-    /// The token where the weights, added from the best on, pass the part `draw` of what top-p and min-p leave.
-    fn choose(&mut self, top_p: f32, min_p: f32, draw: f64) -> u32 {
+    /// How many of the best top-p and min-p leave, behind their weight.
+    fn cut(&mut self, top_p: f32, min_p: f32) -> (f64, usize) {
         let mut mass: f64 = self.items.iter().map(|&(weight, _)| f64::from(weight)).sum();
         let mut count = self.items.len();
         if top_p < 1.0 || min_p > 0.0 {
@@ -226,6 +262,12 @@ impl Candidates {
                 count += 1;
             }
         }
+        (mass, count)
+    }
+
+    /// The token where the weights, added from the best on, pass the part `draw` of what top-p and min-p leave.
+    fn choose(&mut self, top_p: f32, min_p: f32, draw: f64) -> u32 {
+        let (mass, count) = self.cut(top_p, min_p);
         let mut left = draw * mass;
         let mut chosen = 0;
         for index in 0..count {

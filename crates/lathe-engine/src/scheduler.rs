@@ -121,6 +121,17 @@ pub struct Row {
     pub position: usize,
 }
 
+/// A draft in a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Drafted {
+    /// The sequence.
+    pub(crate) sequence: SequenceId,
+    /// Where in the batch its first token is.
+    pub(crate) first: usize,
+    /// Its tokens.
+    pub(crate) count: usize,
+}
+
 /// What the next step does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
@@ -132,6 +143,8 @@ pub struct Plan {
     pub rows: Vec<Row>,
     /// The jobs that run for the first time, and how many tokens of theirs were found in the cache.
     pub started: Vec<(SequenceId, usize)>,
+    /// The drafts in the batch.
+    pub(crate) drafts: Vec<Drafted>,
     /// For each sequence of the batch, how many of its known tokens are computed after the step.
     computed: Vec<(SequenceId, usize)>,
 }
@@ -242,6 +255,13 @@ impl Scheduler {
     /// How many tokens of a sequence are computed.
     pub fn computed(&self, id: SequenceId) -> usize {
         self.running.iter().find(|s| s.id == id).map_or(0, |s| s.computed)
+    }
+
+    /// Says what a draft that was planned has become.
+    pub(crate) fn redraft(&mut self, id: SequenceId, draft: impl Iterator<Item = u32>) {
+        if let Some(sequence) = self.running.iter_mut().find(|s| s.id == id) {
+            sequence.draft = draft.collect();
+        }
     }
 
     /// Says what may follow a sequence's tokens, for the next step only.
@@ -482,6 +502,11 @@ impl Plan {
         let tokens = [&sequence.known[sequence.computed..end], &sequence.draft].concat();
         let first =
             self.batch.push(&tokens, sequence.computed, sequence.table.pages(), sequence.adapter.place);
+        let count = sequence.draft.len();
+        if count > 0 {
+            let first = first as usize + end - sequence.computed;
+            self.drafts.push(Drafted { sequence: sequence.id, first, count });
+        }
         let last = end.min(sequence.known.len() - 1);
         for position in sequence.rows_from.max(sequence.computed).min(last)..end + sequence.draft.len() {
             self.batch.rows.push(first + (position - sequence.computed) as u32);

@@ -298,6 +298,159 @@ fn generate_streams_the_text_and_can_be_stopped() {
     assert!(engine.is_idle());
 }
 
+/// Guesses as `Hashing` does, but for what it gets wrong; and its cache has what the model's has.
+struct Guessing(Hashing);
+
+impl Forward for Guessing {
+    fn vocabulary(&self) -> usize {
+        VOCABULARY
+    }
+
+    fn context(&self) -> usize {
+        self.0.context
+    }
+
+    fn pages(&self) -> usize {
+        self.0.pages()
+    }
+
+    fn max_tokens(&self) -> usize {
+        self.0.max_tokens
+    }
+
+    fn max_sequences(&self) -> usize {
+        self.0.max_sequences
+    }
+
+    fn max_rows(&self) -> usize {
+        self.0.max_rows()
+    }
+
+    fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
+        self.0.copy_page(from, to)
+    }
+
+    fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
+        self.0.forward(batch, logits)?;
+        for (row, logits) in batch.rows.iter().zip(logits.chunks_mut(VOCABULARY)) {
+            let pages = &batch.pages[batch.sequence[*row as usize] as usize];
+            let position = batch.position[*row as usize] as usize;
+            let slot = |p: usize| pages[p / PAGE] as usize * PAGE + p % PAGE;
+            assert!((0..=position).all(|p| self.0.cache[slot(p)] != u32::MAX), "a token is not in its cache");
+            if position.is_multiple_of(3) {
+                logits.rotate_left(1);
+            }
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// A draft model changes no answer of the best tokens, whatever runs beside it and however few pages there are.
+    #[test]
+    fn best_tokens_do_not_depend_on_a_draft_model(
+        requests in prop::collection::vec(request(), 1..7),
+        pages in 4usize..14,
+        (max_tokens, max_sequences) in (1usize..30, 1usize..6),
+        fails in prop::option::of(20usize..40),
+    ) {
+        let model = || Hashing { max_tokens, max_sequences, ..Hashing::new(pages) };
+        let engine = Engine::new(Hashing { fails, ..model() });
+        let mut engine = engine.with_draft(Box::new(Guessing(model()))).unwrap();
+        let (mut answers, mut expected) = (BTreeMap::new(), BTreeMap::new());
+        for mut request in requests {
+            request.sampling.temperature = 0.0;
+            let id = engine.add(request.clone()).unwrap();
+            for sample in 0..request.samples {
+                expected.insert(id.sample(sample), alone(&request, sample, pages * PAGE));
+                answers.insert(id.sample(sample), vec![]);
+            }
+        }
+        while !engine.is_idle() {
+            for event in engine.step().unwrap_or_default() {
+                let Event::Token { sequence, token, .. } = event else { continue };
+                answers.get_mut(&sequence).unwrap().push(token);
+            }
+            prop_assume!(engine.model().steps < 5000);
+        }
+        prop_assert_eq!(answers, expected);
+        prop_assert_eq!(engine.load().pages.held, 0);
+    }
+}
+
+/// Answers of a draft model's guesses, kept or not, have the distribution of the model: pairs of tokens, counted over many
+/// seeds, against the product of their probabilities.
+#[test]
+fn guesses_keep_the_distribution() {
+    let prompt = vec![3, 1, 4];
+    let sampling = |seed| Sampling { temperature: 2.0, top_k: 4, seed, ..Sampling::default() };
+    let engine = Engine::new(Hashing::new(64));
+    let mut engine = engine.with_draft(Box::new(Guessing(Hashing::new(64)))).unwrap();
+    let (all, mut counts) = (20_000u64, BTreeMap::<[u32; 2], f64>::new());
+    for seed in 0..all {
+        let request = Request {
+            prompt: prompt.clone(),
+            max_tokens: 4,
+            sampling: sampling(seed),
+            speculate: 2,
+            ..Request::default()
+        };
+        engine.add(request).unwrap();
+        let mut tokens = vec![];
+        while !engine.is_idle() {
+            let events = engine.step().unwrap();
+            tokens.extend(events.iter().filter_map(|e| match e {
+                Event::Token { token, .. } => Some(*token),
+                _ => None,
+            }));
+        }
+        // The first is chosen before anything is guessed; the next two are guessed.
+        *counts.entry([tokens[1], tokens[2]]).or_default() += 1.0;
+    }
+    let load = engine.load();
+    assert!(
+        load.accepted_tokens > all / 2 && load.accepted_tokens < load.drafted_tokens * 9 / 10,
+        "{load:?}"
+    );
+    // What each pair should be, over all first tokens, from the definition of softmax.
+    let probabilities = |history: &[u32]| {
+        let logits = Hashing::logits(history);
+        let mut order: Vec<usize> = (0..VOCABULARY).collect();
+        order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]).then(a.cmp(b)));
+        let weights: Vec<(u32, f64)> =
+            order[..4].iter().map(|i| (*i as u32, f64::from(logits[*i] / 2.0).exp())).collect();
+        let sum: f64 = weights.iter().map(|(_, w)| w).sum();
+        weights.into_iter().map(move |(id, w)| (id, w / sum))
+    };
+    let mut expected = BTreeMap::<[u32; 2], f64>::new();
+    for (a, p) in probabilities(&prompt) {
+        for (b, q) in probabilities(&[&prompt[..], &[a]].concat()) {
+            for (c, r) in probabilities(&[&prompt[..], &[a, b]].concat()) {
+                *expected.entry([b, c]).or_default() += p * q * r * all as f64;
+            }
+        }
+    }
+    assert!(counts.keys().all(|pair| expected.contains_key(pair)), "a pair that cannot be");
+    // Rare pairs together, so that each count is about normal.
+    let (rare, often): (Vec<_>, Vec<_>) = expected.iter().partition(|(_, n)| **n < 20.0);
+    let count = |pair: &[u32; 2]| counts.get(pair).copied().unwrap_or(0.0);
+    let mut cells: Vec<(f64, f64)> = often.iter().map(|(pair, n)| (count(pair), **n)).collect();
+    cells.push(rare.iter().fold((0.0, 1e-9), |(a, b), (pair, n)| (a + count(pair), b + **n)));
+    let chi: f64 = cells.iter().map(|(got, want)| (got - want).powi(2) / want).sum();
+    let free = cells.len() as f64 - 1.0;
+    assert!(chi < free + 5.0 * (2.0 * free).sqrt(), "chi square {chi} of {free} degrees of freedom");
+}
+
+#[test]
+fn a_draft_model_of_another_kind_is_refused() {
+    let refused = |draft| Engine::new(Hashing::new(8)).with_draft(Box::new(Guessing(draft))).err();
+    assert!(matches!(refused(Hashing::new(7)), Some(EngineError::Draft { .. })));
+    assert!(matches!(refused(Hashing { context: 100, ..Hashing::new(8) }), Some(EngineError::Draft { .. })));
+    assert!(refused(Hashing::new(8)).is_none());
+}
+
 /// The second time, of a prompt only what does not fill a page is computed; the answer is the same.
 #[test]
 fn a_conversation_that_goes_on_is_not_computed_again() {

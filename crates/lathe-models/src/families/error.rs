@@ -74,7 +74,7 @@ pub enum FamilyErrorKind {
     Unused(String),
     /// The caller asks for a cache or a step of nothing.
     #[error("a cache of this size is not possible: {0:?}")]
-    Cache(CacheShape),
+    Cache(Box<CacheShape>),
     /// Codes of the cache share scales that do not divide a head.
     #[error("a head of {head} components cannot be kept as '{}', 32 of which share a scale", elements.as_str())]
     Elements {

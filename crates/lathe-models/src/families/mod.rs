@@ -186,7 +186,7 @@ pub fn build(file: &ModelFile, cache: &CacheShape) -> Result<Model, FamilyError>
     let fail = |kind| FamilyError { path: file.path().map(Into::into), kind };
     let style = find(file).map_err(fail)?;
     if [cache.pages, cache.context, cache.max_tokens, cache.max_sequences].iter().any(|n| *n < 1) {
-        return Err(fail(FamilyErrorKind::Cache(cache.clone())));
+        return Err(fail(FamilyErrorKind::Cache(Box::new(cache.clone()))));
     }
     let model = transformer::build(file, cache, style).map_err(fail)?;
     check(&model.graph, &lathe_ops::table()).map_err(|e| fail(e.into()))?;
