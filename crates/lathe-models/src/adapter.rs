@@ -54,13 +54,19 @@ pub enum AdapterErrorKind {
     File(#[from] FileError),
     /// The model's file cannot have adapters.
     #[error("{0}")]
-    Model(#[from] FamilyErrorKind),
+    Model(Box<FamilyErrorKind>),
     /// It is a model, or something else that is no adapter.
     #[error("this is no LoRA adapter: {0}")]
     Kind(String),
     /// It does not fit the model.
     #[error("it does not fit the model: {0}")]
     Fit(String),
+}
+
+impl From<FamilyErrorKind> for AdapterErrorKind {
+    fn from(error: FamilyErrorKind) -> Self {
+        AdapterErrorKind::Model(Box::new(error))
+    }
 }
 
 impl From<SafetensorsError> for AdapterErrorKind {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{
-    ArtifactOptions, Encoder, Engine, EngineError, PAGE, Precision, Runner, RunnerOptions, SCORE_TOKENS,
-    compile_model, compiled_context, compiled_sequences,
+    ArtifactOptions, Encoder, Engine, EngineError, Forward, PAGE, Precision, Runner, RunnerOptions,
+    SCORE_TOKENS, compile_model, compiled_context, compiled_sequences,
 };
 use lathe_machine::Target;
 use lathe_models::{
@@ -133,6 +133,43 @@ impl Model {
             ..generation(compute, context, sequences, rows)?
         };
         self.engine(&options)
+    }
+
+    /// Lets a smaller model, of the same tokens, guess for an engine of this one.
+    pub fn with_draft(
+        &self,
+        engine: Engine<Runner>,
+        name: &str,
+        compute: Compute,
+    ) -> Result<Engine<Runner>, Failure> {
+        let draft = Model::open(name)?;
+        let refused = |what: String| {
+            let d = Diagnostic::new("draft-model", Fault::User, format!("the draft model {what}"));
+            d.at(name).fix("use a smaller model of the same family, with the same tokens").into()
+        };
+        let sizes = [&draft, self].map(|model| model.tokenizer.vocab_size() as u32);
+        let differs = |id: &u32| draft.tokenizer.token_bytes(*id) != self.tokenizer.token_bytes(*id);
+        if sizes[0] != sizes[1] || (0..sizes[0]).any(|id| differs(&id)) {
+            return Err(refused("has other tokens".into()));
+        }
+        let model = engine.model();
+        if draft.context < model.context() {
+            return Err(refused(format!(
+                "has a context of {}, {} is needed",
+                draft.context,
+                model.context()
+            )));
+        }
+        let options = RunnerOptions {
+            pages: model.pages(),
+            max_tokens: model.max_tokens(),
+            adapters: None,
+            ..generation(compute, model.context(), model.max_sequences(), model.max_sequences())?
+        };
+        let mut status = Status::new();
+        let load = &mut |stage, done, total| status.stage(stage, done, total);
+        let draft = Runner::load(&draft.file, &options, load)?;
+        Ok(engine.with_draft(Box::new(draft))?)
     }
 
     /// Reads an adapter of it.

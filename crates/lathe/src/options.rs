@@ -109,6 +109,19 @@ impl From<Precision> for lathe_engine::Precision {
     }
 }
 
+/// What is guessed to follow.
+#[derive(Args)]
+pub struct SpeculateOptions {
+    /// Guess so many tokens at a step, from what followed the same words before, and check them in one: the answers are the
+    /// same. What a server guesses where a request does not say.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
+    pub speculate: u8,
+    /// A smaller model, of the same tokens, that guesses in their place (with --speculate): the best answers are the same, drawn
+    /// ones have the same distribution.
+    #[arg(long, value_name = "M", requires = "speculate")]
+    pub draft_model: Option<String>,
+}
+
 /// How tokens are chosen.
 #[derive(Args)]
 pub struct SamplingOptions {

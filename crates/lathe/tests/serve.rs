@@ -94,6 +94,29 @@ fn it_says_what_run_says_and_ends_when_it_is_asked_to() {
     assert_eq!(server.0.wait().ok().and_then(|status| status.code()), Some(0));
 }
 
+/// A draft model of the same tokens, another random one, changes no answer.
+#[test]
+fn a_draft_model_changes_no_answer() {
+    let model = "llama-f32.gguf";
+    let draft = data().join("tiny/llama-f16.gguf").display().to_string();
+    let more = ["--speculate", "3", "--draft-model", &draft];
+    let alone = run(model, &[]);
+    assert_eq!(run(model, &more)["tokens"], alone["tokens"]);
+    let server = Server::start(model, &more);
+    let body = json!({ "prompt": ["the band", "a song"], "max_tokens": 20, "temperature": 0, "ignore_eos": true, "n": 2 });
+    let answer = server.ask(&body);
+    assert_eq!(
+        (&answer["choices"][0]["text"], &answer["choices"][1]["text"]),
+        (&alone["text"], &alone["text"])
+    );
+    let load: Value = serde_json::from_str(&server.send("GET", "/engine", &json!({})).1).expect("it is JSON");
+    assert!(load["drafted_tokens"].as_u64() > Some(0), "{load}");
+    let other = data().join("tiny/gpt2-f16.gguf").display().to_string();
+    let refused = ["run", "--raw", "--speculate", "2", "--draft-model", &other, "the band"];
+    let output = lathe(model, &refused).output().expect("lathe runs");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("error[draft-model]"), "{output:?}");
+}
+
 /// The model and its adapters are models by name; one comes while the server runs, and goes.
 #[test]
 fn adapters_are_models_by_name() {

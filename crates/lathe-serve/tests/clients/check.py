@@ -1,7 +1,7 @@
 """The official Python clients of OpenAI and Anthropic against `lathe serve`, every endpoint and option.
 
     python3 -m venv venv && venv/bin/pip install -r requirements.txt
-    venv/bin/python check.py ../../../../target/release/lathe [--model M] [--embedding-model E]
+    venv/bin/python check.py ../../../../target/release/lathe [--model M] [--embedding-model E] [--lora ADAPTER]
 
 Starts a server of its own with a key, and says what each check found; exit code 1 if one failed.
 """
@@ -40,6 +40,8 @@ class Server:
         self.model_arguments = ["--model", arguments.model] if arguments.model else []
         command += self.model_arguments
         command += ["--embedding-model", arguments.embedding_model] if arguments.embedding_model else []
+        self.lora = arguments.lora and os.path.abspath(arguments.lora)
+        command += ["--lora", f"adapted={self.lora}", "--max-loras", "2", "--max-lora-rank", "64"] if self.lora else []
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
             found = re.search(r"listening on (http://\S+)", line)
@@ -59,7 +61,8 @@ class Server:
         request.add_header("Content-Type", "application/json")
         request.add_header("Authorization", "Bearer secret")
         with urllib.request.urlopen(request) as response:
-            return json.load(response)
+            text = response.read().decode()
+            return json.loads(text) if response.headers["Content-Type"].startswith("application/json") else text
 
 
 ASK = [{"role": "user", "content": "What is the capital of Japan?"}]
@@ -336,6 +339,32 @@ def tls(s):
 
 
 @check
+def adapters(s):
+    if not s.lora:
+        return "skipped: no --lora"
+    names = {m.id: m.model_dump().get("parent") for m in s.openai.models.list().data}
+    assert names["adapted"] == s.model and names[s.model] is None, names
+
+    def says(model):
+        answer = s.openai.chat.completions.create(model=model, messages=ASK, temperature=0, max_completion_tokens=16)
+        assert answer.model == model
+        return answer.choices[0].message.content
+
+    plain, adapted = says(s.model), says("adapted")
+    assert plain != adapted, plain
+    s.post("/v1/load_lora_adapter", {"lora_name": "later", "lora_path": s.lora})
+    assert says("later") == adapted and says(s.model) == plain
+    message = s.anthropic.messages.create(model="later", messages=ASK, max_tokens=16, temperature=0)
+    assert message.content[0].text == adapted
+    s.post("/v1/unload_lora_adapter", {"lora_name": "later"})
+    try:
+        says("later")
+        raise AssertionError("an adapter that is gone answers")
+    except openai.NotFoundError:
+        pass
+
+
+@check
 def drain(s):
     stream = iter(s.openai.completions.create(model=s.model, prompt="Once", max_tokens=40, stream=True, temperature=0))
     next(stream)
@@ -349,6 +378,7 @@ def main():
     parser.add_argument("lathe")
     parser.add_argument("--model")
     parser.add_argument("--embedding-model")
+    parser.add_argument("--lora")
     server, failed = Server(parser.parse_args()), 0
     for function in CHECKS:
         try:

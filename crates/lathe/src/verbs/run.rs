@@ -17,6 +17,7 @@ use crate::interrupt::Listening;
 use crate::model::{Compute, Model};
 use crate::options::{
     AnswerOptions, CacheOptions, ComputeOptions, GrammarOptions, ModelOption, SamplingOptions,
+    SpeculateOptions,
 };
 use crate::{onnx, output};
 
@@ -53,9 +54,8 @@ pub struct Run {
     sampling: SamplingOptions,
     #[command(flatten)]
     grammar: GrammarOptions,
-    /// Guess so many tokens at a step from what followed the same words before; the answer is the same.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
-    speculate: u8,
+    #[command(flatten)]
+    guess: SpeculateOptions,
     /// A low-rank adapter of the model, which answers with it: a folder of PEFT, or a GGUF file.
     #[arg(long, value_name = "PATH")]
     lora: Option<PathBuf>,
@@ -117,12 +117,15 @@ impl Run {
             Some(grammar) => Some(Grammars::new(&model.tokenizer, &model.ends())?.compile(&grammar)?),
             None => None,
         };
-        let speculate = usize::from(self.speculate);
+        let speculate = usize::from(self.guess.speculate);
         let rows = 1 + speculate;
         let adapter = self.lora.as_deref().map(|path| model.adapter(path)).transpose()?;
         let room = adapter.as_ref().map(|a| AdapterRoom::new(1, a.rank(), a.products()));
         let compute = Compute { adapters: room, ..self.cache.with(&self.compute) };
-        let mut engine = model.load(compute, context, 1, rows)?;
+        let mut engine = model.load(compute.clone(), context, 1, rows)?;
+        if let Some(name) = &self.guess.draft_model {
+            engine = model.with_draft(engine, name, compute)?;
+        }
         let adapter = adapter.map(|a| engine.load_adapter(&a)).transpose()?.unwrap_or(AdapterId::NONE);
 
         let ends = if self.ignore_eos { Vec::new() } else { model.ends() };

@@ -14,7 +14,7 @@ use lathe_serve::{EmbeddingModel, Settings, TextModel, serve};
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::{Compute, Model};
-use crate::options::{CacheOptions, ComputeOptions, ModelOption};
+use crate::options::{CacheOptions, ComputeOptions, ModelOption, SpeculateOptions};
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -77,10 +77,8 @@ pub struct Serve {
     /// The most tokens in one step: more is faster for long prompts, less is smoother for the answers beside them.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(16..))]
     step_tokens: u16,
-    /// Guess so many tokens at a step from what followed the same words before, where a request does not say; the answers are
-    /// the same.
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=32))]
-    speculate: u8,
+    #[command(flatten)]
+    guess: SpeculateOptions,
     /// An adapter of the model, served under this name: a folder of PEFT, or a GGUF file. May be given several times.
     #[arg(long, value_name = "NAME=PATH", value_parser = named)]
     lora: Vec<(String, PathBuf)>,
@@ -122,7 +120,7 @@ impl Serve {
             keys: self.keys()?,
             queue: self.max_queue as usize,
             body_bytes: self.max_body as usize,
-            speculate: self.speculate.into(),
+            speculate: self.guess.speculate.into(),
             tls: self.tls_cert.clone().zip(self.tls_key.clone()),
             timeout: Duration::from_secs(self.timeout.into()),
             drain: Duration::from_secs(self.drain.into()),
@@ -166,12 +164,15 @@ impl Serve {
         }
         let compute = Compute { adapters: self.room(&opened), ..self.cache.with(&self.compute) };
         let mut engine = model.load_server(
-            compute,
+            compute.clone(),
             context,
             self.max_sequences.into(),
             self.cache_tokens as usize,
             self.step_tokens.into(),
         )?;
+        if let Some(name) = &self.guess.draft_model {
+            engine = model.with_draft(engine, name, compute)?;
+        }
         let ids = opened.iter().map(|a| engine.load_adapter(a)).collect::<Result<Vec<_>, _>>()?;
         let adapters = self.lora.iter().map(|(name, _)| name.clone()).zip(ids).collect();
         let (template, ends) = (model.template()?, model.ends());
