@@ -76,7 +76,7 @@ fn add(b: &mut Batch, tokens: &[u32], from: usize, to: usize, pages: &[u32], all
     b.adapters.push(0);
 }
 
-const NAMES: [&str; 21] = [
+const NAMES: [&str; 22] = [
     "qwen2-f32",
     "llama-f32",
     "llama-f16",
@@ -98,6 +98,7 @@ const NAMES: [&str; 21] = [
     "olmo2-f16",
     "gpt2-f16",
     "opt-f16",
+    "heads32-f16",
 ];
 
 #[test]
@@ -165,6 +166,31 @@ fn keys_and_values_of_16_bits_change_little() {
     let coded = RunnerOptions { kv_type: Some(KvType::Q8), ..options(cache.path()) };
     let refused = load("llama-f32", &coded).err().unwrap().diagnostic();
     assert!(refused.code == "family-kv-type" && refused.to_string().contains("--kv-type f16"), "{refused}");
+}
+
+/// Keys and values in codes give what PyTorch gives where it rounds them so, in one step and token by token.
+#[test]
+fn keys_and_values_in_codes_are_rounded_as_said() {
+    let cache = tempfile::tempdir().unwrap();
+    let (prompt, _) = expected("heads32-f16");
+    let n = prompt.len();
+    for kv in [KvType::Q8, KvType::Q4] {
+        let bytes = std::fs::read(data().join(format!("heads32-f16.{}.logits.bin", kv.as_str()))).unwrap();
+        let want: Vec<f32> =
+            bytes.chunks_exact(4).map(|c| f32::from_le_bytes([c[0], c[1], c[2], c[3]])).collect();
+        let options = RunnerOptions { kv_type: Some(kv), ..options(cache.path()) };
+        let mut r = load("heads32-f16", &options).unwrap();
+        let (mut b, mut logits) = (Batch::default(), vec![]);
+        add(&mut b, &prompt, 0, n, &[5, 1], true);
+        r.forward(&b, &mut logits).unwrap();
+        close(kv.as_str(), &logits, &want, 1e-3);
+        for p in 0..n {
+            let mut b = Batch::default();
+            add(&mut b, &prompt, p, p + 1, &[2, 4], false);
+            r.forward(&b, &mut logits).unwrap();
+            close(kv.as_str(), &logits, &want[p * logits.len()..][..logits.len()], 1e-3);
+        }
+    }
 }
 
 #[test]

@@ -94,6 +94,23 @@ fn it_says_what_run_says_and_ends_when_it_is_asked_to() {
     assert_eq!(server.0.wait().ok().and_then(|status| status.code()), Some(0));
 }
 
+/// Keys and values in codes: the server, whose prompts share pages, says what `lathe run` says.
+#[test]
+fn codes_of_keys_and_values_serve_the_same() {
+    let plain = run("heads32-f16.gguf", &[]);
+    for kv in ["q8", "q4"] {
+        let alone = run("heads32-f16.gguf", &["--kv-type", kv]);
+        let (less, more) = (&alone["memory"]["cache_bytes"], &plain["memory"]["cache_bytes"]);
+        assert!(less.as_u64() < more.as_u64().map(|bytes| bytes / 3), "{kv}: {less} of {more}");
+        let server = Server::start("heads32-f16.gguf", &["--kv-type", kv]);
+        let body = json!({ "prompt": ["the band", "a song"], "max_tokens": 20, "temperature": 0, "ignore_eos": true, "n": 2 });
+        for _ in 0..2 {
+            let choices = server.ask(&body)["choices"].clone();
+            assert_eq!((&choices[0]["text"], &choices[1]["text"]), (&alone["text"], &alone["text"]), "{kv}");
+        }
+    }
+}
+
 /// A draft model of the same tokens, another random one, changes no answer.
 #[test]
 fn a_draft_model_changes_no_answer() {

@@ -4,6 +4,8 @@
     NAME.logits.bin    f32, little-endian: the logits at each position of the prompt, positions by vocabulary
     expected.json      a list of {name, prompt, vocab, greedy, gaps}: greedy continues the prompt, gaps are the
                        differences of the two best logits on the way
+    NAME.q8.logits.bin, NAME.q4.logits.bin
+                       of a model with heads of 32: the same with rotated keys and values rounded to codes of 8 and 4 bits
     encoders.json      a list of {name, texts, tokens, vectors}: of encoders, texts with their tokens and embeddings
 
 Weights are larger than a usual initialisation, so that attention, routing and rotation each matter to the logits.
@@ -94,6 +96,8 @@ MODELS = [
     ("olmo2-f16", T.F16, T.F16, shape("olmo2", tied=False)),
     ("gpt2-f16", T.F16, T.F16, shape("gpt2", **FEW)),
     ("opt-f16", T.F16, T.F16, shape("opt", **FEW)),
+    # Heads that codes of the cache fit.
+    ("heads32-f16", T.F16, T.F16, shape(hidden=64, heads=2, kv_heads=1, layers=1)),
 ]
 ENCODERS = [
     ("bert-f16", T.F16, T.F16, shape("bert", eps=1e-12, **FEW)),
@@ -196,11 +200,35 @@ def write(name, ty, embedding_ty, s):
     return model, path
 
 
+def coded(model, prompt, bits):
+    """The logits where 32 components of a key or a value share a scale of 16 bits and are codes around zero."""
+    import transformers.models.llama.modeling_llama as llama
+
+    def rounded(x):
+        groups, top = x.reshape(*x.shape[:-1], -1, 32), 2 ** (bits - 1) - 1
+        most = groups.abs().amax(-1, keepdim=True)
+        return (torch.round(groups * (top / most)) * (most / top).half().float()).reshape(x.shape)
+
+    def rotate(q, k, *rest, **more):
+        q, k = plain(q, k, *rest, **more)
+        return q, rounded(k)
+
+    plain, llama.apply_rotary_pos_emb = llama.apply_rotary_pos_emb, rotate
+    values = [layer.self_attn.v_proj.register_forward_hook(lambda _, __, v: rounded(v)) for layer in model.model.layers]
+    logits = model(torch.tensor([prompt])).logits[0].numpy()
+    llama.apply_rotary_pos_emb = plain
+    [hook.remove() for hook in values]
+    return logits
+
+
 def make(name, ty, embedding_ty, s):
     model, path = write(name, ty, embedding_ty, s)
     prompt = s["prompt"]
     logits = model(torch.tensor([prompt])).logits[0].numpy()
     (OUT / f"{name}.logits.bin").write_bytes(logits.astype("<f4").tobytes())
+    if name.startswith("heads32"):
+        for bits in [8, 4]:
+            (OUT / f"{name}.q{bits}.logits.bin").write_bytes(coded(model, prompt, bits).astype("<f4").tobytes())
     ids, greedy, gaps = list(prompt), [], []
     for _ in range(s["count"]):
         best = model(torch.tensor([ids])).logits[0, -1].topk(2)
