@@ -23,6 +23,11 @@ const FEW: i64 = 16;
 /// The same where 16 lanes are two registers of 16.
 const ROWS_HALVES: i64 = 6;
 
+/// Rows that a tile may have: activations are stored padded to a multiple of each.
+const PADDED: &[i64] = &[1, 2, 3, 4, 6, 8, 12];
+/// Vectors of accumulators that a tile may have, over which none is left in registers.
+const MOST_ROWS: i64 = 16;
+
 /// The rows a matrix product computes at a time; activations must be stored padded to a multiple of this.
 fn tile_rows(integer: bool, most: Option<i64>, target: &Target) -> i64 {
     let full = if integer { ROWS_INTEGER } else { ROWS_FLOAT };
@@ -71,7 +76,8 @@ pub(super) fn apply(
         true => single,
         false => !(ragged || single || most.is_some_and(|n| n <= FEW)),
     };
-    let pairs = integer && suits && extent(s, &format!("{n}.o")).is_some_and(|e| e % 2 == 0);
+    let even = integer && extent(s, &format!("{n}.o")).is_some_and(|e| e % 2 == 0);
+    let pairs = even && s.choose("pairs", [0, 1], suits.into()) == 1;
     if pairs {
         s.step(&format!("split {n}.o 2"))?;
     }
@@ -81,7 +87,10 @@ pub(super) fn apply(
     } else if single {
         Some(m.clone())
     } else {
-        s.step(&format!("split {m} {}", tile_rows(integer, most, target) / vectors))?;
+        let rows = (tile_rows(integer, most, target) / vectors).max(1);
+        let options = PADDED.iter().copied().filter(|r| r * vectors <= MOST_ROWS);
+        let rows = s.choose("rows", options, rows);
+        s.step(&format!("split {m} {rows}"))?;
         s.step(&format!("pad {m}.i"))?;
         Some(format!("{m}.i"))
     };
@@ -153,7 +162,8 @@ pub(super) fn apply(
             s.step(&format!("unroll {columns}"))?;
         }
         if rows.ends_with(".i") {
-            s.step(&format!("split {m}.o {}", BLOCK * vectors))?;
+            let block = s.choose("block", [1, 2, 4, 8, 16, 32], BLOCK * vectors);
+            s.step(&format!("split {m}.o {block}"))?;
             s.step(&format!("interchange {m}.o.i"))?;
             s.step(&format!("fuse {m}.o.o {n}.o{}", if pairs { ".o" } else { "" }))?;
         }
