@@ -153,16 +153,17 @@ pub fn tune(
         for f in searches[at].round(options, &mut lessons, &mut random, folder.path(), &pool)? {
             book.write(&f)?;
         }
-        let weights = searches.iter().filter_map(|s| Some((s.weight()?, s.best())));
-        let seconds = weights.fold((0.0, 0.0), |(rule, now), (w, best)| (rule + w / best, now + w));
-        let trials = (searches.iter().map(Search::count).sum(), most);
-        if progress(&Progress { name: &searches[at].task.name, trials, seconds }).is_break() {
+        if progress(&so_far(&searches, at, most)).is_break() {
             return Ok(vec![]);
         }
     }
     let mut out = vec![];
-    for mut s in searches {
-        let Some(finding) = s.finish(options, folder.path(), &pool)? else { continue };
+    for at in 0..searches.len() {
+        let finding = searches[at].finish(options, folder.path(), &pool)?;
+        if progress(&so_far(&searches, at, most)).is_break() {
+            return Ok(vec![]);
+        }
+        let (Some(finding), s) = (finding, &searches[at]) else { continue };
         book.write(&finding)?;
         out.push(Outcome {
             name: s.task.name.clone(),
@@ -177,6 +178,17 @@ pub fn tune(
     }
     out.sort_by(|a, b| (b.calls as f64 * b.rule_s).total_cmp(&(a.calls as f64 * a.rule_s)));
     Ok(out)
+}
+
+/// How far all are, when one was measured.
+fn so_far<'s>(searches: &'s [Search<'_>], at: usize, most: usize) -> Progress<'s> {
+    let weights = searches.iter().filter_map(|s| Some((s.weight()?, s.best())));
+    let seconds = weights.fold((0.0, 0.0), |(rule, now), (w, best)| (rule + w / best, now + w));
+    Progress {
+        name: &searches[at].task.name,
+        trials: (searches.iter().map(Search::count).sum(), most),
+        seconds,
+    }
 }
 
 /// Where findings are written, a line at a time.

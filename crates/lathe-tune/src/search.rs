@@ -201,6 +201,7 @@ impl<'t> Search<'t> {
         let Some(place) = &self.place else { return Ok(vec![]) };
         let times = place.time(&kernels, options.target, folder, pool, 0)?;
         let Some((Timed::Seconds(now), times)) = times.split_first().map(|(t, rest)| (*t, rest)) else {
+            self.exhausted = true;
             return Ok(vec![]);
         };
         let mut findings = vec![];
