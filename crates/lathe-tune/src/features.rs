@@ -10,7 +10,7 @@ use lathe_schedule::lane;
 use std::collections::HashMap;
 
 /// Choices of these names have a place of their own; others share one.
-const NAMES: &[&str] = &["rows", "vectors", "columns", "block", "positions", "inside", "pairs", "skew"];
+const NAMES: &[&str] = &["rows", "vectors", "columns", "block", "positions", "inside", "skew"];
 
 /// Counts of a program.
 #[derive(Clone, Debug, Default)]

@@ -25,19 +25,15 @@ const FAR: i64 = 16 << 20;
 /// Rows of activations that are few: a tile's shape is made for them.
 const FEW: i64 = 16;
 
-/// The same where 16 lanes are two registers of 16.
-const ROWS_HALVES: i64 = 6;
-
 /// Rows that a tile may have: activations are stored padded to a multiple of each.
 const PADDED: &[i64] = &[1, 2, 3, 4, 6, 8, 12];
 /// Vectors of accumulators that a tile may have, over which none is left in registers.
 const MOST_ROWS: i64 = 16;
 
 /// The rows a matrix product computes at a time; activations must be stored padded to a multiple of this.
-fn tile_rows(integer: bool, most: Option<i64>, target: &Target) -> i64 {
+fn tile_rows(integer: bool, most: Option<i64>) -> i64 {
     let full = if integer { ROWS_INTEGER } else { ROWS_FLOAT };
     match most {
-        _ if integer && target.vector_bits < 512 => ROWS_HALVES,
         // Fewer rows than a tile: as many as there are.
         Some(n) if n <= 4 => 4,
         _ => full,
@@ -81,18 +77,20 @@ pub(super) fn apply(
         true => single,
         false => !(ragged || single || minima || most.is_some_and(|n| n <= FEW)),
     };
-    let even = integer && extent(s, &format!("{n}.o")).is_some_and(|e| e % 2 == 0);
-    let pairs = even && s.choose("pairs", [0, 1], suits.into()) == 1;
+    let columns = extent(s, &format!("{n}.o")).filter(|_| integer).unwrap_or(1);
+    let whole: Vec<i64> = [1, 2, 4].into_iter().filter(|v| columns % v == 0).collect();
+    let rule = if suits && columns % 2 == 0 { 2 } else { 1 };
+    let vectors = s.choose("vectors", whole, rule);
+    let pairs = vectors > 1;
     if pairs {
-        s.step(&format!("split {n}.o 2"))?;
+        s.step(&format!("split {n}.o {vectors}"))?;
     }
-    let vectors = if pairs { 2 } else { 1 };
     let rows = if ragged {
         None
     } else if single {
         Some(m.clone())
     } else {
-        let rows = tile_rows(integer, most, target);
+        let rows = tile_rows(integer, most);
         let options = PADDED.iter().copied().filter(|r| r * vectors <= MOST_ROWS);
         let rows = s.choose("rows", options, rows);
         s.step(&format!("split {m} {rows}"))?;
