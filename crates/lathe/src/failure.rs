@@ -1,9 +1,7 @@
 //! How a verb can end other than well.
 
-use lathe_compile::CompileError;
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
-use lathe_ir::IrError;
 use lathe_models::{ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
 use lathe_onnx::OnnxError;
 use lathe_runtime::RuntimeError;
@@ -55,11 +53,9 @@ macro_rules! from_rooms {
 
 from_rooms!(
     ChatError,
-    CompileError,
     FamilyError,
     FileError,
     GgufError,
-    IrError,
     OnnxError,
     SourceError,
     TokenizerError,

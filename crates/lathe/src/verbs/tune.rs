@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use lathe_compile::{Options as Build, Sizes, draft};
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_ir::graph::{self, Graph};
 use lathe_machine::Target;
-use lathe_tune::{Options, Outcome, Strategy, Task, plot, tasks, tune};
+use lathe_tune::{Options, Outcome, Strategy, Task, plot, tasks, tasks_of, tasks_of_text, tune};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -131,24 +129,16 @@ impl Tune {
             let inputs = onnx::arguments(&model, &self.input)?;
             let mut runner = lathe_onnx::Compiled::new(target.clone(), cache.to_path_buf(), threads);
             model.run(&inputs, &mut runner)?;
-            let all: Result<Vec<Vec<Task>>, Failure> =
-                runner.graphs().map(|g| of_graph(g, &[], target, cache)).collect();
+            let all: Result<Vec<Vec<Task>>, _> =
+                runner.graphs().map(|g| tasks_of(g, &[], target, cache)).collect();
             return Ok(all?.into_iter().flatten().collect());
         }
         let text = std::fs::read_to_string(path).map_err(|e| {
             let what = format!("cannot read the file: {e}");
             Failure::from(Diagnostic::new("file", Fault::User, what).at(path.display().to_string()))
         })?;
-        let graph = graph::parse(&text)?;
-        graph::check(&graph, &lathe_ops::table())?;
-        of_graph(&graph, &["filters"], target, cache)
+        Ok(tasks_of_text(&text, target, cache)?)
     }
-}
-
-fn of_graph(graph: &Graph, passes: &[&str], target: &Target, cache: &Path) -> Result<Vec<Task>, Failure> {
-    let classes = [Sizes { name: "all", ..Sizes::default() }];
-    let draft = draft(graph, &Build { target, cache, passes, classes: &classes })?;
-    Ok(tasks(&draft.kernels, &draft.graph.dims))
 }
 
 fn unwritable(path: &Path, e: &std::io::Error) -> Failure {
