@@ -1,15 +1,16 @@
 //! From a graph to compiled plans: rewrite, plan for each class of sizes, schedule each distinct kernel, emit, build, load.
 
-use crate::CompileError;
+use crate::{CompileError, Findings};
 use lathe_codegen::{Dialect, emit, prelude};
 use lathe_exec::Image;
-use lathe_ir::graph::Graph;
-use lathe_ir::tensor::Fact;
+use lathe_ir::graph::{Form, Graph};
+use lathe_ir::step::Step;
+use lathe_ir::tensor::{Fact, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_machine::Target;
 use lathe_rewrite::{Bounds, Plan, plan};
 use lathe_runtime::{BuildRequest, CTX_DECLARATION, KernelCache, Library};
-use lathe_schedule::{Schedule, schedule};
+use lathe_schedule::{Decisions, Schedule, schedule};
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -23,6 +24,12 @@ pub struct Made {
     pub class: &'static str,
     /// Naive and scheduled program, and the steps between.
     pub schedule: Schedule,
+    /// The form and name prefix of each operator, for the rules.
+    pub parts: Vec<(Form, String)>,
+    /// Most rows of a product, when few.
+    pub few: Option<i64>,
+    /// How often the programs of all classes call it, in a run of each.
+    pub calls: usize,
     /// The C function.
     pub source: String,
     pub(crate) grid: Int,
@@ -114,6 +121,7 @@ pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError
     let dialect = Dialect::named(&target.dialect)
         .ok_or_else(|| CompileError::bug(format!("no dialect '{}'", target.dialect)))?;
     let most: HashMap<Name, i64> = graph.dims.iter().cloned().collect();
+    let findings = Findings::read(options.cache, target);
     let mut kernels: Vec<Made> = vec![];
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut plans: Vec<(&'static str, Plan, Vec<usize>)> = vec![];
@@ -133,21 +141,19 @@ pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError
             }
             let contraction = matches!(k.parts.first(), Some((lathe_ir::graph::Form::Contraction, _)));
             let few = few.filter(|_| contraction);
-            let key = format!("{few:?} {}", k.kernel);
+            let key = Findings::key(&k.kernel, few);
             let id = match known.get(&key) {
                 Some(id) => *id,
                 None => {
                     let symbol = format!("k{}", kernels.len());
-                    let schedule = schedule(k.kernel.clone(), &k.parts, target, few)?;
-                    debug_assert_eq!(
-                        Schedule::replay(k.kernel.clone(), &schedule.trace())
-                            .map(|s| s.kernel().clone())
-                            .ok()
-                            .as_ref(),
-                        Some(schedule.kernel()),
-                        "a kernel replays from its naive loops by its trace"
-                    );
-                    promises_kept(schedule.kernel())?;
+                    let best = findings
+                        .best(&key)
+                        .map(|f| scheduled(&k.kernel, &k.parts, target, few, &f.decisions));
+                    // What was found with other rules may not fit these.
+                    let schedule = match best {
+                        Some(Ok(best)) => best,
+                        _ => scheduled(&k.kernel, &k.parts, target, few, &Decisions::new())?,
+                    };
                     let e = emit(schedule.kernel(), &symbol, dialect)?;
                     known.insert(key, kernels.len());
                     kernels.push(Made {
@@ -155,6 +161,9 @@ pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError
                         operators: k.operators.clone(),
                         class,
                         schedule,
+                        parts: k.parts.clone(),
+                        few,
+                        calls: 0,
                         source: e.source,
                         grid: e.grid,
                         workspace_bytes: e.workspace_bytes,
@@ -162,11 +171,14 @@ pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError
                     kernels.len() - 1
                 }
             };
+            let calls = |s: &&Step| matches!(s, Step::Call { kernel, .. } if *kernel == k.name);
+            kernels[id].calls += plan.run.steps.iter().filter(calls).count();
             ids.push(id);
         }
         plans.push((class, plan, ids));
     }
-    let request = BuildRequest::new(units(&kernels, dialect), target);
+    let functions: Vec<&str> = kernels.iter().map(|k| k.source.as_str()).collect();
+    let request = BuildRequest::new(units(&functions, dialect), target);
     Ok(Draft { graph, kernels, request, plans })
 }
 
@@ -202,9 +214,27 @@ impl Draft {
     }
 }
 
+/// The schedule of a naive kernel by rule, with what is decided for it, and what it promises checked.
+pub fn scheduled(
+    kernel: &Kernel,
+    parts: &[(Form, String)],
+    target: &Target,
+    few: Option<i64>,
+    decisions: &Decisions,
+) -> Result<Schedule, CompileError> {
+    let schedule = schedule(kernel.clone(), parts, target, few, decisions)?;
+    debug_assert_eq!(
+        Schedule::replay(kernel.clone(), &schedule.trace()).map(|s| s.kernel().clone()).ok().as_ref(),
+        Some(schedule.kernel()),
+        "a kernel replays from its naive loops by its trace"
+    );
+    promises_kept(schedule.kernel())?;
+    Ok(schedule)
+}
+
 /// Checks that storage is padded as a kernel's schedule relies on: whole multiples by shape, or rows, which the planner
 /// pads.
-fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), CompileError> {
+fn promises_kept(k: &Kernel) -> Result<(), CompileError> {
     for v in k.views() {
         for f in &v.facts {
             if let Fact::Padded(d, m) = f {
@@ -224,16 +254,16 @@ fn promises_kept(k: &lathe_ir::tensor::Kernel) -> Result<(), CompileError> {
 const SHORT: usize = 8192;
 
 /// Translation units of about equal length: large functions first, each to the shortest unit.
-fn units(kernels: &[Made], dialect: &'static Dialect) -> Vec<String> {
+pub(crate) fn units(functions: &[&str], dialect: &'static Dialect) -> Vec<String> {
     // A start of the compiler costs as much as a few short kernels.
-    let length: usize = kernels.iter().map(|k| k.source.len()).sum();
-    let count = kernels.len().min(length / SHORT + 1).clamp(1, 8);
+    let length: usize = functions.iter().map(|f| f.len()).sum();
+    let count = functions.len().min(length / SHORT + 1).clamp(1, 8);
     let mut units = vec![prelude(dialect, CTX_DECLARATION); count];
-    let mut order: Vec<&Made> = kernels.iter().collect();
-    order.sort_by_key(|k| std::cmp::Reverse(k.source.len()));
-    for k in order {
+    let mut order = functions.to_vec();
+    order.sort_by_key(|f| std::cmp::Reverse(f.len()));
+    for f in order {
         let shortest = units.iter_mut().min_by_key(|u| u.len()).expect("at least one unit");
-        shortest.push_str(&k.source);
+        shortest.push_str(f);
     }
     units
 }

@@ -22,14 +22,17 @@
 
 mod compile;
 mod error;
+mod findings;
 mod function;
 mod program;
 mod session;
 mod stored;
 
-pub use compile::{Class, Compiled, Draft, Made, Options, Sizes, compile, draft};
+pub use compile::{Class, Compiled, Draft, Made, Options, Sizes, compile, draft, scheduled};
 pub use error::CompileError;
-pub use function::Function;
+pub use findings::{Finding, Findings};
+pub use function::{Bound, Function};
+pub use lathe_rewrite::ROW_PADDING;
 pub use lathe_schedule::multiplies_bytes;
 pub use program::Program;
 pub use session::Session;

@@ -274,6 +274,16 @@ impl Runner {
         c
     }
 
+    /// The kernels that the compiler made.
+    pub fn kernels(&self) -> &[lathe_compile::Made] {
+        &self.compiled.kernels
+    }
+
+    /// The graph that they are of, after all rewrites.
+    pub fn graph(&self) -> &lathe_ir::graph::Graph {
+        &self.compiled.graph
+    }
+
     /// What the compiler made, of all operators or of one.
     pub fn show(&self, what: Show, op: Option<&str>) -> String {
         if what == Show::Graph {

@@ -35,6 +35,11 @@ impl Compiled {
         Ok(all)
     }
 
+    /// The graphs of the regions compiled so far, after all rewrites.
+    pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
+        self.sessions.iter().map(Session::graph)
+    }
+
     /// Number of regions compiled so far.
     pub fn regions(&self) -> usize {
         self.sessions.len()

@@ -233,7 +233,13 @@ fn ruled(target: &str, text: &str, table: &OpTable) -> Result<String, IrError> {
     let target = Target::named(target).expect("a target");
     let mut out = String::new();
     for k in plan(&graph::parse(text)?, table, &Bounds::default()).kernels {
-        let s = lathe_schedule::schedule(k.kernel.clone(), &k.parts, &target, None);
+        let s = lathe_schedule::schedule(
+            k.kernel.clone(),
+            &k.parts,
+            &target,
+            None,
+            &lathe_schedule::Decisions::new(),
+        );
         let s = s.unwrap_or_else(|e| panic!("{e}"));
         writeln!(out, "# {}\n{}", k.describe(), s.trace()).unwrap();
     }

@@ -26,6 +26,7 @@ mod align;
 mod annotate;
 mod cache_read;
 mod cache_write;
+mod choices;
 mod contract;
 mod fuse;
 mod interchange;
@@ -51,6 +52,7 @@ mod tensorize;
 mod util;
 mod witness;
 
+pub use choices::{Choice, Decisions};
 pub use intrinsics::{
     INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
 };
@@ -163,12 +165,19 @@ pub struct Applied {
 pub struct Schedule {
     original: Kernel,
     steps: Vec<Applied>,
+    decisions: Decisions,
+    choices: Vec<Choice>,
 }
 
 impl Schedule {
     /// Nothing done yet.
     pub fn new(kernel: Kernel) -> Schedule {
-        Schedule { original: kernel, steps: vec![] }
+        Schedule::decided(kernel, &Decisions::new())
+    }
+
+    /// Nothing done yet, and what rules are to take at their choices.
+    pub fn decided(kernel: Kernel, decisions: &Decisions) -> Schedule {
+        Schedule { original: kernel, steps: vec![], decisions: decisions.clone(), choices: vec![] }
     }
 
     /// The naive program.

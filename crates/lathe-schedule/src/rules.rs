@@ -1,4 +1,5 @@
-//! Schedules by rule: from the forms of a kernel's operators and the target, without search.
+//! Schedules by rule: from the forms of a kernel's operators and the target, without search. Where a rule leaves something
+//! open, what was decided for it ([`Decisions`]) is taken.
 
 mod attention;
 mod contraction;
@@ -10,7 +11,7 @@ mod windows;
 
 pub use filters::{ChannelTile, channel_tile};
 
-use crate::{Schedule, ScheduleError};
+use crate::{Decisions, Schedule, ScheduleError};
 use lathe_ir::graph::Form;
 use lathe_ir::tensor::{Kernel, Stmt};
 use lathe_machine::Target;
@@ -25,8 +26,9 @@ pub fn schedule(
     parts: &[(Form, String)],
     target: &Target,
     rows: Option<i64>,
+    decisions: &Decisions,
 ) -> Result<Schedule, ScheduleError> {
-    let mut s = Schedule::new(kernel);
+    let mut s = Schedule::decided(kernel, decisions);
     match parts.first() {
         Some((Form::Contraction, _)) => contraction::apply(&mut s, parts, target, rows)?,
         Some((Form::Attention, p)) => attention::apply(&mut s, p)?,

@@ -6,7 +6,7 @@ use lathe_ir::tensor::{Memory, interpret};
 use lathe_ir::{DType, Int, Tensor};
 use lathe_machine::Target;
 use lathe_ops::{lower_group, table};
-use lathe_schedule::{Schedule, schedule};
+use lathe_schedule::{Decisions, Schedule, schedule};
 use std::collections::HashMap;
 
 /// Products and copies have samples of every encoding.
@@ -46,13 +46,22 @@ fn scheduled_kernels_keep_the_meaning() {
                 if seed >= 20 && i as u64 != seed % 3 {
                     continue;
                 }
-                let s = schedule(
-                    k.kernel.clone(),
-                    &k.parts,
-                    target,
-                    [None, Some(4), Some(16)][seed as usize % 3],
-                )
-                .unwrap_or_else(|e| panic!("{} seed {seed}: {e}\n{}", row.name, k.kernel));
+                let few = [None, Some(4), Some(16)][seed as usize % 3];
+                let make = |decisions: &Decisions| {
+                    schedule(k.kernel.clone(), &k.parts, target, few, decisions).unwrap_or_else(|e| {
+                        panic!("{} seed {seed}, {decisions:?}: {e}\n{}", row.name, k.kernel)
+                    })
+                };
+                let mut s = make(&Decisions::new());
+                // What rules choose among is correct whatever is chosen.
+                if seed % 3 != 0 {
+                    let (mut chosen, mut rest) = (Decisions::new(), seed as usize / 3);
+                    for c in s.choices() {
+                        chosen.insert(c.name.clone(), c.options[rest % c.options.len()]);
+                        rest = rest / 2 + 1;
+                    }
+                    s = make(&chosen);
+                }
                 let again = Schedule::replay(k.kernel.clone(), &s.trace()).unwrap();
                 assert_eq!(again.kernel(), s.kernel());
                 let run = |kernel| {

@@ -6,6 +6,7 @@ use lathe_models::{AdapterError, ChatError, FamilyError, FileError, GgufError, S
 use lathe_onnx::OnnxError;
 use lathe_runtime::RuntimeError;
 use lathe_serve::ServeError;
+use lathe_tune::TuneError;
 
 /// Why a verb ended early.
 #[derive(Debug)]
@@ -60,5 +61,6 @@ from_rooms!(
     SourceError,
     TokenizerError,
     RuntimeError,
-    ServeError
+    ServeError,
+    TuneError
 );

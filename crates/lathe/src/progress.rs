@@ -111,3 +111,40 @@ impl Drop for Status {
         self.clear();
     }
 }
+
+/// Shows how far tuning is; cleared when dropped.
+pub struct Trials {
+    started: Instant,
+    bar: ProgressBar,
+    told: Option<Instant>,
+}
+
+impl Trials {
+    /// Nothing was tried yet.
+    pub fn new() -> Trials {
+        let bar = if stderr().is_terminal() { ProgressBar::new(0) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("{msg} [{bar:30}] {pos} of {len} trials, {eta} left");
+        bar.set_style(style.expect("the template is valid").progress_chars("=> "));
+        Trials { started: Instant::now(), bar, told: None }
+    }
+
+    /// So far.
+    pub fn show(&mut self, p: &lathe_tune::Progress<'_>) {
+        let ((done, most), (rule, now)) = (p.trials, p.seconds);
+        self.bar.set_length(most as u64);
+        self.bar.set_position(done as u64);
+        self.bar.set_message(format!("{:.2}x", rule / now));
+        // Where there is no terminal, a line now and then.
+        let late = self.told.map_or(self.started.elapsed() > LONG, |t| t.elapsed() > 10 * LONG);
+        if self.bar.is_hidden() && late {
+            self.told = Some(Instant::now());
+            output::message(&format!("{done} of {most} trials, {:.2}x as fast; now {}", rule / now, p.name));
+        }
+    }
+}
+
+impl Drop for Trials {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

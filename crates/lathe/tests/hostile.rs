@@ -243,6 +243,17 @@ fn settings_of_safetensors() {
         "tokenizer.json cannot be read",
         "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", 1.5]], \"unk_id\": 7}}",
     );
+    let template = |words: &str, single: &str| {
+        let model = "\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}";
+        let processor =
+            format!("\"TemplateProcessing\", \"single\": [{single}], \"pair\": [], \"special_tokens\": {{}}");
+        tokenizer(other, words, &format!("{{{model}, \"post_processor\": {{\"type\": {processor}}}}}"));
+    };
+    template(
+        "a token \"b\" that special_tokens does not",
+        "{\"SpecialToken\": {\"id\": \"b\", \"type_id\": 0}}",
+    );
+    template("has a second one", "{\"Sequence\": {\"id\": \"B\", \"type_id\": 0}}");
     let folder = copy(ONE);
     fs::remove_file(folder.path().join("chat_template.jinja")).expect("it is there");
     fs::write(folder.path().join("tokenizer_config.json"), "{\"chat_template\": 1}").expect("writable");

@@ -8,7 +8,7 @@ use lathe_ir::{DType, Int, Tensor};
 use lathe_machine::Target;
 use lathe_ops::{GroupKernel, lower_group, table};
 use lathe_runtime::CTX_DECLARATION;
-use lathe_schedule::schedule;
+use lathe_schedule::{Decisions, schedule};
 use std::collections::HashMap;
 
 /// Products and copies have samples of every encoding.
@@ -68,6 +68,7 @@ pub fn cases(target: &Target, emulated: bool) -> Vec<Case> {
                 &group.parts,
                 target,
                 [None, Some(4), Some(16)][seed as usize % 3],
+                &Decisions::new(),
             )
             .unwrap_or_else(|e| panic!("{} seed {seed}: {e}\n{}", row.name, group.kernel));
             let symbol = format!("{}_{seed}", row.name);

@@ -3,6 +3,8 @@
 
 use std::sync::OnceLock;
 
+use serde_json::Value;
+
 use crate::file::ModelFile;
 
 use super::alphabet::append_bytes;
@@ -52,10 +54,27 @@ enum Spelling {
     Spaces,
 }
 
+/// Whether the template for one text names only that text and tokens that are described: the crate takes it to be so.
+fn template_holds(processor: &Value) -> Result<(), String> {
+    let list = |of: &Value, name| of.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
+    for piece in list(processor, "single") {
+        let id = |kind: &str| piece.pointer(&format!("/{kind}/id")).and_then(Value::as_str);
+        if id("Sequence").is_some_and(|id| id != "A") {
+            return Err("its template for one text has a second one".to_owned());
+        }
+        if let Some(id) = id("SpecialToken").filter(|&id| processor["special_tokens"].get(id).is_none()) {
+            return Err(format!("its template has a token {id:?} that special_tokens does not describe"));
+        }
+    }
+    list(processor, "processors").iter().try_for_each(template_holds)
+}
+
 pub(super) fn load(file: &ModelFile, settings: &Settings<'_>, json: &str) -> Result<Tokenizer, Kind> {
     let malformed = |what: String| Kind::Malformed(format!("tokenizer.json cannot be read: {what}"));
     let mut inner: tokenizers::Tokenizer =
         json.parse().map_err(|e: tokenizers::Error| malformed(e.to_string()))?;
+    let processor = serde_json::to_value(inner.get_post_processor()).map_err(|e| malformed(e.to_string()))?;
+    template_holds(&processor).map_err(malformed)?;
     // A text is never cut short or filled up here.
     inner.with_padding(None);
     inner.with_truncation(None).map_err(|e| malformed(e.to_string()))?;

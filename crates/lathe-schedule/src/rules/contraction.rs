@@ -10,27 +10,32 @@ use lathe_ir::graph::Form;
 use lathe_ir::tensor::{Binary, Node, find_block, find_loop, loop_bounds};
 use lathe_machine::Target;
 
-/// Rows of activations in a tile: as many accumulators as registers allow, twice (integer sums and their float totals).
-const ROWS_INTEGER: i64 = 12;
+/// Rows of activations in a tile: integer sums and their float totals, and those of two vectors of weights, as measured.
+const ROWS_INTEGER: i64 = 8;
 /// The same with floats, where decoded weights need registers too.
 const ROWS_FLOAT: i64 = 6;
-/// Tiles of rows that share a vector of weights before the next one is read.
-const BLOCK: i64 = 8;
+/// Tiles of rows that share a vector of weights before the next one is read: few, which stay in the first cache while
+/// weights come from the second or the third.
+const BLOCK: i64 = 2;
+/// The same where weights are too large for any cache.
+const BLOCK_FAR: i64 = 16;
+/// Bytes of weights that are.
+const FAR: i64 = 16 << 20;
 
 /// Rows of activations that are few: a tile's shape is made for them.
 const FEW: i64 = 16;
 
-/// The same where 16 lanes are two registers of 16.
-const ROWS_HALVES: i64 = 6;
+/// Rows that a tile may have: activations are stored padded to a multiple of each.
+const PADDED: &[i64] = &[1, 2, 3, 4, 6, 8, 12];
+/// Vectors of accumulators that a tile may have, over which none is left in registers.
+const MOST_ROWS: i64 = 16;
 
 /// The rows a matrix product computes at a time; activations must be stored padded to a multiple of this.
-fn tile_rows(integer: bool, most: Option<i64>, target: &Target) -> i64 {
+fn tile_rows(integer: bool, most: Option<i64>) -> i64 {
     let full = if integer { ROWS_INTEGER } else { ROWS_FLOAT };
     match most {
-        _ if integer && target.vector_bits < 512 => ROWS_HALVES,
-        // Fewer rows than a tile: as many as there are. A few more: two tiles of eight waste less than two of twelve.
+        // Fewer rows than a tile: as many as there are.
         Some(n) if n <= 4 => 4,
-        Some(n) if n <= FEW && integer => 8,
         _ => full,
     }
 }
@@ -67,21 +72,28 @@ pub(super) fn apply(
     let single = extent(s, &m) == Some(1);
     // Two vectors of weights share each repeated word of the activations: loads keep pace with products then. One row takes
     // two where they are the halves of what lies side by side: weights are read once, in order.
+    let minima = find_block(&s.kernel().body, &format!("{p}_sm")).is_some();
     let suits = match target.vector_bits < 512 {
         true => single,
-        false => !(ragged || single || most.is_some_and(|n| n <= FEW)),
+        false => !(ragged || single || minima || most.is_some_and(|n| n <= FEW)),
     };
-    let pairs = integer && suits && extent(s, &format!("{n}.o")).is_some_and(|e| e % 2 == 0);
+    let columns = extent(s, &format!("{n}.o")).filter(|_| integer).unwrap_or(1);
+    let whole: Vec<i64> = [1, 2, 4].into_iter().filter(|v| columns % v == 0).collect();
+    let rule = if suits && columns % 2 == 0 { 2 } else { 1 };
+    let vectors = s.choose("vectors", whole, rule);
+    let pairs = vectors > 1;
     if pairs {
-        s.step(&format!("split {n}.o 2"))?;
+        s.step(&format!("split {n}.o {vectors}"))?;
     }
-    let vectors = if pairs { 2 } else { 1 };
     let rows = if ragged {
         None
     } else if single {
         Some(m.clone())
     } else {
-        s.step(&format!("split {m} {}", tile_rows(integer, most, target) / vectors))?;
+        let rows = tile_rows(integer, most);
+        let options = PADDED.iter().copied().filter(|r| r * vectors <= MOST_ROWS);
+        let rows = s.choose("rows", options, rows);
+        s.step(&format!("split {m} {rows}"))?;
         s.step(&format!("pad {m}.i"))?;
         Some(format!("{m}.i"))
     };
@@ -153,7 +165,10 @@ pub(super) fn apply(
             s.step(&format!("unroll {columns}"))?;
         }
         if rows.ends_with(".i") {
-            s.step(&format!("split {m}.o {}", BLOCK * vectors))?;
+            let weights = s.kernel().params.iter().filter_map(|b| b.bits.as_const()).max();
+            let far = weights.is_some_and(|bits| bits / 8 > FAR);
+            let block = s.choose("block", [1, 2, 4, 8, 16, 32], if far { BLOCK_FAR } else { BLOCK });
+            s.step(&format!("split {m}.o {block}"))?;
             s.step(&format!("interchange {m}.o.i"))?;
             s.step(&format!("fuse {m}.o.o {n}.o{}", if pairs { ".o" } else { "" }))?;
         }

@@ -24,12 +24,17 @@ pub struct ChannelTile {
     pub positions: i64,
 }
 
+/// Registers of a vector of 16 lanes, and those that accumulators may take.
+fn registers(target: &Target) -> (i64, i64) {
+    if target.vector_bits >= 512 { (1, 28) } else { (2, 12) }
+}
+
 /// The tile for so many channels and positions along each axis, when one keeps the arithmetic busy: channels and positions are
 /// whole numbers of tiles, accumulators fit the registers, and loads do not outnumber products.
 pub fn channel_tile(channels: i64, extents: &[i64], target: &Target) -> Option<ChannelTile> {
     (channels > 0 && channels % LANES == 0).then_some(())?;
     let axis = extents.iter().rposition(|n| *n > 1).or(extents.len().checked_sub(1))?;
-    let (each, most) = if target.vector_bits >= 512 { (1, 28) } else { (2, 12) };
+    let (each, most) = registers(target);
     let mut best = None;
     for vectors in (1..=8).filter(|v| channels / LANES % v == 0) {
         let registers = vectors * each;
@@ -69,10 +74,17 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
     let extents: Option<Vec<i64>> = rest.iter().map(|l| extent(l)).collect();
     let (Some(channels), Some(extents)) = (extent(m), extents) else { return Ok(false) };
     let Some(tile) = channel_tile(channels, &extents, target) else { return Ok(false) };
+    let (each, most) = registers(target);
+    let vectors = (1..=8).filter(|v| channels / LANES % v == 0);
+    let vectors = s.choose("vectors", vectors, tile.channels / LANES);
+    let whole = (1..=most / (vectors * each)).filter(|r| extents[tile.axis] % r == 0);
+    let whole: Vec<i64> = whole.collect();
+    let near = whole.iter().rev().find(|r| **r <= tile.positions).copied().unwrap_or(1);
+    let positions = s.choose("positions", whole, near);
     let (m, n) = (m.var.to_string(), rest[tile.axis].var.to_string());
     s.step(&format!("split {m} {LANES}"))?;
-    s.step(&format!("split {m}.o {}", tile.channels / LANES))?;
-    s.step(&format!("split {n} {}", tile.positions))?;
+    s.step(&format!("split {m}.o {vectors}"))?;
+    s.step(&format!("split {n} {positions}"))?;
     let (lanes, vector, position) = (format!("{m}.i"), format!("{m}.o.i"), format!("{n}.i"));
     // The tile's loops become the innermost ones: positions, vectors, lanes.
     for l in [&position, &vector, &lanes] {
@@ -87,7 +99,8 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
     if let ([channel, window @ ..], true) =
         (p.sums.as_slice(), p.sums[1..].iter().any(|l| extent(l) != Some(1)))
     {
-        s.step(&format!("split {} {INSIDE}", channel.var))?;
+        let inside = s.choose("inside", [4, 8, 16, 32, 64], INSIDE);
+        s.step(&format!("split {} {inside}", channel.var))?;
         for _ in window {
             s.step(&format!("reorder {}.i", channel.var))?;
         }

@@ -258,6 +258,7 @@ fn few(s: &mut Schedule, n: &For, m: Option<&Arc<For>>, lanes: i64) -> Result<()
     // Vectors side by side hide the latency of a sum where few rows do not.
     let rows = m.and_then(|m| extent(m)).unwrap_or(1);
     let wide = if rows <= 3 { 2 * lanes } else { lanes };
+    let wide = LANES * s.choose("vectors", [1, 2, 3, 4, 6, 8], wide / LANES);
     s.step(&format!("split {n} {wide}"))?;
     if let Some(m) = m {
         move_to(s, &m.var, &format!("{n}.i"))?;
@@ -289,6 +290,17 @@ fn evenly(n: i64, most: i64, multiple: i64) -> i64 {
     ((n + blocks - 1) / blocks + multiple - 1) / multiple * multiple
 }
 
+/// Sizes of blocks of so many iterations: what is near halves, thirds and so on of all, in whole multiples.
+fn panels(n: Option<i64>, multiple: i64) -> Vec<i64> {
+    let up = |b: i64| (b + multiple - 1) / multiple * multiple;
+    match n {
+        Some(n) => {
+            [1, 2, 3, 4, 6, 8, 12, 16, 24, 32].iter().map(|parts| up((n + parts - 1) / parts)).collect()
+        }
+        None => [64, 128, 264, 512, 1024].iter().map(|b| up(*b)).collect(),
+    }
+}
+
 /// Many rows: a block of rows and panels of columns are copied, and tiles run over them.
 fn blocks(
     s: &mut Schedule,
@@ -300,8 +312,13 @@ fn blocks(
 ) -> Result<(), ScheduleError> {
     let (vectors, scalars) = (&p.factors[v].0, &p.factors[1 - v].0);
     let (lanes, most) = tile(extent(n), target);
-    let rows = rows_of(extent(m), most);
+    let register = if target.vector_bits >= 512 { LANES } else { LANES / 2 };
+    let accumulators = most * lanes / register;
+    let lanes = register * s.choose("vectors", 1..=3, lanes / register);
+    let most = accumulators * register / lanes;
+    let rows = s.choose("rows", 1..=most, rows_of(extent(m), most));
     let columns = extent(n).map_or(COLUMNS, |n| evenly(n, COLUMNS, lanes));
+    let columns = s.choose("columns", panels(extent(n), lanes), columns);
     // A further axis of columns, of which a block of rows serves several positions.
     let more = match (p.loops.as_slice(), extent(n)) {
         ([.., o, _], Some(n)) if p.picks(v, &o.var) && !p.picks(1 - v, &o.var) => {
@@ -321,6 +338,7 @@ fn blocks(
         Some(r) => evenly(r, BLOCK, rows),
         None => BLOCK / rows * rows,
     };
+    let block = s.choose("block", panels(extent(m), rows), block);
     let (n, m) = (&n.var, &m.var);
     s.step(&format!("split {m} {block}"))?;
     s.step(&format!("split {m}.i {rows}"))?;
@@ -336,7 +354,9 @@ fn blocks(
     let sums: Vec<&str> = p.sums.iter().map(|l| &*l.var).collect();
     s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}", sums.join(" ")))?;
     let inner: i64 = p.sums[1..].iter().map(|l| extent(l).unwrap_or(LANES)).product();
-    s.step(&format!("skew {scalars}.r 2 {}", (LANES / inner.max(1)).max(1)))?;
+    if s.choose("skew", [0, 1], 1) == 1 {
+        s.step(&format!("skew {scalars}.r 2 {}", (LANES / inner.max(1)).max(1)))?;
+    }
     s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}", sums.join(" ")))?;
     s.step(&format!("sink {lane}"))?;
     s.step(&format!("sink {row} {lane}"))?;

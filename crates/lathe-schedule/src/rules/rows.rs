@@ -106,12 +106,15 @@ pub(super) fn vectorize_inner(s: &mut Schedule) -> Result<(), ScheduleError> {
         if !suits(s.kernel(), &l) {
             continue;
         }
-        let v = &l.var;
-        let rest = l.extent.as_int().map_or(0, |n| n % LANES);
+        let (v, n) = (&l.var, l.extent.as_int().unwrap_or(0));
+        // Vectors side by side: several chains of a reduction.
+        let vectors = [1, 2, 4].into_iter().filter(|v| n % (v * LANES) == 0);
+        let lanes = LANES * s.choose(&format!("vectors.{v}"), vectors, 1);
+        let rest = n % lanes;
         if rest > 0 {
-            s.step(&format!("peel {v} {LANES}"))?;
+            s.step(&format!("peel {v} {lanes}"))?;
         }
-        s.step(&format!("split {v} {LANES}"))?;
+        s.step(&format!("split {v} {lanes}"))?;
         if l.iter == Iter::Reduce {
             s.step(&format!("rfactor {v}.i"))?;
         }

@@ -127,7 +127,10 @@ pub(super) fn apply(s: &mut Schedule) -> Result<bool, ScheduleError> {
     let rows = match loops.as_slice() {
         [.., m, _] => {
             let e = extent(m).unwrap_or(1);
-            (2..=ROWS).rev().find(|r| e % r == 0).map(|r| (m.var.to_string(), r))
+            let whole: Vec<i64> = (1..=2 * ROWS).filter(|r| e % r == 0).collect();
+            let rule = whole.iter().rev().find(|r| **r <= ROWS).copied().unwrap_or(1);
+            let r = s.choose("rows", whole, rule);
+            (r > 1).then(|| (m.var.to_string(), r))
         }
         _ => None,
     };

@@ -12,6 +12,7 @@ mod run;
 mod score;
 mod serve;
 mod show;
+mod tune;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -45,6 +46,8 @@ pub enum Verb {
     Machine(machine::Machine),
     /// Measure how fast something is
     Bench(bench::Bench),
+    /// Find the fastest schedules on this machine
+    Tune(tune::Tune),
     /// Show what the compiler made of a model
     Show(show::Show),
 }
@@ -64,6 +67,7 @@ impl Verb {
             Verb::Inspect(verb) => verb.run(),
             Verb::Machine(verb) => verb.run(),
             Verb::Bench(verb) => verb.run(),
+            Verb::Tune(verb) => verb.run(),
             Verb::Show(verb) => verb.run(),
         };
         done.map(|()| ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use lathe_ir::{Name, write_bits};
 use lathe_machine::Target;
 use lathe_models::{CacheShape, GgmlType, GgufWriter, KvType, ModelFile, build};
 use lathe_rewrite::{Bounds, pass, plan};
-use lathe_schedule::{INTRINSICS, Schedule, Witness, schedule, witness};
+use lathe_schedule::{Decisions, INTRINSICS, Schedule, Witness, schedule, witness};
 use lathe_verify::{Certificate, Named, Order, PROVED, Prover, Refusal, certify, check, claim, report};
 use mutants::{MUTANTS, Mutant, Seen};
 use std::collections::{BTreeMap, HashSet};
@@ -93,7 +93,8 @@ fn schedules() -> Vec<Schedule> {
                     continue;
                 }
                 for target in [&native, &Target::portable()] {
-                    let s = schedule(k.kernel.clone(), &k.parts, target, rows).expect("it schedules");
+                    let s = schedule(k.kernel.clone(), &k.parts, target, rows, &Decisions::new())
+                        .expect("it schedules");
                     if !out.iter().any(|o: &Schedule| o.original() == s.original() && o.trace() == s.trace())
                     {
                         out.push(s);

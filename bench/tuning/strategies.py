@@ -1,0 +1,78 @@
+"""Ways to search for schedules, compared: best time found after so many trials, on products that no rule was measured on.
+
+    python strategies.py --lathe ../../target/release/lathe --trials 36 --seeds 5 --threads 2 --json out.json
+
+Each search begins with nothing, in a cache folder of its own. The yardstick of a case is the best time that any search found,
+and a search's regret after n trials is how much longer its best one takes. Run it while nothing else does.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+# rows, inner, columns
+CASES = [(200, 700, 330), (384, 96, 1000), (96, 1500, 256), (640, 640, 640)]
+STRATEGIES = ["learned", "evolution", "random"]
+
+
+def search(lathe, case, strategy, seed, trials, threads):
+    m, k, n = case
+    text = f"""graph product() {{
+  a: f32[{m}, {k}] = input
+  b: f32[{k}, {n}] = input
+  c: f32[{m}, {n}] = dot(a, b) {{sum_x = [1], sum_y = [0]}}
+  return c
+}}"""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "product.txt"
+        path.write_text(text)
+        command = [lathe, "tune", path, "--strategy", strategy, "--seed", seed, "--trials", trials, "--threads", threads]
+        out = subprocess.run(
+            [str(c) for c in command] + ["--json"],
+            env=dict(os.environ, LATHE_CACHE=folder),
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+    kernel = json.loads(out.stdout)["kernels"][0]
+    return {"rule_s": kernel["rule_s"], "best_s": kernel["best_s"], "history": kernel["history"]}
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--lathe", required=True)
+    p.add_argument("--trials", type=int, default=36)
+    p.add_argument("--seeds", type=int, default=5)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--cases", type=int, default=len(CASES), help="only the first so many")
+    p.add_argument("--json", help="write every search to this file")
+    a = p.parse_args()
+    runs = {}
+    # Strategies take turns, so that all see the same weather.
+    for case in CASES[: a.cases]:
+        for seed in range(a.seeds):
+            for s in STRATEGIES:
+                runs[case, s, seed] = search(a.lathe, case, s, seed, a.trials, a.threads)
+    points = [n for n in (12, 24, 36, 48, 96) if n <= a.trials]
+    print("median regret after trials    " + "".join(f"{n:>8}" for n in points) + "   gain over the rule")
+    for s in STRATEGIES:
+        regret, gain = {n: [] for n in points}, []
+        for case in CASES[: a.cases]:
+            best = min(min(r["history"]) for (c, _, _), r in runs.items() if c == case)
+            for seed in range(a.seeds):
+                history = runs[case, s, seed]["history"]
+                gain.append(1 / history[-1])
+                for n in points:
+                    regret[n].append(history[min(n, len(history)) - 1] / best - 1)
+        print(f"{s:30}" + "".join(f"{100 * statistics.median(regret[n]):7.1f}%" for n in points) + f"   {statistics.geometric_mean(gain):.3f}x")
+    if a.json:
+        rows = [{"case": c, "strategy": s, "seed": seed, **r} for (c, s, seed), r in runs.items()]
+        Path(a.json).write_text(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+//! `lathe tune`: the fastest schedules on this machine, found by measurement.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_machine::Target;
+use lathe_tune::{Options, Outcome, Strategy, Task, plot, tasks, tasks_of, tasks_of_text, tune};
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::interrupt::Listening;
+use crate::model::Model;
+use crate::options::{CacheOptions, ComputeOptions, ModelOption};
+use crate::{onnx, output, progress};
+
+const EXAMPLES: &str = "\
+Rules schedule every kernel, and name what they chose. Here other choices are tried on this machine; what is faster, and computes
+the same, is kept in the cache folder, and everything that is compiled later uses it. Ctrl-C stops: what was tried is kept, and
+the next run goes on from there. Tune while nothing else runs.
+
+Examples:
+  lathe tune --trials 48
+  lathe tune net.onnx --input x.npy --time 600 --plot tuning.svg
+  lathe tune product.txt --trials 200 --json";
+
+/// Find the fastest schedules on this machine
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Tune {
+    /// A program: F.onnx, or a graph's text as `lathe show graph` prints it; without one, a language model is tuned.
+    #[arg(value_name = "F", conflicts_with = "model")]
+    file: Option<PathBuf>,
+    /// An array for a program of ONNX: x.npy, NAME=x.npy, or x.npz with several.
+    #[arg(long, value_name = "F", requires = "file")]
+    input: Vec<String>,
+    #[command(flatten)]
+    model: ModelOption,
+    #[command(flatten)]
+    compute: ComputeOptions,
+    #[command(flatten)]
+    cache: CacheOptions,
+    /// Only kernels with this in the name of their first operator.
+    #[arg(long, value_name = "NAME")]
+    op: Option<String>,
+    /// Trials of each kernel, those of earlier runs counted.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    trials: u32,
+    /// Seconds after which no more is tried.
+    #[arg(long, value_name = "S")]
+    time: Option<f64>,
+    /// How trials are picked.
+    #[arg(long, value_name = "S", default_value = "learned")]
+    strategy: How,
+    /// Another seed, another search.
+    #[arg(long, value_name = "S", default_value_t = 0)]
+    seed: u64,
+    /// Draw the best time after each trial to an SVG file.
+    #[arg(long, value_name = "F.svg")]
+    plot: Option<PathBuf>,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum How {
+    /// By evolution, those first that a model of costs takes for the fastest; it learns from each trial.
+    Learned,
+    /// By evolution alone.
+    Evolution,
+    /// At random.
+    Random,
+}
+
+/// A context that costs little; the kernels are the same for any.
+const CONTEXT: usize = 512;
+
+impl Tune {
+    /// Does it.
+    pub fn run(self) -> Result<(), Failure> {
+        let (target, cache) = (lathe_runtime::detect_target()?, lathe_models::cache_dir()?);
+        let threads = self.compute.threads();
+        let mut all = self.tasks(&target, &cache, threads)?;
+        if let Some(op) = &self.op {
+            all.retain(|t| t.name.contains(op.as_str()));
+        }
+        let options = Options {
+            target: &target,
+            cache: &cache,
+            threads,
+            trials: self.trials as usize,
+            time: self.time.map(|s| Duration::from_secs_f64(s.clamp(0.0, 1e9))),
+            strategy: match self.strategy {
+                How::Learned => Strategy::Learned,
+                How::Evolution => Strategy::Evolution,
+                How::Random => Strategy::Random,
+            },
+            seed: self.seed,
+        };
+        let (interrupt, mut bar) = (Listening::begin(), progress::Trials::new());
+        let outcomes = tune(&all, &options, &mut |p| {
+            bar.show(p);
+            if interrupt.pressed() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        drop(bar);
+        if interrupt.pressed() {
+            output::message("stopped; what was tried is kept, and the next run goes on from there");
+            return Err(Failure::Interrupted);
+        }
+        if let Some(path) = &self.plot {
+            std::fs::write(path, plot(&outcomes)).map_err(|e| unwritable(path, &e))?;
+        }
+        if self.json { output::json(&as_json(&outcomes, threads)) } else { told(&outcomes) }
+    }
+
+    /// The kernels of what was given.
+    fn tasks(&self, target: &Target, cache: &Path, threads: usize) -> Result<Vec<Task>, Failure> {
+        let Some(path) = &self.file else {
+            let model = Model::open(self.model.name())?;
+            let context = model.context_for(CONTEXT, None)?;
+            let engine = model.load(self.cache.with(&self.compute), context, 1, 1)?;
+            return Ok(tasks(engine.model().kernels(), &engine.model().graph().dims));
+        };
+        if onnx::is_program(&path.display().to_string()) {
+            let model = onnx::open(path)?;
+            let inputs = onnx::arguments(&model, &self.input)?;
+            let mut runner = lathe_onnx::Compiled::new(target.clone(), cache.to_path_buf(), threads);
+            model.run(&inputs, &mut runner)?;
+            let all: Result<Vec<Vec<Task>>, _> =
+                runner.graphs().map(|g| tasks_of(g, &[], target, cache)).collect();
+            return Ok(all?.into_iter().flatten().collect());
+        }
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let what = format!("cannot read the file: {e}");
+            Failure::from(Diagnostic::new("file", Fault::User, what).at(path.display().to_string()))
+        })?;
+        Ok(tasks_of_text(&text, target, cache)?)
+    }
+}
+
+fn unwritable(path: &Path, e: &std::io::Error) -> Failure {
+    let what = format!("cannot write the picture: {e}");
+    Diagnostic::new("output", Fault::Environment, what).at(path.display().to_string()).into()
+}
+
+/// Seconds of a run in all kernels: by rule, and now.
+fn totals(outcomes: &[Outcome]) -> (f64, f64) {
+    let sum = |of: fn(&Outcome) -> f64| outcomes.iter().map(|o| o.calls as f64 * of(o)).sum();
+    (sum(|o| o.rule_s), sum(|o| o.best_s))
+}
+
+fn as_json(outcomes: &[Outcome], threads: usize) -> serde_json::Value {
+    let row = |o: &Outcome| {
+        json!({
+            "kernel": o.name, "calls": o.calls, "rule_s": o.rule_s, "best_s": o.best_s, "trials": o.trials,
+            "wrong": o.wrong, "decisions": o.finding.decisions, "history": o.history,
+        })
+    };
+    let (rule, best) = totals(outcomes);
+    json!({
+        "threads": threads, "rule_s": rule, "best_s": best, "kernels": outcomes.iter().map(row).collect::<Vec<_>>(),
+    })
+}
+
+fn told(outcomes: &[Outcome]) -> Result<(), Failure> {
+    for o in outcomes {
+        let decisions: Vec<String> =
+            o.finding.decisions.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        output::line(&format!(
+            "{:9.4} ms -> {:9.4} ms  {:4.2}x  {:3} x  {:3} trials  {}  {}",
+            1e3 * o.rule_s,
+            1e3 * o.best_s,
+            o.rule_s / o.best_s,
+            o.calls,
+            o.trials,
+            o.name,
+            decisions.join(" "),
+        ))?;
+        if o.wrong > 0 {
+            output::message(&format!(
+                "{} candidates of {} computed something else and were refused",
+                o.wrong, o.name
+            ));
+        }
+    }
+    let (rule, best) = totals(outcomes);
+    match outcomes {
+        [] => output::line("nothing to choose in these kernels"),
+        _ => output::line(&format!(
+            "in all {:.3} ms -> {:.3} ms a run ({:.2}x)",
+            1e3 * rule,
+            1e3 * best,
+            rule / best
+        )),
+    }
+}
