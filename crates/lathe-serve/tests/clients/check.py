@@ -354,7 +354,7 @@ def adapters(s):
     assert plain != adapted, plain
     s.post("/v1/load_lora_adapter", {"lora_name": "later", "lora_path": s.lora})
     assert says("later") == adapted and says(s.model) == plain
-    message = s.anthropic.messages.create(model="later", messages=ASK, max_tokens=16, temperature=0)
+    message = s.anthropic.messages.create(model="later", messages=ASK, max_tokens=16, extra_body={"temperature": 0})
     assert message.content[0].text == adapted
     s.post("/v1/unload_lora_adapter", {"lora_name": "later"})
     try:
