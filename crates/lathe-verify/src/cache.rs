@@ -3,7 +3,7 @@
 use crate::Refusal;
 use crate::meet::touches;
 use crate::obligations::{Walk, differs};
-use crate::scope::{Env, Scope, exact};
+use crate::scope::{Env, Scope, Sides, exact};
 use lathe_check::Term;
 use lathe_ir::Name;
 use lathe_ir::tensor::{Expr, For, Node, SERIAL, Stmt};
@@ -21,9 +21,7 @@ impl<'k> Walk<'k> {
     /// The cache's element is that which will be copied to the buffer's.
     pub(crate) fn cached_element(
         &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
+        now: &Sides,
         b: &[Expr],
         a: (&Name, &[Expr]),
         place: &str,
@@ -36,28 +34,21 @@ impl<'k> Walk<'k> {
         if b.iter().chain(a.1).any(|e| self.world.volatile(e)) {
             return differs(format!("'{place}' picks an element by what is written"));
         }
-        let (mut s, mut at) = (s.clone(), ea.clone());
+        let (mut s, mut at) = (now.scope.clone(), now.after.clone());
         let about = format!("'{cache}' holds the element that '{place}' uses");
         for ((v, n), j) in vars.iter().zip(a.1) {
-            let j = s.term(j, ea)?;
+            let j = s.term(j, &now.after)?;
             self.inside(&s, &j, &Term::constant((*n).into()), &about)?;
             at.vars.insert(v.clone(), j);
         }
         for (h, i) in home.iter().zip(b) {
-            let (h, i) = (s.term(h, &at)?, s.term(i, eb)?);
+            let (h, i) = (s.term(h, &at)?, s.term(i, &now.before)?);
             self.equal(&s, &h, &i, &about)?;
         }
         Ok(())
     }
 
-    pub(crate) fn cached(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k [Stmt],
-        a: &'k [Stmt],
-    ) -> Result<(), Refusal> {
+    pub(crate) fn cached(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
         let (Stmt::Alloc(alloc), Some(mut out)) = (&a[0], a.last()) else {
             return differs(format!("{} statements become {}", b.len(), a.len()));
         };
@@ -103,10 +94,10 @@ impl<'k> Walk<'k> {
             return differs(format!("'{}' is not new", alloc.name));
         }
         // The copy leads no two elements to one place.
-        let mut sd = s.clone();
+        let mut sd = now.scope.clone();
         let mut at = vec![];
         for _ in 0..2 {
-            let mut env = ea.clone();
+            let mut env = now.after.clone();
             let u: Vec<Term> = vars
                 .iter()
                 .map(|(v, n)| sd.iteration(v, &Expr::from(*n), &mut env))
@@ -116,9 +107,9 @@ impl<'k> Walk<'k> {
         sd.precedes(&at[0].0, &at[1].0)?;
         self.overlap(&mut sd, (buffer, &at[0].1), (buffer, &at[1].1))?;
         self.never(sd, &format!("'{}' has one element for each of '{buffer}'", alloc.name));
-        self.written_first(s, ea, inner, &alloc.name, &vars)?;
+        self.written_first(&now.scope, &now.after, inner, &alloc.name, &vars)?;
         self.cache = Some(Cache { buffer: buffer.clone(), cache: alloc.name.clone(), vars, home });
-        b.iter().zip(inner).try_for_each(|(b, a)| self.statement(s, eb, ea, b, a))?;
+        b.iter().zip(inner).try_for_each(|(b, a)| self.statement(now, b, a))?;
         self.cache = None;
         Ok(())
     }

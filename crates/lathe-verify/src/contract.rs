@@ -5,7 +5,7 @@
 use crate::Refusal;
 use crate::meet::{Access, accesses_to, touches};
 use crate::obligations::{Walk, differs};
-use crate::scope::{Env, Scope};
+use crate::scope::{Env, Scope, Sides};
 use lathe_check::Term;
 use lathe_ir::tensor::{Buffer, CHANNEL, For, Stmt};
 use lathe_ir::{Layout, Name};
@@ -36,29 +36,26 @@ impl<'k> Walk<'k> {
 
     pub(crate) fn contracted(
         &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
+        now: &Sides,
         (b, a): (&'k [Stmt], &'k [Stmt]),
         p: usize,
     ) -> Result<(), Refusal> {
         let Some(before) = b.get(p).and_then(alloc).filter(|t| is_dense(t) && &*t.memory != CHANNEL) else {
             return differs("a temporary that is not dense is contracted");
         };
-        self.pairs(s, eb, ea, &b[..p], &a[..p])?;
+        self.pairs(now, &b[..p], &a[..p])?;
         if touches(&b[..p], &before.name) > 0 {
             return differs(format!("'{}' is used before it is there", before.name));
         }
         let mut inwards = Inwards { before, loops: vec![] };
-        self.inwards(s, (s, eb), (eb, ea), &mut inwards, &b[p + 1..], &a[p..])
+        self.inwards(now, (&now.scope, &now.before), &mut inwards, &b[p + 1..], &a[p..])
     }
 
     /// Goes on to the one loop that touches the temporary; `home` is what is known where it stood.
     fn inwards(
         &mut self,
-        s: &Scope,
+        now: &Sides,
         home: (&Scope, &Env),
-        (eb, ea): (&Env, &Env),
         t: &mut Inwards<'k>,
         b: &'k [Stmt],
         a: &'k [Stmt],
@@ -69,21 +66,19 @@ impl<'k> Walk<'k> {
         let ([p], true) = (users.as_slice(), a.len() == b.len()) else {
             return differs(format!("'{name}' is used in several places"));
         };
-        self.pairs(s, eb, ea, &b[..*p], &a[..*p])?;
-        self.pairs(s, eb, ea, &b[p + 1..], &a[p + 1..])?;
+        self.pairs(now, &b[..*p], &a[..*p])?;
+        self.pairs(now, &b[p + 1..], &a[p + 1..])?;
         let (Stmt::For(f), Stmt::For(g)) = (&b[*p], &a[*p]) else {
             return differs(format!("'{name}' is in no loop"));
         };
         if (&f.var, f.iter, &f.level) != (&g.var, g.iter, &g.level) || self.world.volatile(&f.extent) {
             return differs(format!("the loop '{}' differs", f.var));
         }
-        self.same(s, eb, ea, &f.extent, &g.extent, &f.var)?;
+        self.same(now, &f.extent, &g.extent, &f.var)?;
         t.loops.push(f);
-        let (mut s, mut eb, mut ea) = (s.clone(), eb.clone(), ea.clone());
-        let i = s.iteration(&g.var, &g.extent, &mut ea)?;
-        eb.vars.insert(f.var.clone(), i);
+        let now = now.iteration(f, g)?;
         let Some(after) = g.body.first().and_then(alloc).filter(|u| u.name == *name) else {
-            return self.inwards(&s, home, (&eb, &ea), t, &f.body, &g.body);
+            return self.inwards(&now, home, t, &f.body, &g.body);
         };
         let known = is_dense(after) && after.dtype == t.before.dtype && &*after.memory != CHANNEL;
         let extents: Option<Vec<i64>> = after.shape.iter().map(|n| n.as_const()).collect();
@@ -92,17 +87,17 @@ impl<'k> Walk<'k> {
         };
         let body = &g.body[1..];
         self.contracting = Some(name.clone());
-        let walked = self.pairs(&s, &eb, &ea, &f.body, body);
+        let walked = self.pairs(&now, &f.body, body);
         self.contracting = None;
         walked?;
-        self.same_elements(&s, &ea, name, &extents, &f.body, body)?;
+        self.same_elements(&now.scope, &now.after, name, &extents, &f.body, body)?;
         let vars: Vec<(Name, i64)> =
             extents.iter().enumerate().map(|(d, n)| (format!("{name}.{d}").into(), *n)).collect();
         // Where each loop picks elements, iterations touch different ones; else each writes first.
         let picked =
             |l: &&For| accesses_to(&f.body, name).iter().all(|a| a.index.iter().any(|e| e.mentions(&l.var)));
         if !t.loops.iter().all(picked) {
-            return self.written_first(&s, &ea, body, name, &vars);
+            return self.written_first(&now.scope, &now.after, body, name, &vars);
         }
         self.others_elements(home, name, &t.loops, &f.body)
     }

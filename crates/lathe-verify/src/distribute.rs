@@ -4,7 +4,7 @@
 
 use crate::Refusal;
 use crate::obligations::{Walk, differs};
-use crate::scope::{Env, Scope, exact};
+use crate::scope::{Scope, Sides, exact};
 use lathe_check::Term;
 use lathe_ir::tensor::{Buffer, Expr, For, Iter, Stmt};
 use lathe_ir::{Layout, Name};
@@ -40,9 +40,7 @@ impl<'k> Walk<'k> {
 
     pub(crate) fn distributed(
         &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
+        now: &Sides,
         b: &'k [Stmt],
         a: &'k [Stmt],
         p: usize,
@@ -53,18 +51,18 @@ impl<'k> Walk<'k> {
             return differs("statements are missing");
         }
         let end = a.len() - rest;
-        self.pairs(s, eb, ea, &b[..p], &a[..p])?;
-        self.pairs(s, eb, ea, &b[p + 1..], &a[end..])?;
+        self.pairs(now, &b[..p], &a[..p])?;
+        self.pairs(now, &b[p + 1..], &a[end..])?;
         if l.iter != Iter::Spatial || self.world.volatile(&l.extent) {
             return differs(format!("'{}' is no loop of independent iterations", l.var));
         }
-        self.independent(s, eb, l, false)?;
-        let (mut s, mut eb) = (s.clone(), eb.clone());
-        let at = s.iteration(&l.var, &l.extent, &mut eb)?;
+        self.independent(&now.scope, &now.before, l, false)?;
+        let mut now = now.clone();
+        let at = now.scope.iteration(&l.var, &l.extent, &mut now.before)?;
         for first in [false, true] {
             let mark = self.mark();
             self.sunk = Some(Sunk { l, at: at.clone(), first, temporaries: vec![] });
-            let result = self.sunk_list(&s, &eb, ea, &l.body, &a[p..end]);
+            let result = self.sunk_list(&now, &l.body, &a[p..end]);
             self.sunk = None;
             match result {
                 Err(Refusal::Differs(_)) if !first => self.forget(mark),
@@ -74,43 +72,27 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    fn sunk_list(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k [Stmt],
-        a: &'k [Stmt],
-    ) -> Result<(), Refusal> {
+    fn sunk_list(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
         if a.len() != b.len() {
             return differs(format!("{} statements become {}", b.len(), a.len()));
         }
         b.iter().zip(a).try_for_each(|(b, a)| match (b, a) {
-            (Stmt::Alloc(b), Stmt::Alloc(a)) => self.sunk_temporary(s, b, a),
+            (Stmt::Alloc(b), Stmt::Alloc(a)) => self.sunk_temporary(&now.scope, b, a),
             (Stmt::For(f), Stmt::For(g)) if f.var == g.var => {
                 if (f.iter, &f.level) != (g.iter, &g.level) || self.world.volatile(&f.extent) {
                     return differs(format!("the loop '{}' differs", f.var));
                 }
-                self.same(s, eb, ea, &f.extent, &g.extent, &f.var)?;
-                let (mut s, mut eb, mut ea) = (s.clone(), eb.clone(), ea.clone());
-                let i = s.iteration(&g.var, &g.extent, &mut ea)?;
-                eb.vars.insert(f.var.clone(), i);
-                self.sunk_list(&s, &eb, &ea, &f.body, &g.body)
+                self.same(now, &f.extent, &g.extent, &f.var)?;
+                let now = now.iteration(f, g)?;
+                self.sunk_list(&now, &f.body, &g.body)
             }
-            (b, Stmt::For(w)) => self.sunk_statement(s, eb, ea, b, w),
+            (b, Stmt::For(w)) => self.sunk_statement(now, b, w),
             _ => differs("a statement is in no loop"),
         })
     }
 
     /// A statement inside a copy of the loop.
-    fn sunk_statement(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k Stmt,
-        w: &'k For,
-    ) -> Result<(), Refusal> {
+    fn sunk_statement(&mut self, now: &Sides, b: &'k Stmt, w: &'k For) -> Result<(), Refusal> {
         let Some(Sunk { l, at, .. }) = &self.sunk else { return differs("no loop is distributed") };
         let (l, at) = (*l, at.clone());
         let [inner] = w.body.as_slice() else {
@@ -119,10 +101,10 @@ impl<'k> Walk<'k> {
         if (w.iter, &w.level) != (l.iter, &l.level) {
             return differs(format!("'{}' is no copy of '{}'", w.var, l.var));
         }
-        self.same(s, eb, ea, &l.extent, &w.extent, &w.var)?;
-        let mut ea = ea.clone();
-        ea.vars.insert(w.var.clone(), at);
-        self.statement(s, eb, &ea, b, inner)
+        self.same(now, &l.extent, &w.extent, &w.var)?;
+        let mut now = now.clone();
+        now.after.vars.insert(w.var.clone(), at);
+        self.statement(&now, b, inner)
     }
 
     fn sunk_temporary(&mut self, s: &Scope, b: &Buffer, a: &Buffer) -> Result<(), Refusal> {
@@ -144,9 +126,7 @@ impl<'k> Walk<'k> {
     /// The element of the larger temporary is that of this iteration.
     pub(crate) fn sunk_element(
         &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
+        now: &Sides,
         b: (&Name, &[Expr]),
         a: (&Name, &[Expr]),
         place: &str,
@@ -157,9 +137,9 @@ impl<'k> Walk<'k> {
         let Some((own, rest)) = split.filter(|(_, rest)| a.0 == b.0 && rest.len() == b.1.len()) else {
             return differs(format!("'{place}' does not use '{}' as before", b.0));
         };
-        if s.clone().term(own, ea)? != at {
+        if now.scope.clone().term(own, &now.after)? != at {
             return differs(format!("'{place}' uses another iteration's '{}'", b.0));
         }
-        b.1.iter().zip(rest).try_for_each(|(x, y)| self.same(s, eb, ea, x, y, place))
+        b.1.iter().zip(rest).try_for_each(|(x, y)| self.same(now, x, y, place))
     }
 }

@@ -5,7 +5,7 @@
 use crate::Refusal;
 use crate::meet::touches;
 use crate::obligations::{Walk, differs};
-use crate::scope::{Env, Scope, exact};
+use crate::scope::{Env, Sides, exact};
 use lathe_ir::tensor::{For, Iter, SERIAL, Stmt};
 use std::sync::Arc;
 
@@ -23,14 +23,7 @@ fn hides(declare: &[Stmt], use_: &[Stmt]) -> bool {
 }
 
 impl<'k> Walk<'k> {
-    pub(crate) fn joined(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k [Stmt],
-        a: &'k [Stmt],
-    ) -> Result<(), Refusal> {
+    pub(crate) fn joined(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
         // The loop whose body grew, after; the two that it was made of, before.
         let grown = |q: &usize| {
             let (Some(l), Some(second)) = (loop_at(a, *q), loop_at(b, q + 1)) else { return None };
@@ -46,9 +39,9 @@ impl<'k> Walk<'k> {
             return differs("no two loops are joined");
         };
         let between = &b[p + 1..=q];
-        self.pairs(s, eb, ea, &b[..p], &a[..p])?;
-        self.pairs(s, eb, ea, between, &a[p..q])?;
-        self.pairs(s, eb, ea, &b[q + 2..], &a[q + 1..])?;
+        self.pairs(now, &b[..p], &a[..p])?;
+        self.pairs(now, between, &a[p..q])?;
+        self.pairs(now, &b[q + 2..], &a[q + 1..])?;
         let plain =
             [first, second, both].iter().all(|l| &*l.level == SERIAL && !self.world.volatile(&l.extent));
         let kinds = first.iter == Iter::Spatial
@@ -60,23 +53,24 @@ impl<'k> Walk<'k> {
         if hides(&first.body, &second.body) || hides(between, &first.body) {
             return differs("a temporary would stand for another one of its name");
         }
-        self.same(s, eb, ea, &first.extent, &both.extent, &both.var)?;
-        self.same(s, eb, ea, &second.extent, &both.extent, &both.var)?;
+        self.same(now, &first.extent, &both.extent, &both.var)?;
+        self.same(now, &second.extent, &both.extent, &both.var)?;
         // An iteration of the second loop comes before a later one of the first.
-        let mut so = s.clone();
-        let (mut x, mut y) = (Env { apart: true, ..eb.clone() }, Env { apart: true, ..eb.clone() });
+        let mut so = now.scope.clone();
+        let apart = Env { apart: true, ..now.before.clone() };
+        let (mut x, mut y) = (apart.clone(), apart.clone());
         let i = so.iteration(&first.var, &first.extent, &mut x)?;
-        self.separate(&so, (&first.body, &x), (between, &Env { apart: true, ..eb.clone() }))?;
+        self.separate(&so, (&first.body, &x), (between, &apart))?;
         let j = so.iteration(&second.var, &second.extent, &mut y)?;
         so.at_most(&exact(j.plus(1))?, &i)?;
         self.separate(&so, (&first.body, &x), (&second.body, &y))?;
-        let (mut s, mut ea) = (s.clone(), ea.clone());
-        let i = s.iteration(&both.var, &both.extent, &mut ea)?;
+        let mut now = now.clone();
+        let i = now.scope.iteration(&both.var, &both.extent, &mut now.after)?;
         let (front, back) = both.body.split_at(first.body.len());
         for (l, body) in [(first, front), (second, back)] {
-            let mut eb = eb.clone();
-            eb.vars.insert(l.var.clone(), i.clone());
-            self.list(&s, &eb, &ea, &l.body, body)?;
+            let mut now = now.clone();
+            now.before.vars.insert(l.var.clone(), i.clone());
+            self.list(&now, &l.body, body)?;
         }
         Ok(())
     }

@@ -36,6 +36,7 @@ mod meet;
 mod obligations;
 mod pad;
 mod partial;
+mod peel;
 mod scope;
 mod search;
 
@@ -49,7 +50,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 16] = [
+pub const PROVED: [&str; 17] = [
     "split",
     "fuse",
     "interchange",
@@ -57,6 +58,7 @@ pub const PROVED: [&str; 16] = [
     "join",
     "contract",
     "pad",
+    "peel",
     "rfactor",
     "cache_write",
     "vectorize",

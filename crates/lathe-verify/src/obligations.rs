@@ -13,6 +13,7 @@
 //! - **A temporary contracted** (`contract.rs`): it moves inside a loop with what an iteration touches of it.
 //! - **Partial accumulators** (`partial.rs`): a sum becomes one for each iteration of an inner loop, and a sum of those.
 //! - **Memory asked for** (`asked`, here): a read into nowhere, inside its buffer.
+//! - **A loop peeled** (`peel.rs`): its last iterations are those of a copy behind it.
 //! - **A loop padded** (`pad.rs`): more iterations, which write what nobody looks at.
 //! - **Storage of temporaries** (`storage`, here): another memory, or rows that lie further apart.
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
@@ -26,7 +27,7 @@
 
 use crate::cache::Cache;
 use crate::distribute::Sunk;
-use crate::scope::{Env, Scope, World, exact};
+use crate::scope::{Env, Scope, Sides, World, exact};
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{
@@ -83,12 +84,13 @@ pub fn claim(
         sunk: None,
         contracting: None,
         lanes: false,
+        renamed: false,
         tag: Tag::Bitwise,
         out: vec![],
         seen: HashSet::new(),
     };
-    let (scope, env) = (Scope::new(&world), Env::default());
-    w.list(&scope, &env, &env, &before.body, &after.body)?;
+    let start = Sides { scope: Scope::new(&world), before: Env::default(), after: Env::default() };
+    w.list(&start, &before.body, &after.body)?;
     if !assumes.is_empty() && !w.lanes {
         return differs("a promise on storage that no vector needs");
     }
@@ -139,6 +141,8 @@ pub(crate) struct Walk<'k> {
     pub(crate) sunk: Option<Sunk<'k>>,
     pub(crate) contracting: Option<Name>,
     pub(crate) lanes: bool,
+    /// In a copy, whose loops and blocks have names of their own.
+    pub(crate) renamed: bool,
     pub(crate) tag: Tag,
     out: Vec<Named>,
     seen: HashSet<Obligation>,
@@ -197,60 +201,49 @@ impl<'k> Walk<'k> {
         self.holds(s, &exact(t.sub(n).and_then(|t| t.plus(1)))?, about)
     }
 
-    pub(crate) fn list(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k [Stmt],
-        a: &'k [Stmt],
-    ) -> Result<(), Refusal> {
+    pub(crate) fn list(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
         if self.cache.is_none() && self.sunk.is_none() {
-            if b == a && eb == ea {
+            if b == a && now.before == now.after {
                 return Ok(());
             }
             if let Some(p) = self.distributes(b) {
-                return self.distributed(s, eb, ea, b, a, p);
+                return self.distributed(now, b, a, p);
             }
             if a.len() > b.len() + 2
                 && let Some(at) = self.splits_sum(b, a)
             {
-                return self.sum_split(s, eb, ea, (b, a), at);
+                return self.sum_split(now, (b, a), at);
             }
             if a.len() == b.len() + 2 {
-                return self.cached(s, eb, ea, b, a);
+                return self.cached(now, b, a);
+            }
+            if let Some(p) = self.peels(b, a) {
+                return self.peeled(now, (b, a), p);
             }
             if let Some(p) = self.contracts(b, a) {
-                return self.contracted(s, eb, ea, (b, a), p);
+                return self.contracted(now, (b, a), p);
             }
             if a.len() + 1 == b.len() {
-                return self.joined(s, eb, ea, b, a);
+                return self.joined(now, b, a);
             }
         }
-        self.pairs(s, eb, ea, b, a)
+        self.pairs(now, b, a)
     }
 
     /// Statement by statement.
-    pub(crate) fn pairs(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k [Stmt],
-        a: &'k [Stmt],
-    ) -> Result<(), Refusal> {
+    pub(crate) fn pairs(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
         let asks = |s: &&Stmt| matches!(s, Stmt::Intrinsic(n, _) if &**n == PREFETCH);
         if a.len() == b.len() + 1 && a.iter().filter(asks).count() > b.iter().filter(asks).count() {
             let new = (0..a.len()).find(|i| b.get(*i) != Some(&a[*i]) && asks(&&a[*i]));
             let Some(new) = new else { return differs("a statement is new") };
-            self.asked(s, ea, &a[new])?;
-            self.pairs(s, eb, ea, &b[..new], &a[..new])?;
-            return self.pairs(s, eb, ea, &b[new..], &a[new + 1..]);
+            self.asked(&now.scope, &now.after, &a[new])?;
+            self.pairs(now, &b[..new], &a[..new])?;
+            return self.pairs(now, &b[new..], &a[new + 1..]);
         }
         if a.len() != b.len() {
             return differs(format!("{} statements become {}", b.len(), a.len()));
         }
-        b.iter().zip(a).try_for_each(|(b, a)| self.statement(s, eb, ea, b, a))
+        b.iter().zip(a).try_for_each(|(b, a)| self.statement(now, b, a))
     }
 
     /// A read into nowhere: it is inside its buffer, and so are those of its index.
@@ -287,28 +280,21 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    pub(crate) fn statement(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k Stmt,
-        a: &'k Stmt,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn statement(&mut self, now: &Sides, b: &'k Stmt, a: &'k Stmt) -> Result<(), Refusal> {
         match (b, a) {
-            (Stmt::Alloc(b), Stmt::Alloc(a)) => self.storage(s, b, a),
-            (Stmt::Store(b), Stmt::Store(a)) => self.store(s, eb, ea, b, a),
+            (Stmt::Alloc(b), Stmt::Alloc(a)) => self.storage(&now.scope, b, a),
+            (Stmt::Store(b), Stmt::Store(a)) => self.store(now, b, a),
             (Stmt::If(c, b), Stmt::If(d, a)) => {
-                self.same(s, eb, ea, c, d, "if")?;
-                self.list(s, eb, ea, b, a)
+                self.same(now, c, d, "if")?;
+                self.list(now, b, a)
             }
-            (Stmt::Intrinsic(n, b), Stmt::Intrinsic(m, a)) if n == m => self.list(s, eb, ea, b, a),
+            (Stmt::Intrinsic(n, b), Stmt::Intrinsic(m, a)) if n == m => self.list(now, b, a),
             (b, Stmt::Intrinsic(n, inner)) => {
                 let [inner] = inner.as_slice() else { return differs("an instruction is one statement") };
-                self.instruction(s, ea, n, inner)?;
-                self.statement(s, eb, ea, b, inner)
+                self.instruction(&now.scope, &now.after, n, inner)?;
+                self.statement(now, b, inner)
             }
-            (Stmt::For(b), Stmt::For(a)) => self.loops(s, eb, ea, b, a),
+            (Stmt::For(b), Stmt::For(a)) => self.loops(now, b, a),
             _ => differs("a statement became one of another kind"),
         }
     }
@@ -333,23 +319,22 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    fn store(&mut self, s: &Scope, eb: &Env, ea: &Env, b: &Store, a: &Store) -> Result<(), Refusal> {
-        let alike = b.name == a.name && b.reducer == a.reducer;
+    fn store(&mut self, now: &Sides, b: &Store, a: &Store) -> Result<(), Refusal> {
+        // A name is a handle and no more: in a copy, blocks have their own.
+        let alike = (self.renamed || b.name == a.name) && b.reducer == a.reducer;
         if !alike || b.targets.len() != a.targets.len() || b.values.len() != a.values.len() {
             return differs(format!("the blocks '{}' and '{}' differ", b.name, a.name));
         }
         for ((n, i), (m, j)) in b.targets.iter().zip(&a.targets) {
-            self.element(s, eb, ea, (n, i), (m, j), &b.name)?;
+            self.element(now, (n, i), (m, j), &b.name)?;
         }
-        b.values.iter().zip(&a.values).try_for_each(|(x, y)| self.same(s, eb, ea, x, y, &b.name))
+        b.values.iter().zip(&a.values).try_for_each(|(x, y)| self.same(now, x, y, &b.name))
     }
 
     /// Both elements hold the same.
     fn element(
         &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
+        now: &Sides,
         b: (&Name, &[Expr]),
         a: (&Name, &[Expr]),
         place: &str,
@@ -362,39 +347,31 @@ impl<'k> Walk<'k> {
             };
         }
         if self.sunk.as_ref().is_some_and(|t| t.widened(b.0)) {
-            return self.sunk_element(s, eb, ea, b, a, place);
+            return self.sunk_element(now, b, a, place);
         }
         if self.cache.as_ref().is_none_or(|c| *b.0 != c.buffer) {
             if b.0 != a.0 || b.1.len() != a.1.len() {
                 return differs(format!("'{place}' uses '{}' in place of '{}'", a.0, b.0));
             }
-            return b.1.iter().zip(a.1).try_for_each(|(x, y)| self.same(s, eb, ea, x, y, place));
+            return b.1.iter().zip(a.1).try_for_each(|(x, y)| self.same(now, x, y, place));
         }
-        self.cached_element(s, eb, ea, b.1, a, place)
+        self.cached_element(now, b.1, a, place)
     }
 
     /// Both expressions have the same value.
-    pub(crate) fn same(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &Expr,
-        a: &Expr,
-        place: &str,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn same(&mut self, now: &Sides, b: &Expr, a: &Expr, place: &str) -> Result<(), Refusal> {
         let (tb, ta) = (self.world.dtype(b), self.world.dtype(a));
         let index = |e: &Expr| !matches!(&**e, Node::Load(..) | Node::Cast(..) | Node::Select(..));
         if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && self.cache.is_none() {
-            let mut s = s.clone();
-            let (x, y) = (s.term(b, eb)?, s.term(a, ea)?);
+            let mut s = now.scope.clone();
+            let (x, y) = (s.term(b, &now.before)?, s.term(a, &now.after)?);
             return self.equal(&s, &x, &y, &format!("an index of '{place}' is the same"));
         }
         let alike = match (&**b, &**a) {
-            (Node::Load(n, i), Node::Load(m, j)) => return self.element(s, eb, ea, (n, i), (m, j), place),
+            (Node::Load(n, i), Node::Load(m, j)) => return self.element(now, (n, i), (m, j), place),
             (Node::Var(_), Node::Var(_)) => {
-                let mut s = s.clone();
-                let (x, y) = (s.term(b, eb)?, s.term(a, ea)?);
+                let mut s = now.scope.clone();
+                let (x, y) = (s.term(b, &now.before)?, s.term(a, &now.after)?);
                 return self.equal(&s, &x, &y, &format!("an index of '{place}' is the same"));
             }
             (Node::Int(..) | Node::Float(..), _) => b == a,
@@ -408,18 +385,18 @@ impl<'k> Walk<'k> {
         if !alike {
             return differs(format!("'{place}' computes {a} in place of {b}"));
         }
-        b.children().into_iter().zip(a.children()).try_for_each(|(x, y)| self.same(s, eb, ea, x, y, place))
+        b.children().into_iter().zip(a.children()).try_for_each(|(x, y)| self.same(now, x, y, place))
     }
 
-    fn loops(&mut self, s: &Scope, eb: &Env, ea: &Env, b: &'k For, a: &'k For) -> Result<(), Refusal> {
+    fn loops(&mut self, now: &Sides, b: &'k For, a: &'k For) -> Result<(), Refusal> {
         if let Some(w) = self.witness
             && w.before.first() == Some(&b.var)
             && w.after.first() == Some(&a.var)
             && b != a
         {
-            return self.band(s, eb, ea, b, a, w);
+            return self.band(now, b, a, w);
         }
-        if b.var != a.var || b.iter != a.iter {
+        if (b.var != a.var && !self.renamed) || b.iter != a.iter {
             return differs(format!("the loops '{}' and '{}' differ", b.var, a.var));
         }
         if b.extent != a.extent
@@ -427,12 +404,12 @@ impl<'k> Walk<'k> {
             && b.iter == Iter::Spatial
             && a.extent.as_int().is_some()
         {
-            return self.padded(s, eb, ea, b, a);
+            return self.padded(now, b, a);
         }
-        self.same(s, eb, ea, &b.extent, &a.extent, &b.var)?;
+        self.same(now, &b.extent, &a.extent, &b.var)?;
         match (&*b.level, &*a.level) {
-            (SERIAL, LANE) => self.lanes(s, ea, a)?,
-            (SERIAL, CORE) => self.cores(s, ea, a)?,
+            (SERIAL, LANE) => self.lanes(&now.scope, &now.after, a)?,
+            (SERIAL, CORE) => self.cores(&now.scope, &now.after, a)?,
             // Written out, iterations follow each other as before.
             (SERIAL, UNROLLED) => {}
             (before, after) if before != after => {
@@ -440,10 +417,8 @@ impl<'k> Walk<'k> {
             }
             _ => {}
         }
-        let (mut s, mut eb, mut ea) = (s.clone(), eb.clone(), ea.clone());
-        let i = s.iteration(&a.var, &a.extent, &mut ea)?;
-        eb.vars.insert(b.var.clone(), i);
-        self.list(&s, &eb, &ea, &b.body, &a.body)
+        let now = now.iteration(b, a)?;
+        self.list(&now, &b.body, &a.body)
     }
 
     /// The loops of the witness, each the whole body of the one before it.
@@ -487,15 +462,7 @@ impl<'k> Walk<'k> {
         Ok((places, to))
     }
 
-    fn band(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k For,
-        a: &'k For,
-        w: &'k Witness,
-    ) -> Result<(), Refusal> {
+    fn band(&mut self, now: &Sides, b: &'k For, a: &'k For, w: &'k Witness) -> Result<(), Refusal> {
         if w.to_before.len() != w.before.len() || w.to_after.len() != w.after.len() {
             return differs("the witness does not fit its loops");
         }
@@ -509,28 +476,28 @@ impl<'k> Walk<'k> {
             }
         }
         // Every iteration after is one before, and back.
-        let (mut sa, mut env_a) = (s.clone(), ea.clone());
+        let (mut sa, mut env_a) = (now.scope.clone(), now.after.clone());
         let here =
             a.iter().map(|l| sa.iteration(&l.var, &l.extent, &mut env_a)).collect::<Result<Vec<_>, _>>()?;
         let about = "an iteration after is one before";
-        let (_, env_b) = self.land(&mut sa, &env_a, eb.clone(), &b, &w.to_before, about)?;
+        let (_, env_b) = self.land(&mut sa, &env_a, now.before.clone(), &b, &w.to_before, about)?;
         for (e, t) in w.to_after.iter().zip(&here) {
             let back = sa.term(e, &env_b)?;
             self.equal(&sa, &back, t, "the way back leads to the same iteration after")?;
         }
-        let (mut sb, mut there) = (s.clone(), eb.clone());
+        let (mut sb, mut there) = (now.scope.clone(), now.before.clone());
         let from =
             b.iter().map(|l| sb.iteration(&l.var, &l.extent, &mut there)).collect::<Result<Vec<_>, _>>()?;
         let about = "an iteration before is one after";
-        let (_, again) = self.land(&mut sb, &there, ea.clone(), &a, &w.to_after, about)?;
+        let (_, again) = self.land(&mut sb, &there, now.after.clone(), &a, &w.to_after, about)?;
         for (e, t) in w.to_before.iter().zip(&from) {
             let back = sb.term(e, &again)?;
             self.equal(&sb, &back, t, "the way back leads to the same iteration before")?;
         }
         // Two iterations after whose order before was the other one.
-        let mut so = s.clone();
+        let mut so = now.scope.clone();
         let pair = |so: &mut Scope| -> Result<(Env, Vec<Term>, Vec<Term>), Refusal> {
-            let mut env = Env { apart: true, ..ea.clone() };
+            let mut env = Env { apart: true, ..now.after.clone() };
             let at =
                 a.iter().map(|l| so.iteration(&l.var, &l.extent, &mut env)).collect::<Result<Vec<_>, _>>()?;
             let old = w.to_before.iter().map(|e| so.term(e, &env)).collect::<Result<Vec<_>, _>>()?;
@@ -544,6 +511,6 @@ impl<'k> Walk<'k> {
             Order::Kept => self.never(so, "the order is kept"),
             order => self.apart(&so, &first.0, &second.0, body, order == Order::Accumulated)?,
         }
-        self.list(&sa, &env_b, &env_a, &b[b.len() - 1].body, body)
+        self.list(&Sides { scope: sa, before: env_b, after: env_a }, &b[b.len() - 1].body, body)
     }
 }

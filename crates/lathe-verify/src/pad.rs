@@ -5,7 +5,7 @@
 use crate::Refusal;
 use crate::meet::{Access, accesses_of};
 use crate::obligations::{Walk, differs};
-use crate::scope::{Env, Scope, exact};
+use crate::scope::{Env, Scope, Sides, exact};
 use lathe_ir::Name;
 use lathe_ir::tensor::{Buffer, Expr, Fact, For, Node, Stmt, find_loop, for_each};
 
@@ -51,14 +51,7 @@ fn own(index: &[Expr], var: &Name) -> Option<usize> {
 }
 
 impl<'k> Walk<'k> {
-    pub(crate) fn padded(
-        &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
-        b: &'k For,
-        a: &'k For,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn padded(&mut self, now: &Sides, b: &'k For, a: &'k For) -> Result<(), Refusal> {
         if self.world.volatile(&b.extent) || self.world.volatile(&a.extent) {
             return differs(format!("the extent of '{}' may change", b.var));
         }
@@ -72,13 +65,13 @@ impl<'k> Walk<'k> {
             return differs(format!("'{}' decides what is run", a.var));
         }
         // An iteration before is one after.
-        let mut regular = s.clone();
-        let (less, more) = (regular.term(&b.extent, eb)?, regular.term(&a.extent, ea)?);
+        let mut regular = now.scope.clone();
+        let (less, more) = (regular.term(&b.extent, &now.before)?, regular.term(&a.extent, &now.after)?);
         self.holds(&regular, &exact(less.sub(&more))?, &format!("'{}' runs as often as before", a.var))?;
         // One that is more.
-        let (mut extra, mut env) = (s.clone(), Env { apart: true, ..ea.clone() });
+        let (mut extra, mut env) = (now.scope.clone(), Env { apart: true, ..now.after.clone() });
         let i = extra.iteration(&a.var, &a.extent, &mut env)?;
-        let end = extra.term(&b.extent, eb)?;
+        let end = extra.term(&b.extent, &now.before)?;
         extra.at_most(&end, &i)?;
         for x in accesses_of(&a.body) {
             let view = self.world.home.contains_key(&x.buffer);
@@ -91,10 +84,8 @@ impl<'k> Walk<'k> {
             }
         }
         self.lanes = true;
-        let (mut s, mut eb, mut ea) = (s.clone(), eb.clone(), ea.clone());
-        let i = s.iteration(&b.var, &b.extent, &mut eb)?;
-        ea.vars.insert(a.var.clone(), i);
-        self.list(&s, &eb, &ea, &b.body, &a.body)
+        let now = now.iteration(b, a)?;
+        self.list(&now, &b.body, &a.body)
     }
 
     /// An iteration that is more writes a parameter behind its last row, and reads it where it has room.

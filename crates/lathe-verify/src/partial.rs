@@ -4,7 +4,7 @@
 
 use crate::Refusal;
 use crate::obligations::{Walk, differs};
-use crate::scope::{Env, Scope};
+use crate::scope::Sides;
 use lathe_ir::Name;
 use lathe_ir::tensor::{Buffer, CHANNEL, Expr, For, Iter, Law, Node, SERIAL, Stmt, Store};
 use lathe_schedule::Tag;
@@ -38,14 +38,12 @@ impl<'k> Walk<'k> {
 
     pub(crate) fn sum_split(
         &mut self,
-        s: &Scope,
-        eb: &Env,
-        ea: &Env,
+        now: &Sides,
         (b, a): (&'k [Stmt], &'k [Stmt]),
         (p, wide): (usize, usize),
     ) -> Result<(), Refusal> {
-        self.pairs(s, eb, ea, &b[..p], &a[..p])?;
-        self.pairs(s, eb, ea, &b[p + 1..], &a[p + wide + 3..])?;
+        self.pairs(now, &b[..p], &a[..p])?;
+        self.pairs(now, &b[p + 1..], &a[p + wide + 3..])?;
         let new: Vec<&Buffer> = a[p..p + wide]
             .iter()
             .filter_map(|s| if let Stmt::Alloc(b) = s { Some(&**b) } else { None })
@@ -54,7 +52,7 @@ impl<'k> Walk<'k> {
             return differs("no sum is split");
         };
         // Down both nests: the second loop's iterations become independent, as each has its accumulators.
-        let (mut s, mut eb, mut ea) = (s.clone(), eb.clone(), ea.clone());
+        let mut now = now.clone();
         let mut loops: Vec<&For> = vec![];
         let (before, after) = loop {
             let own = if loops.len() == 1 { Iter::Spatial } else { Iter::Reduce };
@@ -62,9 +60,8 @@ impl<'k> Walk<'k> {
             if !plain || f.iter != Iter::Reduce || g.iter != own || self.world.volatile(&f.extent) {
                 return differs(format!("the loops '{}' and '{}' are no sum", f.var, g.var));
             }
-            self.same(&s, &eb, &ea, &f.extent, &g.extent, &f.var)?;
-            let i = s.iteration(&g.var, &g.extent, &mut ea)?;
-            eb.vars.insert(f.var.clone(), i);
+            self.same(&now, &f.extent, &g.extent, &f.var)?;
+            now = now.iteration(f, g)?;
             loops.push(f);
             match (f.body.as_slice(), g.body.as_slice()) {
                 ([Stmt::For(x)], [Stmt::For(y)]) => (f, g) = (x, y),
@@ -119,10 +116,6 @@ impl<'k> Walk<'k> {
             return differs(format!("'{}' is not summed in parts", before.name));
         }
         self.tag = self.tag.max(Tag::Reassociates);
-        before
-            .values
-            .iter()
-            .zip(&after.values)
-            .try_for_each(|(x, y)| self.same(&s, &eb, &ea, x, y, &before.name))
+        before.values.iter().zip(&after.values).try_for_each(|(x, y)| self.same(&now, x, y, &before.name))
     }
 }

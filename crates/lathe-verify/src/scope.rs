@@ -6,7 +6,7 @@
 
 use crate::Refusal;
 use lathe_check::{Obligation, Term};
-use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Kernel, Node, Stmt, expr_type, for_each};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Kernel, Node, Stmt, expr_type, for_each};
 use lathe_ir::{DType, Int, Name};
 use std::collections::{HashMap, HashSet};
 
@@ -103,6 +103,24 @@ pub(crate) struct Scope<'w> {
     /// Elements of buffers that nobody writes: the buffer, the index, the element.
     elements: Vec<(Name, Vec<Term>, Term)>,
     count: u32,
+}
+
+/// Both programs at one moment: what is known, and what the loop variables of each stand for.
+#[derive(Clone)]
+pub(crate) struct Sides<'w> {
+    pub scope: Scope<'w>,
+    pub before: Env,
+    pub after: Env,
+}
+
+impl<'w> Sides<'w> {
+    /// In an iteration of two loops of equal extents, or one of those that both have.
+    pub fn iteration(&self, before: &For, after: &For) -> Result<Sides<'w>, Refusal> {
+        let mut now = self.clone();
+        let i = now.scope.iteration(&before.var, &before.extent, &mut now.before)?;
+        now.after.vars.insert(after.var.clone(), i);
+        Ok(now)
+    }
 }
 
 pub(crate) fn exact(t: Option<Term>) -> Result<Term, Refusal> {

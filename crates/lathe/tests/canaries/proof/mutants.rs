@@ -364,6 +364,14 @@ const SUMS: &str = "kernel f() {
 
 /// The table.
 pub const MUTANTS: &[Mutant] = &[
+    plain("peel: the rest is one shorter", SUM, "peel k 16", &[("k.p in 4", "k.p in 3")]),
+    plain("peel: the rest begins one earlier", SUM, "peel k 16", &[("16 + k.p", "15 + k.p")]),
+    plain("peel: a block ends one earlier", SUM, "peel k 16", &[("k in 16", "k in 15")]),
+    plain("peel: the rest is not accumulated", SUM, "peel k 16", &[("S.c1: y[i] sum", "S.c1: y[i] max")]),
+    plain("peel: the rest is the first block", SQUARE, "peel i 4", &[("n / 4 * 4 + i.p", "i.p")]),
+    plain("peel: the rest is written elsewhere", SQUARE, "peel i 4", &[("y[n / 4 * 4 + i.p]", "y[i.p]")]),
+    plain("peel: what is left is that of another factor", SQUARE, "peel i 4", &[("in n % 4", "in n % 3")]),
+    plain("peel: one block too many", SQUARE, "peel i 4", &[("in n / 4 * 4", "in n / 4 * 4 + 4")]),
     Mutant {
         what: "split: the index of another factor",
         hint: Some((&[("i", "i.o * 3 + i.i")], &[("i.o", "i / 3"), ("i.i", "i % 3")])),
