@@ -118,6 +118,7 @@ fn the_last_token_is_what_logits_are_made_of() {
         batch.position = (0..count).collect();
         batch.slot = (0..count).collect();
         batch.pages = vec![(0..count.div_ceil(16)).collect()];
+        batch.adapters = vec![0];
         batch.rows = vec![count - 1];
         runner.forward(&batch, &mut logits).unwrap();
         let own: Vec<f32> =
