@@ -35,6 +35,8 @@ pub struct Dialect {
     pub name: &'static str,
     /// Lanes of 32 bits in a vector; 1 means scalar loops. Wider lane loops are several vectors.
     pub lanes: i64,
+    /// Vector registers.
+    pub registers: i64,
     /// Builtins beyond plain C.
     pub rows: &'static [Row],
     /// Functions that rows call, behind the types that every translation unit begins with.
@@ -87,13 +89,34 @@ const COMMON: &[Row] = &[
 
 /// All dialects.
 static DIALECTS: [Dialect; 7] = [
-    Dialect { name: "avx512vnni", lanes: 16, rows: avx512::VNNI, prelude: avx512::PRELUDE, form: None },
-    Dialect { name: "avx512", lanes: 16, rows: avx512::ROWS, prelude: avx512::PRELUDE_BYTES, form: None },
-    Dialect { name: "avxvnni", lanes: 8, rows: avxvnni::ROWS, prelude: avxvnni::PRELUDE, form: None },
-    Dialect { name: "avx2", lanes: 8, rows: avx2::ROWS, prelude: avx2::PRELUDE, form: None },
-    Dialect { name: "neon", lanes: 4, rows: neon::ROWS, prelude: neon::PRELUDE, form: None },
-    Dialect { name: "portable", lanes: 1, rows: &[], prelude: "", form: None },
-    Dialect { name: "hls", lanes: 1, rows: &[], prelude: "", form: Some(&crate::hls::Hls) },
+    Dialect {
+        name: "avx512vnni",
+        lanes: 16,
+        registers: 32,
+        rows: avx512::VNNI,
+        prelude: avx512::PRELUDE,
+        form: None,
+    },
+    Dialect {
+        name: "avx512",
+        lanes: 16,
+        registers: 32,
+        rows: avx512::ROWS,
+        prelude: avx512::PRELUDE_BYTES,
+        form: None,
+    },
+    Dialect {
+        name: "avxvnni",
+        lanes: 8,
+        registers: 16,
+        rows: avxvnni::ROWS,
+        prelude: avxvnni::PRELUDE,
+        form: None,
+    },
+    Dialect { name: "avx2", lanes: 8, registers: 16, rows: avx2::ROWS, prelude: avx2::PRELUDE, form: None },
+    Dialect { name: "neon", lanes: 4, registers: 32, rows: neon::ROWS, prelude: neon::PRELUDE, form: None },
+    Dialect { name: "portable", lanes: 1, registers: 0, rows: &[], prelude: "", form: None },
+    Dialect { name: "hls", lanes: 1, registers: 0, rows: &[], prelude: "", form: Some(&crate::hls::Hls) },
 ];
 
 impl Dialect {

@@ -139,6 +139,10 @@ pub(crate) struct Emitter<'k> {
     /// C text of expressions already computed in this scope; `true` marks those no store can change.
     pub memo: HashMap<(Expr, bool), (String, bool)>,
     pub constant_buffers: Vec<Name>,
+    /// Vectors from memory that were used once so far, and where in the text the line of their definition ends.
+    pub loads: HashMap<String, usize>,
+    /// Vectors that temporaries of the scopes being written keep in registers.
+    pub vectors: i64,
     registers: HashMap<Name, Kind>,
     workspace: Int,
 }
@@ -197,6 +201,8 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
         lane: None,
         memo: HashMap::new(),
         constant_buffers: vec![],
+        loads: HashMap::new(),
+        vectors: 0,
         registers,
         workspace: 0.into(),
     };
@@ -276,6 +282,7 @@ impl Emitter<'_> {
     }
 
     pub fn body(&mut self, body: &[Stmt]) -> Result<(), CodegenError> {
+        let vectors = self.vectors;
         for s in body {
             match s {
                 Stmt::Alloc(b) => self.alloc(b)?,
@@ -300,6 +307,7 @@ impl Emitter<'_> {
                 }
             }
         }
+        self.vectors = vectors;
         Ok(())
     }
 
@@ -384,6 +392,7 @@ impl Emitter<'_> {
             };
             let names: Vec<String> = (0..count).map(|i| format!("{name}_{i}")).collect();
             self.line(&format!("{ty} {};", names.join(", ")));
+            self.vectors += if kind == Kind::Vectors { count } else { 0 };
             self.places.insert(b.name.clone(), Place::Registers(kind));
             return Ok(());
         }

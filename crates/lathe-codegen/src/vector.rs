@@ -7,6 +7,9 @@ use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Opaque, Store, Unary};
 use lathe_ir::{DType, Name};
 use lathe_schedule::{Code, Lane, lane};
 
+/// Registers that must be left for a vector to be held in one: as many are in use at once for what is computed from it.
+const SPARE: i64 = 4;
+
 /// A scalar as a lane: truth is all bits there, and 1 here.
 fn lane_text(t: DType, scalar: String) -> String {
     if t == DType::BOOL { format!("-{scalar}") } else { scalar }
@@ -40,8 +43,9 @@ impl Emitter<'_> {
     /// C text of the expression's value in each lane.
     pub fn vector(&mut self, e: &Expr) -> Result<String, CodegenError> {
         let key = (e.clone(), true);
-        if let Some((t, _)) = self.memo.get(&key) {
-            return Ok(t.clone());
+        if let Some((t, _)) = self.memo.get(&key).cloned() {
+            self.hold(&t);
+            return Ok(t);
         }
         let var = self.lane_var();
         let t = self.dtype(e)?;
@@ -54,10 +58,36 @@ impl Emitter<'_> {
         } else {
             self.vector_node(e, t)?
         };
-        let name = self.named(t, &text);
+        let name = match &**e {
+            Node::Load(n, _) if matches!(self.places.get(n), Some(Place::Pointer(_))) => {
+                self.loaded(t, &text)
+            }
+            _ => self.named(t, &text),
+        };
         let constant = self.is_constant(e);
         self.memo.insert(key, (name.clone(), constant));
         Ok(name)
+    }
+
+    /// A vector from memory, which [`hold`](Self::hold) may keep.
+    fn loaded(&mut self, t: DType, text: &str) -> String {
+        let name = self.temp();
+        self.line(&format!("{} {name} = {text};", self.vector_type(t)));
+        self.loads.insert(name.clone(), self.out.len() - 1);
+        name
+    }
+
+    /// A vector from memory that is used again stays in a register, if there are some left: the compiler would rather make its
+    /// load a part of each instruction that uses it, and a core loads one vector a cycle.
+    fn hold(&mut self, name: &str) {
+        let left = self.dialect.registers - self.vectors;
+        let Some(row) = self.dialect.row("hold").filter(|_| left >= SPARE) else { return };
+        let Some(at) = self.loads.remove(name) else { return };
+        let text = format!(" {};", row.spell(self.compiler, &[name]));
+        self.out.insert_str(at, &text);
+        for other in self.loads.values_mut().filter(|other| **other > at) {
+            *other += text.len();
+        }
     }
 
     /// Each lane on its own: for what has no vector form.

@@ -210,14 +210,14 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
         let mut r = Rng(seed);
         let elements = ["", ".f16", ".q8", ".q4"][seed as usize / 4 % 4];
         let (g, d, per) = (2, if seed.is_multiple_of(2) { 32 } else { 64 }, 1 + r.below(3) as usize);
-        let all: Vec<i32> = (0..96).collect();
-        let rows = |r: &mut Rng| r.dense(&[96, g * d]);
-        let places = Tensor::i32(&[96], &all);
-        let empty = |pages: &str| empty_cache(&format!("{pages}{elements}"), &[96, g, d]);
+        let all: Vec<i32> = (0..192).collect();
+        let rows = |r: &mut Rng| r.dense(&[192, g * d]);
+        let places = Tensor::i32(&[192], &all);
+        let empty = |pages: &str| empty_cache(&format!("{pages}{elements}"), &[192, g, d]);
         let k = filled(&empty("keys16"), &rows(&mut r), &places);
         let v = filled(&empty("values16"), &rows(&mut r), &places);
-        let pages = Tensor::i32(&[2, 3], &[4, 0, 2, 1, 5, 3]);
-        let (seq, pos) = (Tensor::i32(&[4], &[0, 1, 1, 0]), Tensor::i32(&[4], &[0, 21, 47, 16]));
+        let pages = Tensor::i32(&[2, 6], &[4, 0, 2, 11, 7, 6, 1, 5, 3, 8, 10, 9]);
+        let (seq, pos) = (Tensor::i32(&[4], &[0, 1, 1, 0]), Tensor::i32(&[4], &[0, 21, 95, 70]));
         let mut at = attrs(&[("heads", Attr::Int((g * per) as i64))]);
         if seed % 3 > 0 {
             at.insert("window".into(), Attr::Int([5, 20][seed as usize % 2]));

@@ -2,6 +2,9 @@
 
 use super::Row;
 
+pub(super) const HOLD: Row =
+    Row { name: "hold", gcc: "__asm__(\"\" : \"+x\"($0))", clang: "__asm__(\"\" : \"+x\"($0))" };
+
 pub(super) const SHUFFLE: Row =
     Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" };
 pub(super) const F32_OF_F16: Row = Row {
@@ -30,6 +33,7 @@ pub(super) const ROWS: &[Row] = &[
     MAX,
     MIN,
     LEVELS,
+    HOLD,
     Row {
         name: "maddubs8",
         gcc: "($0 + fold((pairs4($1, $2, $3, $4, $5, $6, $7, $8)) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",

@@ -3,6 +3,9 @@
 
 use super::Row;
 
+const HOLD: Row =
+    Row { name: "hold", gcc: "__asm__(\"\" : \"+v\"($0))", clang: "__asm__(\"\" : \"+v\"($0))" };
+
 const SHUFFLE: Row =
     Row { name: "shuffle", gcc: "__builtin_shufflevector($0)", clang: "__builtin_shufflevector($0)" };
 const LEVELS: Row = Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" };
@@ -56,6 +59,7 @@ pub(super) const VNNI: &[Row] = &[
     I32_OF_I8,
     SHUFFLE,
     LEVELS,
+    HOLD,
     MAX,
     MIN,
     LOAD_LANES,
@@ -85,6 +89,7 @@ pub(super) const ROWS: &[Row] = &[
     I32_OF_I8,
     SHUFFLE,
     LEVELS,
+    HOLD,
     MAX,
     MIN,
     LOAD_LANES,

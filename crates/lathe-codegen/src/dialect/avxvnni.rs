@@ -16,6 +16,7 @@ pub(super) const ROWS: &[Row] = &[
     avx2::MAX,
     avx2::MIN,
     avx2::LEVELS,
+    avx2::HOLD,
 ];
 
 pub(super) const PRELUDE: &str = avx2::PRELUDE;

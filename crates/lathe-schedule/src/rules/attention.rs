@@ -1,17 +1,22 @@
-//! Attention in one pass over the keys, a page of 16 at a time: scores with a key in each lane, the online softmax, then
+//! Attention in one pass over the keys, some pages of 16 at a time: scores with a key in each lane, the online softmax, then
 //! values with a component in each lane. Heads that share keys share each loaded vector.
 
 use super::LANES;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{Node, REGISTER, find_block, find_loop};
 
+/// Keys of one step of the online softmax: so many that what a step does once (the maximum across lanes, the new scale of all
+/// sums) is little beside the products.
+const KEYS: i64 = 64;
+
 pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
     let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
+    let keys = s.choose("keys", [16, 32, 64, 128], KEYS);
     for l in ["js", "jm", "jp", "jl", "jo"] {
-        s.step(&format!("split {} {LANES}", n(l)))?;
+        s.step(&format!("split {} {keys}", n(l)))?;
     }
     if whole {
         for l in ["c", "z", "y"] {
@@ -22,6 +27,14 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     s.step(&format!("online {} {} {} {}", n("js.o"), n("jp.o"), n("jl.o"), n("jo.o")))?;
     s.step(&format!("contract {}", n("s")))?;
     s.step(&format!("contract {}", n("p")))?;
+    let pages = keys > LANES;
+    if pages {
+        for l in ["js", "jm", "jp", "jl", "jo"] {
+            s.step(&format!("split {}.i {LANES}", n(l)))?;
+        }
+    }
+    // The keys of a page, in lanes.
+    let page = |l: &str| n(l) + if pages { ".i.i" } else { ".i" };
     let heads = extent(s, "r").unwrap_or(1);
     let together = (1..=4).rev().find(|f| heads % f == 0).unwrap_or(1);
     let share = together > 1 && whole;
@@ -32,17 +45,17 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
         s.step(&format!("split {} {chains}", n("d")))?;
         s.step(&format!("rfactor {}", n("d.i")))?;
     }
-    s.step(&format!("sink {}", n("js.i")))?;
+    s.step(&format!("sink {}", page("js")))?;
     if chained {
         s.step(&format!("unroll {}", n("d.i")))?;
     }
     for l in ["js", "jm", "jp", "jl"] {
-        s.step(&format!("vectorize {}.i", n(l)))?;
+        s.step(&format!("vectorize {}", page(l)))?;
     }
     if share {
         s.step(&format!("split {} {together}", n("r")))?;
-        let stop: Vec<String> =
-            ["js.i", "jm.i", "jp.i", "jl.i", "c.o", "z.o", "y.o"].iter().map(|w| n(w)).collect();
+        let lanes = ["js", "jm", "jp", "jl"].map(page);
+        let stop = [&lanes[..], &["c.o", "z.o", "y.o"].map(n)].concat();
         s.step(&format!("sink {} {}", n("r.i"), stop.join(" ")))?;
         s.step(&format!("unroll {}", n("r.i")))?;
     }
@@ -62,7 +75,9 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
             }
         }
     }
-    s.step(&format!("set_memory {} {REGISTER}", n("s")))?;
+    if !pages {
+        s.step(&format!("set_memory {} {REGISTER}", n("s")))?;
+    }
     s.step(&format!("fuse {} {}", n("0"), n("g")))?;
     let r = if share { n("r.o") } else { n("r") };
     s.step(&format!("fuse {} {r}", n("0.f")))
