@@ -155,6 +155,11 @@ impl<'k> Walk<'k> {
         }
     }
 
+    /// Whether each name of the program after means what it means before.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.cache.is_none() && self.sunk.is_none() && self.contracting.is_none() && !self.renamed
+    }
+
     /// How many obligations there are, to come back to.
     pub(crate) fn mark(&self) -> usize {
         self.out.len()
