@@ -82,6 +82,7 @@ pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Lin
         }
     });
     let (mut weights, mut sums): (Vec<Name>, Vec<_>) = (vec![], vec![]);
+    let mut others: Vec<(Name, Name)> = vec![];
     for body in bodies {
         let mut bad = None;
         let mut loops_inside: Vec<Arc<For>> = vec![];
@@ -107,6 +108,9 @@ pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Lin
                 };
                 let is_weight = |e: &Expr| matches!(&**e, Node::Load(n, _) if weights.contains(n));
                 let is_linear = |is| linear(value, is, &running);
+                if running.iter().any(|n| index.iter().any(|i| i.loads(n))) {
+                    bad = Some(s.name.clone());
+                }
                 match s.reducer {
                     _ if s.targets.len() != 1 => bad = Some(s.name.clone()),
                     None if is_linear(&is_factor) => {
@@ -125,7 +129,9 @@ pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Lin
                             .collect();
                         sums.push((target.clone(), index.clone(), axes));
                     }
-                    None if !running.iter().any(|n| value.loads(n)) => {}
+                    None if !running.iter().any(|n| value.loads(n)) => {
+                        others.push((target.clone(), s.name.clone()));
+                    }
                     _ => bad = Some(s.name.clone()),
                 }
             }
@@ -134,6 +140,14 @@ pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Lin
         if let Some(b) = bad {
             return Err(format!("block '{b}' is not linear in exp(x - {m})"));
         }
+    }
+    // What is more or less than a weight would not shrink with the weights, what is added not with the sum.
+    let is_sum = |n: &Name| sums.iter().any(|(s, ..)| s == n);
+    if let Some(n) = weights.iter().find(|n| *n == m || is_sum(n)) {
+        return Err(format!("'{n}' is not only a factor of the sums"));
+    }
+    if let Some((n, block)) = others.iter().find(|(n, _)| n == m || weights.contains(n) || is_sum(n)) {
+        return Err(format!("block '{block}' writes to '{n}' what is not linear in exp(x - {m})"));
     }
     Ok(Linear { weights, sums })
 }
@@ -167,6 +181,12 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     }
     let load_m = Expr::load(&m, &[]);
     let Linear { weights, sums } = linear_in(&m, mvar, &bodies[1..])?;
+    if let Some(n) = weights.iter().chain(sums.iter().map(|(n, ..)| n)).find(|n| {
+        let other = |t: &Name| t != *n && k.overlap(t, n);
+        !accesses(&bodies[0], n).is_empty() || touched(&bodies.concat(), false).iter().any(other)
+    }) {
+        return Err(format!("'{n}' is used before the maximum is known, or through another view"));
+    }
     // What one loop leaves for another must be the iteration's own, and the weights are nobody else's.
     let all = bodies.concat();
     let bounds = loop_bounds(k);

@@ -6,7 +6,9 @@
 use crate::util::{arg, in_family, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, for_each, loop_bounds, map_stmts};
+use lathe_ir::tensor::{
+    Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, expr_type, for_each, loop_bounds, map_stmts,
+};
 use std::sync::Arc;
 
 pub(crate) static PAD: Primitive = Primitive {
@@ -23,6 +25,19 @@ pub(crate) fn block(e: &Expr) -> Option<i64> {
         Node::Int(v, _) => Some(*v),
         Node::Binary(Binary::Min, _, f) => f.as_int(),
         _ => None,
+    }
+}
+
+/// Whether computing an expression may trap on elements that nobody wrote: on a divisor, or on a place of a table that `picked`
+/// says they decide.
+pub(crate) fn may_trap(k: &Kernel, e: &Expr, picked: &dyn Fn(&Expr) -> bool) -> bool {
+    match &**e {
+        Node::Binary(Binary::Div | Binary::Rem, _, by) => {
+            let t = expr_type(e, &|n| k.buffer(n).map(|b| b.dtype));
+            !t.is_some_and(|t| t.is_float()) && by.as_int().is_none_or(|n| n <= 0)
+        }
+        Node::Table(_, _, i) => picked(i),
+        _ => false,
     }
 }
 
@@ -102,12 +117,18 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
         hit
     };
-    let (mut decides, mut kind) = (false, None);
+    let (mut decides, mut traps, mut kind) = (false, false, None);
     for_each(&k.body, &mut |s| match s {
         Stmt::For(l) => {
             decides |= mention(&l.extent);
-            if in_family(&l.var, var) && l.iter != Iter::Spatial {
-                kind = Some(l.var.clone());
+            if in_family(&l.var, var) {
+                kind = kind.take().or_else(|| (l.iter != Iter::Spatial).then(|| l.var.clone()));
+                for_each(&l.body, &mut |s| {
+                    if let Stmt::Store(b) = s {
+                        let mut trap = |e: &Expr| traps |= may_trap(k, e, &mention);
+                        b.values.iter().for_each(|v| v.visit(&mut trap));
+                    }
+                });
             }
         }
         Stmt::If(c, _) => decides |= mention(c),
@@ -118,6 +139,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     }
     if decides {
         return Err(format!("'{var}' decides what is run"));
+    }
+    if traps {
+        return Err(format!("an integer is divided inside '{var}', perhaps by what lies behind the end"));
     }
     let mut out = promise(k, &uses, f);
     out.body = map_stmts(&k.body, &mut |s| match &s {
