@@ -30,6 +30,7 @@
 mod cache;
 mod contract;
 mod distribute;
+mod fill;
 mod instruction;
 mod join;
 mod meet;
@@ -50,22 +51,27 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 17] = [
+pub const PROVED: [&str; 22] = [
     "split",
     "fuse",
     "interchange",
+    "reorder",
     "sink",
     "join",
     "contract",
     "pad",
+    "overrun",
     "peel",
     "rfactor",
+    "cache_read",
     "cache_write",
+    "stage",
     "vectorize",
     "tensorize",
     "unroll",
     "parallel",
     "set_memory",
+    "align",
     "prefetch",
     "skew",
 ];
