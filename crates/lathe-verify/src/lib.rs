@@ -35,6 +35,7 @@ mod instruction;
 mod join;
 mod meet;
 mod obligations;
+mod online;
 mod pad;
 mod partial;
 mod peel;
@@ -51,7 +52,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 22] = [
+pub const PROVED: [&str; 23] = [
     "split",
     "fuse",
     "interchange",
@@ -63,6 +64,7 @@ pub const PROVED: [&str; 22] = [
     "overrun",
     "peel",
     "rfactor",
+    "online",
     "cache_read",
     "cache_write",
     "stage",

@@ -166,7 +166,7 @@ impl<'k> Walk<'k> {
     }
 
     /// Whether one of two accesses writes, and both are to the same storage.
-    fn may_meet(&self, x: &Access, y: &Access) -> bool {
+    pub(crate) fn may_meet(&self, x: &Access, y: &Access) -> bool {
         let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
         (x.writes.is_some() || y.writes.is_some()) && home(&x.buffer) == home(&y.buffer)
     }

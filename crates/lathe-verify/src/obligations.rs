@@ -18,6 +18,7 @@
 //! - **Storage of temporaries** (`storage`, here): another memory, or rows that lie further apart.
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
 //!   operand, with the operands' elements as far apart as the row says.
+//! - **One pass** (`online.rs`): a maximum and the sums of exponentials that use it, in one loop that rescales the sums.
 //! - **A copy filled** (`fill.rs`): what is read of a buffer is copied to a temporary first, and read there.
 //! - **A cache** (`cache.rs`): what an iteration does to a buffer is done in a temporary: an image of the buffer
 //!   without repetition, all of it written first, copied out at the end.
@@ -220,6 +221,11 @@ impl<'k> Walk<'k> {
             && let Some(p) = self.fills(b, a)
         {
             return self.filled(now, (b, a), p);
+        }
+        if self.is_plain()
+            && let Some(at) = self.passes_once(b, a)
+        {
+            return self.one_pass(now, (b, a), at);
         }
         if one && self.fill.is_none() {
             if let Some(p) = self.distributes(b) {

@@ -455,6 +455,24 @@ const GUARDED: &str = "kernel f() {
   }
 }";
 
+const SOFTMAX: &str = "kernel f(n) {
+  in x: f32[n]
+  out y: f32[n]
+  alloc m: f32[] on register
+  Z: m[] = -1000f32
+  for j in n reduce serial {
+    M: m[] max = x[j]
+  }
+  alloc s: f32[] on register
+  Y: s[] = 0f32
+  for k in n reduce serial {
+    S: s[] sum = exp(x[k] - m[])
+  }
+  for i in n spatial serial {
+    R: y[i] = exp(x[i] - m[]) / s[]
+  }
+}";
+
 /// The table.
 pub const MUTANTS: &[Mutant] = &[
     plain("peel: the rest is one shorter", SUM, "peel k 16", &[("k.p in 4", "k.p in 3")]),
@@ -851,5 +869,36 @@ pub const MUTANTS: &[Mutant] = &[
             ("for j.c1 in min(7 - j.o * 4, 4)", "for j.c1 in 4"),
             ("w[k, j.o * 4 + j.c1]", "w[k, j.o * 5 + j.c1]"),
         ],
+    ),
+    plain(
+        "online: the sum is not rescaled",
+        SOFTMAX,
+        "online j k",
+        &[("s[] * exp(m.before[] - m[])", "s[]")],
+    ),
+    plain("online: by the wrong factor", SOFTMAX, "online j k", &[("m.before[] - m[]", "m[] - m.before[]")]),
+    plain(
+        "online: the maximum is kept too late",
+        SOFTMAX,
+        "online j k",
+        &[("m.before[] = m[]", "m.before[] = x[j]")],
+    ),
+    plain(
+        "online: terms on another scale",
+        SOFTMAX,
+        "online j k",
+        &[("exp(x[j] - m[])", "exp(x[j] - m.before[])")],
+    ),
+    plain(
+        "online: another element",
+        SOFTMAX,
+        "online j k",
+        &[("exp(x[j] - m[])", "exp(x[n - 1 - j] - m[])")],
+    ),
+    plain(
+        "online: the last element is missing",
+        SOFTMAX,
+        "online j k",
+        &[("for j in n scan", "for j in n - 1 scan")],
     ),
 ];
