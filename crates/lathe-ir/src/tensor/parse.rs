@@ -14,6 +14,17 @@ pub fn parse(text: &str) -> Result<Kernel, IrError> {
     if *c.peek() == Token::End { Ok(k) } else { c.error("the end") }
 }
 
+impl std::str::FromStr for Expr {
+    type Err = IrError;
+
+    /// Reads one expression.
+    fn from_str(text: &str) -> Result<Expr, IrError> {
+        let mut c = Cursor::new(text)?;
+        let e = parse_expr(&mut c)?;
+        if *c.peek() == Token::End { Ok(e) } else { c.error("the end") }
+    }
+}
+
 fn kernel(c: &mut Cursor) -> Result<Kernel, IrError> {
     c.expect_word("kernel")?;
     let name = c.ident()?.into();
