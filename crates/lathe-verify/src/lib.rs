@@ -41,6 +41,7 @@ mod obligations;
 mod online;
 mod pad;
 mod partial;
+mod parts;
 mod peel;
 mod scope;
 mod search;
@@ -57,7 +58,7 @@ use lathe_schedule::{Applied, Schedule, Tag, Witness, witness};
 use std::collections::HashMap;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 23] = [
+pub const PROVED: [&str; 24] = [
     "split",
     "fuse",
     "interchange",
@@ -70,6 +71,7 @@ pub const PROVED: [&str; 23] = [
     "peel",
     "rfactor",
     "online",
+    "partials",
     "cache_read",
     "cache_write",
     "stage",

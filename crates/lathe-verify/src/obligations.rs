@@ -19,6 +19,7 @@
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
 //!   operand, with the operands' elements as far apart as the row says.
 //! - **One pass** (`online.rs`): a maximum and the sums of exponentials that use it, in one loop that rescales the sums.
+//! - **A pass in parts** (`parts.rs`): each part with a maximum and sums of its own, joined at the end.
 //! - **A copy filled** (`fill.rs`): what is read of a buffer is copied to a temporary first, and read there.
 //! - **A cache** (`cache.rs`): what an iteration does to a buffer is done in a temporary: an image of the buffer
 //!   without repetition, all of it written first, copied out at the end.
@@ -30,6 +31,7 @@
 use crate::cache::Cache;
 use crate::distribute::Sunk;
 use crate::fill::Fill;
+use crate::parts::Parts;
 use crate::scope::{Env, Scope, Sides, World, exact};
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
@@ -85,6 +87,7 @@ pub fn claim(
         order,
         cache: None,
         fill: None,
+        parts: None,
         sunk: None,
         contracting: None,
         lanes: false,
@@ -143,6 +146,7 @@ pub(crate) struct Walk<'k> {
     pub(crate) order: Order,
     pub(crate) cache: Option<Cache<'k>>,
     pub(crate) fill: Option<Fill<'k>>,
+    pub(crate) parts: Option<Parts>,
     pub(crate) sunk: Option<Sunk<'k>>,
     pub(crate) contracting: Option<Name>,
     pub(crate) lanes: bool,
@@ -162,8 +166,13 @@ impl<'k> Walk<'k> {
 
     /// Whether each name of the program after means what it means before.
     pub(crate) fn is_plain(&self) -> bool {
-        let same = self.cache.is_none() && self.fill.is_none() && self.sunk.is_none();
+        let same = self.same_names() && self.sunk.is_none();
         same && self.contracting.is_none() && !self.renamed
+    }
+
+    /// Whether no buffer has another name after.
+    fn same_names(&self) -> bool {
+        self.cache.is_none() && self.fill.is_none() && self.parts.is_none()
     }
 
     /// How many obligations there are, to come back to.
@@ -213,7 +222,7 @@ impl<'k> Walk<'k> {
     }
 
     pub(crate) fn list(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
-        let one = self.cache.is_none() && self.sunk.is_none();
+        let one = self.cache.is_none() && self.sunk.is_none() && self.parts.is_none();
         if one && b == a && now.before == now.after {
             return Ok(());
         }
@@ -226,6 +235,11 @@ impl<'k> Walk<'k> {
             && let Some(at) = self.passes_once(b, a)
         {
             return self.one_pass(now, (b, a), at);
+        }
+        if self.is_plain()
+            && let Some(at) = self.splits_pass(b, a)
+        {
+            return self.in_parts(now, (b, a), at);
         }
         if one && self.fill.is_none() {
             if let Some(p) = self.distributes(b) {
@@ -379,6 +393,9 @@ impl<'k> Walk<'k> {
                 differs(format!("'{place}' uses '{}' in place of '{}'", a.0, b.0))
             };
         }
+        if self.is_state(b.0) {
+            return self.part_element(now, b, a, place);
+        }
         if self.sunk.as_ref().is_some_and(|t| t.widened(b.0)) {
             return self.sunk_element(now, b, a, place);
         }
@@ -395,9 +412,7 @@ impl<'k> Walk<'k> {
     pub(crate) fn same(&mut self, now: &Sides, b: &Expr, a: &Expr, place: &str) -> Result<(), Refusal> {
         let (tb, ta) = (self.world.dtype(b), self.world.dtype(a));
         let index = |e: &Expr| !matches!(&**e, Node::Load(..) | Node::Cast(..) | Node::Select(..));
-        // Where a buffer has another name after, only its loads are compared by number.
-        let same_names = self.cache.is_none() && self.fill.is_none();
-        if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && same_names {
+        if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && self.same_names() {
             let mut s = now.scope.clone();
             let (x, y) = (s.term(b, &now.before)?, s.term(a, &now.after)?);
             return self.equal(&s, &x, &y, &format!("an index of '{place}' is the same"));

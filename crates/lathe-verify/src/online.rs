@@ -13,7 +13,7 @@
 use crate::Refusal;
 use crate::meet::{accesses_of, every_access};
 use crate::obligations::{Walk, differs};
-use crate::scope::{Env, Sides, exact};
+use crate::scope::{Env, Sides};
 use lathe_check::Term;
 use lathe_ir::tensor::{
     Binary, Buffer, CHANNEL, Expr, For, Iter, Node, SERIAL, Stmt, Store, Unary, for_each,
@@ -21,28 +21,63 @@ use lathe_ir::tensor::{
 use lathe_ir::{DType, Name};
 use lathe_schedule::Tag;
 
-/// The loops that became one.
-struct Pass<'k> {
-    /// That of the maximum, and those that use it.
-    first: &'k For,
-    later: Vec<&'k For>,
-    both: &'k For,
-    maximum: Name,
-    weights: Vec<Name>,
+/// A maximum and the sums of exponentials that use it.
+pub(crate) struct Pass<'k> {
+    /// What computes the maximum.
+    pub first: &'k [Stmt],
+    /// What uses it, and the loops around that.
+    pub later: Vec<(Vec<&'k For>, &'k [Stmt])>,
+    /// What rescales the sums, where it is part of the program before.
+    pub rescaling: &'k [Stmt],
+    pub maximum: Name,
+    /// The temporary that holds the maximum before.
+    pub saved: Name,
+    pub weights: Vec<Name>,
     /// Each sum with what rescales it.
-    sums: Vec<Rescale<'k>>,
+    pub sums: Vec<Rescale<'k>>,
 }
 
-struct Rescale<'k> {
-    sum: Name,
-    loops: Vec<&'k For>,
-    index: &'k [Expr],
+/// What multiplies each element of a sum, once.
+pub(crate) struct Rescale<'k> {
+    pub sum: Name,
+    pub loops: Vec<&'k For>,
+    pub index: &'k [Expr],
+}
+
+impl<'k> Pass<'k> {
+    /// What changes while the pass goes on.
+    pub fn running(&self) -> Vec<Name> {
+        let sums = self.sums.iter().map(|r| &r.sum);
+        [&self.maximum, &self.saved].into_iter().chain(&self.weights).chain(sums).cloned().collect()
+    }
+
+    /// With loops around all that uses the maximum.
+    pub fn with_loops(mut self, loops: &[&'k For]) -> Pass<'k> {
+        self.later.iter_mut().for_each(|(around, _)| *around = loops.to_vec());
+        self
+    }
+
+    /// What is overwritten by a value that reads the maximum is a weight.
+    pub fn weights(maximum: &Name, later: &[(Vec<&'k For>, &'k [Stmt])]) -> Vec<Name> {
+        let mut weights = vec![];
+        for (_, body) in later {
+            for_each(body, &mut |s| {
+                if let Stmt::Store(b) = s
+                    && b.reducer.is_none()
+                    && b.values.iter().any(|v| v.loads(maximum))
+                {
+                    weights.extend(b.targets.iter().map(|(n, _)| n.clone()));
+                }
+            });
+        }
+        weights
+    }
 }
 
 /// A block inside a loop's body, and the loops around it.
-type Inside<'k> = (Vec<&'k For>, &'k Store);
+pub(crate) type Inside<'k> = (Vec<&'k For>, &'k Store);
 
-fn plain_loop(s: &Stmt) -> Option<&For> {
+pub(crate) fn plain_loop(s: &Stmt) -> Option<&For> {
     match s {
         Stmt::For(l) if &*l.level == SERIAL => Some(l),
         _ => None,
@@ -50,7 +85,11 @@ fn plain_loop(s: &Stmt) -> Option<&For> {
 }
 
 /// The blocks of a body in which nothing hangs on a condition.
-fn blocks<'k>(body: &'k [Stmt], around: &mut Vec<&'k For>, out: &mut Vec<Inside<'k>>) -> Result<(), Refusal> {
+pub(crate) fn blocks<'k>(
+    body: &'k [Stmt],
+    around: &mut Vec<&'k For>,
+    out: &mut Vec<Inside<'k>>,
+) -> Result<(), Refusal> {
     body.iter().try_for_each(|s| match s {
         Stmt::Store(b) => {
             out.push((around.clone(), b));
@@ -68,7 +107,7 @@ fn blocks<'k>(body: &'k [Stmt], around: &mut Vec<&'k For>, out: &mut Vec<Inside<
 }
 
 /// The one block inside of nested loops.
-fn nest(mut s: &Stmt) -> Option<Inside<'_>> {
+pub(crate) fn nest(mut s: &Stmt) -> Option<Inside<'_>> {
     let mut loops = vec![];
     while let Stmt::For(l) = s {
         let [inner] = l.body.as_slice() else { return None };
@@ -81,12 +120,12 @@ fn nest(mut s: &Stmt) -> Option<Inside<'_>> {
     }
 }
 
-fn scalar(name: &Name) -> Expr {
+pub(crate) fn scalar(name: &Name) -> Expr {
     Expr::load(name, &[])
 }
 
-/// Whether a buffer is one of some.
-fn loads_any(e: &Expr, names: &[Name]) -> bool {
+/// Whether an expression reads one of some buffers.
+pub(crate) fn loads_any(e: &Expr, names: &[Name]) -> bool {
     names.iter().any(|n| e.loads(n))
 }
 
@@ -160,17 +199,17 @@ impl<'k> Walk<'k> {
         for l in later.iter().chain([&first]) {
             self.same(now, &l.extent, &both.extent, &both.var)?;
         }
-        let pass = self.pass(first, later, both)?;
+        let pass = self.pass(first, &later, both)?;
         self.states(&pass, &a[..q])?;
-        self.terms(now, &pass)?;
+        self.terms(now, &pass, &[both])?;
         self.weights_apart(now, &pass)?;
-        self.iterations_apart(now, &pass)?;
+        self.iterations_apart(now, first, &pass)?;
         self.tag = self.tag.max(Tag::Approximates);
         // The bodies follow each other, with the rescaling behind the first.
         let mut now = now.clone();
         let i = now.scope.iteration(&both.var, &both.extent, &mut now.after)?;
         let (mut rest, count) = (both.body.as_slice(), pass.sums.len());
-        for (n, l) in [first].iter().chain(&pass.later).enumerate() {
+        for (n, l) in [first].iter().chain(&later).enumerate() {
             rest = &rest[if n == 0 {
                 2
             } else if n == 1 {
@@ -202,7 +241,7 @@ impl<'k> Walk<'k> {
     }
 
     /// The parts of the pass's body, before anything of them is believed.
-    fn pass(&self, first: &'k For, later: Vec<&'k For>, both: &'k For) -> Result<Pass<'k>, Refusal> {
+    fn pass(&self, first: &'k For, later: &[&'k For], both: &'k For) -> Result<Pass<'k>, Refusal> {
         let length = first.body.len() + later.iter().map(|l| l.body.len()).sum::<usize>();
         let count = both.body.len().checked_sub(2 + length);
         let (Some(count), [Stmt::Alloc(saved), Stmt::Store(save), ..]) = (count, both.body.as_slice()) else {
@@ -235,30 +274,22 @@ impl<'k> Walk<'k> {
             }
             sums.push(Rescale { sum: sum.clone(), loops, index });
         }
-        // What is overwritten by a value that reads the maximum is a weight.
-        let mut weights = vec![];
-        for l in &later {
-            for_each(&l.body, &mut |s| {
-                if let Stmt::Store(b) = s
-                    && b.reducer.is_none()
-                    && b.values.iter().any(|v| v.loads(&maximum))
-                {
-                    weights.extend(b.targets.iter().map(|(n, _)| n.clone()));
-                }
-            });
-        }
-        Ok(Pass { first, later, both, maximum, weights, sums })
+        let later: Vec<_> = later.iter().map(|l| (vec![*l], l.body.as_slice())).collect();
+        let weights = Pass::weights(&maximum, &later);
+        let (first, saved) = (first.body.as_slice(), saved.name.clone());
+        Ok(Pass { first, later, rescaling: &[], maximum, saved, weights, sums })
     }
 
     /// The maximum and the sums are temporaries that begin before the pass, at a finite number and at 0; they and the weights,
     /// which are temporaries too, are of nobody else.
-    fn states(&self, pass: &Pass<'k>, before: &[Stmt]) -> Result<(), Refusal> {
+    pub(crate) fn states(&self, pass: &Pass<'k>, before: &[Stmt]) -> Result<(), Refusal> {
         let count = |body: &[Stmt], n: &Name, writes: bool| {
             every_access(body).iter().filter(|a| a.buffer == *n && !(writes && a.is_read())).count()
         };
         let inside = |n: &Name, writes: bool| {
-            let later = pass.later.iter().map(|l| count(&l.body, n, writes)).sum::<usize>();
-            later + count(&pass.first.body, n, writes)
+            let parts = [pass.first, pass.rescaling];
+            let parts = parts.into_iter().chain(pass.later.iter().map(|(_, body)| *body));
+            parts.map(|body| count(body, n, writes)).sum::<usize>()
         };
         let sums: Vec<&Name> = pass.sums.iter().map(|r| &r.sum).collect();
         for n in sums.iter().copied().chain([&pass.maximum]) {
@@ -277,31 +308,31 @@ impl<'k> Walk<'k> {
             let starts: Vec<_> = starts.collect();
             let once = count(&self.before.body, n, true) == 1 + inside(n, true);
             if !own || !once || starts.len() != 1 || !constant(starts[0].1) {
-                return differs(format!("'{n}' does not start at a number before '{}'", pass.both.var));
+                return differs(format!("'{n}' does not start at a number before the pass"));
             }
         }
         for n in &pass.weights {
             let whole = count(&self.before.body, n, false) == inside(n, false);
-            let mixed = sums.contains(&n) || *n == pass.maximum || count(&pass.first.body, n, false) > 0;
+            let mixed = sums.contains(&n) || *n == pass.maximum || count(pass.first, n, false) > 0;
             let declares = |body: &[Stmt]| {
                 let mut found = false;
                 for_each(body, &mut |s| found |= matches!(s, Stmt::Alloc(t) if t.name == *n));
                 found
             };
             let listed = before.iter().any(|s| matches!(s, Stmt::Alloc(t) if t.name == *n));
-            let own = listed || pass.later.iter().any(|l| declares(&l.body));
+            let own = listed || declares(pass.first) || pass.later.iter().any(|(_, body)| declares(body));
             if !whole || mixed || !own {
                 return differs(format!("'{n}' is used elsewhere, where the maximum is another one"));
             }
         }
         // The maximum only grows, and nothing of its loop uses a sum.
-        for a in every_access(&pass.first.body) {
+        for a in every_access(pass.first) {
             if sums.contains(&&a.buffer) {
                 return differs(format!("'{}' is used before it is rescaled", a.buffer));
             }
         }
         let mut grows = true;
-        for_each(&pass.first.body, &mut |s| {
+        for_each(pass.first, &mut |s| {
             if let Stmt::Store(b) = s
                 && b.targets.iter().any(|(n, _)| *n == pass.maximum)
             {
@@ -314,14 +345,10 @@ impl<'k> Walk<'k> {
         }
     }
 
-    /// All that depends on the maximum is linear in `exp(x - m)`, and all of each sum is rescaled.
-    fn terms(&mut self, now: &Sides, pass: &Pass<'k>) -> Result<(), Refusal> {
-        let running: Vec<Name> = [&pass.maximum]
-            .into_iter()
-            .chain(&pass.weights)
-            .chain(pass.sums.iter().map(|r| &r.sum))
-            .cloned()
-            .collect();
+    /// All that depends on the maximum is linear in `exp(x - m)`, and all of each sum is rescaled, the same in all iterations
+    /// of some loops.
+    pub(crate) fn terms(&mut self, now: &Sides, pass: &Pass<'k>, over: &[&For]) -> Result<(), Refusal> {
+        let running = pass.running();
         let is_factor = |e: &Expr| match &**e {
             Node::Unary(Unary::Exp, d) => match &**d {
                 Node::Binary(Binary::Sub, x, m) => *m == scalar(&pass.maximum) && !loads_any(x, &running),
@@ -334,11 +361,11 @@ impl<'k> Walk<'k> {
             _ => false,
         };
         for r in &pass.sums {
-            self.rescaled_once(now, pass, r)?;
+            self.rescaled_once(now, over, r)?;
         }
-        for l in &pass.later {
+        for (outer, body) in &pass.later {
             let mut all = vec![];
-            blocks(&l.body, &mut vec![], &mut all)?;
+            blocks(body, &mut vec![], &mut all)?;
             for (around, block) in all {
                 let indices = block.targets.iter().flat_map(|(_, i)| i);
                 if around.iter().map(|l| &l.extent).chain(indices).any(|e| loads_any(e, &running)) {
@@ -365,7 +392,7 @@ impl<'k> Walk<'k> {
                     return differs(format!("'{}' is not linear in exp(x - m)", block.name));
                 }
                 if let Some(r) = sum {
-                    self.is_rescaled(now, l, &around, index, r)?;
+                    self.is_rescaled(now, (outer, &around), index, r)?;
                 }
             }
         }
@@ -373,9 +400,10 @@ impl<'k> Walk<'k> {
     }
 
     /// What rescales a sum goes over the same elements in every iteration, over each once, and they are there.
-    fn rescaled_once(&mut self, now: &Sides, pass: &Pass<'k>, r: &Rescale<'k>) -> Result<(), Refusal> {
-        let fixed = r.loops.iter().map(|l| &l.extent).chain(r.index);
-        if fixed.into_iter().any(|e| e.mentions(&pass.both.var) || self.world.volatile(e)) {
+    fn rescaled_once(&mut self, now: &Sides, over: &[&For], r: &Rescale<'k>) -> Result<(), Refusal> {
+        let mut fixed = r.loops.iter().map(|l| &l.extent).chain(r.index);
+        let changes = |e: &Expr| over.iter().any(|l| e.mentions(&l.var)) || self.world.volatile(e);
+        if fixed.any(changes) {
             return differs(format!("not the same elements of '{}' are rescaled each time", r.sum));
         }
         if r.loops.iter().any(|l| &*l.level != SERIAL || l.iter != Iter::Spatial) {
@@ -401,8 +429,7 @@ impl<'k> Walk<'k> {
     fn is_rescaled(
         &mut self,
         now: &Sides,
-        l: &'k For,
-        around: &[&'k For],
+        (outer, around): (&[&'k For], &[&'k For]),
         index: &[Expr],
         r: &Rescale<'k>,
     ) -> Result<(), Refusal> {
@@ -411,8 +438,7 @@ impl<'k> Walk<'k> {
             return differs(format!("'{}' is not rescaled as it is summed", r.sum));
         }
         let (mut s, mut env) = (now.scope.clone(), now.before.clone());
-        s.iteration(&l.var, &l.extent, &mut env)?;
-        for f in around {
+        for f in outer.iter().chain(around) {
             s.iteration(&f.var, &f.extent, &mut env)?;
         }
         let (mut at, about) = (now.after.clone(), format!("all of '{}' is rescaled", r.sum));
@@ -429,19 +455,21 @@ impl<'k> Walk<'k> {
     }
 
     /// No iteration touches another one's weights.
-    fn weights_apart(&mut self, now: &Sides, pass: &Pass<'k>) -> Result<(), Refusal> {
+    pub(crate) fn weights_apart(&mut self, now: &Sides, pass: &Pass<'k>) -> Result<(), Refusal> {
+        let own = |n: &Name| pass.first.iter().any(|s| matches!(s, Stmt::Alloc(t) if t.name == *n));
         for x in &pass.later {
             for y in &pass.later {
-                self.not_met(now, (x, y), &|n| pass.weights.contains(n))?;
+                self.not_met(now, (x, y), &|n| pass.weights.contains(n) && !own(n))?;
             }
         }
         Ok(())
     }
 
     /// An iteration of a later loop does not meet later ones of an earlier loop, but for the maximum and the sums.
-    fn iterations_apart(&mut self, now: &Sides, pass: &Pass<'k>) -> Result<(), Refusal> {
+    fn iterations_apart(&mut self, now: &Sides, first: &'k For, pass: &Pass<'k>) -> Result<(), Refusal> {
         let state = |n: &Name| *n == pass.maximum || pass.sums.iter().any(|r| r.sum == *n);
-        let all: Vec<&For> = [pass.first].into_iter().chain(pass.later.iter().copied()).collect();
+        let first = (vec![first], pass.first);
+        let all: Vec<_> = [&first].into_iter().chain(&pass.later).collect();
         for (i, y) in all.iter().enumerate() {
             for x in &all[..i] {
                 self.not_met(now, (x, y), &|n| !state(n))?;
@@ -450,23 +478,26 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    /// An iteration of the second loop and a later one of the first touch different elements of some buffers, where one writes.
+    /// An iteration of the second loops and a later one of the first touch different elements of some buffers, where one writes.
     fn not_met(
         &mut self,
         now: &Sides,
-        (x, y): (&'k For, &'k For),
+        (x, y): (&(Vec<&'k For>, &'k [Stmt]), &(Vec<&'k For>, &'k [Stmt])),
         of: &dyn Fn(&Name) -> bool,
     ) -> Result<(), Refusal> {
         let mut s = now.scope.clone();
-        let apart = Env { apart: true, ..now.before.clone() };
-        let (mut ex, mut ey) = (apart.clone(), apart);
-        let i = s.iteration(&x.var, &x.extent, &mut ex)?;
-        let j = s.iteration(&y.var, &y.extent, &mut ey)?;
-        s.at_most(&exact(j.plus(1))?, &i)?;
-        let (a, b) = (accesses_of(&x.body), accesses_of(&y.body));
+        let mut moment = |loops: &[&For]| -> Result<(Env, Vec<Term>), Refusal> {
+            let mut env = Env { apart: true, ..now.before.clone() };
+            let at = loops.iter().map(|l| s.iteration(&l.var, &l.extent, &mut env));
+            let at = at.collect::<Result<_, _>>()?;
+            Ok((env, at))
+        };
+        let (later, sooner) = (moment(&x.0)?, moment(&y.0)?);
+        s.precedes(&sooner.1, &later.1)?;
+        let (a, b) = (accesses_of(x.1), accesses_of(y.1));
         for (p, q) in a.iter().flat_map(|p| b.iter().map(move |q| (p, q))) {
             if self.may_meet(p, q) && of(&p.buffer) && of(&q.buffer) {
-                self.distinct(&s, (p, &ex), (q, &ey))?;
+                self.distinct(&s, (p, &later.0), (q, &sooner.0))?;
             }
         }
         Ok(())

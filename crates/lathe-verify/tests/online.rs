@@ -1,5 +1,5 @@
-//! One pass in place of several: programs of which `online` would compute something else have no certificate, whatever the step
-//! says, nor have steps that leave a part of it out.
+//! One pass in place of several, and a pass in parts: programs of which `online` or `partials` would compute something else have no
+//! certificate, whatever the step says, nor have steps that leave a part of it out.
 
 use lathe_ir::tensor::{Kernel, Memory, interpret, parse};
 use lathe_schedule::{Schedule, Tag};
@@ -163,6 +163,7 @@ fn changed(k: &Kernel, changes: Changes, what: &str) -> Kernel {
 fn run(k: &Kernel, n: i64, first: f32) -> Vec<f32> {
     let mut m = Memory::new(&[("n", n)]);
     let mut x: Vec<f32> = (0..n).map(|i| [0.5, 3.0, -2.0, 3.0, 7.0, 1.0, 0.0][i as usize % 7]).collect();
+    x.iter_mut().enumerate().for_each(|(i, x)| *x += (i / 16 % 3) as f32);
     x[0] = first;
     let v: Vec<f32> = (0..4 * n).map(|i| (i * 7 % 11) as f32 - 4.0).collect();
     m.set_f32("x", &x);
@@ -180,6 +181,77 @@ fn right() -> (Kernel, Kernel) {
     (s.original().clone(), s.kernel().clone())
 }
 
+/// Before a pass over 64 keys is split into four parts, and after; the scale of the sums shows.
+fn parts() -> (Kernel, Kernel) {
+    let text = ATTENTION.replace("f(n)", "f()").replace("[n", "[64").replace(" in n ", " in 64 ");
+    let text = text.replace("= o[i] / s[]", "= o[i] + s[] + m[]");
+    let steps = "online j a b d\ncontract p\nsplit j 16\npartials j.o";
+    let s = Schedule::replay(parse(&text).expect("a kernel"), steps).expect("it applies");
+    (s.steps()[3].before.clone(), s.kernel().clone())
+}
+
+const WRONG_PARTS: &[(&str, Changes, Changes)] = &[
+    ("the sums so far are not rescaled", &[], &[("s[] * exp(m.before.c[] - m[])", "s[]")]),
+    ("a part's sum is on its own scale", &[], &[("s.v[j.o.c2] * exp(m.v[j.o.c2] - m[])", "s.v[j.o.c2]")]),
+    (
+        "a part's maximum starts too high",
+        &[],
+        &[("m.v.z: m.v[j.o] = (-50.0f32)", "m.v.z: m.v[j.o] = 1000f32")],
+    ),
+    ("a part's sum starts elsewhere", &[], &[("s.v.z: s.v[j.o] = 0f32", "s.v.z: s.v[j.o] = 1e30f32")]),
+    ("a part is missing", &[], &[("for j.o.c2 in 4", "for j.o.c2 in 3")]),
+    ("the first part's maximum", &[], &[("m.join: m[] max = m.v[j.o.c2]", "m.join: m[] max = m.v[0]")]),
+    ("the first part's sums", &[], &[("s.join: s[] sum = s.v[j.o.c2]", "s.join: s[] sum = s.v[0]")]),
+    ("parts share a maximum", &[], &[("M: m.v[j.o] max", "M: m.v[0] max")]),
+    ("not all elements are joined", &[], &[("c.c2 in 4", "c.c2 in 3")]),
+    ("elements start elsewhere", &[], &[("o.v[j.o, c.c3] = 0f32", "o.v[j.o, c.c3] = 1e30f32")]),
+    (
+        "the maximum so far is kept too late",
+        &[],
+        &[(
+            "    m.before.c.s: m.before.c[] = m[]\n    m.join: m[] max = m.v[j.o.c2]\n",
+            "    m.join: m[] max = m.v[j.o.c2]\n    m.before.c.s: m.before.c[] = m[]\n",
+        )],
+    ),
+    (
+        "the pass does not rescale",
+        &[("s.rescale: s[] = s[] * exp(m.before[] - m[])", "s.rescale: s[] = s[] * 1f32")],
+        &[(
+            "s.rescale: s.v[j.o] = s.v[j.o] * exp(m.before[] - m.v[j.o])",
+            "s.rescale: s.v[j.o] = s.v[j.o] * 1f32",
+        )],
+    ),
+    (
+        "the maximum so far is looked at",
+        &[("      P: p[] =", "      Q: t[] = m[]\n      P: p[] ="), ("+ m[]", "+ t[]")],
+        &[("      P: p[] =", "      Q: t[] = m.v[j.o]\n      P: p[] ="), ("+ m[]", "+ t[]")],
+    ),
+    (
+        "the maximum so far is looked at before it grows",
+        &[("      M: m[] max", "      Q: t[] = m[]\n      M: m[] max"), ("+ m[]", "+ t[]")],
+        &[("      M: m.v[j.o] max", "      Q: t[] = m.v[j.o]\n      M: m.v[j.o] max"), ("+ m[]", "+ t[]")],
+    ),
+    (
+        "the weight of the iteration before",
+        &[
+            ("      alloc p: f32[] on register\n", ""),
+            ("  alloc m:", "  alloc p: f32[] on workspace\n  PZ: p[] = 1f32\n  alloc m:"),
+            (
+                "      P: p[] = exp(x[j.o * 16 + j.i] - m[])\n      S: s[] sum = p[]\n",
+                "      S: s[] sum = p[]\n      P: p[] = exp(x[j.o * 16 + j.i] - m[])\n",
+            ),
+        ],
+        &[
+            ("      alloc p: f32[] on register\n", ""),
+            ("  alloc m:", "  alloc p: f32[] on workspace\n  PZ: p[] = 1f32\n  alloc m:"),
+            (
+                "      P: p[] = exp(x[j.o * 16 + j.i] - m.v[j.o])\n      S: s.v[j.o] sum = p[]\n",
+                "      S: s.v[j.o] sum = p[]\n      P: p[] = exp(x[j.o * 16 + j.i] - m.v[j.o])\n",
+            ),
+        ],
+    ),
+];
+
 #[test]
 fn one_pass_is_certified() {
     let (before, after) = right();
@@ -190,12 +262,28 @@ fn one_pass_is_certified() {
 
 #[test]
 fn what_is_not_one_pass_is_refused() {
-    let (before, after) = right();
+    refused(&right(), WRONG, &[1, 2, 3, 5, 9]);
+}
+
+#[test]
+fn parts_are_certified() {
+    let (before, after) = parts();
+    let c = Prover::default().certify(&before, &after, "partials j.o").expect("a certificate");
+    assert_eq!(check(&before, &after, &c), Ok(Tag::Approximates));
+    assert!(near(&run(&after, 64, 0.5), &run(&before, 64, 0.5)));
+}
+
+#[test]
+fn what_are_no_parts_is_refused() {
+    refused(&parts(), WRONG_PARTS, &[64]);
+}
+
+fn refused((before, after): &(Kernel, Kernel), wrong: &[(&str, Changes, Changes)], sizes: &[i64]) {
     let (mut prover, mut holes) = (Prover::default(), String::new());
-    for (what, old, new) in WRONG {
-        let (b, a) = (changed(&before, old, what), changed(&after, new, what));
-        let sizes = [1, 2, 3, 5, 9].into_iter().flat_map(|n| [(n, 0.5), (n, f32::NEG_INFINITY)]);
-        let differs = sizes.into_iter().any(|(n, first)| {
+    for (what, old, new) in wrong {
+        let (b, a) = (changed(before, old, what), changed(after, new, what));
+        let sizes = sizes.iter().flat_map(|n| [(*n, 0.5), (*n, f32::NEG_INFINITY)]);
+        let differs = { sizes }.any(|(n, first)| {
             let wanted = run(&b, n, first);
             wanted.iter().all(|v| v.is_finite()) && !near(&run(&a, n, first), &wanted)
         });

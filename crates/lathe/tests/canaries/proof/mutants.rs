@@ -473,6 +473,26 @@ const SOFTMAX: &str = "kernel f(n) {
   }
 }";
 
+/// A softmax's sum over a number of keys that is known, and the steps that split it.
+const KEYS: &str = "kernel f() {
+  in x: f32[64]
+  out y: f32[2]
+  alloc m: f32[] on register
+  Z: m[] = -1000f32
+  for j in 64 reduce serial {
+    M: m[] max = x[j]
+  }
+  alloc s: f32[] on register
+  Y: s[] = 0f32
+  for k in 64 reduce serial {
+    S: s[] sum = exp(x[k] - m[])
+  }
+  R: y[0] = s[]
+  Q: y[1] = m[]
+}";
+
+const PARTS: &str = "online j k\nsplit j 16\npartials j.o";
+
 /// The table.
 pub const MUTANTS: &[Mutant] = &[
     plain("peel: the rest is one shorter", SUM, "peel k 16", &[("k.p in 4", "k.p in 3")]),
@@ -901,4 +921,15 @@ pub const MUTANTS: &[Mutant] = &[
         "online j k",
         &[("for j in n scan", "for j in n - 1 scan")],
     ),
+    plain("partials: a part is missing", KEYS, PARTS, &[("for j.o.c2 in 4", "for j.o.c2 in 3")]),
+    plain("partials: a part's own scale", KEYS, PARTS, &[("* exp(m.v[j.o.c2] - m[])", "* 1f32")]),
+    plain("partials: the sums so far keep theirs", KEYS, PARTS, &[("* exp(m.before.c[] - m[])", "* 1f32")]),
+    plain(
+        "partials: the maximum begins elsewhere",
+        KEYS,
+        PARTS,
+        &[("m.v[j.o] = (-1000.0f32)", "m.v[j.o] = 9f32")],
+    ),
+    plain("partials: the first part's maximum", KEYS, PARTS, &[("max = m.v[j.o.c2]", "max = m.v[0]")]),
+    plain("partials: all parts in one", KEYS, PARTS, &[("S: s.v[j.o] sum", "S: s.v[0] sum")]),
 ];
