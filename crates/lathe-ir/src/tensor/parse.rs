@@ -1,10 +1,11 @@
 //! The parser of the text form.
 
+use super::print::plain_bits;
 use super::{
     Access, Axis, Binary, Buffer, Expr, Fact, For, Iter, Kernel, Node, Param, Reducer, Stmt, Store, Unary,
 };
 use crate::lexer::{Cursor, Token};
-use crate::{DType, Int, IrError, Layout, Term};
+use crate::{DType, IrError, Layout, Term};
 use std::sync::Arc;
 
 /// Reads one kernel.
@@ -51,7 +52,7 @@ fn kernel(c: &mut Cursor) -> Result<Kernel, IrError> {
         c.next();
         if matches!(c.peek2(), Token::Punct(":")) {
             let v = buffer(c, super::HOST)?;
-            let bits = v.shape.iter().fold(Int::from(v.dtype.bits()), |p, d| p * d.clone());
+            let bits = plain_bits(&v);
             params.push(Param { name: v.name.clone(), access, views: vec![v], bits });
             continue;
         }
