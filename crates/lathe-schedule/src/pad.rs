@@ -3,7 +3,7 @@
 //! the promise. What is written there is never looked at, so the loop is spatial, and only the outermost dimension has
 //! room behind it; a temporary must hold a whole block as it is.
 
-use crate::util::{arg, in_family, need_loop};
+use crate::util::{arg, in_family, need_loop, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -123,11 +123,21 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             decides |= mention(&l.extent);
             if in_family(&l.var, var) {
                 kind = kind.take().or_else(|| (l.iter != Iter::Spatial).then(|| l.var.clone()));
-                for_each(&l.body, &mut |s| {
-                    if let Stmt::Store(b) = s {
-                        let mut trap = |e: &Expr| traps |= may_trap(k, e, &mention);
-                        b.values.iter().for_each(|v| v.visit(&mut trap));
+                // What an iteration computes picks nothing: behind the end that may be any number.
+                let written = touched(&l.body, true);
+                let computed = |e: &Expr| written.iter().any(|n| e.loads(n));
+                for_each(&l.body, &mut |s| match s {
+                    Stmt::For(inner) => decides |= computed(&inner.extent),
+                    Stmt::If(c, _) => decides |= computed(c),
+                    Stmt::Store(b) => {
+                        decides |= b.targets.iter().any(|(_, i)| i.iter().any(computed));
+                        let mut look = |e: &Expr| {
+                            traps |= may_trap(k, e, &mention);
+                            decides |= matches!(&**e, Node::Load(_, i) if i.iter().any(computed));
+                        };
+                        b.values.iter().for_each(|v| v.visit(&mut look));
                     }
+                    _ => {}
                 });
             }
         }
@@ -138,7 +148,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         return Err(format!("'{l}' is not spatial: what lies behind the end would count"));
     }
     if decides {
-        return Err(format!("'{var}' decides what is run"));
+        return Err(format!("'{var}' decides what is run or touched"));
     }
     if traps {
         return Err(format!("an integer is divided inside '{var}', perhaps by what lies behind the end"));
