@@ -3,7 +3,7 @@
 //! all those that the reads' index mentions, so that it lies as it is read. Every read must have the same index (copies of a
 //! loop count as the loop), none may hang on a condition, and the iteration must not write to `B`.
 
-use crate::util::{Site, accesses, arg, in_family, need_free, need_loop, renamed, sites, touched};
+use crate::util::{Site, accesses, arg, guards, in_family, need_free, need_loop, renamed, sites, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Int;
 use lathe_ir::tensor::{
@@ -40,6 +40,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     for_each(&scope.body, &mut |s| {
         if let Stmt::If(_, b) | Stmt::Intrinsic(_, b) = s {
             conditional |= !accesses(b, name).is_empty();
+        }
+        if let Stmt::Store(b) = s {
+            conditional |= b.values.iter().any(|v| guards(v, name));
         }
     });
     if conditional {

@@ -9,11 +9,12 @@ pub(crate) static INTERCHANGE: Primitive = Primitive {
     name: "interchange",
     doc: "interchange A: A inside the loop that was its whole body",
     tag: Tag::Bitwise,
-    witness: Some(witness),
+    witness: Some(exchanged),
     apply,
 };
 
-fn witness(k: &Kernel, args: &[&str]) -> Option<Witness> {
+/// The loop and the one inside it, each the other's place.
+pub(crate) fn exchanged(k: &Kernel, args: &[&str]) -> Option<Witness> {
     let a = arg(args, 0).ok()?;
     let la = need_loop(k, a).ok()?;
     let [Stmt::For(lb)] = la.body.as_slice() else { return None };

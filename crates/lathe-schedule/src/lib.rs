@@ -76,6 +76,16 @@ pub enum Tag {
     Approximates,
 }
 
+impl std::fmt::Display for Tag {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Tag::Bitwise => "bitwise",
+            Tag::Reassociates => "reassociates",
+            Tag::Approximates => "approximates",
+        })
+    }
+}
+
 /// Why a step was refused.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{step}: {message}")]

@@ -7,20 +7,21 @@
 //! start at zero, and nothing but the sums is used after the pass.
 
 use crate::join::{is_local, picked};
+use crate::lanes::pick;
 use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
     Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Stmt, Store, Unary, for_each, loop_bounds,
     rename_vars,
 };
-use lathe_ir::{DType, Name};
+use lathe_ir::{Bounds, DType, Name};
 use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) static ONLINE: Primitive = Primitive {
     name: "online",
     doc: "online M J...: the maximum of loop M and the sums of loops J, which use it, in one pass",
-    tag: Tag::Reassociates,
+    tag: Tag::Approximates,
     witness: None,
     apply,
 };
@@ -61,6 +62,21 @@ pub(crate) fn starts_at(
     constant && !guarded && writes(given) == 1 && writes(&k.body) == 1 + writes(inside)
 }
 
+/// Whether different iterations of some loops pick different elements: each variable in turn is a digit of a dimension.
+fn injective(index: &[Expr], loops: &[Arc<For>], bounds: &Bounds) -> bool {
+    let (mut index, mut left) = (index.to_vec(), loops.to_vec());
+    while !left.is_empty() {
+        let digit =
+            |l: &Arc<For>| (0..index.len()).find_map(|d| Some((d, pick(&index[d], &l.var, bounds)?.1)));
+        let Some((at, (d, rest))) = left.iter().enumerate().find_map(|(at, l)| Some((at, digit(l)?))) else {
+            return false;
+        };
+        index[d] = rest;
+        left.remove(at);
+    }
+    true
+}
+
 /// What follows a maximum `m` in one pass: temporaries with a factor `exp(x - m)`, and sums linear in them.
 pub(crate) struct Linear {
     pub weights: Vec<Name>,
@@ -70,7 +86,12 @@ pub(crate) struct Linear {
 
 /// Checks that all that statements compute from the maximum `m` are weights and sums linear in `exp(x - m)`; `var` is the
 /// loop of the pass.
-pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Linear, String> {
+pub(crate) fn linear_in(
+    m: &Name,
+    var: &str,
+    bodies: &[Vec<Stmt>],
+    bounds: &Bounds,
+) -> Result<Linear, String> {
     let load_m = Expr::load(m, &[]);
     // What changes while the pass goes on: the maximum, the weights and the sums.
     let mut running: Vec<Name> = vec![m.clone()];
@@ -82,6 +103,7 @@ pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Lin
         }
     });
     let (mut weights, mut sums): (Vec<Name>, Vec<_>) = (vec![], vec![]);
+    let mut others: Vec<(Name, Name)> = vec![];
     for body in bodies {
         let mut bad = None;
         let mut loops_inside: Vec<Arc<For>> = vec![];
@@ -107,6 +129,9 @@ pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Lin
                 };
                 let is_weight = |e: &Expr| matches!(&**e, Node::Load(n, _) if weights.contains(n));
                 let is_linear = |is| linear(value, is, &running);
+                if running.iter().any(|n| index.iter().any(|i| i.loads(n))) {
+                    bad = Some(s.name.clone());
+                }
                 match s.reducer {
                     _ if s.targets.len() != 1 => bad = Some(s.name.clone()),
                     None if is_linear(&is_factor) => {
@@ -118,14 +143,22 @@ pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Lin
                             && !index.iter().any(|i| i.mentions(var))
                             && (is_linear(&is_factor) || is_linear(&is_weight)) =>
                     {
-                        let axes = loops_inside
+                        let axes: Vec<Arc<For>> = loops_inside
                             .iter()
                             .filter(|f| index.iter().any(|i| i.mentions(&f.var)))
                             .cloned()
                             .collect();
+                        // Each iteration rescales the same elements, each once.
+                        let same = !axes.iter().any(|f| f.extent.mentions(var))
+                            && !sums.iter().any(|(n, ..): &(Name, Vec<Expr>, Vec<_>)| n == target);
+                        if !same || !injective(index, &axes, bounds) {
+                            bad = Some(s.name.clone());
+                        }
                         sums.push((target.clone(), index.clone(), axes));
                     }
-                    None if !running.iter().any(|n| value.loads(n)) => {}
+                    None if !running.iter().any(|n| value.loads(n)) => {
+                        others.push((target.clone(), s.name.clone()));
+                    }
                     _ => bad = Some(s.name.clone()),
                 }
             }
@@ -134,6 +167,14 @@ pub(crate) fn linear_in(m: &Name, var: &str, bodies: &[Vec<Stmt>]) -> Result<Lin
         if let Some(b) = bad {
             return Err(format!("block '{b}' is not linear in exp(x - {m})"));
         }
+    }
+    // What is more or less than a weight would not shrink with the weights, what is added not with the sum.
+    let is_sum = |n: &Name| sums.iter().any(|(s, ..)| s == n);
+    if let Some(n) = weights.iter().find(|n| *n == m || is_sum(n)) {
+        return Err(format!("'{n}' is not only a factor of the sums"));
+    }
+    if let Some((n, block)) = others.iter().find(|(n, _)| n == m || weights.contains(n) || is_sum(n)) {
+        return Err(format!("block '{block}' writes to '{n}' what is not linear in exp(x - {m})"));
     }
     Ok(Linear { weights, sums })
 }
@@ -166,7 +207,13 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         bodies.push(rename_vars(&l.body, &HashMap::from([(*j, Expr::var(mvar))])));
     }
     let load_m = Expr::load(&m, &[]);
-    let Linear { weights, sums } = linear_in(&m, mvar, &bodies[1..])?;
+    let Linear { weights, sums } = linear_in(&m, mvar, &bodies[1..], &loop_bounds(k))?;
+    if let Some(n) = weights.iter().chain(sums.iter().map(|(n, ..)| n)).find(|n| {
+        let other = |t: &Name| t != *n && k.overlap(t, n);
+        !accesses(&bodies[0], n).is_empty() || touched(&bodies.concat(), false).iter().any(other)
+    }) {
+        return Err(format!("'{n}' is used before the maximum is known, or through another view"));
+    }
     // What one loop leaves for another must be the iteration's own, and the weights are nobody else's.
     let all = bodies.concat();
     let bounds = loop_bounds(k);

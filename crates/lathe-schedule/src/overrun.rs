@@ -2,10 +2,10 @@
 //! length there too. What they write must be picked by the loop, and be touched by the family's loops only, so that
 //! nothing that counts ever meets it; what they read must be there. After it, a tile in registers has constant extents.
 
-use crate::pad::block;
+use crate::pad::{block, may_trap};
 use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
-use lathe_ir::tensor::{Binary, Expr, For, Iter, Kernel, Node, Stmt, expr_type, for_each, map_stmts};
+use lathe_ir::tensor::{Expr, For, Iter, Kernel, Node, Stmt, for_each, map_stmts};
 use std::sync::Arc;
 
 pub(crate) static OVERRUN: Primitive = Primitive {
@@ -48,12 +48,7 @@ fn qualifies(k: &Kernel, l: &For, family: &str, f: i64) -> bool {
             for v in &b.values {
                 v.visit(&mut |e| match &**e {
                     Node::Load(n, i) if e.mentions(var) => ok &= held(k, n, i, var, f),
-                    // Nothing may trap on what was never written.
-                    Node::Binary(Binary::Div | Binary::Rem, ..) => {
-                        let t = expr_type(e, &|n| k.buffer(n).map(|b| b.dtype));
-                        ok &= t.is_some_and(|t| t.is_float());
-                    }
-                    _ => {}
+                    _ => ok &= !may_trap(k, e, &|i| i.mentions(var)),
                 });
             }
         }

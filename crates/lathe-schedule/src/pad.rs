@@ -3,10 +3,12 @@
 //! the promise. What is written there is never looked at, so the loop is spatial, and only the outermost dimension has
 //! room behind it; a temporary must hold a whole block as it is.
 
-use crate::util::{arg, in_family, need_loop};
+use crate::util::{arg, in_family, need_loop, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, for_each, loop_bounds, map_stmts};
+use lathe_ir::tensor::{
+    Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, expr_type, for_each, loop_bounds, map_stmts,
+};
 use std::sync::Arc;
 
 pub(crate) static PAD: Primitive = Primitive {
@@ -23,6 +25,19 @@ pub(crate) fn block(e: &Expr) -> Option<i64> {
         Node::Int(v, _) => Some(*v),
         Node::Binary(Binary::Min, _, f) => f.as_int(),
         _ => None,
+    }
+}
+
+/// Whether computing an expression may trap on elements that nobody wrote: on a divisor, or on a place of a table that `picked`
+/// says they decide.
+pub(crate) fn may_trap(k: &Kernel, e: &Expr, picked: &dyn Fn(&Expr) -> bool) -> bool {
+    match &**e {
+        Node::Binary(Binary::Div | Binary::Rem, _, by) => {
+            let t = expr_type(e, &|n| k.buffer(n).map(|b| b.dtype));
+            !t.is_some_and(|t| t.is_float()) && by.as_int().is_none_or(|n| n <= 0)
+        }
+        Node::Table(_, _, i) => picked(i),
+        _ => false,
     }
 }
 
@@ -102,12 +117,28 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
         hit
     };
-    let (mut decides, mut kind) = (false, None);
+    let (mut decides, mut traps, mut kind) = (false, false, None);
     for_each(&k.body, &mut |s| match s {
         Stmt::For(l) => {
             decides |= mention(&l.extent);
-            if in_family(&l.var, var) && l.iter != Iter::Spatial {
-                kind = Some(l.var.clone());
+            if in_family(&l.var, var) {
+                kind = kind.take().or_else(|| (l.iter != Iter::Spatial).then(|| l.var.clone()));
+                // What an iteration computes picks nothing: behind the end that may be any number.
+                let written = touched(&l.body, true);
+                let computed = |e: &Expr| written.iter().any(|n| e.loads(n));
+                for_each(&l.body, &mut |s| match s {
+                    Stmt::For(inner) => decides |= computed(&inner.extent),
+                    Stmt::If(c, _) => decides |= computed(c),
+                    Stmt::Store(b) => {
+                        decides |= b.targets.iter().any(|(_, i)| i.iter().any(computed));
+                        let mut look = |e: &Expr| {
+                            traps |= may_trap(k, e, &mention);
+                            decides |= matches!(&**e, Node::Load(_, i) if i.iter().any(computed));
+                        };
+                        b.values.iter().for_each(|v| v.visit(&mut look));
+                    }
+                    _ => {}
+                });
             }
         }
         Stmt::If(c, _) => decides |= mention(c),
@@ -117,7 +148,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         return Err(format!("'{l}' is not spatial: what lies behind the end would count"));
     }
     if decides {
-        return Err(format!("'{var}' decides what is run"));
+        return Err(format!("'{var}' decides what is run or touched"));
+    }
+    if traps {
+        return Err(format!("an integer is divided inside '{var}', perhaps by what lies behind the end"));
     }
     let mut out = promise(k, &uses, f);
     out.body = map_stmts(&k.body, &mut |s| match &s {

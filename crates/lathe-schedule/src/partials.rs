@@ -20,7 +20,7 @@ use std::sync::Arc;
 pub(crate) static PARTIALS: Primitive = Primitive {
     name: "partials",
     doc: "partials L: the parts L of a pass made by online, each with a maximum and sums of its own, joined at the end",
-    tag: Tag::Reassociates,
+    tag: Tag::Approximates,
     apply,
     witness: None,
 };
@@ -90,7 +90,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let is_rescale = |s: &&Stmt| innermost(s).is_some_and(|b| rescaled(&b, &before, &m).is_some());
     let rescales: Vec<Stmt> = body[at + 1..].iter().take_while(is_rescale).cloned().collect();
     let tail = body[at + 1 + rescales.len()..].to_vec();
-    let Linear { sums, weights } = linear_in(&m, &pass.var, std::slice::from_ref(&tail))?;
+    let Linear { sums, weights } = linear_in(&m, &pass.var, std::slice::from_ref(&tail), &loop_bounds(k))?;
     let known: Vec<Name> = rescales.iter().filter_map(|s| rescaled(&*innermost(s)?, &before, &m)).collect();
     if known.len() != sums.len() || !sums.iter().all(|(s, ..)| known.contains(s)) {
         return Err("the sums are not those that are rescaled".into());

@@ -1,6 +1,7 @@
 //! `reorder A`: the reduce loop `A` inside the reduce loop that is its whole body. A sum's elements are added in another order, which
 //! the reduction must allow.
 
+use crate::interchange::exchanged;
 use crate::rfactor::one_block;
 use crate::util::{arg, need_loop};
 use crate::{Primitive, Tag};
@@ -11,7 +12,7 @@ pub(crate) static REORDER: Primitive = Primitive {
     name: "reorder",
     doc: "reorder A: the reduce loop A inside the reduce loop that was its whole body",
     tag: Tag::Reassociates,
-    witness: None,
+    witness: Some(exchanged),
     apply,
 };
 

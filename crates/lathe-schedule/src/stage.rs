@@ -1,7 +1,7 @@
 //! `stage B S`: the element of the buffer `B` that the block `S` reads goes through a temporary `B.S`, which further steps
 //! can then move: to a process of its own, for one.
 
-use crate::util::{arg, edit_list, need_free};
+use crate::util::{arg, edit_list, guards, need_free};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{Buffer, Expr, Kernel, Node, REGISTER, Stmt, Store, find_block};
 use std::sync::Arc;
@@ -24,6 +24,9 @@ pub(crate) fn element(s: &Store, buffer: &str) -> Result<Vec<Expr>, String> {
         });
     }
     match found.as_slice() {
+        [_] if s.values.iter().any(|v| guards(v, buffer)) => {
+            Err(format!("whether '{}' reads '{buffer}' hangs on a condition", s.name))
+        }
         [i] => Ok(i.clone()),
         [] => Err(format!("'{}' does not read '{buffer}'", s.name)),
         _ => Err(format!("'{}' reads several elements of '{buffer}'", s.name)),

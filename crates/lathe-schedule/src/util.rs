@@ -135,6 +135,17 @@ pub(crate) fn accesses(body: &[Stmt], buffer: &str) -> Vec<(Vec<Expr>, bool)> {
     out
 }
 
+/// Whether an expression reads a buffer only where a condition of its own holds.
+pub(crate) fn guards(e: &Expr, buffer: &str) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| {
+        if let Node::Select(_, x, y) = &**e {
+            found |= x.loads(buffer) || y.loads(buffer);
+        }
+    });
+    found
+}
+
 /// Names of buffers written (`writes`) or touched at all.
 pub(crate) fn touched(body: &[Stmt], writes: bool) -> Vec<Name> {
     let mut out: Vec<Name> = vec![];

@@ -43,7 +43,8 @@ impl<'k> Walk<'k> {
         let Some(before) = b.get(p).and_then(alloc).filter(|t| is_dense(t) && &*t.memory != CHANNEL) else {
             return differs("a temporary that is not dense is contracted");
         };
-        self.pairs(now, &b[..p], &a[..p])?;
+        let Some(first) = a.get(..p) else { return differs("statements are missing") };
+        self.pairs(now, &b[..p], first)?;
         if touches(&b[..p], &before.name) > 0 {
             return differs(format!("'{}' is used before it is there", before.name));
         }

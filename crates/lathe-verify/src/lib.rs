@@ -5,6 +5,8 @@
 //!   the step nor the certificate.
 //! - [`certify`] (or a [`Prover`], which remembers) finds a certificate for a step of a primitive of [`PROVED`]; other
 //!   steps are [`Refusal::Unproved`].
+//! - A [`Derivation`] is a program with all its steps and their certificates; its text is a file that [`derivations`] reads, to be
+//!   checked where there is neither a schedule nor a prover.
 //!
 //! ```
 //! use lathe_ir::tensor::parse;
@@ -29,43 +31,56 @@
 
 mod cache;
 mod contract;
+mod derivation;
 mod distribute;
+mod fill;
 mod instruction;
 mod join;
 mod meet;
 mod obligations;
+mod online;
 mod pad;
 mod partial;
+mod parts;
 mod peel;
 mod scope;
 mod search;
+mod text;
 
+pub use derivation::{Derivation, Derived};
 pub use obligations::{Claim, Named, claim};
+pub use text::{TextError, derivations};
 
 use lathe_check::{Obligation, Proof};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::tensor::Kernel;
 use lathe_schedule::{Applied, Schedule, Tag, Witness, witness};
 use std::collections::HashMap;
-use std::fmt;
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 17] = [
+pub const PROVED: [&str; 24] = [
     "split",
     "fuse",
     "interchange",
+    "reorder",
     "sink",
     "join",
     "contract",
     "pad",
+    "overrun",
     "peel",
     "rfactor",
+    "online",
+    "partials",
+    "cache_read",
     "cache_write",
+    "stage",
     "vectorize",
     "tensorize",
     "unroll",
     "parallel",
     "set_memory",
+    "align",
     "prefetch",
     "skew",
 ];
@@ -113,26 +128,6 @@ pub struct Certificate {
     pub order: Order,
     /// A proof for each obligation, in order.
     pub proofs: Vec<Proof>,
-}
-
-impl fmt::Display for Certificate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(w) = &self.witness {
-            for (n, e) in w.before.iter().zip(&w.to_before) {
-                writeln!(f, "before {n} = {e}")?;
-            }
-            for (n, e) in w.after.iter().zip(&w.to_after) {
-                writeln!(f, "after {n} = {e}")?;
-            }
-        }
-        let order = match self.order {
-            Order::Kept => "kept",
-            Order::Apart => "apart",
-            Order::Accumulated => "accumulated",
-        };
-        writeln!(f, "order {order}")?;
-        self.proofs.iter().try_for_each(|p| writeln!(f, "{p}"))
-    }
 }
 
 /// Checks a certificate: computes from the two programs what must hold, and demands a proof of each. The tag says how

@@ -4,9 +4,10 @@ use crate::obligations::{Walk, differs};
 use crate::scope::{Env, Scope, exact};
 use crate::{Order, Refusal};
 use lathe_check::Term;
-use lathe_ir::tensor::{Buffer, Expr, Fact, For, Iter, Law, Node, Stmt, Store};
+use lathe_ir::tensor::{Buffer, Expr, Fact, For, Iter, Law, Node, Stmt, Store, for_each};
 use lathe_ir::{DType, Layout, Name};
 use lathe_schedule::Tag;
+use std::collections::HashSet;
 
 /// What is around an access inside a loop's body.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ impl Access<'_> {
     }
 }
 
-/// All accesses to buffers that live longer than the statements.
+/// All accesses, to buffers that live as long as the statements too.
 fn accesses<'k>(body: &'k [Stmt], around: &mut Vec<Around<'k>>, out: &mut Vec<Access<'k>>) {
     let reads = |e: &Expr, around: &[Around<'k>], out: &mut Vec<Access<'k>>| {
         e.visit(&mut |e| {
@@ -56,7 +57,6 @@ fn accesses<'k>(body: &'k [Stmt], around: &mut Vec<Around<'k>>, out: &mut Vec<Ac
             }
         });
     };
-    let first = out.len();
     for s in body {
         match s {
             Stmt::Alloc(_) => {}
@@ -83,15 +83,13 @@ fn accesses<'k>(body: &'k [Stmt], around: &mut Vec<Around<'k>>, out: &mut Vec<Ac
             }
         }
     }
-    for s in body {
-        if let Stmt::Alloc(b) = s {
-            let mut at = 0;
-            out.retain(|a| {
-                at += 1;
-                at <= first || a.buffer != b.name
-            });
-        }
-    }
+}
+
+/// All accesses, in order.
+pub(crate) fn every_access(body: &[Stmt]) -> Vec<Access<'_>> {
+    let mut all = vec![];
+    accesses(body, &mut vec![], &mut all);
+    all
 }
 
 /// The accesses to one buffer, in order.
@@ -103,15 +101,19 @@ pub(crate) fn accesses_to<'k>(body: &'k [Stmt], name: &Name) -> Vec<Access<'k>> 
 
 /// All accesses to buffers that live longer than the statements, in order.
 pub(crate) fn accesses_of(body: &[Stmt]) -> Vec<Access<'_>> {
-    let mut all = vec![];
-    accesses(body, &mut vec![], &mut all);
+    let mut own: HashSet<Name> = HashSet::new();
+    for_each(body, &mut |s| {
+        if let Stmt::Alloc(b) = s {
+            own.insert(b.name.clone());
+        }
+    });
+    let mut all = every_access(body);
+    all.retain(|a| !own.contains(&a.buffer));
     all
 }
 
 pub(crate) fn touches(body: &[Stmt], name: &str) -> usize {
-    let mut all = vec![];
-    accesses(body, &mut vec![], &mut all);
-    all.iter().filter(|a| &*a.buffer == name).count()
+    accesses_of(body).iter().filter(|a| &*a.buffer == name).count()
 }
 
 impl<'k> Walk<'k> {
@@ -154,9 +156,7 @@ impl<'k> Walk<'k> {
         (first, x): (&'k [Stmt], &Env),
         (second, y): (&'k [Stmt], &Env),
     ) -> Result<(), Refusal> {
-        let (mut a, mut b) = (vec![], vec![]);
-        accesses(first, &mut vec![], &mut a);
-        accesses(second, &mut vec![], &mut b);
+        let (a, b) = (accesses_of(first), accesses_of(second));
         for (p, q) in a.iter().flat_map(|p| b.iter().map(move |q| (p, q))) {
             if self.may_meet(p, q) {
                 self.distinct(s, (p, x), (q, y))?;
@@ -166,7 +166,7 @@ impl<'k> Walk<'k> {
     }
 
     /// Whether one of two accesses writes, and both are to the same storage.
-    fn may_meet(&self, x: &Access, y: &Access) -> bool {
+    pub(crate) fn may_meet(&self, x: &Access, y: &Access) -> bool {
         let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
         (x.writes.is_some() || y.writes.is_some()) && home(&x.buffer) == home(&y.buffer)
     }
@@ -180,8 +180,7 @@ impl<'k> Walk<'k> {
         body: &'k [Stmt],
         accumulate: bool,
     ) -> Result<(), Refusal> {
-        let mut all = vec![];
-        accesses(body, &mut vec![], &mut all);
+        let all = accesses_of(body);
         for x in &all {
             for y in &all {
                 if !self.may_meet(x, y) {
@@ -239,7 +238,17 @@ impl<'k> Walk<'k> {
         if x.0 == y.0 && (b.layout == Layout::dense(b.dtype, &b.shape) || is_mixed_radix(b)) {
             return x.1.iter().zip(y.1).try_for_each(|(i, j)| s.equal(i, j));
         }
-        let (i, j) = (s.address(b, x.1)?, s.address(c, y.1)?);
+        self.same_bits(s, (b, x.1), (c, y.1))
+    }
+
+    /// Adds the hypothesis that two elements of one allocation share a bit.
+    pub(crate) fn same_bits(
+        &self,
+        s: &mut Scope,
+        (b, x): (&Buffer, &[Term]),
+        (c, y): (&Buffer, &[Term]),
+    ) -> Result<(), Refusal> {
+        let (i, j) = (s.address(b, x)?, s.address(c, y)?);
         let last = |t: &Term, b: &Buffer| exact(t.plus(i128::from(b.dtype.bits()) - 1));
         s.at_most(&i, &last(&j, c)?)?;
         s.at_most(&j, &last(&i, b)?)

@@ -18,6 +18,9 @@
 //! - **Storage of temporaries** (`storage`, here): another memory, or rows that lie further apart.
 //! - **An instruction** (`instruction.rs`): a nest is wrapped; it is what the instruction's row says, operand for
 //!   operand, with the operands' elements as far apart as the row says.
+//! - **One pass** (`online.rs`): a maximum and the sums of exponentials that use it, in one loop that rescales the sums.
+//! - **A pass in parts** (`parts.rs`): each part with a maximum and sums of its own, joined at the end.
+//! - **A copy filled** (`fill.rs`): what is read of a buffer is copied to a temporary first, and read there.
 //! - **A cache** (`cache.rs`): what an iteration does to a buffer is done in a temporary: an image of the buffer
 //!   without repetition, all of it written first, copied out at the end.
 //!
@@ -27,6 +30,8 @@
 
 use crate::cache::Cache;
 use crate::distribute::Sunk;
+use crate::fill::Fill;
+use crate::parts::Parts;
 use crate::scope::{Env, Scope, Sides, World, exact};
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
@@ -81,6 +86,8 @@ pub fn claim(
         witness,
         order,
         cache: None,
+        fill: None,
+        parts: None,
         sunk: None,
         contracting: None,
         lanes: false,
@@ -138,6 +145,8 @@ pub(crate) struct Walk<'k> {
     pub(crate) witness: Option<&'k Witness>,
     pub(crate) order: Order,
     pub(crate) cache: Option<Cache<'k>>,
+    pub(crate) fill: Option<Fill<'k>>,
+    pub(crate) parts: Option<Parts>,
     pub(crate) sunk: Option<Sunk<'k>>,
     pub(crate) contracting: Option<Name>,
     pub(crate) lanes: bool,
@@ -153,6 +162,17 @@ impl<'k> Walk<'k> {
         if self.seen.insert(obligation.clone()) {
             self.out.push(Named { about: about.to_string(), obligation, cuts });
         }
+    }
+
+    /// Whether each name of the program after means what it means before.
+    pub(crate) fn is_plain(&self) -> bool {
+        let same = self.same_names() && self.sunk.is_none();
+        same && self.contracting.is_none() && !self.renamed
+    }
+
+    /// Whether no buffer has another name after.
+    fn same_names(&self) -> bool {
+        self.cache.is_none() && self.fill.is_none() && self.parts.is_none()
     }
 
     /// How many obligations there are, to come back to.
@@ -202,10 +222,26 @@ impl<'k> Walk<'k> {
     }
 
     pub(crate) fn list(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
-        if self.cache.is_none() && self.sunk.is_none() {
-            if b == a && now.before == now.after {
-                return Ok(());
-            }
+        let one = self.cache.is_none() && self.sunk.is_none() && self.parts.is_none();
+        if one && b == a && now.before == now.after {
+            return Ok(());
+        }
+        if self.is_plain()
+            && let Some(p) = self.fills(b, a)
+        {
+            return self.filled(now, (b, a), p);
+        }
+        if self.is_plain()
+            && let Some(at) = self.passes_once(b, a)
+        {
+            return self.one_pass(now, (b, a), at);
+        }
+        if self.is_plain()
+            && let Some(at) = self.splits_pass(b, a)
+        {
+            return self.in_parts(now, (b, a), at);
+        }
+        if one && self.fill.is_none() {
             if let Some(p) = self.distributes(b) {
                 return self.distributed(now, b, a, p);
             }
@@ -261,8 +297,19 @@ impl<'k> Walk<'k> {
         if !nowhere || index.iter().any(|e| self.world.volatile(e)) {
             return differs(format!("'{}' is no read into nowhere", read.name));
         }
+        self.there_to_read(s, ea, value, &read.name)
+    }
+
+    /// Every element that an expression reads is inside its buffer.
+    pub(crate) fn there_to_read(
+        &mut self,
+        s: &Scope,
+        env: &Env,
+        e: &Expr,
+        place: &str,
+    ) -> Result<(), Refusal> {
         let mut loads = vec![];
-        value.visit(&mut |e| {
+        e.visit(&mut |e| {
             if let Node::Load(n, i) = &**e {
                 loads.push((n.clone(), i.clone()));
             }
@@ -273,8 +320,8 @@ impl<'k> Walk<'k> {
             };
             let mut s = s.clone();
             for (i, extent) in index.iter().zip(&b.shape) {
-                let (i, extent) = (s.term(i, ea)?, s.int(extent)?);
-                self.inside(&s, &i, &extent, &format!("what '{}' reads of '{n}' is there", read.name))?;
+                let (i, extent) = (s.term(i, env)?, s.int(extent)?);
+                self.inside(&s, &i, &extent, &format!("what '{place}' reads of '{n}' is there"))?;
             }
         }
         Ok(())
@@ -346,6 +393,9 @@ impl<'k> Walk<'k> {
                 differs(format!("'{place}' uses '{}' in place of '{}'", a.0, b.0))
             };
         }
+        if self.is_state(b.0) {
+            return self.part_element(now, b, a, place);
+        }
         if self.sunk.as_ref().is_some_and(|t| t.widened(b.0)) {
             return self.sunk_element(now, b, a, place);
         }
@@ -362,12 +412,15 @@ impl<'k> Walk<'k> {
     pub(crate) fn same(&mut self, now: &Sides, b: &Expr, a: &Expr, place: &str) -> Result<(), Refusal> {
         let (tb, ta) = (self.world.dtype(b), self.world.dtype(a));
         let index = |e: &Expr| !matches!(&**e, Node::Load(..) | Node::Cast(..) | Node::Select(..));
-        if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && self.cache.is_none() {
+        if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && self.same_names() {
             let mut s = now.scope.clone();
             let (x, y) = (s.term(b, &now.before)?, s.term(a, &now.after)?);
             return self.equal(&s, &x, &y, &format!("an index of '{place}' is the same"));
         }
         let alike = match (&**b, &**a) {
+            (Node::Load(n, i), Node::Load(m, j)) if self.is_filled(n, m) => {
+                return self.filled_element(now, i, j, place);
+            }
             (Node::Load(n, i), Node::Load(m, j)) => return self.element(now, (n, i), (m, j), place),
             (Node::Var(_), Node::Var(_)) => {
                 let mut s = now.scope.clone();

@@ -8,7 +8,7 @@ use crate::Refusal;
 use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Kernel, Node, Stmt, expr_type, for_each};
 use lathe_ir::{DType, Int, Name};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What both programs say of names.
 pub(crate) struct World {
@@ -95,6 +95,8 @@ pub(crate) struct Scope<'w> {
     pub world: &'w World,
     pub facts: Vec<Term>,
     pub choices: Vec<Vec<Vec<Term>>>,
+    /// What the facts say of a variable alone: the least and the most it can be.
+    bounds: HashMap<u32, (Option<i128>, Option<i128>)>,
     /// Quotients with their dividends and divisors: hints for the search.
     quotients: Vec<(Term, Term, Term)>,
     /// What must hold besides: that divisors are positive.
@@ -137,6 +139,7 @@ impl<'w> Scope<'w> {
             world,
             facts: vec![],
             choices: vec![],
+            bounds: HashMap::new(),
             quotients: vec![],
             sides: vec![],
             atoms: HashMap::new(),
@@ -162,6 +165,15 @@ impl<'w> Scope<'w> {
 
     /// `t <= 0`.
     pub fn fact(&mut self, t: Term) {
+        let alone: Vec<(&[u32], i128)> = t.parts().filter(|(v, _)| !v.is_empty()).collect();
+        let constant = t.parts().find(|(v, _)| v.is_empty()).map_or(0, |(_, c)| c);
+        if let ([([v], by @ (1 | -1))], Some(end)) = (alone.as_slice(), constant.checked_neg()) {
+            let (low, most) = self.bounds.entry(*v).or_default();
+            match by {
+                1 => *most = Some(most.map_or(end, |m| m.min(end))),
+                _ => *low = Some(low.map_or(constant, |l| l.max(constant))),
+            }
+        }
         self.facts.push(t);
     }
 
@@ -308,6 +320,22 @@ impl<'w> Scope<'w> {
         Ok(out + ")")
     }
 
+    /// The numbers that a sum of variables is between, by the facts that bound each with a number.
+    fn range(&self, t: &Term) -> Option<(i128, i128)> {
+        t.parts().try_fold((0i128, 0i128), |(low, most), (vars, by)| {
+            let (a, b) = match vars {
+                [] => (1, 1),
+                [v] => {
+                    let (lo, hi) = self.bounds.get(v)?;
+                    ((*lo)?, (*hi)?)
+                }
+                _ => return None,
+            };
+            let (a, b) = if by < 0 { (b, a) } else { (a, b) };
+            Some((low.checked_add(by.checked_mul(a)?)?, most.checked_add(by.checked_mul(b)?)?))
+        })
+    }
+
     /// Quotient and remainder: `x = q*m + r` with `0 <= r < m`.
     pub fn divide(&mut self, x: &Term, m: &Term) -> Result<(Term, Term), Refusal> {
         let (mut whole, mut rest) = (Term::default(), x.clone());
@@ -327,13 +355,24 @@ impl<'w> Scope<'w> {
                     return Ok((q, Term::constant(v.rem_euclid(c))));
                 }
                 // floor(g*x / g*c) = floor(x / c), and the remainder is g times as large.
-                let g = rest.parts().fold(c, |g, (_, v)| gcd(g, (v % c).abs()));
-                if g > 1 {
-                    let less: Option<Term> = rest.parts().try_fold(Term::default(), |sum, (vars, v)| {
-                        sum.add(&Term::product(vars.to_vec(), v / g))
-                    });
-                    let (q, r) = self.divide(&exact(less)?, &Term::constant(c / g))?;
-                    return Ok((exact(whole.add(&q))?, exact(r.mul(&Term::constant(g)))?));
+                // So it is where what is no multiple of g is a digit, at least 0 and less than g: the digit is left over.
+                let gcds: BTreeSet<i128> =
+                    rest.parts().map(|(_, v)| gcd(c, (v % c).abs())).chain([c]).collect();
+                for g in gcds.into_iter().rev().filter(|g| *g > 1) {
+                    let (mut high, mut digit) = (Term::default(), Term::default());
+                    for (vars, v) in rest.parts() {
+                        let (to, by) = if v % g == 0 { (&mut high, v / g) } else { (&mut digit, v) };
+                        *to = exact(to.add(&Term::product(vars.to_vec(), by)))?;
+                    }
+                    if !self.range(&digit).is_some_and(|(low, most)| low >= 0 && most < g) {
+                        continue;
+                    }
+                    let (q, r) = match g == c {
+                        true => (Term::default(), Term::default()),
+                        false => self.divide(&high, &Term::constant(c / g))?,
+                    };
+                    let left = exact(r.mul(&Term::constant(g)).and_then(|r| r.add(&digit)))?;
+                    return Ok((exact(whole.add(&q))?, left));
                 }
             }
             None => {
@@ -423,5 +462,63 @@ impl<'w> Scope<'w> {
             sum = exact(i.mul(&stride).and_then(|p| sum.add(&p)))?;
         }
         Ok(sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lathe_ir::tensor::parse;
+
+    fn value(t: &Term, of: &HashMap<u32, i128>) -> i128 {
+        t.parts().map(|(vars, by)| by * vars.iter().map(|v| of[v]).product::<i128>()).sum()
+    }
+
+    /// Quotients and remainders are those of numbers, whatever is taken out of them.
+    #[test]
+    fn division_is_that_of_numbers() {
+        let k = parse("kernel f() {\n}").expect("a kernel");
+        let world = World::new(&k, &k).expect("no names");
+        let mut seed = 1u64;
+        let mut below = |n: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            ((seed >> 33) % n) as i128
+        };
+        let mut plain = 0;
+        for _ in 0..4000 {
+            let mut s = Scope::new(&world);
+            let vars: Vec<(Term, i128)> = (0..3)
+                .map(|_| {
+                    let (v, n) = (s.fresh(), 1 + below(9));
+                    s.fact(v.neg().expect("small"));
+                    s.at_most(&v, &Term::constant(n - 1)).expect("small");
+                    (v, n)
+                })
+                .collect();
+            let steps = [1, 2, 3, 4, 6, 8, 12, 16, -1, -4];
+            let mut x = Term::constant(below(20) - 6);
+            for (v, _) in &vars {
+                x = x.add_scaled(v, steps[below(10) as usize]).expect("small");
+            }
+            let c = [2, 3, 4, 6, 8, 12, 16][below(7) as usize];
+            let (q, r) = s.divide(&x, &Term::constant(c)).expect("small");
+            plain += i128::from(s.quotients.is_empty());
+            for _ in 0..20 {
+                let mut of: HashMap<u32, i128> = HashMap::new();
+                for (i, (_, n)) in vars.iter().enumerate() {
+                    of.insert(i as u32, below(*n as u64));
+                }
+                // What is left unknown is a quotient, and behind it its remainder.
+                for (q, rest, m) in &s.quotients {
+                    let (rest, m) = (value(rest, &of), value(m, &of));
+                    let q = *q.parts().next().and_then(|(v, _)| v.first()).expect("a variable");
+                    of.extend([(q, rest.div_euclid(m)), (q + 1, rest.rem_euclid(m))]);
+                }
+                let x = value(&x, &of);
+                assert_eq!((value(&q, &of), value(&r, &of)), (x.div_euclid(c), x.rem_euclid(c)));
+                assert!(s.facts.iter().all(|t| value(t, &of) <= 0));
+            }
+        }
+        assert!(plain > 400, "{plain}");
     }
 }

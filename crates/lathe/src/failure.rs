@@ -2,11 +2,14 @@
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
+use lathe_ir::IrError;
 use lathe_models::{AdapterError, ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
 use lathe_onnx::OnnxError;
 use lathe_runtime::RuntimeError;
+use lathe_schedule::ScheduleError;
 use lathe_serve::ServeError;
 use lathe_tune::TuneError;
+use lathe_verify::TextError;
 
 /// Why a verb ended early.
 #[derive(Debug)]
@@ -57,10 +60,13 @@ from_rooms!(
     FamilyError,
     FileError,
     GgufError,
+    IrError,
     OnnxError,
     SourceError,
     TokenizerError,
     RuntimeError,
+    ScheduleError,
     ServeError,
+    TextError,
     TuneError
 );

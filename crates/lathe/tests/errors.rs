@@ -144,7 +144,7 @@ fn wrong_texts() {
 #[test]
 fn help_and_versions_are_results() {
     let place = Place::new();
-    let verbs = ["run", "chat", "score", "pull", "models", "machine", "show"];
+    let verbs = ["run", "chat", "score", "pull", "models", "machine", "show", "verify"];
     let verbs = verbs.map(|verb| vec![verb, "--help"]).into_iter();
     for arguments in verbs.chain([vec!["--help"], vec!["bench", "model", "--help"]]) {
         let output = place.lathe(&arguments);

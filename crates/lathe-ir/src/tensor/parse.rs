@@ -1,10 +1,11 @@
 //! The parser of the text form.
 
+use super::print::plain_bits;
 use super::{
     Access, Axis, Binary, Buffer, Expr, Fact, For, Iter, Kernel, Node, Param, Reducer, Stmt, Store, Unary,
 };
 use crate::lexer::{Cursor, Token};
-use crate::{DType, Int, IrError, Layout, Term};
+use crate::{DType, IrError, Layout, Term};
 use std::sync::Arc;
 
 /// Reads one kernel.
@@ -12,6 +13,17 @@ pub fn parse(text: &str) -> Result<Kernel, IrError> {
     let mut c = Cursor::new(text)?;
     let k = kernel(&mut c)?;
     if *c.peek() == Token::End { Ok(k) } else { c.error("the end") }
+}
+
+impl std::str::FromStr for Expr {
+    type Err = IrError;
+
+    /// Reads one expression.
+    fn from_str(text: &str) -> Result<Expr, IrError> {
+        let mut c = Cursor::new(text)?;
+        let e = parse_expr(&mut c)?;
+        if *c.peek() == Token::End { Ok(e) } else { c.error("the end") }
+    }
 }
 
 fn kernel(c: &mut Cursor) -> Result<Kernel, IrError> {
@@ -40,7 +52,7 @@ fn kernel(c: &mut Cursor) -> Result<Kernel, IrError> {
         c.next();
         if matches!(c.peek2(), Token::Punct(":")) {
             let v = buffer(c, super::HOST)?;
-            let bits = v.shape.iter().fold(Int::from(v.dtype.bits()), |p, d| p * d.clone());
+            let bits = plain_bits(&v);
             params.push(Param { name: v.name.clone(), access, views: vec![v], bits });
             continue;
         }

@@ -1,7 +1,7 @@
 //! The text form of tensor programs, as the parser reads it back.
 
 use super::{Access, Buffer, Expr, Fact, Iter, Kernel, Node, Stmt};
-use crate::{DType, Layout};
+use crate::{DType, Int, Layout};
 use std::fmt::{self, Write};
 
 impl fmt::Display for Expr {
@@ -119,6 +119,11 @@ fn stmts(f: &mut fmt::Formatter<'_>, body: &[Stmt], indent: usize) -> fmt::Resul
     Ok(())
 }
 
+/// The size of a parameter that is one array and no more.
+pub(super) fn plain_bits(v: &Buffer) -> Int {
+    v.shape.iter().fold(Int::from(v.dtype.bits()), |p, d| p * d.clone())
+}
+
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel {}({}) {{", self.name, list(&self.dims))?;
@@ -134,7 +139,7 @@ impl fmt::Display for Kernel {
             };
             write!(f, "  {access} ")?;
             match p.views.as_slice() {
-                [v] if v.name == p.name => buffer(f, v, super::HOST)?,
+                [v] if v.name == p.name && p.bits == plain_bits(v) => buffer(f, v, super::HOST)?,
                 views => {
                     write!(f, "{} bits {} {{ ", p.name, p.bits)?;
                     for (i, v) in views.iter().enumerate() {

@@ -13,6 +13,7 @@ mod score;
 mod serve;
 mod show;
 mod tune;
+mod verify;
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -50,6 +51,8 @@ pub enum Verb {
     Tune(tune::Tune),
     /// Show what the compiler made of a model
     Show(show::Show),
+    /// Prove that schedules keep the meaning of their programs
+    Verify(verify::Verify),
 }
 
 impl Verb {
@@ -69,6 +72,7 @@ impl Verb {
             Verb::Bench(verb) => verb.run(),
             Verb::Tune(verb) => verb.run(),
             Verb::Show(verb) => verb.run(),
+            Verb::Verify(verb) => verb.run(),
         };
         done.map(|()| ExitCode::SUCCESS)
     }

@@ -362,6 +362,137 @@ const SUMS: &str = "kernel f() {
   }
 }";
 
+/// A product whose second operand is read many times; the last block of columns is narrower.
+const PRODUCT: &str = "kernel f() {
+  in x: f32[6, 5]
+  in w: f32[5, 7]
+  out y: f32[6, 7]
+  for j.o in 2 spatial serial {
+    for i in 6 spatial serial {
+      for j.i in min(7 - j.o * 4, 4) spatial serial {
+        alloc a: f32[] on register
+        Z: a[] = 0f32
+        for k in 5 reduce serial {
+          S: a[] sum = x[i, k] * w[k, j.o * 4 + j.i]
+        }
+        Y: y[i, j.o * 4 + j.i] = a[]
+      }
+    }
+  }
+}";
+
+/// Elements that an iteration reads, and some of which a later one writes.
+const PASSED: &str = "kernel f() {
+  inout x: f32[8]
+  out y: f32[8]
+  for i in 2 sequential serial {
+    for j in 4 spatial serial {
+      S: y[i * 4 + j] = x[i * 4 + j] * 2f32
+    }
+    for l in 4 spatial serial {
+      T: x[(i * 4 + l + 4) % 8] = y[i * 4 + l]
+    }
+  }
+}";
+
+/// The places of a window.
+const WINDOW: &str = "kernel f() {
+  in x: f32[20, 9]
+  in w: f32[20, 3]
+  out y: f32[7]
+  for i in 7 spatial serial {
+    Z: y[i] = 0f32
+    for c in 20 reduce serial {
+      for k in 3 reduce serial {
+        S: y[i] sum = x[c, i + k] * w[c, k]
+      }
+    }
+  }
+}";
+
+/// A tile of columns whose last one is narrower.
+const COLUMNS: &str = "kernel f() {
+  in x: f32[6, 5]
+  in w: f32[5, 8]
+  out y: f32[6, 7]
+  for i in 6 spatial serial {
+    for j.o in 2 spatial serial {
+      alloc a: f32[4] on register
+      for j in min(7 - j.o * 4, 4) spatial serial {
+        Z: a[j] = 0f32
+      }
+      for k in 5 reduce serial {
+        for j.c1 in min(7 - j.o * 4, 4) spatial serial {
+          S: a[j.c1] sum = x[i, k] * w[k, j.o * 4 + j.c1]
+        }
+      }
+      for j.c2 in min(7 - j.o * 4, 4) spatial serial {
+        Y: y[i, j.o * 4 + j.c2] = a[j.c2]
+      }
+    }
+  }
+}";
+
+const TAIL: &str = "kernel f() {
+  in x: f32[6]
+  out y: f32[6]
+  alloc t: f32[3, 6] on workspace
+  for h in 3 spatial serial {
+    for i in 6 spatial serial {
+      S: t[h, i] = x[i] + 1f32
+    }
+  }
+  for j in 6 spatial serial {
+    Y: y[j] = t[0, j] * t[2, 5 - j]
+  }
+}";
+
+const GUARDED: &str = "kernel f() {
+  in x: f32[5]
+  out y: f32[8]
+  for i in 8 spatial serial {
+    S: y[i] = select(i < 5, x[i], 0f32)
+  }
+}";
+
+const SOFTMAX: &str = "kernel f(n) {
+  in x: f32[n]
+  out y: f32[n]
+  alloc m: f32[] on register
+  Z: m[] = -1000f32
+  for j in n reduce serial {
+    M: m[] max = x[j]
+  }
+  alloc s: f32[] on register
+  Y: s[] = 0f32
+  for k in n reduce serial {
+    S: s[] sum = exp(x[k] - m[])
+  }
+  for i in n spatial serial {
+    R: y[i] = exp(x[i] - m[]) / s[]
+  }
+}";
+
+/// A softmax's sum over a number of keys that is known, and the steps that split it.
+const KEYS: &str = "kernel f() {
+  in x: f32[64]
+  out y: f32[2]
+  alloc m: f32[] on register
+  Z: m[] = -1000f32
+  for j in 64 reduce serial {
+    M: m[] max = x[j]
+  }
+  alloc s: f32[] on register
+  Y: s[] = 0f32
+  for k in 64 reduce serial {
+    S: s[] sum = exp(x[k] - m[])
+  }
+  R: y[0] = s[]
+  Q: y[1] = m[]
+}";
+
+const PARTS: &str = "online j k\nsplit j 16\npartials j.o";
+
 /// The table.
 pub const MUTANTS: &[Mutant] = &[
     plain("peel: the rest is one shorter", SUM, "peel k 16", &[("k.p in 4", "k.p in 3")]),
@@ -638,4 +769,167 @@ pub const MUTANTS: &[Mutant] = &[
         "pad i",
         &[("t[i] = 0f32", "t[min(i, 0)] = 0f32")],
     ),
+    plain(
+        "cache_read: not all is copied",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("w.r0 in 5", "w.r0 in 4")],
+    ),
+    plain(
+        "cache_read: a place less than is copied",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("w.r: f32[5, 4]", "w.r: f32[5, 3]")],
+    ),
+    plain(
+        "cache_read: more is copied than there is",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("w.r1 in min(7 - j.o * 4, 4)", "w.r1 in 4")],
+    ),
+    plain(
+        "cache_read: a narrower block's columns for all",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("w.r1 in min(7 - j.o * 4, 4)", "w.r1 in 3")],
+    ),
+    plain(
+        "cache_read: another block is copied",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("w[w.r0, j.o * 4 + w.r1]", "w[w.r0, (1 - j.o) * 3 + w.r1]")],
+    ),
+    plain(
+        "cache_read: the next row is read",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("w.r[k, j.i]", "w.r[(k + 1) % 5, j.i]")],
+    ),
+    plain(
+        "cache_read: two elements in one place",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("w.r[w.r0, w.r1] =", "w.r[w.r0, w.r1 / 2] ="), ("w.r[k, j.i]", "w.r[k, j.i / 2]")],
+    ),
+    plain(
+        "cache_read: what is copied is doubled",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("= w[w.r0, j.o * 4 + w.r1]", "= w[w.r0, j.o * 4 + w.r1] * 2f32")],
+    ),
+    plain(
+        "cache_read: another buffer is copied",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("= w[w.r0, j.o * 4 + w.r1]", "= x[w.r0, w.r1]")],
+    ),
+    plain(
+        "cache_read: a copy is written to",
+        PRODUCT,
+        "cache_read j.o w workspace k j.i",
+        &[("Y: y[i, j.o * 4 + j.i] = a[]", "Y: w.r[0, 0] = a[]")],
+    ),
+    plain(
+        "cache_read: the copy is older than what is read",
+        PASSED,
+        "",
+        &[
+            (
+                "  for i in 2 sequential serial {\n",
+                "  alloc x.r: f32[8] on workspace\n  for x.r0 in 8 spatial serial {\n    x.r.s: x.r[x.r0] = x[x.r0]\n  }\n  for i in 2 sequential serial {\n",
+            ),
+            ("= x[i * 4 + j] *", "= x.r[i * 4 + j] *"),
+        ],
+    ),
+    plain(
+        "stage: an element that is not there is read",
+        GUARDED,
+        "",
+        &[
+            ("S: y[i] =", "alloc x.S: f32[] on register\n    x.S.read: x.S[] = x[i]\n    S: y[i] ="),
+            ("x[i],", "x.S[],"),
+        ],
+    ),
+    plain("stage: another element", SQUARE, "stage x S", &[("= x[i]", "= x[n - 1 - i]")]),
+    plain("stage: in place of another buffer", PLANE, "stage x S", &[("+ 1f32", "+ x.S[]")]),
+    plain("align: rows get shorter", TAIL, "align t 4", &[("f32[3, 8]", "f32[3, 5]")]),
+    plain("align: and a row less", TAIL, "align t 4", &[("f32[3, 8]", "f32[2, 8]")]),
+    plain("align: the place of another element", TAIL, "align t 4", &[("t[2, 5 - j]", "t[2, 7 - j]")]),
+    plain("reorder: an iteration less", WINDOW, "reorder c", &[("c in 20", "c in 19")]),
+    plain("reorder: the sum begins anew", WINDOW, "reorder c", &[("S: y[i] sum =", "S: y[i] =")]),
+    plain("reorder: a term of another place", WINDOW, "reorder c", &[("* w[c, k]", "* w[c, 2 - k]")]),
+    Mutant {
+        what: "reorder: the last of several writes",
+        hint: Some((&[("i", "i"), ("j", "j")], &[("j", "j"), ("i", "i")])),
+        ..plain(
+            "",
+            LAST_WINS,
+            "",
+            &[("for i in", "for q in"), ("for j in", "for i in"), ("for q in", "for j in")],
+        )
+    },
+    plain(
+        "overrun: what is more is read elsewhere",
+        COLUMNS,
+        "",
+        &[("for j.c2 in min(7 - j.o * 4, 4)", "for j.c2 in 4")],
+    ),
+    plain("overrun: one iteration too many", COLUMNS, "", &[("for j in min(7 - j.o * 4, 4)", "for j in 5")]),
+    plain(
+        "overrun: what is more meets what counts",
+        COLUMNS,
+        "",
+        &[("for j.c1 in min(7 - j.o * 4, 4)", "for j.c1 in 4"), ("S: a[j.c1]", "S: a[j.c1 % 3]")],
+    ),
+    plain(
+        "overrun: behind the row of a parameter",
+        COLUMNS,
+        "",
+        &[
+            ("for j.c1 in min(7 - j.o * 4, 4)", "for j.c1 in 4"),
+            ("w[k, j.o * 4 + j.c1]", "w[k, j.o * 5 + j.c1]"),
+        ],
+    ),
+    plain(
+        "online: the sum is not rescaled",
+        SOFTMAX,
+        "online j k",
+        &[("s[] * exp(m.before[] - m[])", "s[]")],
+    ),
+    plain("online: by the wrong factor", SOFTMAX, "online j k", &[("m.before[] - m[]", "m[] - m.before[]")]),
+    plain(
+        "online: the maximum is kept too late",
+        SOFTMAX,
+        "online j k",
+        &[("m.before[] = m[]", "m.before[] = x[j]")],
+    ),
+    plain(
+        "online: terms on another scale",
+        SOFTMAX,
+        "online j k",
+        &[("exp(x[j] - m[])", "exp(x[j] - m.before[])")],
+    ),
+    plain(
+        "online: another element",
+        SOFTMAX,
+        "online j k",
+        &[("exp(x[j] - m[])", "exp(x[n - 1 - j] - m[])")],
+    ),
+    plain(
+        "online: the last element is missing",
+        SOFTMAX,
+        "online j k",
+        &[("for j in n scan", "for j in n - 1 scan")],
+    ),
+    plain("partials: a part is missing", KEYS, PARTS, &[("for j.o.c2 in 4", "for j.o.c2 in 3")]),
+    plain("partials: a part's own scale", KEYS, PARTS, &[("* exp(m.v[j.o.c2] - m[])", "* 1f32")]),
+    plain("partials: the sums so far keep theirs", KEYS, PARTS, &[("* exp(m.before.c[] - m[])", "* 1f32")]),
+    plain(
+        "partials: the maximum begins elsewhere",
+        KEYS,
+        PARTS,
+        &[("m.v[j.o] = (-1000.0f32)", "m.v[j.o] = 9f32")],
+    ),
+    plain("partials: the first part's maximum", KEYS, PARTS, &[("max = m.v[j.o.c2]", "max = m.v[0]")]),
+    plain("partials: all parts in one", KEYS, PARTS, &[("S: s.v[j.o] sum", "S: s.v[0] sum")]),
 ];

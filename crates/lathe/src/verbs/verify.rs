@@ -1,0 +1,286 @@
+//! `lathe verify`: what proves that schedules keep the meaning, as a report and as a file that is checked on its own.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_ir::tensor::{self, Kernel};
+use lathe_models::Format;
+use lathe_schedule::{Schedule, Tag};
+use lathe_verify::{Derivation, Derived, Prover, Refusal, check, derivations};
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::model::Model;
+use crate::options::{CacheOptions, ComputeOptions};
+use crate::output;
+
+const EXAMPLES: &str = "\
+Each step of a schedule is proved from the programs before and after it, and each proof is checked. A file of the proofs holds the
+programs too, so to check it takes neither the scheduler nor the search for proofs.
+
+Examples:
+  lathe verify
+  lathe verify smollm2-135m --output proofs.txt
+  lathe verify smollm2-135m --check proofs.txt
+  lathe verify program.txt --schedule steps.txt --output proofs.txt
+  lathe verify program.txt --check proofs.txt --json";
+
+/// Prove that schedules keep the meaning of their programs
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Verify {
+    /// A model as other verbs take it, whose schedules are verified as the compiler makes them, or a file with the text of a
+    /// tensor program, as `lathe show tensor` prints it.
+    #[arg(value_name = "MODEL|PROGRAM", default_value = "smollm2-135m")]
+    what: String,
+    /// The steps of the program's schedule, one a line.
+    #[arg(long, value_name = "F", conflicts_with = "check")]
+    schedule: Option<PathBuf>,
+    /// Write the proofs to a file.
+    #[arg(long, value_name = "F", conflicts_with = "check")]
+    output: Option<PathBuf>,
+    /// Check the proofs of a file in place of looking for some.
+    #[arg(long, value_name = "F")]
+    check: Option<PathBuf>,
+    #[command(flatten)]
+    compute: ComputeOptions,
+    #[command(flatten)]
+    cache: CacheOptions,
+    /// Print one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A context that costs little; the kernels are the same for any.
+const CONTEXT: usize = 512;
+
+/// Bytes in which the text of a program shows itself, behind comments.
+const HEAD: u64 = 4096;
+
+/// What is known of a step.
+struct Row {
+    step: String,
+    result: Result<Tag, Refusal>,
+    proofs: usize,
+    /// How long the search took, where there was one.
+    search: Option<Duration>,
+    check: Duration,
+}
+
+/// What is known of a program's steps.
+struct Report {
+    name: String,
+    rows: Vec<Row>,
+}
+
+impl Verify {
+    /// Does it.
+    pub fn run(self) -> Result<(), Failure> {
+        let program = program(Path::new(&self.what))?;
+        if self.schedule.is_some() && program.is_none() {
+            return Err(Failure::usage("--schedule is of a program; a model has its own schedules"));
+        }
+        let reports = match (&self.check, program) {
+            (Some(file), Some(program)) => {
+                let mut all = derivations(&text(file)?)?;
+                all.retain(|d| d.original == program);
+                if all.is_empty() {
+                    return Err(lacks(file, &program.name));
+                }
+                all.iter().map(|d| rechecked(program.name.to_string(), d)).collect()
+            }
+            (Some(file), None) => {
+                let all = derivations(&text(file)?)?;
+                let one = |(name, s): (String, Schedule)| {
+                    let same = |d: &&Derivation| d.original == *s.original() && d.result() == s.kernel();
+                    all.iter()
+                        .find(same)
+                        .map(|d| rechecked(name.clone(), d))
+                        .ok_or_else(|| lacks(file, &name))
+                };
+                self.schedules()?.into_iter().map(one).collect::<Result<Vec<_>, _>>()?
+            }
+            (None, Some(program)) => {
+                let steps = self.schedule.as_deref().map_or(Ok(String::new()), text)?;
+                let name = program.name.to_string();
+                self.proved(vec![(name, Schedule::replay(program, &steps)?)])?
+            }
+            (None, None) => self.proved(self.schedules()?)?,
+        };
+        if self.json {
+            output::json(&as_json(&reports))?
+        } else {
+            told(&reports)?
+        }
+        let steps: Vec<&Row> = reports.iter().flat_map(|r| &r.rows).collect();
+        match steps.iter().filter(|r| r.result.is_err()).count() {
+            0 => Ok(()),
+            n => {
+                let what = format!("{n} of {} steps are not proved", steps.len());
+                let fix =
+                    "leave those steps out, or report them as a defect where they are of the compiler's own";
+                Err(Diagnostic::new("unproved", Fault::User, what).fix(fix).into())
+            }
+        }
+    }
+
+    /// The schedules of a model's kernels.
+    fn schedules(&self) -> Result<Vec<(String, Schedule)>, Failure> {
+        let model = Model::open(&self.what)?;
+        if model.file.format() == Format::Compiled {
+            let what = "a compiled model's file holds no schedules";
+            let fix = "give the file that it was compiled from";
+            return Err(Diagnostic::new("verify-compiled", Fault::User, what).fix(fix).into());
+        }
+        let context = model.context_for(CONTEXT, None)?;
+        let engine = model.load(self.cache.with(&self.compute), context, 1, 1)?;
+        let kernels = engine.model().kernels().iter();
+        Ok(kernels.map(|k| (format!("{} ({})", k.symbol, k.class), k.schedule.clone())).collect())
+    }
+
+    /// Finds and checks the proofs of schedules, and writes them where all are proved and it was asked for.
+    fn proved(&self, schedules: Vec<(String, Schedule)>) -> Result<Vec<Report>, Failure> {
+        let (mut prover, mut reports, mut all) = (Prover::default(), vec![], vec![]);
+        for (name, s) in schedules {
+            let mut derivation = Derivation { original: s.original().clone(), steps: vec![] };
+            let mut rows = vec![];
+            for a in s.steps() {
+                let start = Instant::now();
+                let certificate = prover.certify(&a.before, &a.after, &a.step);
+                let (search, start) = (start.elapsed(), Instant::now());
+                let proofs = certificate.as_ref().map_or(0, |c| c.proofs.len());
+                let result = certificate.and_then(|certificate| {
+                    let tag = check(&a.before, &a.after, &certificate)?;
+                    derivation.steps.push(Derived {
+                        step: a.step.clone(),
+                        after: a.after.clone(),
+                        certificate,
+                    });
+                    Ok(tag)
+                });
+                rows.push(Row {
+                    step: a.step.clone(),
+                    result,
+                    proofs,
+                    search: Some(search),
+                    check: start.elapsed(),
+                });
+            }
+            all.extend((rows.len() == derivation.steps.len()).then_some(derivation));
+            reports.push(Report { name, rows });
+        }
+        if let Some(path) = self.output.as_deref().filter(|_| all.len() == reports.len()) {
+            std::fs::write(path, Derivation::file(&all)).map_err(|e| {
+                let what = format!("cannot write the proofs: {e}");
+                Diagnostic::new("output", Fault::Environment, what).at(path.display().to_string())
+            })?;
+        }
+        Ok(reports)
+    }
+}
+
+/// Checks the proofs of a derivation.
+fn rechecked(name: String, d: &Derivation) -> Report {
+    let one = |(before, s): (&Kernel, &Derived)| {
+        let start = Instant::now();
+        let result = check(before, &s.after, &s.certificate);
+        Row {
+            step: s.step.clone(),
+            result,
+            proofs: s.certificate.proofs.len(),
+            search: None,
+            check: start.elapsed(),
+        }
+    };
+    Report { name, rows: d.pairs().map(one).collect() }
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let what = format!("cannot read the file: {e}");
+        Diagnostic::new("file", Fault::User, what).at(path.display().to_string()).into()
+    })
+}
+
+/// The program that a file says, where it begins as the text of one.
+fn program(path: &Path) -> Result<Option<Kernel>, Failure> {
+    let mut head = vec![];
+    let begun = File::open(path).and_then(|f| f.take(HEAD).read_to_end(&mut head));
+    let head = String::from_utf8_lossy(&head);
+    let first = head.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('#'));
+    if begun.is_err() || !first.is_some_and(|l| l.starts_with("kernel ")) {
+        return Ok(None);
+    }
+    let kernel = tensor::parse(&text(path)?)?;
+    tensor::check(&kernel)?;
+    Ok(Some(kernel))
+}
+
+fn lacks(path: &Path, name: &str) -> Failure {
+    let what = format!("the file has no proofs of '{name}', or of another schedule of it");
+    let fix = "prove it anew with --output";
+    Diagnostic::new("certificate", Fault::User, what).at(path.display().to_string()).fix(fix).into()
+}
+
+/// The loosest tag of steps that are all proved.
+fn worst(rows: &[Row]) -> Option<Tag> {
+    rows.iter().try_fold(Tag::Bitwise, |worst, r| Some(worst.max(*r.result.as_ref().ok()?)))
+}
+
+fn milliseconds(d: Duration) -> f64 {
+    1e3 * d.as_secs_f64()
+}
+
+fn as_json(reports: &[Report]) -> Value {
+    let row = |r: &Row| {
+        json!({
+            "step": r.step,
+            "tag": r.result.as_ref().ok().map(Tag::to_string),
+            "refused": r.result.as_ref().err().map(Refusal::to_string),
+            "proofs": r.proofs,
+            "search_ms": r.search.map(milliseconds),
+            "check_ms": milliseconds(r.check),
+        })
+    };
+    let program = |r: &Report| {
+        let steps: Vec<Value> = r.rows.iter().map(row).collect();
+        json!({ "name": r.name, "tag": worst(&r.rows).map(|t| t.to_string()), "steps": steps })
+    };
+    json!({ "programs": reports.iter().map(program).collect::<Vec<_>>() })
+}
+
+fn told(reports: &[Report]) -> Result<(), Failure> {
+    for r in reports {
+        let worst = worst(&r.rows).map_or("not proved".into(), |t| t.to_string());
+        output::line(&format!("{}: {worst}", r.name))?;
+        for row in &r.rows {
+            let searched =
+                row.search.map_or(String::new(), |d| format!("{:8.3} ms found, ", milliseconds(d)));
+            let checked = milliseconds(row.check);
+            output::line(&match &row.result {
+                Ok(tag) => format!(
+                    "  {:40} {:13} {:4} proofs, {searched}{checked:8.3} ms checked",
+                    row.step,
+                    tag.to_string(),
+                    row.proofs
+                ),
+                Err(e) => format!("  {:40} {e}", row.step),
+            })?;
+        }
+    }
+    let rows = || reports.iter().flat_map(|r| &r.rows);
+    let sum = |of: fn(&Row) -> Option<Duration>| rows().filter_map(of).reduce(|a, b| a + b);
+    let found =
+        sum(|r| r.search).map_or(String::new(), |d| format!("{:.1} ms to find them, ", milliseconds(d)));
+    output::line(&format!(
+        "{} programs, {} steps, {} proofs; {found}{:.1} ms to check them",
+        reports.len(),
+        rows().count(),
+        rows().map(|r| r.proofs).sum::<usize>(),
+        milliseconds(sum(|r| Some(r.check)).unwrap_or_default()),
+    ))
+}

@@ -1,0 +1,162 @@
+//! `lathe verify`: a report of what is proved, a file of the proofs, and the check of one on its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const PROGRAM: &str = "# The rows' sums.
+kernel f(n) {
+  in x: f32[n, 40]
+  out y: f32[n]
+  for i in n spatial serial {
+    Z: y[i] = 0f32
+    for k in 40 reduce serial {
+      S: y[i] sum = x[i, k]
+    }
+  }
+}
+";
+
+const STEPS: &str = "split k 16\nvectorize k.i\nparallel i\n";
+
+const PRODUCT: &str = "kernel product() {
+  in a: f32[4, 6]
+  in b: f32[6, 4]
+  out y: f32[4, 4]
+  for i in 4 spatial serial {
+    for j in 4 spatial serial {
+      alloc s: f32[] on register
+      Z: s[] = 0f32
+      for k in 6 reduce serial {
+        S: s[] sum = a[i, k] * b[k, j]
+      }
+      W: y[i, j] = s[]
+    }
+  }
+}
+";
+
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Place {
+        Place(tempfile::tempdir().expect("a temporary folder can be made"))
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).to_str().expect("the path is UTF-8").to_owned()
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        std::fs::write(self.path(name), text).expect("the temporary folder can be written");
+        self.path(name)
+    }
+
+    /// The code, standard output, and standard error of a run.
+    fn verify(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
+        command.arg("verify").args(arguments).env("LATHE_CACHE", self.path("cache")).stdin(Stdio::null());
+        let output = command.output().expect("lathe runs");
+        let text = |bytes| String::from_utf8(bytes).expect("it is UTF-8");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs and expects a JSON object.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (code, out, err) = self.verify(&[arguments, &["--json"]].concat());
+        assert_eq!(code, Some(0), "{arguments:?}: {err}");
+        serde_json::from_str(&out).expect("it is JSON")
+    }
+}
+
+fn tiny() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny/llama-q4_1.gguf")
+}
+
+/// Steps and their tags.
+fn steps(report: &Value) -> Vec<(&str, &str)> {
+    let programs = report["programs"].as_array().expect("there are programs");
+    let all = programs.iter().flat_map(|p| p["steps"].as_array().expect("there are steps"));
+    all.map(|s| (s["step"].as_str().expect("a step"), s["tag"].as_str().expect("a tag"))).collect()
+}
+
+#[test]
+fn a_programs_steps_are_proved_and_checked_on_their_own() {
+    let place = Place::new();
+    let (program, steps_file) = (place.file("program.txt", PROGRAM), place.file("steps.txt", STEPS));
+    let proofs = place.path("proofs.txt");
+    let (code, out, err) = place.verify(&[&program, "--schedule", &steps_file, "--output", &proofs]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    assert!(
+        out.starts_with("f: reassociates\n  split k 16 ") && out.contains("1 programs, 3 steps"),
+        "{out}"
+    );
+    let report = place.json(&[&program, "--check", &proofs]);
+    let expected = [("split k 16", "bitwise"), ("vectorize k.i", "reassociates"), ("parallel i", "bitwise")];
+    assert_eq!(steps(&report), expected);
+    assert_eq!(report["programs"][0]["tag"], "reassociates");
+    // The name of a step is no part of what is proved.
+    let text = std::fs::read_to_string(&proofs).expect("the proofs were written");
+    let named = place.file("named.txt", &text.replace("step split k 16", "step online a b"));
+    assert_eq!(place.verify(&[&program, "--check", &named]).0, Some(0));
+}
+
+#[test]
+fn what_the_proofs_are_not_of_is_refused() {
+    let place = Place::new();
+    let (program, steps) = (place.file("program.txt", PROGRAM), place.file("steps.txt", STEPS));
+    let proofs = place.path("proofs.txt");
+    assert_eq!(place.verify(&[&program, "--schedule", &steps, "--output", &proofs]).0, Some(0));
+    let text = std::fs::read_to_string(&proofs).expect("the proofs were written");
+    let fails = |program: &str, proofs: &str, message: &str| {
+        let (code, out, err) = place.verify(&[program, "--check", proofs]);
+        assert_eq!((code, err.lines().count()), (Some(2), 1), "{out}{err}");
+        assert!(err.contains(message), "{err}");
+    };
+    let wrong = place.file("wrong.txt", &text.replace("x[i, k.o * 16 + k.i]", "x[i, k.o * 15 + k.i]"));
+    fails(&program, &wrong, "error[unproved]: 1 of 3 steps are not proved");
+    let cut = place.file("cut.txt", &text[..text.find("order").expect("a certificate")]);
+    fails(&program, &cut, "without an order");
+    let line = text.lines().position(|l| l.starts_with("(sum")).expect("a proof") + 1;
+    let bad = place.file("bad.txt", &text.replacen("(sum", "(sam", 1));
+    fails(&program, &bad, &format!("line {line}: "));
+    let other = place.file("other.txt", &PROGRAM.replace("40", "41"));
+    fails(&other, &proofs, "no proofs of 'f'");
+    fails(&program, &program, "'lathe derivations 1' expected");
+    fails(&program, &place.path("missing.txt"), "error[file]");
+    fails(&place.file("broken.txt", "kernel f("), &proofs, "error[ir-parse]");
+}
+
+#[test]
+fn an_unproved_step_is_told_and_nothing_is_written() {
+    let place = Place::new();
+    // What the interpreter accepts and the rules do not know: processes.
+    let program = place.file("product.txt", PRODUCT);
+    let steps = place.file("steps.txt", "stage a S\nstream a.S load multiply 2\n");
+    let proofs = place.path("proofs.txt");
+    let (code, out, err) = place.verify(&[&program, "--schedule", &steps, "--output", &proofs]);
+    assert_eq!(code, Some(2), "{out}{err}");
+    assert!(out.contains("unproved: steps of 'stream'") && err.contains("1 of 2 steps"), "{out}{err}");
+    assert!(!Path::new(&proofs).exists());
+    let wrong = place.file("no-step.txt", "split q 4\n");
+    let (code, out, err) = place.verify(&[&program, "--schedule", &wrong]);
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert!(err.contains("there is no loop 'q'"), "{err}");
+}
+
+#[test]
+fn a_models_schedules_are_proved() {
+    let place = Place::new();
+    let (model, proofs) = (tiny(), place.path("proofs.txt"));
+    let model = model.to_str().expect("the path is UTF-8");
+    let found = place.json(&[model, "--output", &proofs]);
+    assert!(steps(&found).len() > 100);
+    assert_eq!(steps(&place.json(&[model, "--check", &proofs])), steps(&found));
+    // The schedules of the other precision are others.
+    let (code, _, err) = place.verify(&[model, "--check", &proofs, "--precision", "exact"]);
+    assert!(code == Some(2) && err.contains("has no proofs of"), "{err}");
+    let (code, _, err) = place.verify(&[model, "--schedule", &proofs]);
+    assert!(code == Some(2) && err.starts_with("error[usage]"), "{err}");
+}
