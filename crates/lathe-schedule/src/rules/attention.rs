@@ -69,9 +69,10 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     if whole && one_token {
         // One token reads the caches from memory once. A page's keys and values are pieces of a few kilobytes, too short for
         // the processor to foresee the next ones.
-        for block in ["bd", "bo"] {
+        for (block, keys) in [("bd", "js"), ("bo", "jo")] {
+            let of_pages = if pages { n(keys) + ".i.o" } else { n("js.o") };
             if let Some(cache) = paged(s, &n(block)) {
-                s.step(&format!("prefetch {} {cache} {}", n("js.o"), n(block)))?;
+                s.step(&format!("prefetch {of_pages} {cache} {}", n(block)))?;
             }
         }
     }
