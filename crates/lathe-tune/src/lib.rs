@@ -87,6 +87,10 @@ pub struct Outcome {
     pub trials: usize,
     /// Candidates that computed something else than the rules' schedule and were refused.
     pub wrong: usize,
+    /// Candidates that were among the fastest and were refused for want of a proof that they keep the meaning.
+    pub unproved: usize,
+    /// The last step that had none, and why.
+    pub unproved_step: Option<String>,
     /// The best time after each trial, over the rules' time.
     pub history: Vec<f64>,
 }
@@ -172,6 +176,8 @@ pub fn tune(
             best_s: finding.seconds,
             trials: s.count(),
             wrong: s.wrong,
+            unproved: s.unproved,
+            unproved_step: s.unproved_step.clone(),
             history: s.history.clone(),
             finding,
         });

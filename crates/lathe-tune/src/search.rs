@@ -10,7 +10,8 @@ use crate::{Options, Strategy, Task, TuneError};
 use lathe_compile::{Finding, Findings};
 use lathe_ir::tensor::Kernel;
 use lathe_runtime::Pool;
-use lathe_schedule::Decisions;
+use lathe_schedule::{Decisions, Schedule};
+use lathe_verify::{Prover, Refusal, report};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -25,6 +26,8 @@ const CHANCE: usize = 2;
 const PARENTS: usize = 6;
 /// Of those measured, how many are measured again in the end.
 const FINALS: usize = 3;
+/// Of those measured, how many are asked for a proof.
+const JUDGED: usize = 8;
 /// Rounds of turns in the end.
 const FINAL_ROUNDS: usize = 9;
 /// What is not faster by this is not worth a finding.
@@ -51,6 +54,10 @@ pub(crate) struct Search<'t> {
     pub history: Vec<f64>,
     /// Candidates that computed something else.
     pub wrong: usize,
+    prover: Prover,
+    /// Candidates of which a step is not proved, and the last such step.
+    pub unproved: usize,
+    pub unproved_step: Option<String>,
     /// Rounds since the last better one.
     pub stale: usize,
     /// Whether nothing new can be thought of.
@@ -87,6 +94,9 @@ impl<'t> Search<'t> {
             trials: vec![],
             history: vec![],
             wrong: 0,
+            prover: Prover::default(),
+            unproved: 0,
+            unproved_step: None,
             stale: 0,
             exhausted: false,
         };
@@ -226,7 +236,7 @@ impl<'t> Search<'t> {
         Finding { key: self.task.key.clone(), threads, seconds, rule: None, decisions: decisions.clone() }
     }
 
-    /// Measures the best ones once more, beside the rules' schedule, and says which is best.
+    /// Measures the best ones whose every step is proved once more, beside the rules' schedule, and says which is best.
     pub fn finish(
         &mut self,
         options: &Options<'_>,
@@ -235,8 +245,17 @@ impl<'t> Search<'t> {
     ) -> Result<Option<Finding>, TuneError> {
         let mut order: Vec<usize> = (0..self.trials.len()).collect();
         order.sort_by(|a, b| self.trials[*a].ratio.total_cmp(&self.trials[*b].ratio));
+        order.truncate(JUDGED);
+        order.retain(|i| match refusal(&self.trials[*i].candidate.schedule, &mut self.prover) {
+            None => true,
+            Some((step, why)) => {
+                self.unproved += 1;
+                self.unproved_step = Some(format!("{step}: {why}"));
+                false
+            }
+        });
         order.truncate(FINALS);
-        if order.is_empty() {
+        if self.trials.is_empty() {
             return Ok(None);
         }
         let finals = order.iter().map(|i| &self.trials[*i].candidate);
@@ -275,4 +294,9 @@ impl<'t> Search<'t> {
     pub fn rest(&mut self) {
         self.place = None;
     }
+}
+
+/// The first step of a schedule that is not proved to keep the meaning, and why.
+fn refusal(s: &Schedule, prover: &mut Prover) -> Option<(String, Refusal)> {
+    report(s, prover).into_iter().find_map(|(step, proof)| Some((step, proof.err()?)))
 }

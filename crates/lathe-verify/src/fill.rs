@@ -4,6 +4,7 @@
 
 use crate::Refusal;
 use crate::obligations::{Walk, differs};
+use crate::online::nest;
 use crate::scope::{Sides, exact};
 use lathe_ir::tensor::{Buffer, CHANNEL, Expr, For, Iter, Node, SERIAL, Stmt, Store, find_block, for_each};
 use lathe_ir::{Layout, Name};
@@ -16,24 +17,6 @@ pub(crate) struct Fill<'k> {
     loops: Vec<&'k For>,
     /// The element of the buffer that an iteration copies.
     from: &'k [Expr],
-}
-
-/// A block and the loops that are around nothing else.
-fn nest(mut s: &Stmt) -> Option<(Vec<&For>, &Store)> {
-    let mut loops = vec![];
-    loop {
-        match s {
-            Stmt::Store(block) => return Some((loops, block)),
-            Stmt::For(l) => match l.body.as_slice() {
-                [inner] => {
-                    loops.push(&**l);
-                    s = inner;
-                }
-                _ => return None,
-            },
-            _ => return None,
-        }
-    }
 }
 
 /// What a block that copies one element reads: the buffer and the index.

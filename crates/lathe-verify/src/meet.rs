@@ -263,7 +263,12 @@ fn is_mixed_radix(b: &Buffer) -> bool {
     if terms.iter().any(|t| stride(t).is_none()) {
         return false;
     }
-    terms.sort_by_key(|t| stride(t));
+    // How many values a digit has, where that is known. One that has a single value may stand anywhere.
+    let count = |t: &lathe_ir::Term| {
+        let of = b.shape[t.dim].as_const().map(|n| (n + t.div - 1) / t.div);
+        t.modulo.map_or(of, |m| Some(of.map_or(m, |n| n.min(m))))
+    };
+    terms.sort_by_key(|t| (stride(t), count(t).unwrap_or(i64::MAX)));
     // Only the digit above all others may go on behind its end.
     let last = terms.last().map(|t| t.dim);
     if b.facts.iter().any(|f| matches!(f, Fact::Padded(d, _) if Some(*d) != last)) {
@@ -276,9 +281,7 @@ fn is_mixed_radix(b: &Buffer) -> bool {
         if s < reach {
             return false;
         }
-        let of = b.shape[t.dim].as_const().map(|n| (n + t.div - 1) / t.div);
-        let count = t.modulo.map_or(of, |m| Some(of.map_or(m, |n| n.min(m))));
-        end = count.and_then(|n| s.checked_mul(n - 1)?.checked_add(reach));
+        end = count(t).and_then(|n| s.checked_mul(n - 1)?.checked_add(reach));
     }
     (0..b.shape.len()).all(|d| {
         let mut own: Vec<_> = terms.iter().filter(|t| t.dim == d).map(|t| (t.div, t.modulo)).collect();

@@ -278,11 +278,16 @@ impl<'w> Scope<'w> {
             }
             let mut cases = vec![same];
             for (x, y) in at.iter().zip(&j) {
-                for other_index in apart(x, y)? {
+                let not_less = [exact(t.sub(&u))?, exact(u.sub(t))?];
+                for (other_index, rises) in apart(x, y)?.into_iter().zip(not_less) {
+                    let mut case = vec![other_index];
+                    if b.facts.contains(&Fact::Monotone) && at.len() == 1 {
+                        case.push(rises);
+                    }
                     if b.facts.contains(&Fact::Injective) {
-                        cases.extend(apart(t, &u)?.map(|other| vec![other_index.clone(), other]));
+                        cases.extend(apart(t, &u)?.map(|other| [case.as_slice(), &[other]].concat()));
                     } else {
-                        cases.push(vec![other_index]);
+                        cases.push(case);
                     }
                 }
             }

@@ -160,3 +160,18 @@ fn a_models_schedules_are_proved() {
     let (code, _, err) = place.verify(&[model, "--schedule", &proofs]);
     assert!(code == Some(2) && err.starts_with("error[usage]"), "{err}");
 }
+
+/// Experts whose tokens lie where lists say, and caches of one head: both need what index buffers promise.
+#[test]
+fn schedules_of_other_families_are_proved() {
+    let place = Place::new();
+    for name in ["mixtral-f32", "gemma3-q8_0"] {
+        let model = format!("{}/../lathe-models/tests/data/tiny/{name}.gguf", env!("CARGO_MANIFEST_DIR"));
+        let (code, out, err) = place.verify(&[&model, "--json"]);
+        assert_eq!(code, Some(0), "{name}: {err}");
+        let report: Value = serde_json::from_str(&out).expect("one object");
+        let programs = report["programs"].as_array().expect("programs");
+        let steps = programs.iter().map(|p| p["steps"].as_array().map_or(0, Vec::len)).sum::<usize>();
+        assert!(steps > 200, "{name}: {steps}");
+    }
+}

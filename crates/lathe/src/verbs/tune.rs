@@ -156,7 +156,7 @@ fn as_json(outcomes: &[Outcome], threads: usize) -> serde_json::Value {
     let row = |o: &Outcome| {
         json!({
             "kernel": o.name, "calls": o.calls, "rule_s": o.rule_s, "best_s": o.best_s, "trials": o.trials,
-            "wrong": o.wrong, "decisions": o.finding.decisions, "history": o.history,
+            "wrong": o.wrong, "unproved": o.unproved, "unproved_step": o.unproved_step, "decisions": o.finding.decisions, "history": o.history,
         })
     };
     let (rule, best) = totals(outcomes);
@@ -183,6 +183,12 @@ fn told(outcomes: &[Outcome]) -> Result<(), Failure> {
             output::message(&format!(
                 "{} candidates of {} computed something else and were refused",
                 o.wrong, o.name
+            ));
+        }
+        if let Some(step) = &o.unproved_step {
+            output::message(&format!(
+                "{} candidates of {} were refused, as not every step is proved: {step}",
+                o.unproved, o.name
             ));
         }
     }
