@@ -67,9 +67,8 @@ fn units<T>(groups: &[Vec<Candidate>], levels: &Levels, on: &mut dyn FnMut(f16) 
 /// A group's values.
 struct Group<'a> {
     x: &'a [f32],
-    least: f64,
-    /// The greatest magnitude.
-    peak: f64,
+    /// The value nearest to 0, which rounding has carried the least.
+    smallest: f64,
     /// What its scale may be; nothing where that does not follow from the values, since all are equal (or 0).
     scales: Vec<Candidate>,
 }
@@ -92,7 +91,8 @@ pub(super) fn exact(x: &[f32], codec: &Codec) -> Option<Block> {
         if scales.is_empty() && !flat {
             return None;
         }
-        groups.push(Group { x, least, peak: peak.abs(), scales });
+        let smallest = x.iter().copied().min_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap_or(0.0);
+        groups.push(Group { x, smallest: smallest.into(), scales });
     }
     let scales: Vec<Vec<Candidate>> = groups.iter().map(|g| g.scales.clone()).collect();
     units(&scales, &factors, &mut |scale| {
@@ -150,8 +150,8 @@ impl Group<'_> {
     /// What its minimum may be under the block's scale, with the factor that this goes with.
     fn offsets(&self, unit: f64, factors: &Levels, levels: &Levels, through_zero: bool) -> Vec<Candidate> {
         let candidate = |factor: f32, level: f32| {
-            let value = unit * f64::from(factor) * f64::from(level);
-            Candidate { value: value - self.least, off: value.abs().max(self.peak) * EPSILON, factor }
+            let value = unit * f64::from(factor) * f64::from(level) - self.smallest;
+            Candidate { value, off: self.smallest.abs() * EPSILON, factor }
         };
         let mut known: Vec<f32> = match self.scales.is_empty() {
             true => factors.all(),
