@@ -178,10 +178,10 @@ impl ModelFile {
         }
     }
 
-    /// Copies the metadata to `writer`, but for what says how a file is laid out.
-    pub fn copy_metadata(&self, writer: &mut gguf::GgufWriter) {
+    /// Copies the metadata to `writer`, but for what says how a file is laid out, and the keys in `without`.
+    pub fn copy_metadata(&self, writer: &mut gguf::GgufWriter<'_>, without: &[&str]) {
         let layout = |key: &str| key == "general.alignment" || key.starts_with("split.");
-        for key in self.keys().into_iter().filter(|key| !layout(key)) {
+        for key in self.keys().into_iter().filter(|key| !layout(key) && !without.contains(key)) {
             self.0.metadata.copy(key, writer);
         }
     }

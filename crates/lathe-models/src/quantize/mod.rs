@@ -2,17 +2,23 @@
 //!
 //! An encoding is what its row of the table (`lathe_ir::encodings`) says and no more: [`Codec`] reads and writes a block's numbers by
 //! it, `search` finds the numbers that lose the least, `exact` those that lose nothing where there are such. A type that the
-//! table gains is quantized to without a line here.
+//! table gains is quantized to without a line in any of them.
+//!
+//! `types` says which type each tensor of a model gets, `file` writes the model.
 
 mod codec;
 mod exact;
+mod file;
 mod levels;
 mod search;
+mod types;
 
 use half::{bf16, f16};
 
 pub(crate) use codec::Codec;
+pub use file::{Loss, QuantizeError, quantize_file};
 use search::Search;
+pub use types::{Chosen, suitable_type};
 
 use crate::gguf::GgmlType;
 
