@@ -60,7 +60,10 @@ pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufWriter, StrArray, ValueKind, dequantize,
 };
 pub use prompt::{chat_tokens, prompt_tokens};
-pub use quantize::{Chosen, Loss, QuantizeError, quantize, quantize_file, suitable_type};
+pub use quantize::{
+    Chosen, Loss, QuantizeError, Way, estimate_losses, quantize, quantize_file, suitable_type,
+    with_quantized, within_budget,
+};
 pub use safetensors::{SafetensorsError, SafetensorsErrorKind};
 pub use source::{
     ModelEntry, Progress, Silent, SourceError, TerminalProgress, cache_dir, list, pull, resolve,

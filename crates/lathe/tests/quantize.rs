@@ -105,6 +105,33 @@ fn every_type_is_written_and_read() {
 }
 
 #[test]
+fn a_budget_is_kept_and_used() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (from, out) = (data("tiny/llama-f32.gguf"), folder.path().join("out.gguf"));
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let near = |path: &Path| (perplexity(path).ln() / perplexity(&from).ln() - 1.0).abs();
+    let mut far = vec![];
+    for bits in ["6.5", "9"] {
+        for more in [&[][..], &["--calibrate", text]] {
+            let report =
+                made(&from, &out, &[&["--bits", bits, "--keep", "*embd*=q5_1", "--force"], more].concat());
+            let found = report["bits_per_weight"].as_f64().expect("a number");
+            let bits: f64 = bits.parse().expect("a number");
+            assert!(found <= bits && found > bits - 0.6, "{found} of {bits}");
+            assert_eq!(report["tensors"][0]["type"], "Q5_1");
+            far.push(near(&out));
+        }
+    }
+    assert!(far[2] < 0.02 && far[3] < 0.02 && far[2] <= far[0] + 0.01, "{far:?}");
+    refused(
+        &quantize(&from, &out, &["--size", "2kB", "--force"]),
+        "too few for these tensors; give at least --size",
+    );
+    refused(&quantize(&from, &out, &["--force"]), "--scheme");
+    refused(&quantize(&from, &out, &["--size", "2kB", "--scheme", "q8_0"]), "cannot be used with");
+}
+
+#[test]
 fn a_folder_gives_the_same_as_a_file() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     for name in ["llama-f32", "llama-bf16", "qwen2-f32", "mixtral-f32"] {

@@ -91,10 +91,12 @@ pub struct Loss {
 impl Loss {
     /// The mean squared error relative to the variance of the values; 0 where nothing is lost.
     pub fn relative(&self) -> f64 {
-        if self.error == 0.0 {
-            return 0.0;
-        }
-        self.error / (self.squares - self.sum * self.sum / self.values as f64)
+        if self.error == 0.0 { 0.0 } else { self.error / self.variance() }
+    }
+
+    /// The variance of the values, times their number.
+    pub fn variance(&self) -> f64 {
+        (self.squares - self.sum * self.sum / self.values as f64).max(f64::MIN_POSITIVE)
     }
 }
 
@@ -226,6 +228,64 @@ impl<'a> Rows<'a> {
         self.file.drop_pages(self.info);
         Ok(loss)
     }
+}
+
+/// Values of a tensor that an estimate looks at, about, and in how many places.
+const SAMPLE: usize = 1 << 15;
+const PLACES: usize = 8;
+
+/// About what a tensor would lose in each of these types, from a sample of its values spread over it.
+pub fn estimate_losses(
+    file: &ModelFile,
+    info: &TensorInfo,
+    types: &[GgmlType],
+    threads: usize,
+) -> Result<Vec<Loss>, QuantizeError> {
+    let (rows, data, total) = (Rows { file, info, half: None }, file.data(info), info.elements());
+    let size = (SAMPLE / PLACES).min(total);
+    let places = if total > SAMPLE { PLACES } else { total.div_ceil(size) };
+    let sampled = |ty: GgmlType| {
+        let mut loss = Loss::default();
+        for place in 0..places {
+            // Pieces that meet may have some values in common; the last is cut off at the end.
+            let start = (total - size) * place / (places - 1).max(1) / UNIT * UNIT;
+            loss += rows.piece(&data, start, size.min(total - start), ty)?.1;
+        }
+        let all = total as f64 / loss.values as f64;
+        let (sum, squares, error) = (loss.sum * all, loss.squares * all, loss.error * all);
+        Ok(Loss { values: total, sum, squares, error })
+    };
+    let mut losses = vec![];
+    for types in types.chunks(threads) {
+        std::thread::scope(|scope| {
+            let each: Vec<_> = types.iter().map(|ty| scope.spawn(|| sampled(*ty))).collect();
+            losses.extend(
+                each.into_iter()
+                    .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))),
+            );
+        });
+    }
+    file.drop_pages(info);
+    losses.into_iter().collect()
+}
+
+/// The model with one tensor, of a plain type, holding the values that another type would leave of it, and what that loses.
+pub fn with_quantized(
+    file: &ModelFile,
+    index: usize,
+    ty: GgmlType,
+    threads: usize,
+) -> Result<(ModelFile, Loss), QuantizeError> {
+    let info = &file.tensors()[index];
+    let mut bytes = Vec::with_capacity(info.byte_len());
+    let mut push = |piece: &[u8]| {
+        let mut values = vec![0.0; piece.len() / ty.block_bytes() * ty.block_len()];
+        dequantize(ty, piece, &mut values);
+        quantize(info.ty(), &values, &mut bytes);
+        Ok(())
+    };
+    let loss = Rows { file, info, half: None }.all(ty, threads, &mut push, &mut |_| true)?;
+    Ok((file.with_data(index, bytes), loss))
 }
 
 /// Writes the model in `file` as a GGUF file with its tensors in these types, in the order of `file.tensors()`, to `path`, under a

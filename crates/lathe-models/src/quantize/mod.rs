@@ -4,8 +4,9 @@
 //! it, `search` finds the numbers that lose the least, `exact` those that lose nothing where there are such. A type that the
 //! table gains is quantized to without a line in any of them.
 //!
-//! `types` says which type each tensor of a model gets, `file` writes the model.
+//! `types` says which type each tensor of a model gets, `budget` chooses under a budget, `file` writes the model.
 
+mod budget;
 mod codec;
 mod exact;
 mod file;
@@ -15,8 +16,9 @@ mod types;
 
 use half::{bf16, f16};
 
+pub use budget::{Way, within_budget};
 pub(crate) use codec::Codec;
-pub use file::{Loss, QuantizeError, quantize_file};
+pub use file::{Loss, QuantizeError, estimate_losses, quantize_file, with_quantized};
 use search::Search;
 pub use types::{Chosen, suitable_type};
 

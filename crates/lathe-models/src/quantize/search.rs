@@ -15,8 +15,8 @@ use super::levels::Levels;
 
 /// By how many steps beyond the outermost level the outermost value may lie at a start; below 0, how far within.
 const STARTS: &[f32] = &[-0.7, -0.4, -0.2, 0.0, 0.2, 0.4, 0.7, 1.0, 1.4, 1.9];
-/// Turns of fitting a line from one start.
-const TURNS: usize = 2;
+/// The most turns of fitting the line of the best start.
+const TURNS: usize = 4;
 /// The most turns of fitting a block as a whole.
 const ROUNDS: usize = 3;
 
@@ -30,12 +30,12 @@ enum Offset {
     Below,
 }
 
-/// A line and what it loses.
-#[derive(Clone, Copy)]
+/// A line, and by how much its squared error is less than that of zeros.
+#[derive(Clone, Copy, Default)]
 struct Line {
     scale: f32,
     offset: f32,
-    error: f32,
+    gain: f64,
 }
 
 /// What a line of least squares is made of: weighted sums over values `x` and levels `l`.
@@ -67,18 +67,24 @@ impl Sums {
     }
 
     /// The line of least squares.
-    fn line(&self, offset: Offset) -> (f32, f32) {
+    fn line(&self, offset: Offset) -> Line {
         let Sums { w, l, ll, x, lx } = *self;
-        let through_zero = if ll > 0.0 { (lx / ll) as f32 } else { 0.0 };
+        let line = |scale: f64, offset: f64| {
+            // Of the sum of (x - line)^2, all but that of x^2.
+            let gain = 2.0 * (scale * lx + offset * x)
+                - (scale * scale * ll + 2.0 * scale * offset * l + offset * offset * w);
+            Line { scale: scale as f32, offset: offset as f32, gain }
+        };
+        let through_zero = line(if ll > 0.0 { lx / ll } else { 0.0 }, 0.0);
         let spread = w * ll - l * l;
         if offset == Offset::None {
-            return (through_zero, 0.0);
+            return through_zero;
         }
-        let (scale, at) = match spread > 1e-9 * w * ll {
-            true => ((w * lx - x * l) / spread, (x * ll - l * lx) / spread),
-            false => (0.0, if w > 0.0 { x / w } else { 0.0 }),
+        let free = match spread > 1e-9 * w * ll {
+            true => line((w * lx - x * l) / spread, (x * ll - l * lx) / spread),
+            false => line(0.0, if w > 0.0 { x / w } else { 0.0 }),
         };
-        if offset == Offset::Below && at > 0.0 { (through_zero, 0.0) } else { (scale as f32, at as f32) }
+        if offset == Offset::Below && free.offset > 0.0 { through_zero } else { free }
     }
 }
 
@@ -102,16 +108,15 @@ fn search(x: &[f32], w: &[f32], levels: &Levels, offset: Offset) -> Line {
     }
     let mut levels_of = [0f32; MOST];
     let l = &mut levels_of[..x.len()];
-    let mut best = Line { scale: 0.0, offset: 0.0, error: f32::INFINITY };
-    let mut from = |mut scale: f32, mut at: f32| {
-        for _ in 0..TURNS {
-            levels.nearest(x, scale, at, l);
-            (scale, at) = Sums::of(x, w, l).line(offset);
-        }
+    let mut turn = |scale: f32, at: f32| {
         levels.nearest(x, scale, at, l);
-        let error = error(x, w, l, scale, at);
-        if error < best.error {
-            best = Line { scale, offset: at, error };
+        Sums::of(x, w, l).line(offset)
+    };
+    let mut best = Line::default();
+    let mut from = |scale: f32, at: f32| {
+        let line = turn(scale, at);
+        if line.gain > best.gain {
+            best = line;
         }
     };
     let [lower, upper] = levels.steps();
@@ -133,6 +138,13 @@ fn search(x: &[f32], w: &[f32], levels: &Levels, offset: Offset) -> Line {
             let scale = (most - least) / (count + beyond).max(0.5);
             from(scale, least - scale * first);
         }
+    }
+    for _ in 0..TURNS {
+        let line = turn(best.scale, best.offset);
+        if line.gain <= best.gain {
+            break;
+        }
+        best = line;
     }
     best
 }

@@ -21,12 +21,12 @@ pub struct Chosen {
 pub fn suitable_type(info: &TensorInfo, asked: GgmlType) -> Chosen {
     let row = info.dims().first().copied().unwrap_or(1);
     let plain = |ty: GgmlType| ty.block_len() == 1;
-    if plain(asked) && (info.dims().len() > 1 || asked == GgmlType::F32) {
+    if asked == GgmlType::F32 {
         return Chosen { ty: asked, why: None };
     }
     let kept = match info.dims().len() {
         0 | 1 => Some("a vector"),
-        _ if KEPT.iter().any(|k| info.name().ends_with(k)) => Some("not multiplied by many rows"),
+        _ if KEPT.iter().any(|k| info.name().ends_with(k)) => Some("a router or a table of positions"),
         _ => None,
     };
     if kept.is_some() {

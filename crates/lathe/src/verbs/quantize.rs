@@ -1,5 +1,7 @@
 //! `lathe quantize`: a model's file with its weights in other types.
 
+mod budget;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -21,9 +23,14 @@ its type already is copied. Quantize from the widest weights there are: what a t
 
 The error is the mean squared one, relative to the variance of the weights.
 
+With --size or --bits each tensor gets a type of its own: those are chosen that lose the least together and fit, by the relative
+errors of the weights, or with --calibrate by how far each moves the distribution over the next token (that runs the
+model once for each tensor, with its weights in memory as f32).
+
 Examples:
   lathe quantize ./model-f16.gguf ./model-q4_k.gguf --scheme q4_k
   lathe quantize ./folder-of-safetensors ./model.gguf --scheme q4_k --keep 'output.weight=q6_k' --keep '*ffn_down*=q5_k'
+  lathe quantize ./model-f16.gguf ./model-small.gguf --bits 4.5 --calibrate text.txt
   lathe quantize smollm2-135m ./wide.gguf --scheme f32 --json";
 
 /// Write a model with its weights in other types
@@ -36,9 +43,12 @@ pub struct Quantize {
     /// The GGUF file to write.
     #[arg(value_name = "OUT")]
     output: PathBuf,
-    /// The type of the weights.
-    #[arg(long, value_name = "S", value_parser = ty)]
-    scheme: GgmlType,
+    #[command(flatten)]
+    goal: Goal,
+    /// Measure on this text (its first 256 tokens), with the weights in f32, how far the model's answers move when each tensor is
+    /// quantized, and choose by that [default: by the errors of the weights alone].
+    #[arg(long, value_name = "F", conflicts_with = "scheme")]
+    calibrate: Option<PathBuf>,
     /// Another type for the tensors of these names (`*` stands for anything); of several that fit the last counts.
     #[arg(long, value_name = "PATTERN=TYPE", value_parser = keep)]
     keep: Vec<Keep>,
@@ -51,6 +61,21 @@ pub struct Quantize {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
+}
+
+/// One type, or the best of several under a budget.
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct Goal {
+    /// The type of the weights.
+    #[arg(long, value_name = "S", value_parser = ty)]
+    scheme: Option<GgmlType>,
+    /// The type that suits each tensor, so that all together take at most so many bytes (`60MB`, `1.5GiB`).
+    #[arg(long, value_name = "BYTES", value_parser = budget::size)]
+    size: Option<usize>,
+    /// The same, at most so many bits a weight.
+    #[arg(long, value_name = "B")]
+    bits: Option<f64>,
 }
 
 /// A type for tensors whose names fit a pattern.
@@ -94,10 +119,23 @@ impl Quantize {
         }
         let path = lathe_models::resolve(&self.model, &mut Status::new())?;
         let file = ModelFile::open(&path)?;
-        let chosen = self.choose(&file)?;
-        let types: Vec<GgmlType> = chosen.iter().map(|c| c.ty).collect();
         let threads = self.threads.map_or_else(|| lathe_runtime::detect_cpu().cores, usize::from);
         let interrupt = Listening::begin();
+        let kept = self.kept(&file)?;
+        let weights = file.tensors().iter().map(|t| t.elements()).sum::<usize>();
+        let room = self.goal.size.or(self.goal.bits.map(|bits| (bits * weights as f64 / 8.0) as usize));
+        let chosen: Vec<Chosen> = match (self.goal.scheme, room) {
+            (Some(scheme), _) => {
+                let of = |(t, kept): (_, Option<GgmlType>)| suitable_type(t, kept.unwrap_or(scheme));
+                file.tensors().iter().zip(kept).map(of).collect()
+            }
+            (None, Some(room)) => {
+                let search = budget::Search { file: &file, kept: &kept, threads, interrupt: &interrupt };
+                search.run(room, self.calibrate.as_deref().map(|text| (self.model.as_str(), text)))?
+            }
+            (None, None) => return Err(Failure::usage("one of --scheme, --size and --bits is needed")),
+        };
+        let types: Vec<GgmlType> = chosen.iter().map(|c| c.ty).collect();
         let mut status = Status::new();
         let of = |i: usize| file.tensors()[i].byte_len();
         status.begin("quantizing", Some((0..types.len()).map(of).sum::<usize>() as u64));
@@ -119,8 +157,8 @@ impl Quantize {
         }
     }
 
-    /// The type of each tensor.
-    fn choose(&self, file: &ModelFile) -> Result<Vec<Chosen>, Failure> {
+    /// The types that are asked for by name.
+    fn kept(&self, file: &ModelFile) -> Result<Vec<Option<GgmlType>>, Failure> {
         for keep in &self.keep {
             if !file.tensors().iter().any(|t| fits(t.name(), &keep.pattern)) {
                 let what = format!("--keep: no tensor is named '{}'", keep.pattern);
@@ -128,9 +166,8 @@ impl Quantize {
                 return Err(d.fix("lathe inspect --tensors lists the names").into());
             }
         }
-        let asked =
-            |name: &str| self.keep.iter().rfind(|k| fits(name, &k.pattern)).map_or(self.scheme, |k| k.ty);
-        Ok(file.tensors().iter().map(|t| suitable_type(t, asked(t.name()))).collect())
+        let asked = |name: &str| self.keep.iter().rfind(|k| fits(name, &k.pattern)).map(|k| k.ty);
+        Ok(file.tensors().iter().map(|t| asked(t.name())).collect())
     }
 }
 
