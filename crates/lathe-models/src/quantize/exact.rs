@@ -24,6 +24,11 @@ struct Candidate {
 }
 
 impl Candidate {
+    /// Whether a 16-bit float is this near.
+    fn is_half(&self) -> bool {
+        (f16::from_f64(self.value).to_f64() - self.value).abs() <= self.off
+    }
+
     /// The level that it is of this unit.
     fn level(&self, unit: f64, levels: &Levels) -> Option<f32> {
         let mut level = [0f32];
@@ -77,6 +82,8 @@ struct Group<'a> {
 pub(super) fn exact(x: &[f32], codec: &Codec) -> Option<Block> {
     let (factors, minima) = (codec.factors(), codec.minima());
     let through_zero = minima == Levels::run(0, 0);
+    // Without factors the scale itself is what a block keeps.
+    let alone = factors == Levels::run(1, 1);
     let mut groups = vec![];
     for x in x.chunks(codec.group) {
         let bounds = x.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
@@ -85,8 +92,8 @@ pub(super) fn exact(x: &[f32], codec: &Codec) -> Option<Block> {
         let flat = if through_zero { peak == 0.0 } else { least == most };
         let scales = match (flat, through_zero) {
             (true, _) => vec![],
-            (_, true) => multiples(x, peak, codec.levels()),
-            (_, false) => spacings(x, least, most, peak, codec.levels()),
+            (_, true) => multiples(x, peak, codec.levels(), alone),
+            (_, false) => spacings(x, least, most, peak, codec.levels(), alone),
         };
         if scales.is_empty() && !flat {
             return None;
@@ -121,29 +128,33 @@ pub(super) fn exact(x: &[f32], codec: &Codec) -> Option<Block> {
 }
 
 /// The scales of which all values are levels.
-fn multiples(x: &[f32], peak: f64, levels: &Levels) -> Vec<Candidate> {
+fn multiples(x: &[f32], peak: f64, levels: &Levels, alone: bool) -> Vec<Candidate> {
     let off = peak.abs() * EPSILON;
     let is_scale = |scale: &f64| {
         x.iter().all(|x| Candidate { value: f64::from(*x), off, factor: 1.0 }.level(*scale, levels).is_some())
     };
     let all = levels.all().into_iter().filter(|l| *l != 0.0);
-    let scale = |l: f32| peak / f64::from(l);
-    let found = all.map(scale).filter(is_scale);
-    found.map(|value| Candidate { value, off: value.abs() * EPSILON, factor: 1.0 }).collect()
+    let scale = |l: f32| {
+        let value = peak / f64::from(l);
+        Candidate { value, off: value.abs() * EPSILON, factor: 1.0 }
+    };
+    all.map(scale).filter(|c| (!alone || c.is_half()) && is_scale(&c.value)).collect()
 }
 
 /// The scales of which all values are levels, from the least value on.
-fn spacings(x: &[f32], least: f64, most: f64, peak: f64, levels: &Levels) -> Vec<Candidate> {
+fn spacings(x: &[f32], least: f64, most: f64, peak: f64, levels: &Levels, alone: bool) -> Vec<Candidate> {
     let off = peak.abs() * EPSILON;
     let is_scale = |scale: &f64| {
         let from_least = |x: &f32| Candidate { value: f64::from(*x) - least, off, factor: 1.0 };
         x.iter().all(|x| from_least(x).level(*scale, levels).is_some())
     };
     let count = (levels.last() - levels.first()) as i32;
-    let each = (1..=count).map(|n| ((most - least) / f64::from(n), off / f64::from(n)));
+    let scale =
+        |n: i32| Candidate { value: (most - least) / f64::from(n), off: off / f64::from(n), factor: 1.0 };
     // Levels rise with the values, or fall.
-    let both = |(value, off): (f64, f64)| [value, -value].map(|value| Candidate { value, off, factor: 1.0 });
-    each.filter(|(scale, _)| is_scale(scale)).flat_map(both).collect()
+    let both = |c: Candidate| [c, Candidate { value: -c.value, ..c }];
+    let found = (1..=count).map(scale).filter(|c| (!alone || c.is_half()) && is_scale(&c.value));
+    found.flat_map(both).collect()
 }
 
 impl Group<'_> {
