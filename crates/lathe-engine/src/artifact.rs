@@ -58,7 +58,7 @@ pub fn compile_model(
     let pool = Pool::new(runner.threads).map_err(below)?;
     let classes = classes(runner.max_rows.max(runner.max_sequences));
     let mut settings = GgufWriter::new();
-    file.copy_metadata(&mut settings);
+    file.copy_metadata(&mut settings, &[]);
     let mut is_encoder = false;
     let mut weights: Vec<u8> = vec![];
     let mut placed: Vec<Range<usize>> = vec![];

@@ -87,5 +87,5 @@ pub use request::{Event, FinishReason, Request};
 pub use runner::{Precision, Runner, RunnerOptions};
 pub use sampling::{Sampler, Sampling};
 pub use scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
-pub use score::{Score, TokenScore, log_softmax};
+pub use score::{Divergence, Score, TokenScore, log_softmax};
 pub use stop::TextStream;

@@ -68,6 +68,34 @@ impl TokenScore {
     }
 }
 
+/// Distributions over the next token that others are compared with, by relative entropy (Kullback and Leibler 1951), in nats.
+#[derive(Debug, Default)]
+pub struct Divergence {
+    base: Vec<f32>,
+    rows: usize,
+}
+
+impl Divergence {
+    /// Adds a row to those that others are compared with.
+    pub fn push(&mut self, logits: &[f32]) {
+        self.base.extend(log_softmax(logits));
+        self.rows += 1;
+    }
+
+    /// The relative entropy of a row to that of the number `row`; 0 where there is none.
+    pub fn of(&self, row: usize, logits: &[f32]) -> f64 {
+        let width = self.base.len() / self.rows.max(1);
+        let Some(base) = self.base.get(row * width..(row + 1) * width) else { return 0.0 };
+        let terms = base.iter().zip(log_softmax(logits)).map(|(p, q)| f64::from(p.exp()) * f64::from(p - q));
+        terms.sum()
+    }
+
+    /// How many rows there are.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+}
+
 /// The natural logarithms of the probabilities that a row of logits stands for.
 pub fn log_softmax(logits: &[f32]) -> Vec<f32> {
     let best = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use thiserror::Error;
 
-use crate::families::{FamilyErrorKind, family, in_layer, neighbours};
+use crate::families::{FamilyErrorKind, family, in_layer, neighbours, row_in_halves};
 use crate::file::{FileError, Format, ModelFile};
 use crate::gguf::{GgufError, dequantize};
 use crate::safetensors::{SafetensorsError, Side, read_adapter};
@@ -215,12 +215,7 @@ fn order(adapter: &mut Adapter, base: &ModelFile, halves: bool) -> Result<(), Ad
             return Err(AdapterErrorKind::Fit(format!("'{name}' has {} rows for {heads} heads", part.rows)));
         }
         let half = part.rows / heads / 2;
-        // Row 2i + j of a head was row i of its half j.
-        let from = |row: usize| {
-            let (head, place) = (row / (2 * half), row % (2 * half));
-            head * 2 * half + place % 2 * half + place / 2
-        };
-        let row = |row: usize| part.b[from(row) * part.rank..][..part.rank].to_vec();
+        let row = |row: usize| part.b[row_in_halves(row, half) * part.rank..][..part.rank].to_vec();
         part.b = (0..part.rows).flat_map(row).collect();
     }
     Ok(())

@@ -3,7 +3,8 @@
 //! - [`resolve`], [`pull`], [`list`]: from a name to a file, through the cache in [`cache_dir`], telling a [`Progress`].
 //! - [`ModelFile`]: a GGUF file, a split set or a safetensors folder, memory-mapped; metadata by [`get`](ModelFile::get) under
 //!   GGUF's keys, tensors as [`TensorInfo`] of a [`GgmlType`] under GGUF's names;
-//!   [`dequantize`] is what each block format means, [`GgufWriter`] writes one.
+//!   [`dequantize`] is what each block format means, [`quantize`] finds what loses the least in one, [`GgufWriter`] writes a file.
+//! - [`quantize_file`]: a model in other types, tensor by tensor.
 //! - [`write_artifact`]: the container of a compiled model, which a [`ModelFile`] then is.
 //! - [`family`], [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
 //! - [`Adapter`]: a low-rank adapter of a model's products, as PEFT or llama.cpp writes one.
@@ -42,6 +43,7 @@ mod families;
 mod file;
 mod gguf;
 mod prompt;
+mod quantize;
 mod safetensors;
 mod source;
 mod tokenizer;
@@ -58,6 +60,10 @@ pub use gguf::{
     FromMetadata, GgmlType, GgufError, GgufErrorKind, GgufWriter, StrArray, ValueKind, dequantize,
 };
 pub use prompt::{chat_tokens, prompt_tokens};
+pub use quantize::{
+    Chosen, Loss, QuantizeError, Way, estimate_losses, quantize, quantize_file, suitable_type,
+    with_quantized, within_budget,
+};
 pub use safetensors::{SafetensorsError, SafetensorsErrorKind};
 pub use source::{
     ModelEntry, Progress, Silent, SourceError, TerminalProgress, cache_dir, list, pull, resolve,

@@ -3,7 +3,9 @@
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
 use lathe_ir::IrError;
-use lathe_models::{AdapterError, ChatError, FamilyError, FileError, GgufError, SourceError, TokenizerError};
+use lathe_models::{
+    AdapterError, ChatError, FamilyError, FileError, GgufError, QuantizeError, SourceError, TokenizerError,
+};
 use lathe_onnx::OnnxError;
 use lathe_runtime::RuntimeError;
 use lathe_schedule::ScheduleError;
@@ -39,6 +41,15 @@ impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         match error {
             EngineError::Interrupted => Failure::Interrupted,
+            error => error.diagnostic().into(),
+        }
+    }
+}
+
+impl From<QuantizeError> for Failure {
+    fn from(error: QuantizeError) -> Self {
+        match error {
+            QuantizeError::Stopped => Failure::Interrupted,
             error => error.diagnostic().into(),
         }
     }

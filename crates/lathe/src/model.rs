@@ -103,6 +103,17 @@ impl Model {
         self.engine(&generation(compute, context, max_sequences, max_rows)?)
     }
 
+    /// The same model from another file of it.
+    pub fn with_file(&self, file: ModelFile) -> Model {
+        Model { file, tokenizer: self.tokenizer.clone(), context: self.context }
+    }
+
+    /// Compiles and loads it to score one text of so many tokens, without telling how far that is.
+    pub fn load_quietly(&self, compute: Compute, tokens: usize) -> Result<Engine<Runner>, Failure> {
+        let options = generation(compute, tokens, 1, SCORE_TOKENS)?;
+        Ok(Engine::new(Runner::load(&self.file, &options, &mut |_, _, _| {})?))
+    }
+
     fn engine(&self, options: &RunnerOptions) -> Result<Engine<Runner>, Failure> {
         let mut status = Status::new();
         let runner =

@@ -15,14 +15,14 @@ const LONG: Duration = Duration::from_secs(2);
 /// What takes less is not worth a bar that flickers by.
 const MOMENT: Duration = Duration::from_millis(300);
 
-/// Shows what a download or a load is doing; clears it when dropped.
+/// Shows what a download, a load or anything else that is counted is doing; clears it when dropped.
 pub struct Status {
     started: Instant,
     terminal: bool,
     /// What is being done, while nothing was said of it.
     unsaid: Option<String>,
     download: TerminalProgress,
-    stage: Option<(Stage, ProgressBar)>,
+    counted: Option<(&'static str, ProgressBar)>,
 }
 
 impl Status {
@@ -34,36 +34,41 @@ impl Status {
             terminal,
             unsaid: None,
             download: TerminalProgress::default(),
-            stage: None,
+            counted: None,
         }
     }
 
     /// `done` of `total` parts of a stage of loading are done.
     pub fn stage(&mut self, stage: Stage, done: usize, total: usize) {
+        self.count(stage.describe(), done, total);
+    }
+
+    /// `done` of `total` parts of something are done.
+    pub fn count(&mut self, what: &'static str, done: usize, total: usize) {
         if self.terminal {
-            self.bar(stage, done as u64, total as u64);
-        } else if self.stage.as_ref().is_none_or(|(shown, _)| *shown != stage) {
-            self.stage = Some((stage, ProgressBar::hidden()));
-            self.unsaid = Some(stage.describe().to_owned());
+            self.bar(what, done as u64, total as u64);
+        } else if self.counted.as_ref().is_none_or(|(shown, _)| *shown != what) {
+            self.counted = Some((what, ProgressBar::hidden()));
+            self.unsaid = Some(what.to_owned());
         } else {
             self.say();
         }
     }
 
-    fn bar(&mut self, stage: Stage, done: u64, total: u64) {
+    fn bar(&mut self, what: &'static str, done: u64, total: u64) {
         if self.started.elapsed() < MOMENT {
             return;
         }
-        if self.stage.as_ref().is_none_or(|(shown, _)| *shown != stage) {
+        if self.counted.as_ref().is_none_or(|(shown, _)| *shown != what) {
             self.clear();
             let bar = ProgressBar::new(total);
             let form = "{msg} [{bar:30}] {pos} of {len}";
             let style = ProgressStyle::with_template(form).expect("the template is valid");
             bar.set_style(style.progress_chars("=> "));
-            bar.set_message(stage.describe());
-            self.stage = Some((stage, bar));
+            bar.set_message(what);
+            self.counted = Some((what, bar));
         }
-        if let Some((_, bar)) = &self.stage {
+        if let Some((_, bar)) = &self.counted {
             bar.set_length(total);
             bar.set_position(done);
         }
@@ -78,7 +83,7 @@ impl Status {
     }
 
     fn clear(&mut self) {
-        if let Some((_, bar)) = self.stage.take() {
+        if let Some((_, bar)) = self.counted.take() {
             bar.finish_and_clear();
         }
     }

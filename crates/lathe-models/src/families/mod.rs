@@ -173,12 +173,23 @@ pub fn pooling(file: &ModelFile) -> Result<Pooling, FamilyError> {
 
 /// The heads of queries and of keys where rotating pairs are neighbours in this file; `None` where they are halves, or none rotate.
 pub(crate) fn neighbours(file: &ModelFile) -> Result<Option<[usize; 2]>, FamilyErrorKind> {
+    if file.format() == Format::Safetensors { find(file).map(|_| None) } else { neighbours_in_gguf(file) }
+}
+
+/// The same in a GGUF file of this model.
+pub(crate) fn neighbours_in_gguf(file: &ModelFile) -> Result<Option<[usize; 2]>, FamilyErrorKind> {
     let style = find(file)?;
-    if file.format() == Format::Safetensors || style.positions != Positions::Rotary(Pairs::Neighbours) {
+    if style.positions != Positions::Rotary(Pairs::Neighbours) {
         return Ok(None);
     }
     let c = config::Config::read(file, style)?;
     Ok(Some([c.heads, c.kv_heads].map(|n| n as usize)))
+}
+
+/// Which row of halves becomes this row of neighbours: `2i + j` of a head was `i` of its half `j`, of so many rows.
+pub(crate) fn row_in_halves(row: usize, half: usize) -> usize {
+    let (head, place) = (row / (2 * half), row % (2 * half));
+    head * 2 * half + place % 2 * half + place / 2
 }
 
 /// The graph of the model in `file`.

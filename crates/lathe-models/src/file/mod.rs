@@ -29,7 +29,7 @@ use crate::safetensors;
 #[derive(Clone, Debug)]
 pub struct ModelFile(Arc<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     path: Option<PathBuf>,
     format: Format,
@@ -178,12 +178,30 @@ impl ModelFile {
         }
     }
 
-    /// Copies the metadata to `writer`, but for what says how a file is laid out.
-    pub fn copy_metadata(&self, writer: &mut gguf::GgufWriter) {
+    /// Copies the metadata to `writer`, but for what says how a file is laid out, and the keys in `without`.
+    pub fn copy_metadata(&self, writer: &mut gguf::GgufWriter<'_>, without: &[&str]) {
         let layout = |key: &str| key == "general.alignment" || key.starts_with("split.");
-        for key in self.keys().into_iter().filter(|key| !layout(key)) {
+        for key in self.keys().into_iter().filter(|key| !layout(key) && !without.contains(key)) {
             self.0.metadata.copy(key, writer);
         }
+    }
+
+    /// The same model with all tensors of blocks as f32, which are decoded when they are asked for.
+    pub fn widened(&self) -> ModelFile {
+        let mut inner = (*self.0).clone();
+        for t in inner.tensors.iter_mut().filter(|t| t.ty.block_len() > 1) {
+            t.view = View::Widened { view: Box::new(t.view.clone()), from: t.ty, add: 0.0 };
+            t.ty = gguf::GgmlType::F32;
+        }
+        ModelFile(Arc::new(inner))
+    }
+
+    /// The same model with other bytes for the tensor of this number, of the same type and as many.
+    pub(crate) fn with_data(&self, index: usize, bytes: Vec<u8>) -> ModelFile {
+        let mut inner = (*self.0).clone();
+        assert_eq!(bytes.len(), inner.tensors[index].byte_len(), "the tensor's bytes");
+        inner.tensors[index].view = View::Given(bytes.into());
+        ModelFile(Arc::new(inner))
     }
 
     /// Gives the memory of a tensor's pages back to the system; a later read fetches them from the file again.

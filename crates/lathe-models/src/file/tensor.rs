@@ -66,7 +66,7 @@ pub(crate) enum View {
     Joined(Vec<View>),
     /// A matrix of elements of `width` bytes, stored with its `rows` and `columns` in each other's place.
     Transposed { view: Box<View>, rows: usize, columns: usize, width: usize },
-    /// Values of another plain type as f32, each plus `add`.
+    /// Values of another type as f32, each plus `add`.
     Widened { view: Box<View>, from: GgmlType, add: f32 },
     /// 4-bit codes of AWQ or GPTQ, in an encoding that holds their values exactly.
     Quantized { matrix: Box<Quantized>, ty: GgmlType },
@@ -98,7 +98,7 @@ impl View {
             }
             View::Widened { view, from, add } => {
                 let stored = view.bytes(files);
-                let mut values = vec![0.0; stored.len() / from.block_bytes()];
+                let mut values = vec![0.0; stored.len() / from.block_bytes() * from.block_len()];
                 dequantize(*from, &stored, &mut values);
                 Cow::Owned(values.into_iter().flat_map(|x| (x + add).to_le_bytes()).collect())
             }

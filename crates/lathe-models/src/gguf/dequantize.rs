@@ -1,19 +1,27 @@
 //! The values of a file's tensors, decoded as the table of encodings says.
 
-use std::sync::Arc;
-
-use lathe_ir::encodings::encoding;
-use lathe_ir::{DType, Tensor};
+use half::{bf16, f16};
 
 use super::types::GgmlType;
+use crate::quantize::Codec;
 
 /// Decodes as many whole blocks as both `bytes` and `out` have room for, and returns how many values it wrote.
 pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> usize {
     let blocks = (bytes.len() / ty.block_bytes()).min(out.len() / ty.block_len());
     let len = blocks * ty.block_len();
-    let Some(e) = encoding(&ty.encoding(), &[(len as i64).into()]) else { return 0 };
-    let bytes = bytes[..blocks * ty.block_bytes()].to_vec();
-    let values = Tensor { shape: vec![len], dtype: DType::F32, encoding: Some(Arc::new(e)), bytes }.to_f32();
-    out[..len].copy_from_slice(&values);
+    let (bytes, out) = (&bytes[..blocks * ty.block_bytes()], &mut out[..len]);
+    let halves = || bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    match ty {
+        GgmlType::F32 => bytes
+            .chunks_exact(4)
+            .zip(out)
+            .for_each(|(b, out)| *out = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
+        GgmlType::F16 => halves().zip(out).for_each(|(b, out)| *out = f16::from_bits(b).to_f32()),
+        GgmlType::BF16 => halves().zip(out).for_each(|(b, out)| *out = bf16::from_bits(b).to_f32()),
+        _ => match Codec::of(ty) {
+            Some(codec) => codec.decode(bytes, out),
+            None => return 0,
+        },
+    }
     len
 }

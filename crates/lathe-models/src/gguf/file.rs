@@ -12,7 +12,7 @@ use super::writer::GgufWriter;
 use crate::file::{Bytes, Content, Format, TensorInfo, View};
 
 /// The metadata of a file, read from its bytes on demand.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Metadata {
     bytes: Bytes,
     values: HashMap<String, Value>,

@@ -1,5 +1,4 @@
-//! Writes GGUF version 3: for tests, and for random models in benchmarks. Tensors are produced one at a time, so a model
-//! larger than memory can be written.
+//! Writes GGUF version 3. Tensors are produced one at a time, so a model larger than memory can be written.
 
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -23,19 +22,19 @@ const ALIGNMENT: usize = 32;
 /// # Ok::<(), lathe_models::GgufError>(())
 /// ```
 #[derive(Default)]
-pub struct GgufWriter {
+pub struct GgufWriter<'a> {
     metadata_count: u64,
     metadata: Vec<u8>,
-    tensors: Vec<Tensor>,
+    tensors: Vec<Tensor<'a>>,
 }
 
-type Produce = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()>>;
+type Produce<'a> = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>;
 
-struct Tensor {
+struct Tensor<'a> {
     name: String,
     shape: Vec<usize>,
     ty: GgmlType,
-    produce: Produce,
+    produce: Produce<'a>,
 }
 
 macro_rules! scalars {
@@ -58,7 +57,7 @@ macro_rules! scalars {
     )*};
 }
 
-impl GgufWriter {
+impl<'a> GgufWriter<'a> {
     /// An empty file.
     pub fn new() -> Self {
         Self::default()
@@ -105,7 +104,7 @@ impl GgufWriter {
         name: &str,
         shape: &[usize],
         ty: GgmlType,
-        produce: impl FnOnce(&mut dyn Write) -> io::Result<()> + 'static,
+        produce: impl FnOnce(&mut dyn Write) -> io::Result<()> + 'a,
     ) -> &mut Self {
         let (name, shape, produce) = (name.to_owned(), shape.to_vec(), Box::new(produce));
         self.tensors.push(Tensor { name, shape, ty, produce });
@@ -156,7 +155,7 @@ impl GgufWriter {
         let path = path.as_ref();
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let write = || {
-            let mut temporary = tempfile::NamedTempFile::new_in(folder).map_err(io_kind)?;
+            let mut temporary = temporary(folder).map_err(io_kind)?;
             let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
             self.write_to(&mut out)?;
             out.flush().map_err(io_kind)?;
@@ -205,7 +204,7 @@ impl GgufWriter {
     }
 }
 
-impl Tensor {
+impl Tensor<'_> {
     fn byte_len(&self) -> Option<usize> {
         let inner = self.shape.last().copied().unwrap_or(1);
         let elements = self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d))?;
@@ -232,6 +231,14 @@ impl Write for Counted<'_> {
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
     }
+}
+
+/// A file that is gone unless it is renamed, with the permissions that a new file has.
+fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(".lathe-").suffix(".part").tempfile_in(folder)
 }
 
 fn io_kind(error: io::Error) -> GgufErrorKind {

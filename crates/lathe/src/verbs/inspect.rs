@@ -7,7 +7,7 @@ use lathe_models::{Format, ModelFile, StrArray, family};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, bytes};
 use crate::progress::Status;
 
 const EXAMPLES: &str = "\
@@ -205,15 +205,6 @@ impl<'a> Report<'a> {
 fn clean(text: &str) -> String {
     let short: String = text.chars().take(100).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if short.len() < text.len() { format!("{short}...") } else { short }
-}
-
-fn bytes(n: usize) -> String {
-    match n {
-        0..10_000 => format!("{n} B"),
-        10_000..10_000_000 => format!("{:.1} kB", n as f64 / 1e3),
-        10_000_000..10_000_000_000 => format!("{:.1} MB", n as f64 / 1e6),
-        _ => format!("{:.2} GB", n as f64 / 1e9),
-    }
 }
 
 fn count(n: usize) -> String {

@@ -8,6 +8,7 @@ mod inspect;
 mod machine;
 mod models;
 mod pull;
+mod quantize;
 mod run;
 mod score;
 mod serve;
@@ -37,6 +38,8 @@ pub enum Verb {
     Score(score::Score),
     /// Compile a model to one file that runs without a compiler
     Compile(compile::Compile),
+    /// Write a model with its weights in other types
+    Quantize(quantize::Quantize),
     /// Fetch a model into the cache
     Pull(pull::Pull),
     /// List the models that have names, and those in the cache
@@ -65,6 +68,7 @@ impl Verb {
             Verb::Embed(verb) => verb.run(),
             Verb::Score(verb) => verb.run(),
             Verb::Compile(verb) => verb.run(),
+            Verb::Quantize(verb) => verb.run(),
             Verb::Pull(verb) => verb.run(),
             Verb::Models(verb) => verb.run(),
             Verb::Inspect(verb) => verb.run(),

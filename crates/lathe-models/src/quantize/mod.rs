@@ -1,0 +1,54 @@
+//! From f32 to the types of a GGUF file.
+//!
+//! An encoding is what its row of the table (`lathe_ir::encodings`) says and no more: [`Codec`] reads and writes a block's numbers by
+//! it, `search` finds the numbers that lose the least, `exact` those that lose nothing where there are such. A type that the
+//! table gains is quantized to without a line in any of them.
+//!
+//! `types` says which type each tensor of a model gets, `budget` chooses under a budget, `file` writes the model.
+
+mod budget;
+mod codec;
+mod exact;
+mod file;
+mod levels;
+mod search;
+mod types;
+
+use half::{bf16, f16};
+
+pub use budget::{Way, within_budget};
+pub(crate) use codec::Codec;
+pub use file::{Loss, QuantizeError, estimate_losses, quantize_file, with_quantized};
+use search::Search;
+pub use types::{Chosen, suitable_type};
+
+use crate::gguf::GgmlType;
+
+/// Encodes values, whole blocks of finite ones, behind what is in `out`: to the nearest f16 or bf16, or in blocks with about
+/// the least squared error. Values that the type can represent come back the same when they are decoded (zeros of either
+/// sign being equal).
+///
+/// ```
+/// use lathe_models::{GgmlType, dequantize, quantize};
+/// let values: Vec<f32> = (0..64).map(|i| (i as f32).sin()).collect();
+/// let mut bytes = vec![];
+/// quantize(GgmlType::Q4_1, &values, &mut bytes);
+/// let mut decoded = vec![0.0; 64];
+/// dequantize(GgmlType::Q4_1, &bytes, &mut decoded);
+/// assert!(values.iter().zip(&decoded).all(|(a, b)| (a - b).abs() < 0.1));
+/// ```
+pub fn quantize(ty: GgmlType, values: &[f32], out: &mut Vec<u8>) {
+    match ty {
+        GgmlType::F32 => out.extend(values.iter().flat_map(|x| x.to_le_bytes())),
+        GgmlType::F16 => out.extend(values.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes())),
+        GgmlType::BF16 => out.extend(values.iter().flat_map(|x| bf16::from_f32(*x).to_le_bytes())),
+        _ => {
+            let codec = Codec::of(ty).expect("every other type is one of blocks");
+            let search = Search::new(&codec);
+            let equal = vec![1.0; codec.block];
+            for x in values.chunks_exact(codec.block) {
+                codec.write(&search.block(x, &equal), out);
+            }
+        }
+    }
+}
