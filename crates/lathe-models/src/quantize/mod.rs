@@ -25,8 +25,8 @@ pub use types::{Chosen, suitable_type};
 use crate::gguf::GgmlType;
 
 /// Encodes values, whole blocks of finite ones, behind what is in `out`: to the nearest f16 or bf16, or in blocks with about
-/// the least squared error. Values that the type can represent come back the same when they are decoded (zeros of either
-/// sign being equal).
+/// the least squared error, in which large values count more. Values that the type can represent come back the same when they
+/// are decoded (zeros of either sign being equal).
 ///
 /// ```
 /// use lathe_models::{GgmlType, dequantize, quantize};
@@ -45,10 +45,21 @@ pub fn quantize(ty: GgmlType, values: &[f32], out: &mut Vec<u8>) {
         _ => {
             let codec = Codec::of(ty).expect("every other type is one of blocks");
             let search = Search::new(&codec);
-            let equal = vec![1.0; codec.block];
+            let mut weights = vec![1.0; codec.block];
             for x in values.chunks_exact(codec.block) {
-                codec.write(&search.block(x, &equal), out);
+                weigh(x, &mut weights);
+                codec.write(&search.block(x, &weights), out);
             }
         }
+    }
+}
+
+/// How much the errors of values count: more, the larger a value is beside the others of its block. Equal weights lose less in
+/// squares and more in a model's predictions.
+fn weigh(x: &[f32], weights: &mut [f32]) {
+    let power = x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / x.len() as f64;
+    let rms = power.sqrt() as f32;
+    for (w, x) in weights.iter_mut().zip(x) {
+        *w = if rms > 0.0 { 1.0 + x.abs() / rms } else { 1.0 };
     }
 }
