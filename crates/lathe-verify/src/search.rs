@@ -38,7 +38,11 @@ impl Search<'_> {
                 facts.extend_from_slice(alternative);
                 let proof = self.branch(facts, rest, cuts);
                 facts.truncate(known);
-                proofs.push(proof?);
+                let proof = proof?;
+                if let Some(proof) = without(&proof, known, alternative.len()) {
+                    return Some(proof);
+                }
+                proofs.push(proof);
             }
             return Some(Proof::Cases(*choice, proofs));
         }
@@ -70,8 +74,17 @@ impl Search<'_> {
                 proof.map(Box::new)
             };
             let sides = [vec![below.clone()], vec![t.neg()?, above]];
-            let [less, more] = sides.map(|part| close(facts, part, deep > 0));
-            if let (Some(less), Some(more)) = (less, more) {
+            let mut found = vec![];
+            for part in sides {
+                let added = part.len();
+                let Some(proof) = close(facts, part, deep > 0) else { break };
+                if let Some(proof) = without(&proof, known, added) {
+                    return Some(proof);
+                }
+                found.push(proof);
+            }
+            if let [less, more] = found.as_slice() {
+                let (less, more) = (less.clone(), more.clone());
                 facts.extend(zero);
                 let equal = match farkas(facts) {
                     Some(sum) => Some(Proof::Sum(sum)),
@@ -114,6 +127,27 @@ impl Search<'_> {
             Proof::Product(i, j, rest.into())
         }))
     }
+}
+
+/// The proof without the facts at these places, where it uses none of them: what was split there does not matter, and the
+/// other cases need no proofs of their own.
+fn without(proof: &Proof, at: usize, count: usize) -> Option<Proof> {
+    let place = |i: usize| match i {
+        i if i < at => Some(i),
+        i => i.checked_sub(count).filter(|i| *i >= at),
+    };
+    let rest = |p: &Proof| without(p, at, count);
+    Some(match proof {
+        Proof::Sum(parts) => {
+            let parts = parts.iter().map(|(i, by)| Some((place(*i)?, *by)));
+            Proof::Sum(parts.collect::<Option<_>>()?)
+        }
+        Proof::Cut(t, low, high) => Proof::Cut(t.clone(), rest(low)?.into(), rest(high)?.into()),
+        Proof::Cases(choice, proofs) => {
+            Proof::Cases(*choice, proofs.iter().map(rest).collect::<Option<_>>()?)
+        }
+        Proof::Product(i, j, p) => Proof::Product(place(*i)?, place(*j)?, rest(p)?.into()),
+    })
 }
 
 /// A fraction in lowest terms with a positive denominator.
