@@ -26,7 +26,7 @@ const CHANCE: usize = 2;
 const PARENTS: usize = 6;
 /// Of those measured, how many are measured again in the end.
 const FINALS: usize = 3;
-/// Of those measured, how many are asked for a proof.
+/// Of those measured, how many are asked for a proof at most.
 const JUDGED: usize = 8;
 /// Rounds of turns in the end.
 const FINAL_ROUNDS: usize = 9;
@@ -245,20 +245,23 @@ impl<'t> Search<'t> {
     ) -> Result<Option<Finding>, TuneError> {
         let mut order: Vec<usize> = (0..self.trials.len()).collect();
         order.sort_by(|a, b| self.trials[*a].ratio.total_cmp(&self.trials[*b].ratio));
-        order.truncate(JUDGED);
-        order.retain(|i| match refusal(&self.trials[*i].candidate.schedule, &mut self.prover) {
-            None => true,
-            Some((step, why)) => {
-                self.unproved += 1;
-                self.unproved_step = Some(format!("{step}: {why}"));
-                false
-            }
-        });
-        order.truncate(FINALS);
-        if self.trials.is_empty() {
+        if order.is_empty() {
             return Ok(None);
         }
-        let finals = order.iter().map(|i| &self.trials[*i].candidate);
+        let mut finals = vec![];
+        for i in order.into_iter().take(JUDGED) {
+            match refusal(&self.trials[i].candidate.schedule, &mut self.prover) {
+                None => finals.push(i),
+                Some((step, why)) => {
+                    self.unproved += 1;
+                    self.unproved_step = Some(format!("{step}: {why}"));
+                }
+            }
+            if finals.len() == FINALS {
+                break;
+            }
+        }
+        let finals = finals.iter().map(|i| &self.trials[*i].candidate);
         let all: Vec<&Candidate> = [&self.rule].into_iter().chain(finals).collect();
         let kernels: Vec<&Kernel> = all.iter().map(|c| c.schedule.kernel()).collect();
         if self.place.is_none() {
@@ -299,4 +302,30 @@ impl<'t> Search<'t> {
 /// The first step of a schedule that is not proved to keep the meaning, and why.
 fn refusal(s: &Schedule, prover: &mut Prover) -> Option<(String, Refusal)> {
     report(s, prover).into_iter().find_map(|(step, proof)| Some((step, proof.err()?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lathe_ir::tensor::parse;
+
+    #[test]
+    fn what_has_no_proof_is_refused() {
+        let text = "kernel f(n) {
+  in x: f32[n]
+  in at: i32[n] range(0, n)INJECTIVE
+  out y: f32[n]
+  for i in n spatial serial {
+    S: y[index(at[i])] = x[i]
+  }
+}";
+        let refused = |promise: &str| {
+            let k = parse(&text.replace("INJECTIVE", promise)).unwrap_or_else(|e| panic!("{e}"));
+            let mut s = Schedule::new(k);
+            s.step("parallel i").unwrap_or_else(|e| panic!("{e}"));
+            refusal(&s, &mut Prover::default())
+        };
+        assert_eq!(refused(" injective"), None);
+        assert!(refused("").is_some_and(|(step, _)| step == "parallel i"));
+    }
 }

@@ -105,7 +105,12 @@ impl Verify {
                 self.schedules()?.into_iter().map(one).collect::<Result<Vec<_>, _>>()?
             }
             (None, Some(program)) => {
-                let steps = self.schedule.as_deref().map_or(Ok(String::new()), text)?;
+                let Some(schedule) = &self.schedule else {
+                    return Err(Failure::usage(
+                        "a program needs --schedule F, the steps to prove, or --check F",
+                    ));
+                };
+                let steps = text(schedule)?;
                 let name = program.name.to_string();
                 self.proved(vec![(name, Schedule::replay(program, &steps)?)])?
             }
