@@ -69,6 +69,14 @@ pub enum RuntimeError {
         /// What the system said.
         message: String,
     },
+    /// Bytes of a file are not those that were written (environment: the disk, or somebody else's hand).
+    #[error("the file is damaged at byte {offset}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The first block that is not what it was.
+        offset: u64,
+    },
     /// A kernel was called with arguments its signature does not allow (a bug of the caller).
     #[error("kernel '{kernel}': {reason}")]
     BadCall {
@@ -142,6 +150,9 @@ impl Diagnose for RuntimeError {
             ForeignTarget { best, .. } => {
                 make("foreign-target", Fault::User).fix(format!("use '{best}', the best it runs"))
             }
+            Damaged { path, .. } => make("file-damaged", Fault::Environment)
+                .at(path.display().to_string())
+                .fix("remove it, it is made again; if that happens twice, look after the disk"),
             CompileFailed { source_path, .. } => {
                 make("compile-failed", Fault::Bug).at(source_path.display().to_string())
             }

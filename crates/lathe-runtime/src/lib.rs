@@ -7,7 +7,7 @@
 //! - the machine: [`detect_cpu`], [`detect_caches`], [`detect_target`], [`measure`], [`this_machine`], [`machine_file`],
 //!   [`read_bandwidth`], [`peak_f32`], [`peak_bf16`], [`peak_int8`];
 //! - threads: [`Pool`], [`PoolOptions`], [`Barrier`];
-//! - memory: [`Arena`], [`Buffer`], [`View`], [`DiskFile`], [`peak_rss_bytes`], [`current_rss_bytes`];
+//! - memory: [`Arena`], [`Buffer`], [`View`], [`DiskFile`] (stores by [`StoreWriter`] in checked [`BLOCK`]s), [`peak_rss_bytes`], [`current_rss_bytes`];
 //! - kernels: [`KernelCache`] builds a [`BuildRequest`] into a [`Library`] of [`KernelFn`]s; a [`Kernel`] is one of them with
 //!   its [`Signature`], called with [`BufferArg`]s or [`Prepared`] once for many calls;
 //! - [`RuntimeError`].
@@ -73,7 +73,7 @@ pub use buffer::{Buffer, BufferArg, View};
 pub use cache::{BuildRequest, KernelCache};
 pub use compiler::{cross_compiler, kernel_flags};
 pub use cpu::{detect_caches, detect_cpu, detect_target};
-pub use disk_file::DiskFile;
+pub use disk_file::{BLOCK, DiskFile, StoreWriter};
 pub use error::RuntimeError;
 pub use kernel::{ABI_VERSION, Access, CTX_DECLARATION, Ctx, Kernel, Param, Prepared, Signature};
 pub use library::{KernelFn, Library};
