@@ -1,7 +1,7 @@
 //! Graph passes: gradients, precision, constant packing, grouping into kernels, and memory planning.
 //!
 //! [`PASSES`] names the passes from graph to graph; [`plan()`] turns a graph into a step program and the naive kernels it
-//! calls.
+//! calls; a [`Stream`] brings constants that lie on another tier.
 //!
 //! ```
 //! use lathe_ir::graph::parse;
@@ -25,9 +25,11 @@ mod group;
 mod pack;
 mod plan;
 mod quantize;
+mod stream;
 
 pub use gradient::differentiate;
 pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
+pub use stream::{Extent, Load, STORE, Stream, WINDOW, only_used, read_once};
 
 use lathe_ir::IrError;
 use lathe_ir::graph::{Graph, OpTable};

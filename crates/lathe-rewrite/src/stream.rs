@@ -1,0 +1,237 @@
+//! Constants that do not fit: they lie on another tier, one behind the other in the order in which a program reads them, and
+//! come through a window of memory, each shortly before it is read.
+//!
+//! The window is a ring of *loads*, each one copy of what lies together. A queue of its own makes the copies, as early as the
+//! window has room; the program waits for a load before its first reader, and gives its place back behind the last. The
+//! first loads are in the window when a run begins, and at its end those of the next run are: the link is busy while the
+//! last kernels compute. (FlexGen, arXiv 2303.06865, calls the same order of work its block schedule: a step of many
+//! sequences uses each load for all of them.)
+
+use lathe_ir::step::{Event, Part, Program, Queue, Step, StepBuffer, Storage};
+use lathe_ir::tensor::HOST;
+use lathe_ir::{Int, Name};
+use std::collections::{HashMap, HashSet};
+
+/// Some bytes of the other tier.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// The constant.
+    pub name: Name,
+    /// Its first byte there.
+    pub offset: i64,
+    /// Bytes that are its own until the next one begins.
+    pub len: i64,
+}
+
+/// One copy, and where it goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// What it brings, in order of reading; they lie together.
+    pub parts: Vec<Extent>,
+    /// The window's byte that it begins at.
+    pub place: i64,
+}
+
+impl Load {
+    /// The first byte on the other tier.
+    pub fn offset(&self) -> i64 {
+        self.parts[0].offset
+    }
+
+    /// Bytes of the copy.
+    pub fn len(&self) -> i64 {
+        self.parts.iter().map(|p| p.len).sum()
+    }
+
+    /// Whether it brings nothing, which none does.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn overlaps(&self, other: &Load) -> bool {
+        self.place < other.place + other.len() && other.place < self.place + self.len()
+    }
+}
+
+/// How constants come through a window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stream {
+    /// The tier that they lie on.
+    pub tier: Name,
+    /// Bytes of it.
+    pub bytes: i64,
+    /// The copies of a run, in order.
+    pub loads: Vec<Load>,
+    /// Bytes of the window.
+    pub window: i64,
+    /// How many of the loads are in the window when a run begins, and when it ends.
+    pub carried: usize,
+}
+
+/// The name of the buffer that is the other tier.
+pub const STORE: &str = "store";
+/// The name of the buffer that is the window.
+pub const WINDOW: &str = "window";
+
+/// The constants that a program reads in one call only, in the order of those calls, of those in `among`: what can be streamed.
+pub fn read_once(program: &Program, among: &HashSet<&Name>) -> Vec<Name> {
+    let mut calls: HashMap<&Name, usize> = HashMap::new();
+    let mut order = vec![];
+    for s in &program.steps {
+        let Step::Call { args, .. } = s else { continue };
+        let called: HashSet<&Name> = args.iter().map(|a| &program.buffers[a.buffer as usize].name).collect();
+        for a in args {
+            let name = &program.buffers[a.buffer as usize].name;
+            if among.contains(name) && !order.contains(&name) {
+                order.push(name);
+            }
+        }
+        called.into_iter().for_each(|n| *calls.entry(n).or_default() += 1);
+    }
+    order.into_iter().filter(|n| calls[*n] == 1).cloned().collect()
+}
+
+impl Stream {
+    /// Makes loads of constants that lie on `tier` (of `bytes` bytes) in the order given: neighbours together until a load has
+    /// `enough` bytes. `None` when the window does not hold the largest load twice (once, where it is the only one).
+    pub fn new(tier: &str, bytes: i64, extents: &[Extent], enough: i64, window: i64) -> Option<Stream> {
+        let mut loads: Vec<Load> = vec![];
+        for e in extents {
+            match loads.last_mut() {
+                Some(l) if l.len() < enough && l.offset() + l.len() == e.offset => l.parts.push(e.clone()),
+                _ => loads.push(Load { parts: vec![e.clone()], place: 0 }),
+            }
+        }
+        let most = loads.iter().map(Load::len).max().unwrap_or(0);
+        if window < most * (loads.len() as i64).min(2) {
+            return None;
+        }
+        let (mut at, mut carried, mut first_lap) = (0, 0, true);
+        for l in &mut loads {
+            if at + l.len() > window {
+                (at, first_lap) = (0, false);
+            }
+            l.place = at;
+            at += l.len();
+            carried += usize::from(first_lap);
+        }
+        Some(Stream { tier: tier.into(), bytes, loads, window, carried })
+    }
+
+    /// Bytes that a run copies.
+    pub fn copied(&self) -> i64 {
+        self.loads.iter().map(Load::len).sum()
+    }
+
+    /// The program with a queue that brings the constants; it is given [`STORE`], the other tier, and [`WINDOW`], which holds the
+    /// carried loads. The program must read each constant in one call, in the order of the loads.
+    pub fn apply(&self, program: &Program) -> Program {
+        let mut p = program.clone();
+        let store = buffer(&mut p, STORE, self.bytes, &self.tier);
+        let window = buffer(&mut p, WINDOW, self.window, HOST);
+        let full = event(&mut p, "window_full", self.carried as i64);
+        let free = event(&mut p, "window_free", 0);
+
+        // Where each constant is in the window, and the load that brings it.
+        let mut places: HashMap<&Name, (usize, Part)> = HashMap::new();
+        for (i, l) in self.loads.iter().enumerate() {
+            for e in &l.parts {
+                let place = l.place + e.offset - l.offset();
+                places.insert(&e.name, (i, part(window, place, e.len)));
+            }
+        }
+        let names: Vec<Name> = program.buffers.iter().map(|b| b.name.clone()).collect();
+        let mut last = vec![0; self.loads.len()];
+        let reads = |s: &Step| -> Vec<usize> {
+            let Step::Call { args, .. } = s else { return vec![] };
+            args.iter().filter_map(|a| places.get(&names[a.buffer as usize])).map(|(i, _)| *i).collect()
+        };
+        for (at, s) in program.steps.iter().enumerate() {
+            reads(s).into_iter().for_each(|i| last[i] = at);
+        }
+        p.steps.clear();
+        let (mut waited, mut freed) = (0, 0);
+        for (at, s) in program.steps.iter().enumerate() {
+            let most = reads(s).into_iter().max().map_or(0, |i| i + 1);
+            (waited..most).for_each(|_| p.steps.push(Step::Wait(full)));
+            waited = waited.max(most);
+            let mut s = s.clone();
+            if let Step::Call { args, .. } = &mut s {
+                for a in args {
+                    if let Some((_, place)) = places.get(&names[a.buffer as usize]) {
+                        *a = place.clone();
+                    }
+                }
+            }
+            p.steps.push(s);
+            while freed < waited && last[freed] <= at {
+                p.steps.push(Step::Signal(free));
+                freed += 1;
+            }
+        }
+
+        // A copy waits until what lay in its place was read: places are given back in the order of the loads.
+        let mut steps = vec![];
+        let mut taken = 0;
+        let n = self.loads.len();
+        for k in self.carried..n + self.carried {
+            let load = &self.loads[k % n];
+            let before = self.loads[..k.min(n)].iter().rposition(|other| load.overlaps(other));
+            let needed = before.map_or(0, |i| i + 1);
+            (taken..needed).for_each(|_| steps.push(Step::Wait(free)));
+            taken = taken.max(needed);
+            let (from, to) =
+                (part(store, load.offset(), load.len()), part(window, load.place, load.len()));
+            steps.push(Step::Copy { from, to });
+            if k < n {
+                steps.push(Step::Signal(full));
+            }
+        }
+        p.queues.push(Queue { name: STORE.into(), steps });
+        only_used(p)
+    }
+}
+
+fn part(buffer: u32, offset: i64, len: i64) -> Part {
+    Part { buffer, range: Some((Int::from(offset), Int::from(len))) }
+}
+
+fn buffer(p: &mut Program, name: &str, bytes: i64, tier: &str) -> u32 {
+    let storage = Storage::Given;
+    p.buffers.push(StepBuffer { name: name.into(), bytes: bytes.into(), tier: tier.into(), storage });
+    p.buffers.len() as u32 - 1
+}
+
+fn event(p: &mut Program, name: &str, count: i64) -> u32 {
+    p.events.push(Event { name: name.into(), count });
+    p.events.len() as u32 - 1
+}
+
+/// A program with the buffers that its steps mention, and no others.
+pub fn only_used(mut p: Program) -> Program {
+    let mut used: Vec<u32> = vec![];
+    fn index(part: &mut Part, used: &mut Vec<u32>) {
+        let at = used.iter().position(|u| *u == part.buffer).unwrap_or_else(|| {
+            used.push(part.buffer);
+            used.len() - 1
+        });
+        part.buffer = at as u32;
+    }
+    fn visit(steps: &mut [Step], used: &mut Vec<u32>) {
+        for s in steps {
+            match s {
+                Step::Call { args, .. } => args.iter_mut().for_each(|a| index(a, used)),
+                Step::Copy { from, to } => [from, to].into_iter().for_each(|p| index(p, used)),
+                Step::Send { from: part, .. } | Step::Receive { to: part, .. } => index(part, used),
+                Step::Loop { body, .. } => visit(body, used),
+                Step::Meet | Step::Signal(_) | Step::Wait(_) => {}
+            }
+        }
+    }
+    visit(&mut p.steps, &mut used);
+    for q in &mut p.queues {
+        visit(&mut q.steps, &mut used);
+    }
+    p.buffers = used.iter().map(|i| p.buffers[*i as usize].clone()).collect();
+    p
+}
