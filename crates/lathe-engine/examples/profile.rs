@@ -20,6 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         kv_type: None,
         adapters: None,
         cache: lathe_models::cache_dir()?,
+        budget: None,
     };
     let mut r = Runner::load(&file, &options, &mut |_, _, _| {})?;
     let step = |from: usize, n: usize, batch: usize| {

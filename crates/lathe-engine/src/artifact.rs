@@ -185,7 +185,7 @@ pub(crate) fn load(encoder: bool, file: &ModelFile, options: &RunnerOptions) -> 
 
     let start = Instant::now();
     let pool = Pool::new(options.threads).map_err(below)?;
-    let mut runner = Runner::bind(compiled, weights, &made_for, options.context, pool)?;
+    let mut runner = Runner::bind(compiled, weights, &made_for, options.context, pool, &mut |_, _, _| ())?;
     runner.set_timing(LoadTiming { load_s: start.elapsed().as_secs_f64(), compile_s });
     Ok(runner)
 }
@@ -271,7 +271,7 @@ fn mapped_weights(file: &ModelFile, precision: &str) -> Result<Weights, EngineEr
     let names: StrArray<'_> = file.get(&format!("lathe.{precision}.names"))?;
     let offsets: Vec<u64> = file.get(&format!("lathe.{precision}.offsets"))?;
     let lengths: Vec<u64> = file.get(&format!("lathe.{precision}.lengths"))?;
-    let mut weights = Weights { given: Default::default(), bytes: 0 };
+    let mut weights = Weights { given: Default::default(), bytes: 0, store: None };
     for (name, (offset, len)) in names.iter().zip(offsets.into_iter().zip(lengths)) {
         let place = usize::try_from(offset).ok().zip(usize::try_from(len).ok());
         let view = place.and_then(|(offset, len)| all.part(offset, len).ok());

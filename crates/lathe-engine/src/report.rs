@@ -7,6 +7,10 @@ pub enum Stage {
     Compile,
     /// Weights are brought into the kernels' layout.
     Pack,
+    /// The same, onto a disk.
+    Store,
+    /// Weights that stay in memory are read from there.
+    Read,
 }
 
 impl Stage {
@@ -15,6 +19,8 @@ impl Stage {
         match self {
             Stage::Compile => "compiling kernels",
             Stage::Pack => "packing weights",
+            Stage::Store => "packing weights onto the disk",
+            Stage::Read => "reading weights",
         }
     }
 }
@@ -31,8 +37,10 @@ pub struct LoadTiming {
 /// The memory of a loaded model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Packed weights, bytes.
+    /// Packed weights, bytes, with the window through which others come.
     pub weights_bytes: u64,
+    /// Weights that are read from a disk in each step, bytes.
+    pub streamed_bytes: u64,
     /// Keys and values, bytes.
     pub cache_bytes: u64,
     /// Activations and workspaces, bytes.

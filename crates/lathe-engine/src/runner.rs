@@ -2,20 +2,24 @@
 
 use crate::artifact;
 use crate::error::below;
+use crate::offload::{Budget, Placement, Store, too_small};
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
 use crate::sizes::{class_of, classes};
-use crate::weights::{Weights, model, pack};
+use crate::weights::{Weights, model, pack, pack_to_store};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
-use lathe_exec::Executable;
+use lathe_exec::{Executable, Places};
 use lathe_ir::graph::{Source, Type};
+use lathe_ir::step::Step;
+use lathe_ir::tensor::HOST;
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
 use lathe_models::{Adapter, AdapterRoom, Format, KvType, ModelFile};
-use lathe_rewrite::storage_bytes;
-use lathe_runtime::{Arena, KernelCache, Pool, View, detect_target};
+use lathe_rewrite::{STORE, Stream, WINDOW, storage_bytes};
+use lathe_runtime::{Arena, DiskFile, KernelCache, Pool, View, detect_target};
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// How exact the arithmetic is.
@@ -69,12 +73,36 @@ pub struct RunnerOptions {
     pub adapters: Option<AdapterRoom>,
     /// The folder of compiled kernels.
     pub cache: PathBuf,
+    /// The memory to stay in; without it all weights are in memory.
+    pub budget: Option<Budget>,
 }
 
 impl RunnerOptions {
     /// How keys and values are stored.
     pub fn kv_type(&self) -> KvType {
         self.kv_type.unwrap_or_default()
+    }
+}
+
+/// Weights that come through a window.
+struct Streaming {
+    stream: Stream,
+    disk: Arc<DiskFile>,
+    window: View,
+    /// Whether the window holds what a run begins with.
+    ready: bool,
+}
+
+impl Streaming {
+    fn make_ready(&mut self) -> Result<(), EngineError> {
+        if !self.ready {
+            for l in &self.stream.loads[..self.stream.carried] {
+                let part = self.window.part(l.place as usize, l.len() as usize).map_err(below)?;
+                self.disk.read(l.offset() as u64, &part).map_err(below)?;
+            }
+            self.ready = true;
+        }
+        Ok(())
     }
 }
 
@@ -92,6 +120,7 @@ pub struct Runner {
     vocabulary: usize,
     timing: LoadTiming,
     footprint: Footprint,
+    stream: Option<Streaming>,
     /// That the compiler is too old for the processor.
     warning: Option<lathe_diagnostic::Diagnostic>,
 }
@@ -133,8 +162,15 @@ impl Runner {
         let pool = Pool::new(options.threads).map_err(below)?;
         let used: Vec<&Name> =
             compiled.classes.iter().flat_map(|c| &c.plan.run.buffers).map(|b| &b.name).collect();
-        let weights = pack(file, &model, &compiled, &used, &pool, progress)?;
-        let mut runner = Runner::bind(compiled, weights, options, options.context, pool)?;
+        let needed = fixed_bytes(&compiled, options.threads) + packed_bytes(&compiled);
+        let weights = match &options.budget {
+            Some(budget) if needed > budget.left()? => {
+                let path = Store::path(&budget.folder, file, &compiled)?;
+                pack_to_store(file, &model, &compiled, &used, &pool, &path, progress)?
+            }
+            _ => pack(file, &model, &compiled, &used, &pool, progress)?,
+        };
+        let mut runner = Runner::bind(compiled, weights, options, options.context, pool, progress)?;
         runner.set_timing(LoadTiming { load_s: start.elapsed().as_secs_f64(), compile_s });
         runner.warning = warning;
         Ok(runner)
@@ -147,14 +183,20 @@ impl Runner {
         options: &RunnerOptions,
         longest: usize,
         pool: Pool,
+        progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Runner, EngineError> {
-        let arena = Arena::new("host", usize::MAX);
+        let capacity = options.budget.as_ref().map_or(Ok(usize::MAX), Budget::left)?;
+        let fixed = fixed_bytes(&compiled, options.threads);
+        if let Some(budget) = options.budget.as_ref().filter(|_| fixed > capacity) {
+            return Err(too_small(budget.bytes, budget.bytes + (fixed - capacity) as u64));
+        }
+        let arena = Arena::new("host", capacity);
         let g = &compiled.graph;
         let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
         let get = |n: &str| most.get(n).copied();
         let alloc =
             |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
-        let Weights { mut given, bytes: weights_bytes } = weights;
+        let Weights { mut given, bytes: mut weights_bytes, store } = weights;
         let (mut inputs, mut states) = (HashMap::new(), vec![]);
         let is_state = |v: &&lathe_ir::graph::Value| v.source == Source::State;
         let state_bytes = |t: &Type| storage_bytes(t, &get).next_multiple_of(64);
@@ -190,16 +232,39 @@ impl Runner {
         given.insert(result.name.clone(), logits.clone());
         let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0);
         let planned = alloc(planned as usize)?;
+        let mut stream = None;
+        let mut kept_bytes = 0;
+        let mut places = Places { planned: HashMap::from([(HOST.into(), planned)]), ..Places::default() };
+        if let (Some(store), Some(budget)) = (store, &options.budget) {
+            let before = arena.used();
+            let room = capacity - fixed;
+            let placement = Placement::choose(&compiled, &store, room as u64)
+                .map_err(|needed| too_small(budget.bytes, budget.bytes + needed - room as u64))?;
+            store.keep(&placement.kept, &arena, &mut given, progress)?;
+            if let Some(s) = placement.stream {
+                let window = arena.alloc(s.window as usize).map_err(below)?.into_view();
+                given.insert(WINDOW.into(), window.clone());
+                places.files.insert(STORE.into(), store.disk.clone());
+                places.links.push(store.link(budget));
+                stream = Some(Streaming { stream: s, disk: store.disk.clone(), window, ready: false });
+            }
+            kept_bytes = arena.used() - before;
+            weights_bytes += kept_bytes;
+        }
+        places.given = given;
         let mut programs = vec![];
         for c in &compiled.classes {
-            let e = Executable::new(&c.plan.run, &c.images, &given, &planned, &most, options.threads, &arena)
+            let streamed = stream.as_ref().map(|s| s.stream.apply(&c.plan.run));
+            let program = streamed.as_ref().unwrap_or(&c.plan.run);
+            let e = Executable::bind(program, &c.images, &places, &most, options.threads, &arena)
                 .map_err(below)?;
             programs.push(e);
         }
         let footprint = Footprint {
             weights_bytes: weights_bytes as u64,
+            streamed_bytes: stream.as_ref().map_or(0, |s| s.stream.copied() as u64),
             cache_bytes: cache_bytes as u64,
-            activation_bytes: (arena.used() - cache_bytes) as u64,
+            activation_bytes: (arena.used() - cache_bytes - kept_bytes) as u64,
         };
         Ok(Runner {
             options: options.clone(),
@@ -213,6 +278,7 @@ impl Runner {
             vocabulary,
             timing: LoadTiming::default(),
             footprint,
+            stream,
             warning: None,
         })
     }
@@ -312,6 +378,14 @@ impl Runner {
     /// first.
     pub fn profile(&mut self, batch: &Batch) -> Result<Vec<(String, usize, f64)>, EngineError> {
         let (class, dims) = self.prepare(batch)?;
+        if self.stream.is_some() {
+            let d = lathe_diagnostic::Diagnostic::new(
+                "profile-streamed",
+                lathe_diagnostic::Fault::User,
+                "kernels whose weights come from a disk are not timed one by one",
+            );
+            return Err(EngineError::Below(Box::new(d.fix("leave --memory out"))));
+        }
         let rows = self.programs[class].profile(&self.pool, &dims).map_err(below)?;
         let c = &self.compiled.classes[class];
         let name = |n: &Name| {
@@ -377,6 +451,30 @@ impl Runner {
         });
         Ok((class, dims.collect()))
     }
+}
+
+/// Bytes that a compiled model needs beside its weights: cache, inputs, logits, activations, scratch space.
+fn fixed_bytes(compiled: &Compiled, threads: usize) -> usize {
+    let g = &compiled.graph;
+    let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
+    let bytes = |t: &Type| storage_bytes(t, &|n| most.get(n).copied()).max(64).next_multiple_of(64);
+    let held = |v: &&lathe_ir::graph::Value| matches!(v.source, Source::Input | Source::State);
+    let values: usize = g.values.iter().filter(held).map(|v| bytes(&v.ty)).sum();
+    let logits = bytes(&g.value(g.outputs[0]).ty);
+    let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0) as usize;
+    let scratch = |c: &lathe_compile::Class| Executable::workspace_bytes(&c.images, &most, threads);
+    values + logits + planned.next_multiple_of(64) + compiled.classes.iter().map(scratch).sum::<usize>() + 128
+}
+
+/// Bytes of all packed weights.
+fn packed_bytes(compiled: &Compiled) -> usize {
+    let load = &compiled.classes[0].plan.load;
+    let written = |s: &Step| -> Vec<u32> {
+        let Step::Call { args, writes, .. } = s else { return vec![] };
+        args.iter().zip(writes).filter(|(_, w)| **w).map(|(a, _)| a.buffer).collect()
+    };
+    let bytes = |b: u32| load.buffers[b as usize].bytes.as_const().unwrap_or(0) as usize;
+    load.steps.iter().flat_map(written).map(bytes).sum()
 }
 
 /// How the inputs of adapters end: what their products multiply first, and second.
@@ -470,7 +568,15 @@ impl Forward for Runner {
 
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         let (class, dims) = self.prepare(batch)?;
+        if let Some(s) = &mut self.stream {
+            s.make_ready()?;
+            // Nobody knows what a run leaves behind that fails.
+            s.ready = false;
+        }
         self.programs[class].run(&self.pool, &dims).map_err(below)?;
+        if let Some(s) = &mut self.stream {
+            s.ready = true;
+        }
         logits.resize(batch.rows.len() * self.vocabulary, 0.0);
         self.logits.read(0, logits).map_err(below)
     }

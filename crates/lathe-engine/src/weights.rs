@@ -1,16 +1,19 @@
 //! From a model's file to its graph, and to its weights in memory as a compiled graph wants them.
 
 use crate::error::below;
+use crate::offload::Store;
 use crate::report::Stage;
 use crate::{EngineError, RunnerOptions};
 use lathe_compile::Compiled;
 use lathe_exec::Executable;
 use lathe_ir::Name;
 use lathe_ir::graph::Source;
-use lathe_ir::step::{Program, Step};
+use lathe_ir::step::{Part, Program, Step};
 use lathe_models::{CacheShape, Model, ModelFile, TensorInfo, build};
-use lathe_runtime::{Arena, Pool, View};
+use lathe_rewrite::{only_used, read_once};
+use lathe_runtime::{Arena, Pool, StoreWriter, View};
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 /// Constants of at most this many bytes are copied from the file.
 const COPIED: usize = 64 << 10;
@@ -21,6 +24,8 @@ pub(crate) struct Weights {
     pub given: HashMap<Name, View>,
     /// Bytes that were allocated for them.
     pub bytes: usize,
+    /// Those that are on a disk.
+    pub store: Option<Store>,
 }
 
 /// The model of a file, sized as `options` says; refused where it is an encoder and none is wanted, or the reverse.
@@ -58,110 +63,198 @@ pub(crate) fn pack(
     pool: &Pool,
     progress: &mut dyn FnMut(Stage, usize, usize),
 ) -> Result<Weights, EngineError> {
-    let arena = Arena::new("host", usize::MAX);
-    let g = &compiled.graph;
-    let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
-    let alloc =
-        |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
-
-    // Constants: made by the family, straight from the file's mapping, or made from what the file holds.
-    let mut given: HashMap<Name, View> = HashMap::new();
-    let mut in_file = HashMap::new();
-    for v in &g.values {
-        let Source::Const(name) = &v.source else { continue };
-        if let Some(t) = model.made.get(name) {
-            let view = alloc(t.bytes.len())?;
-            view.write(0, &t.bytes).map_err(below)?;
-            given.insert(v.name.clone(), view);
-        } else {
-            in_file.insert(v.name.clone(), file.tensor(name).expect("the family found it"));
-        }
-    }
-    let copy_of = |info: &TensorInfo| {
-        let view = alloc(info.byte_len())?;
-        view.write(0, &file.data(info)).map_err(below)?;
-        Ok(view)
-    };
-    let view_of = |info: &TensorInfo| match file.mapping(info) {
-        Some((map, range)) => View::mapped(map).part(range.start, range.len()).map_err(below),
-        None => copy_of(info),
-    };
-
+    let mut packing = Packing::new(file, model, compiled, pool)?;
     // Weights are packed one after the other, and the pages of each source go back at once: the largest first, while
     // little else is in memory.
-    let class = &compiled.classes[0];
-    let load = &class.plan.load;
-    let mut steps: Vec<&Step> = load.steps.iter().filter(|s| **s != Step::Meet).collect();
+    let mut steps = packing.steps();
+    let bytes = |s: &Step| packing.results(s).iter().map(|(_, n)| n.next_multiple_of(64)).sum::<usize>();
+    steps.sort_by_key(|s| std::cmp::Reverse(bytes(s)));
     // One allocation for all of them, so that it lies in huge pages and a decode step misses few address translations.
-    let size = |b: &lathe_ir::step::StepBuffer| b.bytes.as_const().unwrap_or(0) as usize;
-    let written = |s: &Step| match s {
-        Step::Call { args, writes, .. } => args
-            .iter()
-            .zip(writes)
-            .filter(|(_, w)| **w)
-            .map(|(a, _)| size(&load.buffers[a.buffer as usize]).next_multiple_of(64))
-            .sum(),
-        _ => 0,
-    };
-    steps.sort_by_key(|s| std::cmp::Reverse(written(s)));
-    let packed = alloc(steps.iter().map(|s| written(s)).sum())?;
+    let packed = packing.alloc(steps.iter().map(|s| bytes(s)).sum())?;
     let mut at = 0;
     for (done, step) in steps.iter().enumerate() {
         progress(Stage::Pack, done, steps.len());
-        let Step::Call { args, writes, .. } = step else { continue };
-        for (a, w) in args.iter().zip(writes) {
-            let b = &load.buffers[a.buffer as usize];
-            if *w {
-                given.insert(b.name.clone(), packed.part(at, size(b)).map_err(below)?);
-                at += size(b).next_multiple_of(64);
-            } else if let Some(info) = in_file.get(&b.name) {
-                given.insert(b.name.clone(), view_of(info)?);
-            }
+        for (name, size) in packing.results(step) {
+            packing.given.insert(name.clone(), packed.part(at, size).map_err(below)?);
+            at += size.next_multiple_of(64);
         }
-        let one = Program { steps: vec![(*step).clone()], buffers: load.buffers.clone(), ..load.clone() };
-        let one = only_used(one);
-        let nothing = alloc(64)?;
-        let mut e = Executable::new(&one, &class.images, &given, &nothing, &most, pool.threads(), &arena)
-            .map_err(below)?;
-        let values: Vec<i64> = g.dims.iter().map(|(_, m)| *m).collect();
-        e.run(pool, &values).map_err(below)?;
-        for (a, w) in args.iter().zip(writes) {
-            if let Some(info) = in_file.get(&load.buffers[a.buffer as usize].name).filter(|_| !w) {
-                file.drop_pages(info);
-                given.remove(&load.buffers[a.buffer as usize].name);
-            }
-        }
+        packing.run(step)?;
     }
-    // What no step packs is used as it is; what is small is copied, for the system may map 2 MiB of a file for one vector.
-    let kept: HashSet<&Name> = used.iter().filter(|n| !given.contains_key(**n)).copied().collect();
-    for name in kept {
-        if let Some(info) = in_file.get(name) {
-            let copied = info.byte_len() <= COPIED;
-            let view = if copied { copy_of(info)? } else { view_of(info)? };
-            given.insert(name.clone(), view);
-            if copied || !info.is_stored() {
-                file.drop_pages(info);
-            }
-        }
-    }
+    packing.keep(used)?;
     progress(Stage::Pack, steps.len(), steps.len());
-    Ok(Weights { given, bytes: arena.used() })
+    Ok(Weights { bytes: packing.arena.used(), given: packing.given, store: None })
 }
 
-/// A program with the buffers its steps use, and no others.
-fn only_used(mut p: Program) -> Program {
-    let mut used: Vec<u32> = vec![];
-    for s in &mut p.steps {
-        if let Step::Call { args, .. } = s {
-            for a in args.iter_mut() {
-                let at = used.iter().position(|u| *u == a.buffer).unwrap_or_else(|| {
-                    used.push(a.buffer);
-                    used.len() - 1
-                });
-                a.buffer = at as u32;
+/// The same into a store at `path`, in the order in which a run reads them; what needs no packing is in memory.
+pub(crate) fn pack_to_store(
+    file: &ModelFile,
+    model: &Model,
+    compiled: &Compiled,
+    used: &[&Name],
+    pool: &Pool,
+    path: &Path,
+    progress: &mut dyn FnMut(Stage, usize, usize),
+) -> Result<Weights, EngineError> {
+    let mut packing = Packing::new(file, model, compiled, pool)?;
+    let mut steps = packing.steps();
+    let results = |s: &Step| packing.results(s);
+    if !path.exists() {
+        let run = &compiled.classes[0].plan.run;
+        let all: Vec<Name> = steps.iter().flat_map(|s| results(s)).map(|(name, _)| name.clone()).collect();
+        let order = read_once(run, &all.iter().collect());
+        let place = |s: &&Step| {
+            let first = results(s).first().and_then(|(name, _)| order.iter().position(|o| o == *name));
+            first.unwrap_or(order.len())
+        };
+        steps.sort_by_key(place);
+        let mut writer = StoreWriter::create(path).map_err(below)?;
+        let mut note = String::new();
+        for (done, step) in steps.iter().enumerate() {
+            progress(Stage::Store, done, steps.len());
+            let results: Vec<(Name, usize)> =
+                packing.results(step).into_iter().map(|(name, n)| (name.clone(), n)).collect();
+            for (name, size) in &results {
+                let view = packing.alloc(*size)?;
+                packing.given.insert(name.clone(), view);
+            }
+            packing.run(step)?;
+            for (name, size) in &results {
+                let view = packing.given.remove(name).expect("it was put there above");
+                let offset = writer.add(&[view]).map_err(below)?;
+                note.push_str(&format!("{offset} {size} {name}\n"));
             }
         }
+        writer.finish(note.as_bytes()).map_err(below)?;
+        progress(Stage::Store, steps.len(), steps.len());
     }
-    p.buffers = used.iter().map(|i| p.buffers[*i as usize].clone()).collect();
-    p
+    let store = Store::open(path)?;
+    // The steps' results count as there.
+    let stored: HashSet<&Name> = store.extents.iter().map(|e| &e.name).collect();
+    let rest: Vec<&Name> = used.iter().filter(|n| !stored.contains(**n)).copied().collect();
+    packing.keep(&rest)?;
+    Ok(Weights { bytes: packing.arena.used(), given: packing.given, store: Some(store) })
+}
+
+/// What brings constants from a file's layout to that of the kernels.
+struct Packing<'a> {
+    file: &'a ModelFile,
+    compiled: &'a Compiled,
+    pool: &'a Pool,
+    arena: Arena,
+    most: HashMap<Name, i64>,
+    given: HashMap<Name, View>,
+    in_file: HashMap<Name, &'a TensorInfo>,
+}
+
+impl<'a> Packing<'a> {
+    /// Constants: made by the family, straight from the file's mapping, or made from what the file holds.
+    fn new(
+        file: &'a ModelFile,
+        model: &Model,
+        compiled: &'a Compiled,
+        pool: &'a Pool,
+    ) -> Result<Packing<'a>, EngineError> {
+        let g = &compiled.graph;
+        let most = g.dims.iter().cloned().collect();
+        let (given, in_file) = Default::default();
+        let arena = Arena::new("host", usize::MAX);
+        let mut packing = Packing { file, compiled, pool, arena, most, given, in_file };
+        for v in &g.values {
+            let Source::Const(name) = &v.source else { continue };
+            if let Some(t) = model.made.get(name) {
+                let view = packing.alloc(t.bytes.len())?;
+                view.write(0, &t.bytes).map_err(below)?;
+                packing.given.insert(v.name.clone(), view);
+            } else {
+                packing.in_file.insert(v.name.clone(), file.tensor(name).expect("the family found it"));
+            }
+        }
+        Ok(packing)
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<View, EngineError> {
+        self.arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below)
+    }
+
+    fn copy_of(&self, info: &TensorInfo) -> Result<View, EngineError> {
+        let view = self.alloc(info.byte_len())?;
+        view.write(0, &self.file.data(info)).map_err(below)?;
+        Ok(view)
+    }
+
+    fn view_of(&self, info: &TensorInfo) -> Result<View, EngineError> {
+        match self.file.mapping(info) {
+            Some((map, range)) => View::mapped(map).part(range.start, range.len()).map_err(below),
+            None => self.copy_of(info),
+        }
+    }
+
+    /// The steps that pack, which do not need each other.
+    fn steps(&self) -> Vec<&'a Step> {
+        self.load().steps.iter().filter(|s| **s != Step::Meet).collect()
+    }
+
+    fn load(&self) -> &'a Program {
+        &self.compiled.classes[0].plan.load
+    }
+
+    /// What a step makes, and how many bytes.
+    fn results(&self, step: &Step) -> Vec<(&'a Name, usize)> {
+        let Step::Call { args, writes, .. } = step else { return vec![] };
+        let written = args.iter().zip(writes).filter(|(_, w)| **w);
+        let buffer = |a: &Part| &self.load().buffers[a.buffer as usize];
+        written.map(|(a, _)| (&buffer(a).name, buffer(a).bytes.as_const().unwrap_or(0) as usize)).collect()
+    }
+
+    /// Runs a step, whose results have their places, and gives its sources back.
+    fn run(&mut self, step: &Step) -> Result<(), EngineError> {
+        let Step::Call { args, writes, .. } = step else { return Ok(()) };
+        let load = self.load();
+        let reads = args.iter().zip(writes).filter(|(_, w)| !**w);
+        let reads: Vec<&Name> = reads.map(|(a, _)| &load.buffers[a.buffer as usize].name).collect();
+        for name in &reads {
+            if let Some(info) = self.in_file.get(*name) {
+                self.given.insert((*name).clone(), self.view_of(info)?);
+            }
+        }
+        let one = Program { steps: vec![step.clone()], buffers: load.buffers.clone(), ..load.clone() };
+        let nothing = self.alloc(64)?;
+        let images = &self.compiled.classes[0].images;
+        let threads = self.pool.threads();
+        let mut e = Executable::new(
+            &only_used(one),
+            images,
+            &self.given,
+            &nothing,
+            &self.most,
+            threads,
+            &self.arena,
+        )
+        .map_err(below)?;
+        let values: Vec<i64> = self.compiled.graph.dims.iter().map(|(_, m)| *m).collect();
+        e.run(self.pool, &values).map_err(below)?;
+        for name in reads {
+            if let Some(info) = self.in_file.get(name) {
+                self.file.drop_pages(info);
+                self.given.remove(name);
+            }
+        }
+        Ok(())
+    }
+
+    /// What no step packs is used as it is; what is small is copied, for the system may map 2 MiB of a file for one vector.
+    fn keep(&mut self, used: &[&Name]) -> Result<(), EngineError> {
+        let kept: HashSet<&Name> = used.iter().filter(|n| !self.given.contains_key(**n)).copied().collect();
+        for name in kept {
+            if let Some(info) = self.in_file.get(name) {
+                let copied = info.byte_len() <= COPIED;
+                let view = if copied { self.copy_of(info)? } else { self.view_of(info)? };
+                self.given.insert(name.clone(), view);
+                if copied || !info.is_stored() {
+                    self.file.drop_pages(info);
+                }
+            }
+        }
+        Ok(())
+    }
 }

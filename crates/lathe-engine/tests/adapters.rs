@@ -34,6 +34,7 @@ fn runner(file: &ModelFile, room: Option<AdapterRoom>, cache: &Path) -> Runner {
         kv_type: None,
         adapters: room,
         cache: cache.into(),
+        budget: None,
     };
     Runner::load(file, &options, &mut |_, _, _| {}).unwrap_or_else(|e| panic!("{e}"))
 }

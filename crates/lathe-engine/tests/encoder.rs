@@ -39,6 +39,7 @@ fn options(cache: &Path, max_tokens: usize) -> RunnerOptions {
         kv_type: None,
         adapters: None,
         cache: cache.into(),
+        budget: None,
     }
 }
 

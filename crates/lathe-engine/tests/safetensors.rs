@@ -43,6 +43,7 @@ fn logits(folder: &Path, cache: &Path) -> Vec<f32> {
         kv_type: None,
         adapters: None,
         cache: cache.into(),
+        budget: None,
     };
     let mut runner = Runner::load(&file, &options, &mut |_, _, _| {})
         .unwrap_or_else(|e| panic!("{}: {e}", folder.display()));

@@ -57,6 +57,7 @@ fn options(cache: &Path) -> RunnerOptions {
         kv_type: None,
         adapters: None,
         cache: cache.into(),
+        budget: None,
     }
 }
 

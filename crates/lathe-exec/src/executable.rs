@@ -208,10 +208,7 @@ impl Executable {
                 }
             });
         }
-        // One scratch area, as large as the hungriest kernel needs, serves all steps: calls run one after the other.
-        let scratch = |i: &Image| i.workspace_bytes.eval(&get).unwrap_or(0).max(0) as usize;
-        let most_scratch = images.values().map(scratch).max().unwrap_or(0).next_multiple_of(64);
-        let workspace = arena.alloc((most_scratch * threads).max(64))?.into_view();
+        let workspace = arena.alloc(Executable::workspace_bytes(images, most, threads))?.into_view();
         let mut e = Executable {
             name: program.name.clone(),
             dims: program.dims.clone(),
@@ -234,6 +231,19 @@ impl Executable {
             (e.lanes, e.promises) = maker.make(&get)?;
         }
         Ok(e)
+    }
+
+    /// Bytes that [`Executable::bind`] takes from its arena: one scratch area, as large as the hungriest kernel needs, serves
+    /// all steps, as calls run one after the other.
+    pub fn workspace_bytes(
+        images: &HashMap<Name, Image>,
+        most: &HashMap<Name, i64>,
+        threads: usize,
+    ) -> usize {
+        let get = |n: &str| most.get(n).copied();
+        let scratch = |i: &Image| i.workspace_bytes.eval(&get).unwrap_or(0).max(0) as usize;
+        let most = images.values().map(scratch).max().unwrap_or(0).next_multiple_of(64);
+        (most * threads).max(64)
     }
 
     /// The program's name.

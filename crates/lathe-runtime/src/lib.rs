@@ -7,7 +7,8 @@
 //! - the machine: [`detect_cpu`], [`detect_caches`], [`detect_target`], [`measure`], [`this_machine`], [`machine_file`],
 //!   [`read_bandwidth`], [`peak_f32`], [`peak_bf16`], [`peak_int8`];
 //! - threads: [`Pool`], [`PoolOptions`], [`Barrier`];
-//! - memory: [`Arena`], [`Buffer`], [`View`], [`DiskFile`] (stores by [`StoreWriter`] in checked [`BLOCK`]s), [`peak_rss_bytes`], [`current_rss_bytes`];
+//! - memory: [`Arena`], [`Buffer`], [`View`], [`DiskFile`] (stores by [`StoreWriter`] in checked [`BLOCK`]s), [`peak_rss_bytes`], [`current_rss_bytes`],
+//!   [`anonymous_rss_bytes`];
 //! - kernels: [`KernelCache`] builds a [`BuildRequest`] into a [`Library`] of [`KernelFn`]s; a [`Kernel`] is one of them with
 //!   its [`Signature`], called with [`BufferArg`]s or [`Prepared`] once for many calls;
 //! - [`RuntimeError`].
@@ -79,4 +80,4 @@ pub use kernel::{ABI_VERSION, Access, CTX_DECLARATION, Ctx, Kernel, Param, Prepa
 pub use library::{KernelFn, Library};
 pub use pool::{Pool, PoolOptions};
 pub use probe::{machine_file, measure, peak_bf16, peak_f32, peak_int8, read_bandwidth, this_machine};
-pub use resident::{current_rss_bytes, peak_rss_bytes};
+pub use resident::{anonymous_rss_bytes, current_rss_bytes, peak_rss_bytes};

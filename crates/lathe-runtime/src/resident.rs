@@ -10,6 +10,11 @@ pub fn current_rss_bytes() -> Option<u64> {
     status("VmRSS:")
 }
 
+/// Resident memory now that is no file's, bytes, so that the system cannot take it back; `None` where it does not say.
+pub fn anonymous_rss_bytes() -> Option<u64> {
+    status("RssAnon:")
+}
+
 fn status(field: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(field))?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{
-    ArtifactOptions, Encoder, Engine, EngineError, Forward, PAGE, Precision, Runner, RunnerOptions,
+    ArtifactOptions, Budget, Encoder, Engine, EngineError, Forward, PAGE, Precision, Runner, RunnerOptions,
     SCORE_TOKENS, compile_model, compiled_context, compiled_sequences,
 };
 use lathe_machine::Target;
@@ -37,6 +37,8 @@ pub struct Compute {
     pub kv_type: Option<KvType>,
     /// Room for adapters.
     pub adapters: Option<AdapterRoom>,
+    /// The memory to stay in.
+    pub budget: Option<Budget>,
 }
 
 /// A model's file with what is read from it before anything is compiled.
@@ -175,6 +177,7 @@ impl Model {
             pages: model.pages(),
             max_tokens: model.max_tokens(),
             adapters: None,
+            budget: None,
             ..generation(compute, model.context(), model.max_sequences(), model.max_sequences())?
         };
         let mut status = Status::new();
@@ -229,7 +232,7 @@ impl Model {
         let runner = match encoder {
             true => embedding(Precision::Fast, threads, context)?,
             false => {
-                let compute = Compute { precision: Precision::Fast, threads, kv_type, adapters: None };
+                let compute = Compute { precision: Precision::Fast, threads, kv_type, adapters: None, budget: None };
                 generation(compute, context, max_sequences, SCORE_TOKENS)?
             }
         };
@@ -256,7 +259,7 @@ fn generation(
     max_sequences: usize,
     max_rows: usize,
 ) -> Result<RunnerOptions, Failure> {
-    let Compute { precision, threads, kv_type, adapters } = compute;
+    let Compute { precision, threads, kv_type, adapters, budget } = compute;
     Ok(RunnerOptions {
         precision,
         threads,
@@ -268,6 +271,7 @@ fn generation(
         kv_type,
         adapters,
         cache: cache_dir()?,
+        budget,
     })
 }
 
@@ -286,5 +290,6 @@ fn embedding(precision: Precision, threads: usize, context: usize) -> Result<Run
         kv_type: Some(KvType::F32),
         adapters: None,
         cache: cache_dir()?,
+        budget: None,
     })
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{EngineError, Grammar, Sampling};
+use lathe_engine::{Budget, EngineError, Grammar, Sampling};
 
 use crate::failure::Failure;
 use crate::model::Compute;
@@ -47,14 +47,42 @@ impl ComputeOptions {
     }
 }
 
-/// How keys and values are kept.
+/// How memory is used.
 #[derive(Args)]
 pub struct CacheOptions {
     /// How keys and values are stored: less memory and more speed, and a little less exact, from left to right
     /// [default: f32].
     #[arg(long, value_name = "T")]
     kv_type: Option<KvType>,
+    /// The most memory that may be used (`1GiB`, `800MB`): weights that do not fit are packed onto the disk once, and read from
+    /// there in every step [default: as much as the model needs].
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<usize>,
+    /// The folder for what does not fit into --memory [default: `weights` in the cache folder].
+    #[arg(long, value_name = "DIR", requires = "memory")]
+    disk_cache: Option<PathBuf>,
+    /// Read the disk at no more than so many bytes a second (`900MB`), to stand for a slower one.
+    #[arg(long, value_name = "SIZE", value_parser = size, requires = "memory")]
+    disk_rate: Option<usize>,
 }
+
+/// A number of bytes: a unit may follow.
+pub fn size(text: &str) -> Result<usize, String> {
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = (text[..end].parse::<f64>(), text[end..].trim());
+    let factor: f64 = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "kib" => 1024f64,
+        "mib" => 1024f64.powi(2),
+        "gib" => 1024f64.powi(3),
+        _ => return Err("the units are kB, MB, GB, KiB, MiB and GiB".into()),
+    };
+    number.map(|n| (n * factor) as usize).map_err(|_| "it is a number, and perhaps a unit".into())
+}
+
 
 impl CacheOptions {
     /// What was asked for.
@@ -68,13 +96,24 @@ impl CacheOptions {
     }
 
     /// With the rest of how a model computes.
-    pub fn with(&self, compute: &ComputeOptions) -> Compute {
-        Compute {
+    pub fn with(&self, compute: &ComputeOptions) -> Result<Compute, Failure> {
+        Ok(Compute {
             precision: compute.precision.into(),
             threads: compute.threads(),
             kv_type: self.kv_type(),
             adapters: None,
-        }
+            budget: self.budget()?,
+        })
+    }
+
+    /// The memory to stay in.
+    pub fn budget(&self) -> Result<Option<Budget>, Failure> {
+        let Some(bytes) = self.memory else { return Ok(None) };
+        let folder = match &self.disk_cache {
+            Some(folder) => folder.clone(),
+            None => lathe_models::cache_dir()?.join("weights"),
+        };
+        Ok(Some(Budget { bytes: bytes as u64, folder, bandwidth: self.disk_rate.map(|rate| rate as u64) }))
     }
 }
 
@@ -205,4 +244,15 @@ pub struct AnswerOptions {
     /// from 1024].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub context: Option<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!((size("512"), size("1.5MB"), size("2 GiB")), (Ok(512), Ok(1_500_000), Ok(2 << 30)));
+        assert!(size("MB").is_err() && size("5 miles").is_err() && size("-3").is_err());
+    }
 }

@@ -108,6 +108,7 @@ impl BenchModel {
                 threads,
                 kv_type: self.cache.kv_type(),
                 adapters: None,
+                budget: self.cache.budget()?,
             };
             let engine = model.load(compute, context, most, most)?;
             let interrupt = Listening::begin();

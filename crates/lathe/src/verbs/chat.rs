@@ -69,7 +69,7 @@ impl Chat {
         let missing = || ChatError::Missing { path: model.file.path().map(Into::into) };
         let template = model.template()?.ok_or_else(missing)?;
         let context = model.context_for(CONTEXT, self.answer.context)?;
-        let engine = model.load(self.cache.with(&self.compute), context, 1, 1)?;
+        let engine = model.load(self.cache.with(&self.compute)?, context, 1, 1)?;
         let max_tokens = self.answer.max_tokens as usize;
         let stops = self.answer.stop;
         let messages = Vec::new();

@@ -121,7 +121,7 @@ impl Run {
         let rows = 1 + speculate;
         let adapter = self.lora.as_deref().map(|path| model.adapter(path)).transpose()?;
         let room = adapter.as_ref().map(|a| AdapterRoom::new(1, a.rank(), a.products()));
-        let compute = Compute { adapters: room, ..self.cache.with(&self.compute) };
+        let compute = Compute { adapters: room, ..self.cache.with(&self.compute)? };
         let mut engine = model.load(compute.clone(), context, 1, rows)?;
         if let Some(name) = &self.guess.draft_model {
             engine = model.with_draft(engine, name, compute)?;

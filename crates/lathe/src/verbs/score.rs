@@ -73,7 +73,7 @@ impl Score {
         if context > model.context {
             return Err(EngineError::PromptTooLong { tokens: context, context: model.context }.into());
         }
-        let mut engine = model.load(self.cache.with(&self.compute), context, 1, SCORE_TOKENS)?;
+        let mut engine = model.load(self.cache.with(&self.compute)?, context, 1, SCORE_TOKENS)?;
         let interrupt = Listening::begin();
         let mut all = Likelihood::default();
         let rows = ids.chunks(longest).map(|part| part.len() - 1).sum();

@@ -162,7 +162,7 @@ impl Serve {
                 "--lora '{name}' has the name of another one, or the model's"
             )));
         }
-        let compute = Compute { adapters: self.room(&opened), ..self.cache.with(&self.compute) };
+        let compute = Compute { adapters: self.room(&opened), ..self.cache.with(&self.compute)? };
         let mut engine = model.load_server(
             compute.clone(),
             context,

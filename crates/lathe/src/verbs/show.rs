@@ -57,7 +57,7 @@ impl Show {
             return Err(Diagnostic::new("show-compiled", Fault::User, what).fix(fix).into());
         }
         let context = model.context_for(CONTEXT, None)?;
-        let engine = model.load(self.cache.with(&self.compute), context, 1, 1)?;
+        let engine = model.load(self.cache.with(&self.compute)?, context, 1, 1)?;
         let what = match self.what {
             What::Graph => lathe_engine::Show::Graph,
             What::Tensor => lathe_engine::Show::Tensor,

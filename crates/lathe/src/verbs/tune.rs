@@ -121,7 +121,7 @@ impl Tune {
         let Some(path) = &self.file else {
             let model = Model::open(self.model.name())?;
             let context = model.context_for(CONTEXT, None)?;
-            let engine = model.load(self.cache.with(&self.compute), context, 1, 1)?;
+            let engine = model.load(self.cache.with(&self.compute)?, context, 1, 1)?;
             return Ok(tasks(engine.model().kernels(), &engine.model().graph().dims));
         };
         if onnx::is_program(&path.display().to_string()) {

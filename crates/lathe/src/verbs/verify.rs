@@ -142,7 +142,7 @@ impl Verify {
             return Err(Diagnostic::new("verify-compiled", Fault::User, what).fix(fix).into());
         }
         let context = model.context_for(CONTEXT, None)?;
-        let engine = model.load(self.cache.with(&self.compute), context, 1, 1)?;
+        let engine = model.load(self.cache.with(&self.compute)?, context, 1, 1)?;
         let kernels = engine.model().kernels().iter();
         Ok(kernels.map(|k| (format!("{} ({})", k.symbol, k.class), k.schedule.clone())).collect())
     }

@@ -1,0 +1,299 @@
+//! Models that are larger than the memory they may use: packed weights lie in a store on a disk, as many as fit are kept, and the
+//! others come through a window in each step (`lathe_rewrite::Stream`).
+
+use crate::EngineError;
+use crate::error::below;
+use crate::report::Stage;
+use lathe_compile::Compiled;
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_ir::Name;
+use lathe_ir::tensor::HOST;
+use lathe_machine::Link;
+use lathe_models::ModelFile;
+use lathe_rewrite::{Extent, Stream, read_once};
+use lathe_runtime::{Arena, BLOCK, DiskFile, View};
+use std::collections::{HashMap, HashSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The memory that a model may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Bytes that the whole process may hold, what the system can take back (pages of mapped files) apart.
+    pub bytes: u64,
+    /// The folder for what does not fit.
+    pub folder: PathBuf,
+    /// Bytes a second at which the disk is read at most, to stand for a slower one.
+    pub bandwidth: Option<u64>,
+}
+
+/// The tier of a store.
+pub(crate) const DISK: &str = "disk";
+
+/// What the rest of the process may still need after loading, bytes: requests, texts, the threads' stacks.
+const SLACK: u64 = 24 << 20;
+
+/// Loads grow to this many bytes where the budget is large enough.
+const ENOUGH: u64 = 8 << 20;
+
+impl Budget {
+    /// Bytes that may be allocated from now on.
+    pub(crate) fn left(&self) -> Result<usize, EngineError> {
+        let held = lathe_runtime::anonymous_rss_bytes().unwrap_or(0) + SLACK;
+        match self.bytes.checked_sub(held) {
+            Some(left) => Ok(usize::try_from(left).unwrap_or(usize::MAX)),
+            None => Err(too_small(self.bytes, held)),
+        }
+    }
+}
+
+/// Refuses a budget.
+pub(crate) fn too_small(bytes: u64, needed: u64) -> EngineError {
+    let mib = |n: u64| n.div_ceil(1 << 20);
+    let what = format!(
+        "the model does not run in {} MiB, {} MiB is the least that these sizes need",
+        mib(bytes),
+        mib(needed)
+    );
+    let d = Diagnostic::new("memory-budget", Fault::User, what);
+    below(d.fix("raise --memory, or ask for less: fewer sequences, a shorter --context, a smaller --kv-type"))
+}
+
+/// Packed weights on a disk.
+pub(crate) struct Store {
+    pub disk: Arc<DiskFile>,
+    /// Where each is, in the order of the file; up to the next one.
+    pub extents: Vec<Extent>,
+    /// The length of each without what lies between.
+    pub lengths: Vec<usize>,
+}
+
+impl Store {
+    /// Where the store of a model is that is compiled so: named by what its bytes follow from.
+    pub fn path(
+        folder: &Path,
+        file: &ModelFile,
+        compiled: &Compiled,
+    ) -> Result<PathBuf, EngineError> {
+        let mut hash = blake3::Hasher::new();
+        let mut add = |text: String| {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        };
+        let plan = &compiled.classes[0].plan;
+        add(plan.load.to_string());
+        for k in &plan.kernels {
+            let called = |s: &lathe_ir::step::Step| {
+                matches!(s, lathe_ir::step::Step::Call { kernel, .. } if *kernel == k.name)
+            };
+            if plan.load.steps.iter().any(called) {
+                add(k.kernel.to_string());
+            }
+        }
+        // The model's own bytes are known by their place and date: reading them all would take longer than packing them.
+        let mut stem = "model".to_string();
+        if let Some(path) = file.path() {
+            stem = path.file_stem().map_or(stem, |s| s.to_string_lossy().into_owned());
+            let said = |e: &std::io::Error| {
+                let what = format!("cannot look at the model's file: {e}");
+                below(Diagnostic::new("model-file", Fault::Environment, what).at(path.display().to_string()))
+            };
+            let path = path.canonicalize().map_err(|e| said(&e))?;
+            let data = std::fs::metadata(&path).map_err(|e| said(&e))?;
+            add(format!("{} {} {} {}", path.display(), data.len(), data.mtime(), data.mtime_nsec()));
+        }
+        Ok(folder.join(format!("{stem}-{}.store", &hash.finalize().to_hex()[..16])))
+    }
+
+    /// Opens a store that [`crate::weights::pack_to_store`] wrote.
+    pub fn open(path: &Path) -> Result<Store, EngineError> {
+        let (disk, note) = DiskFile::open_store(path).map_err(below)?;
+        let note = String::from_utf8_lossy(&note);
+        let line = |line: &str| {
+            let mut words = line.splitn(3, ' ');
+            let offset = words.next()?.parse::<i64>().ok()?;
+            let len = words.next()?.parse::<usize>().ok()?;
+            Some((Name::from(words.next()?), offset, len))
+        };
+        let rows: Option<Vec<(Name, i64, usize)>> = note.lines().map(line).collect();
+        let damaged = || {
+            let d = Diagnostic::new("store-malformed", Fault::Environment, "the store's list of weights is damaged");
+            below(d.at(path.display().to_string()).fix("remove it, it is made again"))
+        };
+        let rows = rows.ok_or_else(damaged)?;
+        let end = |row: usize| rows.get(row + 1).map_or(disk.len() as i64, |(_, offset, _)| *offset);
+        let extent = |(i, (name, offset, _)): (usize, &(Name, i64, usize))| Extent {
+            name: name.clone(),
+            offset: *offset,
+            len: end(i) - offset,
+        };
+        let extents: Vec<Extent> = rows.iter().enumerate().map(extent).collect();
+        let whole = |(e, (_, _, len)): (&Extent, &(Name, i64, usize))| e.offset >= 0 && e.len >= *len as i64;
+        if !extents.iter().zip(&rows).all(whole) {
+            return Err(damaged());
+        }
+        let lengths = rows.into_iter().map(|(_, _, len)| len).collect();
+        Ok(Store { disk: Arc::new(disk), extents, lengths })
+    }
+}
+
+impl Store {
+    /// Reads weights that are kept into memory of `arena`.
+    pub fn keep(
+        &self,
+        kept: &[Extent],
+        arena: &Arena,
+        given: &mut HashMap<Name, View>,
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<(), EngineError> {
+        let all: i64 = kept.iter().map(|e| e.len).sum();
+        // One allocation, in huge pages.
+        let memory = arena.alloc(all as usize).map_err(below)?.into_view();
+        let lengths: HashMap<&Name, usize> =
+            self.extents.iter().map(|e| &e.name).zip(self.lengths.iter().copied()).collect();
+        let mut at = 0;
+        for (done, e) in kept.iter().enumerate() {
+            progress(Stage::Read, done, kept.len());
+            let part = memory.part(at, e.len as usize).map_err(below)?;
+            self.disk.read(e.offset as u64, &part).map_err(below)?;
+            given.insert(e.name.clone(), part.part(0, lengths[&e.name]).map_err(below)?);
+            at += e.len as usize;
+        }
+        progress(Stage::Read, kept.len(), kept.len());
+        Ok(())
+    }
+
+    /// What copies from it go over.
+    pub fn link(&self, budget: &Budget) -> Link {
+        // Without a bound a copy takes as long as the disk needs.
+        let bandwidth = budget.bandwidth.map_or(1e18, |b| b.max(1) as f64);
+        Link { from: DISK.into(), to: HOST.into(), bandwidth, latency_seconds: 0.0 }
+    }
+}
+
+/// Which weights are kept, and how the others come.
+#[derive(Debug)]
+pub(crate) struct Placement {
+    /// Those that are kept.
+    pub kept: Vec<Extent>,
+    /// How the others come; none when all are kept.
+    pub stream: Option<Stream>,
+}
+
+impl Placement {
+    /// Places weights in `room` bytes, so that a step reads as few from the disk as can be; or says how many bytes are needed.
+    pub fn choose(compiled: &Compiled, store: &Store, room: u64) -> Result<Placement, u64> {
+        let names: HashSet<&Name> = store.extents.iter().map(|e| &e.name).collect();
+        let once: HashSet<Name> = read_once(&compiled.classes[0].plan.run, &names).into_iter().collect();
+        place(&store.extents, &|e| once.contains(&e.name), store.disk.len() as i64, room)
+    }
+}
+
+/// As [`Placement::choose`], of the weights that `once` says may come through a window. A large weight costs its bytes once when it
+/// is kept and twice in the window, so the largest are kept first; the rest of the room is spread over all layers, so that the
+/// disk works all the time.
+fn place(
+    extents: &[Extent],
+    once: &dyn Fn(&Extent) -> bool,
+    bytes: i64,
+    room: u64,
+) -> Result<Placement, u64> {
+    let all: i64 = extents.iter().map(|e| e.len).sum();
+    let room = i64::try_from(room).unwrap_or(i64::MAX);
+    if all <= room {
+        return Ok(Placement { kept: extents.to_vec(), stream: None });
+    }
+    let mut sizes: Vec<i64> = extents.iter().filter(|e| once(e)).map(|e| e.len).collect();
+    sizes.sort_unstable();
+    sizes.dedup();
+    let mut least = i64::MAX;
+    // Small loads where only they fit.
+    for enough in [(room / 32).clamp(BLOCK as i64, ENOUGH as i64), BLOCK as i64] {
+        let mut best: Option<(i64, Placement)> = None;
+        for limit in &sizes {
+            let must = |e: &Extent| !once(e) || e.len > *limit;
+            let (forced, free): (Vec<&Extent>, Vec<&Extent>) = extents.iter().partition(|e| must(e));
+            let forced_bytes: i64 = forced.iter().map(|e| e.len).sum();
+            let free: Vec<Extent> = free.into_iter().cloned().collect();
+            // What loads would be without keeping any more.
+            let whole = Stream::new(DISK, bytes, &free, enough, i64::MAX / 4).expect("the window is large");
+            let window = 2 * whole.loads.iter().map(lathe_rewrite::Load::len).max().unwrap_or(0);
+            least = least.min(forced_bytes + window);
+            let spare = room - forced_bytes - window;
+            if spare < 0 {
+                continue;
+            }
+            let (mut due, mut more) = (0, 0);
+            let mut kept: Vec<Extent> = forced.into_iter().cloned().collect();
+            let mut streamed = vec![];
+            for l in &whole.loads {
+                // In proportion: as much of what has been seen is kept as of all.
+                due += l.len();
+                let share = i128::from(spare) * i128::from(due) / i128::from(whole.copied().max(1));
+                if i128::from(more + l.len()) <= share {
+                    more += l.len();
+                    kept.extend(l.parts.iter().cloned());
+                } else {
+                    streamed.extend(l.parts.iter().cloned());
+                }
+            }
+            kept.sort_by_key(|e| e.offset);
+            // What could not be kept makes the window larger: more is under way while kernels compute.
+            let window = window + (spare - more) / BLOCK as i64 * BLOCK as i64;
+            let Some(stream) = Stream::new(DISK, bytes, &streamed, enough, window) else { continue };
+            let copied = stream.copied();
+            if best.as_ref().is_none_or(|(c, _)| copied < *c) {
+                best = Some((copied, Placement { kept, stream: Some(stream) }));
+            }
+        }
+        if let Some((_, placement)) = best {
+            return Ok(placement);
+        }
+    }
+    Err(least as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_placement_fits_and_leaves_little_unused(
+            blocks in prop::collection::vec((1i64..40, any::<bool>()), 1..60),
+            room in 0u64..2000,
+        ) {
+            let room = room * BLOCK as u64;
+            let mut extents = vec![];
+            let mut at = 0;
+            for (i, (n, _)) in blocks.iter().enumerate() {
+                let len = n * BLOCK as i64;
+                extents.push(Extent { name: format!("w{i}").as_str().into(), offset: at, len });
+                at += len;
+            }
+            let often = |e: &Extent| e.name[1..].parse::<usize>().is_ok_and(|i| blocks[i].1 && i % 7 == 0);
+            match place(&extents, &|e| !often(e), at, room) {
+                Ok(p) => {
+                    let kept: i64 = p.kept.iter().map(|e| e.len).sum();
+                    let window = p.stream.as_ref().map_or(0, |s| s.window);
+                    prop_assert!((kept + window) as u64 <= room);
+                    let streamed = p.stream.as_ref().map_or(0, Stream::copied);
+                    prop_assert_eq!(kept + streamed, at);
+                    prop_assert!(p.kept.windows(2).all(|w| w[0].offset < w[1].offset));
+                    if let Some(s) = &p.stream {
+                        prop_assert!(s.loads.iter().flat_map(|l| &l.parts).all(|e| !often(e)));
+                        // What is not used is less than the window and a load.
+                        let most = s.loads.iter().map(lathe_rewrite::Load::len).max().unwrap_or(0);
+                        prop_assert!(streamed <= at - room as i64 + 3 * most.max(40 * BLOCK as i64));
+                    }
+                }
+                Err(needed) => {
+                    prop_assert!(needed > room);
+                    prop_assert!(place(&extents, &|e| !often(e), at, needed).is_ok());
+                }
+            }
+        }
+    }
+}
