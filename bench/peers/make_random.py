@@ -1,4 +1,4 @@
-"""Writes a random-weight Llama for speed tests: TinyLlama's shape (1.17 billion parameters) or half a billion.
+"""Writes a random-weight Llama for speed tests: TinyLlama's shape (1.17 billion parameters), half a billion, or 3.1 billion.
 
     python make_random.py TOKENIZER.gguf OUT.gguf --type Q4_K [--size 0.5b]
 
@@ -14,7 +14,7 @@ from gguf import GGMLQuantizationType as T
 from gguf.quants import dequantize
 
 # Hidden size, layers, heads, key and value heads, width inside the feed-forward.
-SIZES = {"1.17b": (2048, 22, 32, 4, 5632), "0.5b": (1024, 28, 16, 4, 4096)}
+SIZES = {"1.17b": (2048, 22, 32, 4, 5632), "0.5b": (1024, 28, 16, 4, 4096), "3.1b": (3072, 28, 24, 8, 8192)}
 CONTEXT = 2048
 # Bytes at which a block's scale is, and perhaps its minimum (or the scale of those) with what centres the values.
 BLOCKS = {

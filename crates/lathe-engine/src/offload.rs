@@ -22,6 +22,8 @@ use std::sync::Arc;
 pub struct Budget {
     /// Bytes that the whole process may hold, what the system can take back (pages of mapped files) apart.
     pub bytes: u64,
+    /// Those of them that are not the model's.
+    pub reserved: u64,
     /// The folder for what does not fit.
     pub folder: PathBuf,
     /// Bytes a second at which the disk is read at most, to stand for a slower one.
@@ -31,33 +33,47 @@ pub struct Budget {
 /// The tier of a store.
 pub(crate) const DISK: &str = "disk";
 
-/// What the rest of the process may still need after loading, bytes: requests, texts, the threads' stacks.
-const SLACK: u64 = 24 << 20;
+/// What a process may need beside a model and what it holds before one is loaded, bytes: requests, texts, the compiler's own
+/// data, the threads' stacks.
+const SLACK: u64 = 40 << 20;
 
 /// Loads grow to this many bytes where the budget is large enough.
 const ENOUGH: u64 = 8 << 20;
 
 impl Budget {
-    /// Bytes that may be allocated from now on.
-    pub(crate) fn left(&self) -> Result<usize, EngineError> {
-        let held = lathe_runtime::anonymous_rss_bytes().unwrap_or(0) + SLACK;
-        match self.bytes.checked_sub(held) {
-            Some(left) => Ok(usize::try_from(left).unwrap_or(usize::MAX)),
-            None => Err(too_small(self.bytes, held)),
-        }
+    /// So many bytes for all of this process.
+    pub fn of_process(bytes: u64, folder: PathBuf, bandwidth: Option<u64>) -> Budget {
+        let reserved = lathe_runtime::anonymous_rss_bytes().unwrap_or(0) + SLACK;
+        Budget { bytes, reserved, folder, bandwidth }
     }
-}
 
-/// Refuses a budget.
-pub(crate) fn too_small(bytes: u64, needed: u64) -> EngineError {
-    let mib = |n: u64| n.div_ceil(1 << 20);
-    let what = format!(
-        "the model does not run in {} MiB, {} MiB is the least that these sizes need",
-        mib(bytes),
-        mib(needed)
-    );
-    let d = Diagnostic::new("memory-budget", Fault::User, what);
-    below(d.fix("raise --memory, or ask for less: fewer sequences, a shorter --context, a smaller --kv-type"))
+    /// Bytes for the model.
+    pub(crate) fn left(&self) -> usize {
+        usize::try_from(self.bytes.saturating_sub(self.reserved)).unwrap_or(usize::MAX)
+    }
+
+    /// That the model needs so many bytes for itself.
+    pub(crate) fn too_small(&self, needed: usize) -> EngineError {
+        let mib = |n: u64| n.div_ceil(1 << 20);
+        let what = format!(
+            "the model does not run in {} MiB, {} MiB is the least that these sizes need",
+            mib(self.bytes),
+            mib(self.reserved + needed as u64)
+        );
+        let d = Diagnostic::new("memory-budget", Fault::User, what);
+        let fix =
+            "raise --memory, or ask for less: fewer sequences, a shorter --context, a smaller --kv-type";
+        below(d.fix(fix))
+    }
+
+    /// What copies to and from the disk go over.
+    pub(crate) fn links(&self) -> [Link; 2] {
+        // Without a bound a copy takes as long as the disk needs.
+        let bandwidth = self.bandwidth.map_or(1e18, |b| b.max(1) as f64);
+        let link =
+            |from: &str, to: &str| Link { from: from.into(), to: to.into(), bandwidth, latency_seconds: 0.0 };
+        [link(DISK, HOST), link(HOST, DISK)]
+    }
 }
 
 /// Packed weights on a disk.
@@ -71,11 +87,7 @@ pub(crate) struct Store {
 
 impl Store {
     /// Where the store of a model is that is compiled so: named by what its bytes follow from.
-    pub fn path(
-        folder: &Path,
-        file: &ModelFile,
-        compiled: &Compiled,
-    ) -> Result<PathBuf, EngineError> {
+    pub fn path(folder: &Path, file: &ModelFile, compiled: &Compiled) -> Result<PathBuf, EngineError> {
         let mut hash = blake3::Hasher::new();
         let mut add = |text: String| {
             hash.update(&(text.len() as u64).to_le_bytes());
@@ -84,9 +96,7 @@ impl Store {
         let plan = &compiled.classes[0].plan;
         add(plan.load.to_string());
         for k in &plan.kernels {
-            let called = |s: &lathe_ir::step::Step| {
-                matches!(s, lathe_ir::step::Step::Call { kernel, .. } if *kernel == k.name)
-            };
+            let called = |s: &lathe_ir::step::Step| matches!(s, lathe_ir::step::Step::Call { kernel, .. } if *kernel == k.name);
             if plan.load.steps.iter().any(called) {
                 add(k.kernel.to_string());
             }
@@ -118,7 +128,11 @@ impl Store {
         };
         let rows: Option<Vec<(Name, i64, usize)>> = note.lines().map(line).collect();
         let damaged = || {
-            let d = Diagnostic::new("store-malformed", Fault::Environment, "the store's list of weights is damaged");
+            let d = Diagnostic::new(
+                "store-malformed",
+                Fault::Environment,
+                "the store's list of weights is damaged",
+            );
             below(d.at(path.display().to_string()).fix("remove it, it is made again"))
         };
         let rows = rows.ok_or_else(damaged)?;
@@ -127,6 +141,7 @@ impl Store {
             name: name.clone(),
             offset: *offset,
             len: end(i) - offset,
+            reader: 0,
         };
         let extents: Vec<Extent> = rows.iter().enumerate().map(extent).collect();
         let whole = |(e, (_, _, len)): (&Extent, &(Name, i64, usize))| e.offset >= 0 && e.len >= *len as i64;
@@ -163,13 +178,6 @@ impl Store {
         progress(Stage::Read, kept.len(), kept.len());
         Ok(())
     }
-
-    /// What copies from it go over.
-    pub fn link(&self, budget: &Budget) -> Link {
-        // Without a bound a copy takes as long as the disk needs.
-        let bandwidth = budget.bandwidth.map_or(1e18, |b| b.max(1) as f64);
-        Link { from: DISK.into(), to: HOST.into(), bandwidth, latency_seconds: 0.0 }
-    }
 }
 
 /// Which weights are kept, and how the others come.
@@ -182,11 +190,19 @@ pub(crate) struct Placement {
 }
 
 impl Placement {
+    /// The least bytes that [`Placement::choose`] needs.
+    pub fn least(compiled: &Compiled, store: &Store) -> usize {
+        Placement::choose(compiled, store, 0).map_or_else(|needed| needed as usize, |_| 0)
+    }
+
     /// Places weights in `room` bytes, so that a step reads as few from the disk as can be; or says how many bytes are needed.
     pub fn choose(compiled: &Compiled, store: &Store, room: u64) -> Result<Placement, u64> {
         let names: HashSet<&Name> = store.extents.iter().map(|e| &e.name).collect();
-        let once: HashSet<Name> = read_once(&compiled.classes[0].plan.run, &names).into_iter().collect();
-        place(&store.extents, &|e| once.contains(&e.name), store.disk.len() as i64, room)
+        let once: HashMap<Name, usize> =
+            read_once(&compiled.classes[0].plan.run, &names).into_iter().collect();
+        let read = |e: &Extent| Extent { reader: once.get(&e.name).copied().unwrap_or(0), ..e.clone() };
+        let extents: Vec<Extent> = store.extents.iter().map(read).collect();
+        place(&extents, &|e| once.contains_key(&e.name), store.disk.len() as i64, room)
     }
 }
 
@@ -270,7 +286,7 @@ mod tests {
             let mut at = 0;
             for (i, (n, _)) in blocks.iter().enumerate() {
                 let len = n * BLOCK as i64;
-                extents.push(Extent { name: format!("w{i}").as_str().into(), offset: at, len });
+                extents.push(Extent { name: format!("w{i}").as_str().into(), offset: at, len, reader: i / 2 });
                 at += len;
             }
             let often = |e: &Extent| e.name[1..].parse::<usize>().is_ok_and(|i| blocks[i].1 && i % 7 == 0);

@@ -43,6 +43,8 @@ pub struct Footprint {
     pub streamed_bytes: u64,
     /// Keys and values, bytes.
     pub cache_bytes: u64,
+    /// Keys and values on a disk, bytes.
+    pub spilled_bytes: u64,
     /// Activations and workspaces, bytes.
     pub activation_bytes: u64,
 }

@@ -2,7 +2,7 @@
 
 use crate::artifact;
 use crate::error::below;
-use crate::offload::{Budget, Placement, Store, too_small};
+use crate::offload::{Budget, DISK, Placement, Store};
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
 use crate::sizes::{class_of, classes};
 use crate::weights::{Weights, model, pack, pack_to_store};
@@ -15,9 +15,12 @@ use lathe_ir::tensor::HOST;
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
 use lathe_models::{Adapter, AdapterRoom, Format, KvType, ModelFile};
-use lathe_rewrite::{STORE, Stream, WINDOW, storage_bytes};
+use lathe_rewrite::{
+    CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, STORE, Spill, Stream, WINDOW, storage_bytes,
+};
 use lathe_runtime::{Arena, DiskFile, KernelCache, Pool, View, detect_target};
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -106,6 +109,40 @@ impl Streaming {
     }
 }
 
+/// Keys and values of which a layer at a time is in memory.
+struct Spilling {
+    spill: Spill,
+    disk: Arc<DiskFile>,
+    /// The lists of pages that a step uses, and that it writes.
+    used: View,
+    new: View,
+    /// Where one is copied through.
+    page: View,
+}
+
+impl Spilling {
+    fn list(&self, b: &Batch) -> Result<(), EngineError> {
+        let write = |list: &View, pages: BTreeSet<u32>| {
+            let words: Vec<u32> = std::iter::once(pages.len() as u32).chain(pages).collect();
+            list.write(0, &words).map_err(below)
+        };
+        write(&self.used, b.pages.iter().flatten().copied().collect())?;
+        write(&self.new, b.slot.iter().map(|slot| slot / PAGE as u32).collect())
+    }
+
+    fn copy_page(&self, from: u32, to: u32) -> Result<(), EngineError> {
+        for s in self.spill.layers.iter().flatten() {
+            let at = |page: u32| (s.offset + i64::from(page) * s.page) as u64;
+            self.disk.read_pieces(&[(at(from), 0, s.page as usize)], &self.page).map_err(below)?;
+            self.disk.write_pieces(&[(at(to), 0, s.page as usize)], &self.page).map_err(below)?;
+        }
+        Ok(())
+    }
+}
+
+/// Memory of this many bytes begins at a multiple of a sector, so that a disk is read into it past the page cache.
+const DIRECT: usize = 2 << 20;
+
 /// A compiled model.
 pub struct Runner {
     options: RunnerOptions,
@@ -121,6 +158,7 @@ pub struct Runner {
     timing: LoadTiming,
     footprint: Footprint,
     stream: Option<Streaming>,
+    spilling: Option<Spilling>,
     /// That the compiler is too old for the processor.
     warning: Option<lathe_diagnostic::Diagnostic>,
 }
@@ -164,7 +202,7 @@ impl Runner {
             compiled.classes.iter().flat_map(|c| &c.plan.run.buffers).map(|b| &b.name).collect();
         let needed = fixed_bytes(&compiled, options.threads) + packed_bytes(&compiled);
         let weights = match &options.budget {
-            Some(budget) if needed > budget.left()? => {
+            Some(budget) if needed > budget.left() => {
                 let path = Store::path(&budget.folder, file, &compiled)?;
                 pack_to_store(file, &model, &compiled, &used, &pool, &path, progress)?
             }
@@ -185,46 +223,55 @@ impl Runner {
         pool: Pool,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Runner, EngineError> {
-        let capacity = options.budget.as_ref().map_or(Ok(usize::MAX), Budget::left)?;
-        let fixed = fixed_bytes(&compiled, options.threads);
-        if let Some(budget) = options.budget.as_ref().filter(|_| fixed > capacity) {
-            return Err(too_small(budget.bytes, budget.bytes + (fixed - capacity) as u64));
-        }
+        let Weights { mut given, bytes: mut weights_bytes, store } = weights;
+        let capacity = options.budget.as_ref().map_or(usize::MAX, |b| b.left().saturating_sub(weights_bytes));
+        let least = store.as_ref().map_or(0, |store| Placement::least(&compiled, store));
+        let states = states_of(&compiled, options.pages);
+        let (fixed, spill) = match &options.budget {
+            None => (0, None),
+            Some(budget) => {
+                let fixed = fixed_bytes(&compiled, options.threads);
+                spilled(&compiled, &states, options.pages, fixed, capacity.saturating_sub(least))
+                    .map_err(|fixed| budget.too_small(weights_bytes + least + fixed))?
+            }
+        };
         let arena = Arena::new("host", capacity);
         let g = &compiled.graph;
         let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
         let get = |n: &str| most.get(n).copied();
         let alloc =
             |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
-        let Weights { mut given, bytes: mut weights_bytes, store } = weights;
-        let (mut inputs, mut states) = (HashMap::new(), vec![]);
-        let is_state = |v: &&lathe_ir::graph::Value| v.source == Source::State;
-        let state_bytes = |t: &Type| storage_bytes(t, &get).next_multiple_of(64);
-        let all_states = g.values.iter().filter(is_state).map(|v| state_bytes(&v.ty)).sum::<usize>();
+        let away: HashSet<&Name> =
+            spill.iter().flat_map(|s| s.layers.iter().flatten()).map(|s| &s.name).collect();
+        let held = |name: &Name| states.iter().find(|(n, _)| n == name && !away.contains(n));
+        let bytes = |page: i64| (page as usize * options.pages).next_multiple_of(64);
+        let all_states =
+            g.values.iter().filter_map(|v| held(&v.name)).map(|(_, page)| bytes(*page)).sum::<usize>();
         let all_states = arena.alloc_sparse(all_states.max(64)).map_err(below)?.into_view();
-        let mut at = 0;
+        let (mut inputs, mut in_memory, mut at) = (HashMap::new(), vec![], 0);
         for v in &g.values {
-            let view = match v.source {
-                // The places of adapters are zero until one comes, and cost nothing.
-                Source::Input if adapted(&v.name).is_some() => {
-                    arena.alloc_sparse(storage_bytes(&v.ty, &get)).map_err(below)?.into_view()
+            match v.source {
+                Source::Input => {
+                    // The places of adapters are zero until one comes, and cost nothing.
+                    let size = storage_bytes(&v.ty, &get);
+                    let view = match adapted(&v.name) {
+                        Some(_) => arena.alloc_sparse(size).map_err(below)?.into_view(),
+                        None => alloc(size)?,
+                    };
+                    given.insert(v.name.clone(), view.clone());
+                    inputs.insert(v.name.clone(), view);
                 }
-                Source::Input => alloc(storage_bytes(&v.ty, &get))?,
                 Source::State => {
-                    let view = all_states.part(at, state_bytes(&v.ty)).map_err(below)?;
-                    at += state_bytes(&v.ty);
-                    view
+                    let Some((_, page)) = held(&v.name) else { continue };
+                    let view = all_states.part(at, bytes(*page)).map_err(below)?;
+                    at += view.len();
+                    given.insert(v.name.clone(), view.clone());
+                    in_memory.push((view, *page as usize));
                 }
-                _ => continue,
-            };
-            given.insert(v.name.clone(), view.clone());
-            if v.source == Source::State {
-                let page = storage_bytes(&v.ty, &get) / options.pages;
-                states.push((view, page));
-            } else {
-                inputs.insert(v.name.clone(), view);
+                _ => {}
             }
         }
+        let states = in_memory;
         let cache_bytes = states.iter().map(|(v, _)| v.len()).sum::<usize>();
         let result = g.value(g.outputs[0]);
         let vocabulary = result.ty.shape[1].as_const().unwrap_or(0) as usize;
@@ -235,17 +282,33 @@ impl Runner {
         let mut stream = None;
         let mut kept_bytes = 0;
         let mut places = Places { planned: HashMap::from([(HOST.into(), planned)]), ..Places::default() };
+        let mut spilling = None;
+        if let (Some(spill), Some(budget)) = (spill, &options.budget) {
+            let disk = Arc::new(DiskFile::scratch(&budget.folder, spill.stored() as u64).map_err(below)?);
+            let window = alloc((spill.window() as usize).max(DIRECT))?;
+            given.insert(CACHE_WINDOW.into(), window);
+            places.files.insert(CACHE.into(), disk.clone());
+            let list = || alloc((options.pages + 1) * 4);
+            let (used, new) = (list()?, list()?);
+            given.insert(PAGES_USED.into(), used.clone());
+            given.insert(PAGES_NEW.into(), new.clone());
+            let page = spill.layers.iter().flatten().map(|s| s.page).max().unwrap_or(0) as usize;
+            let page = alloc(page.max(DIRECT))?;
+            spilling = Some(Spilling { spill, disk, used, new, page });
+        }
+        if let Some(budget) = &options.budget {
+            places.links.extend(budget.links());
+        }
         if let (Some(store), Some(budget)) = (store, &options.budget) {
             let before = arena.used();
             let room = capacity - fixed;
             let placement = Placement::choose(&compiled, &store, room as u64)
-                .map_err(|needed| too_small(budget.bytes, budget.bytes + needed - room as u64))?;
+                .map_err(|needed| budget.too_small(weights_bytes + fixed + needed as usize))?;
             store.keep(&placement.kept, &arena, &mut given, progress)?;
             if let Some(s) = placement.stream {
                 let window = arena.alloc(s.window as usize).map_err(below)?.into_view();
                 given.insert(WINDOW.into(), window.clone());
                 places.files.insert(STORE.into(), store.disk.clone());
-                places.links.push(store.link(budget));
                 stream = Some(Streaming { stream: s, disk: store.disk.clone(), window, ready: false });
             }
             kept_bytes = arena.used() - before;
@@ -254,9 +317,14 @@ impl Runner {
         places.given = given;
         let mut programs = vec![];
         for c in &compiled.classes {
-            let streamed = stream.as_ref().map(|s| s.stream.apply(&c.plan.run));
-            let program = streamed.as_ref().unwrap_or(&c.plan.run);
-            let e = Executable::bind(program, &c.images, &places, &most, options.threads, &arena)
+            let mut program = Cow::Borrowed(&c.plan.run);
+            if let Some(s) = &spilling {
+                program = Cow::Owned(s.spill.apply(&program));
+            }
+            if let Some(s) = &stream {
+                program = Cow::Owned(s.stream.apply(&program));
+            }
+            let e = Executable::bind(&program, &c.images, &places, &most, options.threads, &arena)
                 .map_err(below)?;
             programs.push(e);
         }
@@ -264,6 +332,7 @@ impl Runner {
             weights_bytes: weights_bytes as u64,
             streamed_bytes: stream.as_ref().map_or(0, |s| s.stream.copied() as u64),
             cache_bytes: cache_bytes as u64,
+            spilled_bytes: spilling.as_ref().map_or(0, |s| s.spill.stored() as u64),
             activation_bytes: (arena.used() - cache_bytes - kept_bytes) as u64,
         };
         Ok(Runner {
@@ -279,6 +348,7 @@ impl Runner {
             timing: LoadTiming::default(),
             footprint,
             stream,
+            spilling,
             warning: None,
         })
     }
@@ -378,11 +448,11 @@ impl Runner {
     /// first.
     pub fn profile(&mut self, batch: &Batch) -> Result<Vec<(String, usize, f64)>, EngineError> {
         let (class, dims) = self.prepare(batch)?;
-        if self.stream.is_some() {
+        if self.stream.is_some() || self.spilling.is_some() {
             let d = lathe_diagnostic::Diagnostic::new(
                 "profile-streamed",
                 lathe_diagnostic::Fault::User,
-                "kernels whose weights come from a disk are not timed one by one",
+                "kernels whose weights or caches come from a disk are not timed one by one",
             );
             return Err(EngineError::Below(Box::new(d.fix("leave --memory out"))));
         }
@@ -443,6 +513,9 @@ impl Runner {
             row[..p.len()].copy_from_slice(p);
         }
         put("pages", &table)?;
+        if let Some(s) = &self.spilling {
+            s.list(b)?;
+        }
         let class = class_of(b.tokens.len(), b.rows.len());
         let dims = self.compiled.graph.dims.iter().map(|(n, _)| match &**n {
             "T" => b.tokens.len() as i64,
@@ -464,6 +537,48 @@ fn fixed_bytes(compiled: &Compiled, threads: usize) -> usize {
     let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0) as usize;
     let scratch = |c: &lathe_compile::Class| Executable::workspace_bytes(&c.images, &most, threads);
     values + logits + planned.next_multiple_of(64) + compiled.classes.iter().map(scratch).sum::<usize>() + 128
+}
+
+/// The states of a compiled model, with the bytes of a page of each.
+fn states_of(compiled: &Compiled, pages: usize) -> Vec<(Name, i64)> {
+    let g = &compiled.graph;
+    let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
+    let page = |t: &Type| (storage_bytes(t, &|n| most.get(n).copied()) / pages) as i64;
+    let states = g.values.iter().filter(|v| v.source == Source::State);
+    states.map(|v| (v.name.clone(), page(&v.ty))).collect()
+}
+
+/// How many layers' caches lie on the disk so that what is `fixed` fits into `room`, as few as can be: what is fixed then, and
+/// which they are. Or the least that they can be.
+fn spilled(
+    compiled: &Compiled,
+    states: &[(Name, i64)],
+    pages: usize,
+    fixed: usize,
+    room: usize,
+) -> Result<(usize, Option<Spill>), usize> {
+    if fixed <= room {
+        return Ok((fixed, None));
+    }
+    let run = &compiled.classes[0].plan.run;
+    let mut least = fixed;
+    for layers in 1..=states.len() {
+        let spill = Spill::new(run, DISK, states, pages as i64, layers);
+        if spill.layers.len() < layers {
+            break;
+        }
+        let all = spill.layers.iter().flatten();
+        let (gone, page) =
+            all.fold((0, 0), |(gone, most), s| (gone + s.page * pages as i64, most.max(s.page)));
+        let lists = 2 * ((pages + 1) * 4).next_multiple_of(64);
+        let extra = (spill.window() as usize).max(DIRECT) + (page as usize).max(DIRECT) + lists + 64;
+        let now = fixed - gone as usize + extra;
+        least = least.min(now);
+        if now <= room {
+            return Ok((now, Some(spill)));
+        }
+    }
+    Err(least)
 }
 
 /// Bytes of all packed weights.
@@ -563,7 +678,7 @@ impl Forward for Runner {
             let part = |i: u32| view.part(i as usize * page, *page).map_err(below);
             part(to)?.copy(0, &part(from)?).map_err(below)?;
         }
-        Ok(())
+        self.spilling.as_ref().map_or(Ok(()), |s| s.copy_page(from, to))
     }
 
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {

@@ -103,7 +103,7 @@ pub(crate) fn pack_to_store(
         let all: Vec<Name> = steps.iter().flat_map(|s| results(s)).map(|(name, _)| name.clone()).collect();
         let order = read_once(run, &all.iter().collect());
         let place = |s: &&Step| {
-            let first = results(s).first().and_then(|(name, _)| order.iter().position(|o| o == *name));
+            let first = results(s).first().and_then(|(name, _)| order.iter().position(|(o, _)| o == *name));
             first.unwrap_or(order.len())
         };
         steps.sort_by_key(place);
@@ -221,16 +221,9 @@ impl<'a> Packing<'a> {
         let nothing = self.alloc(64)?;
         let images = &self.compiled.classes[0].images;
         let threads = self.pool.threads();
-        let mut e = Executable::new(
-            &only_used(one),
-            images,
-            &self.given,
-            &nothing,
-            &self.most,
-            threads,
-            &self.arena,
-        )
-        .map_err(below)?;
+        let mut e =
+            Executable::new(&only_used(one), images, &self.given, &nothing, &self.most, threads, &self.arena)
+                .map_err(below)?;
         let values: Vec<i64> = self.compiled.graph.dims.iter().map(|(_, m)| *m).collect();
         e.run(self.pool, &values).map_err(below)?;
         for name in reads {

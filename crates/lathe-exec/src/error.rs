@@ -25,6 +25,14 @@ pub enum ExecError {
         /// The kernel.
         kernel: String,
     },
+    /// A list of pages that no copy can follow (a bug).
+    #[error("{program}: {message}")]
+    Pages {
+        /// The program.
+        program: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// Another rank cannot be reached any more, or never could (environment).
     #[error("rank {rank} {message}")]
     Peer {

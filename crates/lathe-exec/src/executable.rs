@@ -31,7 +31,7 @@ pub struct Image {
 pub struct Places {
     /// The given ones that are memory.
     pub given: HashMap<Name, View>,
-    /// The given ones that are files; they are only copied from.
+    /// The given ones that are files: copied from, and pages are copied to them.
     pub files: HashMap<Name, Arc<DiskFile>>,
     /// The arenas of planned ones, by tier.
     pub planned: HashMap<Name, View>,
@@ -100,6 +100,16 @@ pub(crate) enum Action {
     Transfer {
         from: Piece,
         to: View,
+        link: usize,
+    },
+    /// Pages that a list names, from one tier to another.
+    Pages {
+        from: Piece,
+        to: Piece,
+        page: usize,
+        /// How many pages there are.
+        pages: i64,
+        list: View,
         link: usize,
     },
     Signal(usize),
@@ -369,6 +379,13 @@ impl Maker<'_> {
         })
     }
 
+    /// The link that a copy goes over.
+    fn between(&self, from: &Bytes, to: &Bytes) -> Result<usize, ExecError> {
+        let tier = |b: &Bytes| &*self.program.buffers[b.buffer as usize].tier;
+        let message = || format!("is copied to {}, where no link leads from {}", tier(to), tier(from));
+        self.link(tier(from), tier(to)).ok_or_else(|| self.bad(from.buffer, &message()))
+    }
+
     fn link(&self, from: &str, to: &str) -> Option<usize> {
         self.links.iter().position(|l| l.from == from && l.to == to)
     }
@@ -390,11 +407,19 @@ impl Maker<'_> {
             Op::Copy(from, to) if tier(from) == tier(to) => {
                 Action::Copy { from: exact(*from)?, to: exact(*to)? }
             }
+            Op::Pages(from, to, page, list) => {
+                let link = self.between(from, to)?;
+                let end = |b: Bytes| {
+                    Ok::<Piece, ExecError>(match self.piece(u, b)? {
+                        Piece::Memory(_) => Piece::Memory(exact(b)?),
+                        file => file,
+                    })
+                };
+                let (pages, page) = (from.len / page, *page as usize);
+                Action::Pages { from: end(*from)?, to: end(*to)?, page, pages, list: exact(*list)?, link }
+            }
             Op::Copy(from, to) => {
-                let message =
-                    || format!("is copied to {}, where no link leads from {}", tier(to), tier(from));
-                let link = self.link(tier(from), tier(to));
-                let link = link.ok_or_else(|| self.bad(from.buffer, &message()))?;
+                let link = self.between(from, to)?;
                 let from = match self.piece(u, *from)? {
                     Piece::Memory(_) => Piece::Memory(exact(*from)?),
                     file => file,

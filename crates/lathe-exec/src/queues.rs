@@ -3,6 +3,7 @@
 use crate::executable::{Action, Lane, Piece, share};
 use crate::facts::check;
 use crate::{ExecError, Trace};
+use lathe_ir::step::listed;
 use lathe_machine::Link;
 use lathe_runtime::{Ctx, Pool};
 use std::collections::VecDeque;
@@ -143,6 +144,44 @@ impl<'a> Run<'a> {
                     match from {
                         Piece::Memory(from) => to.copy(0, from)?,
                         Piece::File(file, offset) => file.read(*offset, to)?,
+                    }
+                    free = self.sleep(until)?;
+                }
+                Action::Pages { from, to, page, pages, list, link } => {
+                    let mut words = vec![0u32; list.len() / 4];
+                    list.read(0, &mut words)?;
+                    let named = listed(&words, *pages)
+                        .map_err(|message| ExecError::Pages { program: self.program.into(), message })?;
+                    let until = self.take(*link, named.len() * page, free);
+                    // Neighbours are one piece.
+                    let mut pieces: Vec<(usize, usize)> = vec![];
+                    for p in named.iter().map(|p| *p as usize * page) {
+                        match pieces.last_mut() {
+                            Some((start, len)) if *start + *len == p => *len += page,
+                            _ => pieces.push((p, *page)),
+                        }
+                    }
+                    let at = |offset: &u64| {
+                        pieces.iter().map(|(start, len)| (offset + *start as u64, *start, *len)).collect()
+                    };
+                    match (from, to) {
+                        (Piece::File(file, offset), Piece::Memory(to)) => {
+                            let pieces: Vec<_> = at(offset);
+                            file.read_pieces(&pieces, to)?;
+                        }
+                        (Piece::Memory(from), Piece::File(file, offset)) => {
+                            let pieces: Vec<_> = at(offset);
+                            file.write_pieces(&pieces, from)?;
+                        }
+                        (Piece::Memory(from), Piece::Memory(to)) => {
+                            for (start, len) in pieces {
+                                to.copy(start, &from.part(start, len)?)?;
+                            }
+                        }
+                        (Piece::File(..), Piece::File(..)) => {
+                            let message = "are copied from file to file".into();
+                            return Err(ExecError::Pages { program: self.program.into(), message }.into());
+                        }
                     }
                     free = self.sleep(until)?;
                 }

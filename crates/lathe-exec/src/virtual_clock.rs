@@ -35,7 +35,8 @@ impl Costs<'_> {
                     return Err(IrError::run(&*unit.place, format!("nobody says how long {kernel} takes")));
                 }
             },
-            Op::Copy(from, to) => match (tier(from.buffer), tier(to.buffer)) {
+            // How many pages a list has is not known here: all.
+            Op::Copy(from, to) | Op::Pages(from, to, ..) => match (tier(from.buffer), tier(to.buffer)) {
                 (a, b) if a == b => {
                     let rate = self.machine.memory(a).and_then(|m| m.read_bandwidth.at(1));
                     let seconds = rate.map_or(0.0, |r| from.len as f64 / r.median);

@@ -25,10 +25,12 @@ mod group;
 mod pack;
 mod plan;
 mod quantize;
+mod spill;
 mod stream;
 
 pub use gradient::differentiate;
 pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
+pub use spill::{CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, Spill, Spilled};
 pub use stream::{Extent, Load, STORE, Stream, WINDOW, only_used, read_once};
 
 use lathe_ir::IrError;

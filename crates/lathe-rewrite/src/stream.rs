@@ -10,7 +10,7 @@
 use lathe_ir::step::{Event, Part, Program, Queue, Step, StepBuffer, Storage};
 use lathe_ir::tensor::HOST;
 use lathe_ir::{Int, Name};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// Some bytes of the other tier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Extent {
     pub offset: i64,
     /// Bytes that are its own until the next one begins.
     pub len: i64,
+    /// The step that reads it.
+    pub reader: usize,
 }
 
 /// One copy, and where it goes.
@@ -48,6 +50,10 @@ impl Load {
         self.parts.is_empty()
     }
 
+    fn last_reader(&self) -> usize {
+        self.parts.last().map_or(0, |p| p.reader)
+    }
+
     fn overlaps(&self, other: &Load) -> bool {
         self.place < other.place + other.len() && other.place < self.place + self.len()
     }
@@ -73,32 +79,39 @@ pub const STORE: &str = "store";
 /// The name of the buffer that is the window.
 pub const WINDOW: &str = "window";
 
-/// The constants that a program reads in one call only, in the order of those calls, of those in `among`: what can be streamed.
-pub fn read_once(program: &Program, among: &HashSet<&Name>) -> Vec<Name> {
+/// The constants that a program reads in one call only, of those in `among`, with the step that does: what can be streamed, in
+/// the order of the program.
+pub fn read_once(program: &Program, among: &HashSet<&Name>) -> Vec<(Name, usize)> {
     let mut calls: HashMap<&Name, usize> = HashMap::new();
     let mut order = vec![];
-    for s in &program.steps {
+    for (step, s) in program.steps.iter().enumerate() {
         let Step::Call { args, .. } = s else { continue };
         let called: HashSet<&Name> = args.iter().map(|a| &program.buffers[a.buffer as usize].name).collect();
         for a in args {
             let name = &program.buffers[a.buffer as usize].name;
-            if among.contains(name) && !order.contains(&name) {
-                order.push(name);
+            if among.contains(name) && !order.iter().any(|(n, _)| *n == name) {
+                order.push((name, step));
             }
         }
         called.into_iter().for_each(|n| *calls.entry(n).or_default() += 1);
     }
-    order.into_iter().filter(|n| calls[*n] == 1).cloned().collect()
+    order.into_iter().filter(|(n, _)| calls[*n] == 1).map(|(n, step)| (n.clone(), step)).collect()
 }
 
 impl Stream {
     /// Makes loads of constants that lie on `tier` (of `bytes` bytes) in the order given: neighbours together until a load has
-    /// `enough` bytes. `None` when the window does not hold the largest load twice (once, where it is the only one).
+    /// `enough` bytes and all that its last step reads. `None` when the window does not hold the largest load twice (once,
+    /// where it is the only one), or not all that a step reads.
     pub fn new(tier: &str, bytes: i64, extents: &[Extent], enough: i64, window: i64) -> Option<Stream> {
         let mut loads: Vec<Load> = vec![];
         for e in extents {
             match loads.last_mut() {
-                Some(l) if l.len() < enough && l.offset() + l.len() == e.offset => l.parts.push(e.clone()),
+                Some(l)
+                    if l.offset() + l.len() == e.offset
+                        && (l.len() < enough || l.last_reader() == e.reader) =>
+                {
+                    l.parts.push(e.clone());
+                }
                 _ => loads.push(Load { parts: vec![e.clone()], place: 0 }),
             }
         }
@@ -106,15 +119,27 @@ impl Stream {
         if window < most * (loads.len() as i64).min(2) {
             return None;
         }
-        let (mut at, mut carried, mut first_lap) = (0, 0, true);
-        for l in &mut loads {
-            if at + l.len() > window {
-                (at, first_lap) = (0, false);
+        for k in 0..loads.len() {
+            let (placed, rest) = loads.split_at_mut(k);
+            let load = &mut rest[0];
+            // What was placed long ago is overwritten first. Only what touches something can be a best place.
+            let ends = placed.iter().flat_map(|l| [l.place + l.len(), l.place - load.len()]);
+            let places: BTreeSet<i64> = ends
+                .chain([0, window - load.len()])
+                .filter(|p| *p >= 0 && p + load.len() <= window)
+                .collect();
+            let overwritten = |place: i64| {
+                let there = Load { parts: load.parts.clone(), place };
+                placed.iter().rposition(|l| l.overlaps(&there)).map_or(0, |i| i + 1)
+            };
+            let (over, place) = places.into_iter().map(|p| (overwritten(p), p)).min()?;
+            if over > 0 && placed[over - 1].last_reader() >= load.parts[0].reader {
+                return None;
             }
-            l.place = at;
-            at += l.len();
-            carried += usize::from(first_lap);
+            load.place = place;
         }
+        let apart = |k: &usize| loads[..*k].iter().all(|l| !l.overlaps(&loads[*k]));
+        let carried = (0..loads.len()).take_while(apart).count();
         Some(Stream { tier: tier.into(), bytes, loads, window, carried })
     }
 
@@ -180,8 +205,7 @@ impl Stream {
             let needed = before.map_or(0, |i| i + 1);
             (taken..needed).for_each(|_| steps.push(Step::Wait(free)));
             taken = taken.max(needed);
-            let (from, to) =
-                (part(store, load.offset(), load.len()), part(window, load.place, load.len()));
+            let (from, to) = (part(store, load.offset(), load.len()), part(window, load.place, load.len()));
             steps.push(Step::Copy { from, to });
             if k < n {
                 steps.push(Step::Signal(full));
@@ -192,17 +216,17 @@ impl Stream {
     }
 }
 
-fn part(buffer: u32, offset: i64, len: i64) -> Part {
+pub(crate) fn part(buffer: u32, offset: i64, len: i64) -> Part {
     Part { buffer, range: Some((Int::from(offset), Int::from(len))) }
 }
 
-fn buffer(p: &mut Program, name: &str, bytes: i64, tier: &str) -> u32 {
+pub(crate) fn buffer(p: &mut Program, name: &str, bytes: i64, tier: &str) -> u32 {
     let storage = Storage::Given;
     p.buffers.push(StepBuffer { name: name.into(), bytes: bytes.into(), tier: tier.into(), storage });
     p.buffers.len() as u32 - 1
 }
 
-fn event(p: &mut Program, name: &str, count: i64) -> u32 {
+pub(crate) fn event(p: &mut Program, name: &str, count: i64) -> u32 {
     p.events.push(Event { name: name.into(), count });
     p.events.len() as u32 - 1
 }
@@ -222,6 +246,9 @@ pub fn only_used(mut p: Program) -> Program {
             match s {
                 Step::Call { args, .. } => args.iter_mut().for_each(|a| index(a, used)),
                 Step::Copy { from, to } => [from, to].into_iter().for_each(|p| index(p, used)),
+                Step::Pages { from, to, list, .. } => {
+                    [from, to, list].into_iter().for_each(|p| index(p, used));
+                }
                 Step::Send { from: part, .. } | Step::Receive { to: part, .. } => index(part, used),
                 Step::Loop { body, .. } => visit(body, used),
                 Step::Meet | Step::Signal(_) | Step::Wait(_) => {}

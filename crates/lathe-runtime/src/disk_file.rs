@@ -86,9 +86,8 @@ impl DiskFile {
         let verify = |(offset, at, len): &(u64, usize, usize)| self.verify(*offset, *at, *len, target);
         match self.transfer(direct::Way::Read, pieces, target, &verify) {
             Err(e) => Err(RuntimeError::io("read the file", &self.path, &e)),
-            Ok(damaged) => damaged.map_or(Ok(()), |at| {
-                Err(RuntimeError::Damaged { path: self.path.clone(), offset: at })
-            }),
+            Ok(damaged) => damaged
+                .map_or(Ok(()), |at| Err(RuntimeError::Damaged { path: self.path.clone(), offset: at })),
         }
     }
 
@@ -286,6 +285,12 @@ mod tests {
         writer.add(&[view(BLOCK)]).unwrap();
         drop(writer);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        // What a killed process left is removed by the next one, what another one writes is not.
+        std::fs::write(folder.path().join(".store-part-old"), "half").unwrap();
+        let first = StoreWriter::create(&path).unwrap();
+        let second = StoreWriter::create(&path).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+        drop((first, second));
     }
 
     #[test]

@@ -232,7 +232,8 @@ impl Model {
         let runner = match encoder {
             true => embedding(Precision::Fast, threads, context)?,
             false => {
-                let compute = Compute { precision: Precision::Fast, threads, kv_type, adapters: None, budget: None };
+                let compute =
+                    Compute { precision: Precision::Fast, threads, kv_type, adapters: None, budget: None };
                 generation(compute, context, max_sequences, SCORE_TOKENS)?
             }
         };

@@ -83,7 +83,6 @@ pub fn size(text: &str) -> Result<usize, String> {
     number.map(|n| (n * factor) as usize).map_err(|_| "it is a number, and perhaps a unit".into())
 }
 
-
 impl CacheOptions {
     /// What was asked for.
     pub fn kv_type(&self) -> Option<lathe_models::KvType> {
@@ -113,7 +112,7 @@ impl CacheOptions {
             Some(folder) => folder.clone(),
             None => lathe_models::cache_dir()?.join("weights"),
         };
-        Ok(Some(Budget { bytes: bytes as u64, folder, bandwidth: self.disk_rate.map(|rate| rate as u64) }))
+        Ok(Some(Budget::of_process(bytes as u64, folder, self.disk_rate.map(|rate| rate as u64))))
     }
 }
 

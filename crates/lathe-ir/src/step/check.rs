@@ -41,6 +41,9 @@ pub fn conflicts(p: &Program, a: &Step, b: &Step, bound: &dyn Fn(&str) -> Option
         match s {
             Step::Call { args, writes, .. } => args.iter().zip(writes).map(|(a, w)| whole(a, *w)).collect(),
             Step::Copy { from, to } => vec![whole(from, false), whole(to, true)],
+            Step::Pages { from, to, list, .. } => {
+                vec![whole(from, false), whole(to, true), whole(list, false)]
+            }
             _ => vec![],
         }
     };

@@ -49,6 +49,21 @@ pub fn interpret_ranks(
                 let bytes = storage[name(from)][range(from)].to_vec();
                 put(storage, name(to), range(to), &bytes);
             }
+            Op::Pages(from, to, page, list) => {
+                let words: Vec<u32> = storage[name(list)][range(list)]
+                    .chunks_exact(4)
+                    .map(|w| u32::from_le_bytes(w.try_into().expect("four bytes")))
+                    .collect();
+                let pages = listed(&words, from.len / page).map_err(|m| IrError::run(&*unit.place, m))?;
+                for p in pages {
+                    let piece = |b: &Bytes| {
+                        let start = b.offset + i64::from(*p) * page;
+                        start as usize..(start + page) as usize
+                    };
+                    let bytes = storage[name(from)][piece(from)].to_vec();
+                    put(storage, name(to), piece(to), &bytes);
+                }
+            }
             Op::Send(from, to, tag) => {
                 let bytes = storage[name(from)][range(from)].to_vec();
                 messages.entry((t.rank as u32, *to, *tag)).or_default().push_back(bytes);
@@ -84,6 +99,19 @@ pub fn interpret_ranks(
         }
     }
     Ok(())
+}
+
+/// The pages, of so many, that a list of words names: their count, then the numbers, rising.
+pub fn listed(words: &[u32], pages: i64) -> Result<&[u32], String> {
+    let (count, rest) = words.split_first().ok_or("the list of pages is empty")?;
+    let named = rest.get(..*count as usize).ok_or("the list of pages is shorter than it says")?;
+    let rising = named.windows(2).all(|w| w[0] < w[1]);
+    match named.last() {
+        Some(last) if !rising || i64::from(*last) >= pages => {
+            Err(format!("the list of pages does not rise, or names one behind the last of {pages}"))
+        }
+        _ => Ok(named),
+    }
 }
 
 fn put(storage: &mut HashMap<Name, Vec<u8>>, name: &Name, range: std::ops::Range<usize>, bytes: &[u8]) {

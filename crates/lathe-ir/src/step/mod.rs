@@ -41,7 +41,7 @@ mod text;
 mod unroll;
 
 pub use check::{check, check_ranks, conflicts};
-pub use interpret::{interpret, interpret_ranks};
+pub use interpret::{interpret, interpret_ranks, listed};
 pub use order::{Cost, Timed, order};
 pub use text::parse;
 pub use unroll::{Bytes, Op, Unit, Unrolled, unroll};
@@ -124,6 +124,17 @@ pub enum Step {
         from: Part,
         /// Destination.
         to: Part,
+    },
+    /// Copies the pages that a list names, each to the same place of as many bytes elsewhere.
+    Pages {
+        /// Source.
+        from: Part,
+        /// Destination.
+        to: Part,
+        /// Bytes of a page.
+        page: i64,
+        /// Words of 32 bits: how many pages, then their numbers, rising.
+        list: Part,
     },
     /// All threads of the queue wait for each other.
     Meet,
@@ -222,6 +233,7 @@ impl Program {
         let step = |s: &Step| match s {
             Step::Call { args, .. } => args.iter().any(part),
             Step::Copy { from, to } => moved(from) || moved(to),
+            Step::Pages { from, to, list, .. } => [from, to, list].into_iter().any(moved),
             Step::Meet | Step::Signal(_) | Step::Wait(_) => false,
             Step::Send { from: p, rank, tag } | Step::Receive { to: p, rank, tag } => {
                 moved(p) || mentions(rank) || mentions(tag)

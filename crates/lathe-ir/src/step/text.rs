@@ -46,6 +46,10 @@ impl Program {
         match s {
             Step::Meet => "meet".into(),
             Step::Copy { from, to } => format!("copy {} to {}", self.part(from), self.part(to)),
+            Step::Pages { from, to, page, list } => {
+                let (from, to, list) = (self.part(from), self.part(to), self.part(list));
+                format!("copy {from} to {to} pages {page} of {list}")
+            }
             Step::Call { kernel, args, writes } => {
                 let arg = |(a, w): (&Part, &bool)| format!("{}{}", if *w { "@" } else { "" }, self.part(a));
                 let args: Vec<_> = args.iter().zip(writes).map(arg).collect();
@@ -119,7 +123,13 @@ fn step(c: &mut Cursor, p: &Program) -> Result<Step, IrError> {
     if c.eat_word("copy") {
         let from = part(c, p)?;
         c.expect_word("to")?;
-        return Ok(Step::Copy { from, to: part(c, p)? });
+        let to = part(c, p)?;
+        if !c.eat_word("pages") {
+            return Ok(Step::Copy { from, to });
+        }
+        let page = c.integer()?;
+        c.expect_word("of")?;
+        return Ok(Step::Pages { from, to, page, list: part(c, p)? });
     }
     if c.eat_word("signal") {
         return event(c, p).map(Step::Signal);

@@ -25,6 +25,8 @@ pub enum Op<'p> {
     Call(&'p Name, Vec<(Bytes, bool)>),
     /// Copies the first to the second.
     Copy(Bytes, Bytes),
+    /// Copies those pages of the first, of so many bytes each, to their places in the second that the third lists.
+    Pages(Bytes, Bytes, i64, Bytes),
     /// The threads of the queue meet.
     Meet,
     /// Adds one to an event.
@@ -43,6 +45,7 @@ impl Op<'_> {
         match self {
             Op::Call(_, args) => args.clone(),
             Op::Copy(from, to) => vec![(*from, false), (*to, true)],
+            Op::Pages(from, to, _, list) => vec![(*from, false), (*to, true), (*list, false)],
             Op::Send(b, ..) => vec![(*b, false)],
             Op::Receive(b, ..) => vec![(*b, true)],
             Op::Meet | Op::Signal(_) | Op::Wait(_) => vec![],
@@ -151,6 +154,16 @@ impl<'p> Unroller<'p, '_> {
                     return Err(format!("{} bytes are copied to {}", from.len, to.len));
                 }
                 Op::Copy(from, to)
+            }
+            Step::Pages { from, to, page, list } => {
+                let (from, to, list) = (self.bytes(from)?, self.bytes(to)?, self.bytes(list)?);
+                if from.len != to.len || *page < 1 || from.len % page != 0 {
+                    return Err(format!("pages of {page} bytes, of {} bytes and of {}", from.len, to.len));
+                }
+                if list.len < 4 || list.len % 4 != 0 {
+                    return Err(format!("a list of pages is words of 4 bytes, not {} bytes", list.len));
+                }
+                Op::Pages(from, to, *page, list)
             }
             Step::Signal(e) => Op::Signal(event(e)?),
             Step::Wait(e) => Op::Wait(event(e)?),

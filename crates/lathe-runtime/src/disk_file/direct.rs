@@ -147,7 +147,8 @@ impl Queue {
             }
             // An interrupted wait is none: what is under way must end before the memory may be used again.
             while let Err(e) = ring.submit_and_wait(1) {
-                if !matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM)) {
+                if !matches!(e.raw_os_error(), Some(libc::EINTR | libc::EAGAIN | libc::EBUSY | libc::ENOMEM))
+                {
                     // Nothing says what the kernel still writes to.
                     std::process::abort();
                 }

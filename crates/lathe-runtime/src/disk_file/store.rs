@@ -19,6 +19,9 @@ pub const BLOCK: usize = 64 << 10;
 /// Bytes that are written at once.
 const PIECE: usize = 4 << 20;
 
+/// How the names of unfinished stores begin.
+const PART: &str = ".store-part-";
+
 const MAGIC: &[u8; 8] = b"LATHEsto";
 const VERSION: u64 = 1;
 const TAIL: usize = 40;
@@ -34,13 +37,33 @@ pub struct StoreWriter {
     sums: Vec<u64>,
 }
 
+/// Removes the unfinished stores of processes that are gone.
+fn remove_abandoned(folder: &Path) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PART)
+            && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok())
+        {
+            // Somebody else may have been faster.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(())
+}
+
 impl StoreWriter {
     /// Begins a store that will be `path`.
     pub fn create(path: &Path) -> Result<StoreWriter, RuntimeError> {
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let make = || {
             std::fs::create_dir_all(folder)?;
-            tempfile::Builder::new().prefix(".part-").tempfile_in(folder)
+            remove_abandoned(folder)?;
+            let mut builder = tempfile::Builder::new();
+            builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+            let file = builder.prefix(PART).tempfile_in(folder)?;
+            // Who has it open holds the lock: one without was left by a process that was killed.
+            file.as_file().lock()?;
+            Ok::<_, io::Error>(file)
         };
         let file = make().map_err(|e| RuntimeError::io("make the file", path, &e))?;
         let direct = Queue::open(file.path(), true);
@@ -110,7 +133,9 @@ impl StoreWriter {
         };
         let failed = |e: &io::Error| RuntimeError::io("write the file", &self.path, e);
         write(self.file.as_file_mut()).map_err(|e| failed(&e))?;
-        self.file.persist(&self.path).map_err(|e| RuntimeError::io("write the file", &self.path, &e.error))?;
+        self.file
+            .persist(&self.path)
+            .map_err(|e| RuntimeError::io("write the file", &self.path, &e.error))?;
         Ok(())
     }
 }

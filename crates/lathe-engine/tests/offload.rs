@@ -1,0 +1,176 @@
+//! A model that is larger than its memory: the logits are the same to the last bit, wherever weights, keys and values lie, in
+//! ragged steps over scattered pages and after a page is copied; what is too small or damaged is told.
+
+use lathe_diagnostic::Diagnose;
+use lathe_engine::{Batch, Budget, EngineError, Forward, PAGE, Precision, Runner, RunnerOptions};
+use lathe_models::{GgufWriter, KvType, ModelFile};
+use std::path::{Path, PathBuf};
+
+const PAGES: usize = 1024;
+
+/// A tiny model made deep: each block twice and more, so that layers stream one after the other.
+fn deep(name: &str, layers: u32, folder: &Path) -> ModelFile {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny");
+    let file = ModelFile::open(data.join(format!("{name}.gguf"))).unwrap();
+    let family = lathe_models::family(&file).unwrap();
+    let blocks = format!("{family}.block_count");
+    let mut writer = GgufWriter::new();
+    file.copy_metadata(&mut writer, &[&blocks]);
+    writer.u32(&blocks, layers);
+    for t in file.tensors() {
+        let mut put = |name: &str| {
+            writer.tensor(name, &t.shape(), t.ty(), file.data(t).to_vec());
+        };
+        match t.name().strip_prefix("blk.0.") {
+            Some(rest) => (0..layers).for_each(|l| put(&format!("blk.{l}.{rest}"))),
+            None if t.name().starts_with("blk.") => {}
+            None => put(t.name()),
+        }
+    }
+    let path = folder.join(format!("{name}.gguf"));
+    writer.write(&path).unwrap();
+    ModelFile::open(&path).unwrap()
+}
+
+fn options(cache: &Path, bytes: Option<u64>, kv: KvType) -> RunnerOptions {
+    let budget = |bytes| Budget { bytes, reserved: 0, folder: cache.join("weights"), bandwidth: None };
+    RunnerOptions {
+        precision: Precision::Fast,
+        threads: 2,
+        context: 64,
+        pages: PAGES,
+        max_tokens: 32,
+        max_sequences: 4,
+        max_rows: 4,
+        kv_type: Some(kv),
+        adapters: None,
+        cache: cache.into(),
+        budget: bytes.map(budget),
+    }
+}
+
+/// The logits of a few steps: two prompts, a page that is copied, then both go on, one of them on the copy.
+fn logits(runner: &mut Runner) -> Vec<f32> {
+    let token = |i: usize| (i * 37 % 59) as u32 + 3;
+    let mut tables: [Vec<u32>; 2] = [vec![5, 900, 3, 17], vec![1023, 2, 511, 8]];
+    let mut all = vec![];
+    let mut step = |runner: &mut Runner, tables: &[Vec<u32>; 2], spans: [(usize, usize); 2]| {
+        let mut b = Batch::default();
+        for (row, (from, to)) in spans.into_iter().enumerate().filter(|(_, (from, to))| from < to) {
+            let sequence = b.pages.len() as u32;
+            for p in from..to {
+                b.tokens.push(token(p + row * 50));
+                b.sequence.push(sequence);
+                b.position.push(p as u32);
+                b.slot.push(tables[row][p / PAGE] * PAGE as u32 + (p % PAGE) as u32);
+            }
+            b.rows.push(b.tokens.len() as u32 - 1);
+            b.pages.push(tables[row][..to.div_ceil(PAGE)].to_vec());
+            b.adapters.push(0);
+        }
+        let mut out = vec![];
+        runner.forward(&b, &mut out).unwrap();
+        all.extend(out);
+    };
+    step(runner, &tables, [(0, 19), (0, 0)]);
+    step(runner, &tables, [(19, 20), (0, 30)]);
+    runner.copy_page(900, 700).unwrap();
+    tables[0][1] = 700;
+    for i in 0..4 {
+        step(runner, &tables, [(20 + i, 21 + i), (30 + i, 31 + i)]);
+    }
+    step(runner, &tables, [(0, 0), (34, 35)]);
+    all
+}
+
+fn load(file: &ModelFile, options: &RunnerOptions) -> Result<Runner, EngineError> {
+    Runner::load(file, options, &mut |_, _, _| {})
+}
+
+#[test]
+fn logits_do_not_depend_on_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, kv) in [
+        ("llama-q8_0", KvType::F32),
+        ("llama-q4_0", KvType::F16),
+        ("heads32-f16", KvType::Q8),
+        ("qwen3moe-f16", KvType::F16),
+        ("gemma3-q8_0", KvType::F32),
+        ("gpt2-f16", KvType::F32),
+    ] {
+        let file = deep(name, 9, folder.path());
+        let mut plain = load(&file, &options(folder.path(), None, kv)).unwrap();
+        let want = logits(&mut plain);
+        assert!(want.iter().all(|v| v.is_finite()));
+        let all = plain.footprint();
+        let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
+        let (mut streamed, mut spilled, mut refused) = (0, 0, 0);
+        for eighths in 1..=9 {
+            let bytes = all * eighths / 8;
+            let mut runner = match load(&file, &options(folder.path(), Some(bytes), kv)) {
+                Ok(runner) => runner,
+                Err(e) => {
+                    let text = e.diagnostic().to_string();
+                    assert!(text.contains("memory-budget") && text.contains("raise --memory"), "{text}");
+                    refused += 1;
+                    continue;
+                }
+            };
+            let f = runner.footprint();
+            assert!(f.weights_bytes + f.cache_bytes + f.activation_bytes <= bytes, "{name}: {f:?}");
+            assert!(logits(&mut runner) == want, "{name} in {bytes} bytes: {f:?}");
+            streamed += usize::from(f.streamed_bytes > 0);
+            spilled += usize::from(f.spilled_bytes > 0);
+        }
+        println!(
+            "{name}: of 9 budgets {refused} refused, {streamed} with streamed weights, {spilled} with spilled caches"
+        );
+        assert!(refused < 9 && (streamed > 0 || spilled > 0));
+    }
+}
+
+fn store(folder: &Path) -> PathBuf {
+    let entries = std::fs::read_dir(folder.join("weights")).unwrap();
+    entries.map(|e| e.unwrap().path()).find(|p| p.extension().is_some_and(|e| e == "store")).unwrap()
+}
+
+#[test]
+fn a_damaged_store_is_told_and_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = deep("llama-q8_0", 24, folder.path());
+    let sized = |bytes| RunnerOptions { pages: 8, ..options(folder.path(), bytes, KvType::F32) };
+    let all = load(&file, &sized(None)).unwrap().footprint();
+    let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
+    let run = || {
+        let mut runner = load(&file, &sized(Some(all * 15 / 16)))?;
+        assert!(runner.footprint().streamed_bytes > 0, "{:?}", runner.footprint());
+        let mut b = Batch::default();
+        (b.tokens, b.sequence, b.position, b.slot) = (vec![7], vec![0], vec![0], vec![0]);
+        (b.rows, b.pages, b.adapters) = (vec![0], vec![vec![0]], vec![0]);
+        let mut out = vec![];
+        runner.forward(&b, &mut out)?;
+        runner.forward(&b, &mut out)?;
+        Ok::<_, EngineError>(out)
+    };
+    let want = run().unwrap();
+    let path = store(folder.path());
+    let whole = std::fs::read(&path).unwrap();
+    let mut told = 0;
+    for at in (0..whole.len()).step_by(whole.len() / 23) {
+        let mut changed = whole.clone();
+        changed[at] ^= 1;
+        std::fs::write(&path, &changed).unwrap();
+        match run() {
+            // What is damaged is in no block that this run reads.
+            Ok(got) => assert!(got == want),
+            Err(e) => {
+                let text = e.diagnostic().to_string();
+                assert!(text.contains("remove it, it is made again"), "{text}");
+                told += 1;
+            }
+        }
+    }
+    assert!(told > 12, "{told} of 23 were told");
+    std::fs::remove_file(&path).unwrap();
+    assert!(run().unwrap() == want);
+}
