@@ -20,23 +20,6 @@ const TOKENS: usize = 256;
 /// the squared error, large enough to stand out of rounding.
 const PROBE: f64 = 5e-3;
 
-/// A number of bytes: a unit may follow.
-pub fn size(text: &str) -> Result<usize, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = (text[..end].parse::<f64>(), text[end..].trim());
-    let factor: f64 = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "kib" => 1024f64,
-        "mib" => 1024f64.powi(2),
-        "gib" => 1024f64.powi(3),
-        _ => return Err("the units are kB, MB, GB, KiB, MiB and GiB".into()),
-    };
-    number.map(|n| (n * factor) as usize).map_err(|_| "it is a number, and perhaps a unit".into())
-}
-
 /// What the search knows.
 pub struct Search<'a> {
     /// The model.
@@ -159,16 +142,5 @@ impl Search<'_> {
             sensitivities.push(if loss.error > 0.0 { sum / row.max(1) as f64 / loss.error } else { 0.0 });
         }
         Ok(sensitivities)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!((size("512"), size("1.5MB"), size("2 GiB")), (Ok(512), Ok(1_500_000), Ok(2 << 30)));
-        assert!(size("MB").is_err() && size("5 miles").is_err() && size("-3").is_err());
     }
 }
