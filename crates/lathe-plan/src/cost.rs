@@ -175,8 +175,13 @@ impl Maker<'_> {
     }
 
     fn head_bytes(&self) -> f64 {
-        let head = &self.work.head;
-        (if self.choice.four_bit { head.four_bit_bytes } else { head.weight_bytes }) as f64
+        self.work.head_bytes(self.choice.four_bit) as f64
+    }
+
+    /// Bytes of the weights that shares are of.
+    fn shared_bytes(&self) -> f64 {
+        let all = self.work.weight_bytes(self.choice.four_bit) as f64;
+        if self.choice.head_stays { all - self.head_bytes() } else { all }
     }
 
     /// Seconds of all layers' products for so many tokens at once: as long as their operations take, or as reading the weights.
@@ -220,7 +225,7 @@ impl Maker<'_> {
         let tokens = if prefill { n * prompt } else { n };
         let position = self.position();
         let apart = device && choice.attention == Attention::Where;
-        let all = self.work.weight_bytes(choice.four_bit) as f64;
+        let shared = self.shared_bytes();
 
         // Arithmetic is in a row: a layer's attention waits for its products, and they for the layer before.
         let each = self.products(tokens / (batches * sweeps))?;
@@ -228,7 +233,7 @@ impl Maker<'_> {
         let name = |processor: &Processor| processor.name.clone();
         let piece = |what: String, bytes: Form, seconds: Form| Piece { what, bytes, seconds };
         let computes = tiers.computes();
-        let read = Form::constant(batches * sweeps * all);
+        let read = Form::constant(batches * sweeps * self.work.weight_bytes(choice.four_bit) as f64);
         let mut arithmetic =
             vec![piece(format!("products on {}", name(computes)), read, Form::constant(products))];
         let mut attended = [Form::default(); 2];
@@ -275,7 +280,7 @@ impl Maker<'_> {
             // Where attention is on the host, its queries go there and its results come back.
             let asked = self.work.hidden_bytes as f64 * n * layers;
             let asked = if apart && !prefill { Form::below(KV, DEVICE, asked) } else { Form::default() };
-            let weights = Form::below(WEIGHTS, DEVICE, sweeps * all);
+            let weights = Form::below(WEIGHTS, DEVICE, sweeps * shared);
             let down =
                 vec![("weights", weights), ("keys and values", fetched), ("activations", moved + asked)];
             let up = vec![("keys and values", Form::below(KV, DEVICE, made)), ("activations", moved + asked)];
@@ -289,7 +294,7 @@ impl Maker<'_> {
         if let Some(disk) = &tiers.tiers[DISK] {
             let on_disk = |class: usize, bytes: f64| Form::of(class + DISK, bytes);
             let reads = [
-                ("weights read", on_disk(WEIGHTS, sweeps * all)),
+                ("weights read", on_disk(WEIGHTS, sweeps * shared)),
                 ("keys and values read", on_disk(KV, before)),
             ];
             let writes = [("keys and values written", on_disk(KV, made))];
@@ -317,17 +322,17 @@ impl Maker<'_> {
         let (batch, n) = (choice.batch as f64, self.sequences());
         let tokens = if prefill { load.prompt as f64 / choice.passes as f64 } else { 1.0 };
         let positions = (load.prompt + load.generate) as f64;
-        let all = self.work.weight_bytes(choice.four_bit) as f64;
         let last = tiers.present().last().expect("there is a host");
         // Twice: one is read while the other is used. A block of several batches goes through a layer batch by batch.
-        let matrix = 2.0 * self.work.largest_bytes(choice.four_bit) as f64;
-        let layer = 2.0 * self.work.largest_layer_bytes(choice.four_bit) as f64;
+        let head = if choice.head_stays { 0.0 } else { self.head_bytes() };
+        let matrix = 2.0 * (self.work.largest_bytes(choice.four_bit) as f64).max(head);
+        let layer = 2.0 * (self.work.largest_layer_bytes(choice.four_bit) as f64).max(head);
         let pages =
             2.0 * self.position_of_layer() * batch * if prefill { load.prompt as f64 } else { positions };
         let at_main = prefill || choice.attention == Attention::Main || !device;
         let of = |tier: usize| {
             let mut holds = Holds {
-                weights: Form::of(WEIGHTS + tier, all),
+                weights: Form::of(WEIGHTS + tier, self.shared_bytes()),
                 kv: Form::of(KV + tier, self.position() * n * positions),
                 activations: Form::of(ACTIVATIONS + tier, self.work.hidden_bytes as f64 * n * tokens),
                 ..Holds::default()
@@ -346,6 +351,9 @@ impl Maker<'_> {
                 }
             }
             if tier == main {
+                if choice.head_stays {
+                    holds.weights.constant += self.head_bytes();
+                }
                 let inside = self.work.layers.iter().map(|l| l.workspace_bytes).max().unwrap_or(0);
                 let token = inside as f64 + 2.0 * self.work.hidden_bytes as f64;
                 let logits = self.work.head.logits_bytes as f64 * batch;

@@ -24,7 +24,7 @@ const KINDS: [&str; 6] = [
 pub fn picture(work: &Work, machine: &Machine, plan: &Plan) -> String {
     let (held, decode) = (&plan.prediction.held, &plan.prediction.decode);
     let lanes = decode.lanes();
-    let height = 150.0 + ROW * (held.len() + lanes.len() * 2) as f64 + 60.0;
+    let height = 160.0 + ROW * (held.len() + lanes.len()) as f64;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
          <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n"
@@ -39,7 +39,7 @@ pub fn picture(work: &Work, machine: &Machine, plan: &Plan) -> String {
     text(&mut out, 10.0, 24.0, "start", 14, &title);
     let mut y = 44.0;
     for (i, kind) in KINDS.iter().enumerate() {
-        let x = 10.0 + 135.0 * i as f64;
+        let x = 10.0 + 140.0 * i as f64;
         rect(&mut out, x, y, 10.0, 10.0, COLOURS[i], kind);
         text(&mut out, x + 14.0, y + 9.0, "start", 10, kind);
     }
@@ -68,12 +68,17 @@ pub fn picture(work: &Work, machine: &Machine, plan: &Plan) -> String {
         y += ROW;
     }
     y += 24.0;
-    let what = format!("A token of every sequence: {:.4} s, bound by {}", decode.seconds, decode.binds);
+    let what = format!(
+        "A token of every sequence, layers in {} groups: {:.4} s, bound by {}",
+        groups(work),
+        decode.seconds,
+        decode.binds
+    );
     text(&mut out, 10.0, y, "start", 13, &what);
     y += 10.0;
     let scale = SCALE / decode.seconds.max(f64::MIN_POSITIVE);
     for lane in lanes {
-        schedule(&mut out, y, scale, decode, lane, work.layer_count());
+        schedule(&mut out, y, scale, decode, lane, groups(work));
         y += ROW;
     }
     let _ =
@@ -85,11 +90,14 @@ pub fn picture(work: &Work, machine: &Machine, plan: &Plan) -> String {
     out + "</svg>\n"
 }
 
-/// A lane's work, layer by layer: copies are a layer ahead of arithmetic, so a lane that is not the longest waits for it.
-fn schedule(out: &mut String, y: f64, scale: f64, phase: &Phase, lane: &str, layers: u64) {
+/// How many groups of layers are drawn: no more than can be seen.
+fn groups(work: &Work) -> u64 {
+    work.layer_count().clamp(1, 24)
+}
+
+/// A lane's work, group by group of layers: copies are a layer ahead of arithmetic, so a lane that is not the longest waits for it.
+fn schedule(out: &mut String, y: f64, scale: f64, phase: &Phase, lane: &str, shown: u64) {
     text(out, LEFT - 8.0, y + 16.0, "end", 12, lane);
-    // No more layers than can be seen.
-    let shown = layers.clamp(1, 24);
     let (step, parts) = (phase.seconds / shown as f64, phase.parts.iter().filter(|p| p.lane == lane));
     let parts: Vec<_> = parts.collect();
     for layer in 0..shown {

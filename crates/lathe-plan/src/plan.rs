@@ -208,8 +208,15 @@ impl Search<'_> {
                 let mut fits = false;
                 for batches in sizes(BATCHES).into_iter().filter(|n| *n <= most_batches && *n * batch <= most)
                 {
-                    let choice =
-                        Choice { batch, batches, passes: 1, four_bit, kv_type: kv_type.clone(), attention };
+                    let choice = Choice {
+                        batch,
+                        batches,
+                        passes: 1,
+                        four_bit,
+                        head_stays: false,
+                        kv_type: kv_type.clone(),
+                        attention,
+                    };
                     let plans = self.sweeps(choice)?;
                     if plans.is_empty() {
                         // More batches hold more.
@@ -236,28 +243,31 @@ impl Search<'_> {
         passes.filter_map(solve).map(|found| Ok(found?.0)).collect()
     }
 
-    /// The best shares for a choice; none where nothing fits. `least` instead finds how few bytes of that tier would do.
+    /// The best shares for a choice, with the head's weights among them or where they are used; none where nothing fits. `least` instead finds how few bytes of that tier would do.
     fn solve(&self, choice: &Choice, least: Option<usize>) -> Result<Option<(Plan, f64)>, PlanError> {
-        let costs = costs(self.work, self.tiers, self.load, choice)?;
-        let mut best: Option<([f64; VARIABLES], f64)> = None;
+        let mut best: Option<([f64; VARIABLES], f64, bool)> = None;
         let places: Vec<usize> = self.tiers.present().collect();
-        for lowest in places.iter().flat_map(|w| places.iter().map(|kv| [*w, *kv])) {
-            if least.is_none() && !self.may_fit(&costs, lowest) {
-                continue;
-            }
-            let found = Programme::of(self, &costs, lowest, least).solve()?;
-            if let Some(found) = found
-                && best.as_ref().is_none_or(|best| found.1 < best.1)
-            {
-                best = Some(found);
+        for head_stays in [false, true] {
+            let costs = costs(self.work, self.tiers, self.load, &Choice { head_stays, ..choice.clone() })?;
+            for lowest in places.iter().flat_map(|w| places.iter().map(|kv| [*w, *kv])) {
+                if least.is_none() && !self.may_fit(&costs, lowest) {
+                    continue;
+                }
+                let found = Programme::of(self, &costs, lowest, least).solve()?;
+                if let Some((values, objective)) = found
+                    && best.is_none_or(|(_, least, _)| objective < least)
+                {
+                    best = Some((values, objective, head_stays));
+                }
             }
         }
-        let Some((values, objective)) = best else { return Ok(None) };
+        let Some((values, objective, head_stays)) = best else { return Ok(None) };
         let policy = Policy {
             batch: choice.batch,
             batches: choice.batches,
             passes: choice.passes,
             four_bit: choice.four_bit,
+            head_stays,
             kv_type: choice.kv_type.clone(),
             attention: choice.attention,
             weights: self.shares(&values, WEIGHTS),
@@ -303,7 +313,8 @@ impl Search<'_> {
         for Kind { four_bit, kv_type, attention } in self.kinds() {
             // In as many passes as a prompt has tokens, or the power of two below.
             let passes = 1 << self.load.prompt.ilog2();
-            let choice = Choice { batch: 1, batches: 1, passes, four_bit, kv_type, attention };
+            let choice =
+                Choice { batch: 1, batches: 1, passes, four_bit, head_stays: false, kv_type, attention };
             for tier in self.tiers.present() {
                 if let Some((plan, needed)) = self.solve(&choice, Some(tier))?
                     && least.as_ref().is_none_or(|(best, _, _)| needed < *best)

@@ -26,6 +26,7 @@ pub(crate) struct Choice {
     pub batches: u64,
     pub passes: u64,
     pub four_bit: bool,
+    pub head_stays: bool,
     pub kv_type: String,
     pub attention: Attention,
 }
@@ -46,6 +47,8 @@ pub struct Policy {
     pub passes: u64,
     /// Whether weights are in groups of 4-bit codes; else they are as the model has them.
     pub four_bit: bool,
+    /// Whether the head's weights stay where products are computed; the shares of weights are of the others then.
+    pub head_stays: bool,
     /// How keys and values are stored.
     pub kv_type: String,
     /// Where attention is computed.
@@ -75,8 +78,8 @@ impl Policy {
     }
 
     pub(crate) fn choice(&self) -> Choice {
-        let Policy { batch, batches, passes, four_bit, attention, .. } = *self;
-        Choice { batch, batches, passes, four_bit, kv_type: self.kv_type.clone(), attention }
+        let Policy { batch, batches, passes, four_bit, head_stays, attention, .. } = *self;
+        Choice { batch, batches, passes, four_bit, head_stays, kv_type: self.kv_type.clone(), attention }
     }
 
     /// The values that it gives to the variables of the costs.

@@ -129,25 +129,28 @@ impl Work {
     pub fn weight_bytes(&self, four_bit: bool) -> u64 {
         let of = |whole: u64, codes: u64| if four_bit { codes } else { whole };
         let layers = self.layers.iter().map(|l| l.count * of(l.weight_bytes, l.four_bit_bytes));
-        layers.sum::<u64>() + of(self.head.weight_bytes, self.head.four_bit_bytes)
+        layers.sum::<u64>() + self.head_bytes(four_bit)
     }
 
-    /// Bytes of the largest weight, as it is or in 4 bits.
+    /// Bytes of the largest weight of the layers, as it is or in 4 bits.
     pub fn largest_bytes(&self, four_bit: bool) -> u64 {
         let of = |part: u64, whole: u64, codes: u64| match four_bit {
             true => (part as f64 * codes as f64 / whole as f64).ceil() as u64,
             false => part,
         };
         let layers = self.layers.iter().map(|l| of(l.largest_bytes, l.weight_bytes, l.four_bit_bytes));
-        let head = if four_bit { self.head.four_bit_bytes } else { self.head.weight_bytes };
-        layers.chain([head]).max().unwrap_or(0)
+        layers.max().unwrap_or(0)
     }
 
-    /// Bytes of the layer with most weights, or of the head where that has more.
+    /// Bytes of the layer with most weights.
     pub(crate) fn largest_layer_bytes(&self, four_bit: bool) -> u64 {
-        let of = |whole: u64, codes: u64| if four_bit { codes } else { whole };
-        let layers = self.layers.iter().map(|l| of(l.weight_bytes, l.four_bit_bytes));
-        layers.chain([of(self.head.weight_bytes, self.head.four_bit_bytes)]).max().unwrap_or(0)
+        let layers = self.layers.iter();
+        layers.map(|l| if four_bit { l.four_bit_bytes } else { l.weight_bytes }).max().unwrap_or(0)
+    }
+
+    /// Bytes of the head's weights, as they are or in 4 bits.
+    pub fn head_bytes(&self, four_bit: bool) -> u64 {
+        if four_bit { self.head.four_bit_bytes } else { self.head.weight_bytes }
     }
 
     /// How many layers there are.

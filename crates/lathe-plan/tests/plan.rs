@@ -127,6 +127,7 @@ fn published_policies_are_predicted_as_published() {
         batches,
         passes: 1,
         four_bit: false,
+        head_stays: false,
         kv_type: "f16".into(),
         attention,
         weights,
@@ -182,11 +183,34 @@ fn what_does_not_fit_is_streamed_through_a_window() {
     // The window is the largest weight twice, and all the rest is used.
     assert_eq!(held.weight_window, f64::from(2 * (1 << 18)));
     assert!(close(held.peak, budget as f64, 1e-4), "{held:?}");
-    let streamed = w.weight_bytes(false) as f64 * best.policy.weights["disk"];
+    let head = if best.policy.head_stays { w.head_bytes(false) } else { 0 };
+    let streamed = (w.weight_bytes(false) - head) as f64 * best.policy.weights["disk"];
     let cache = w.kv_bytes("f32").unwrap() as f64 * 96.0 * best.policy.kv["disk"];
     let written = w.kv_bytes("f32").unwrap() as f64 * best.policy.kv["disk"];
     assert!(close(best.prediction.decode.seconds, (streamed + cache + written) / 1e8, 1e-6), "{best:?}");
     assert_eq!(best.prediction.decode.binds, "disk");
+}
+
+#[test]
+fn a_large_head_stays_where_that_saves_its_window() {
+    let shape = Shape { host: (1 << 30, 1e11, 1e12), disk: Some((1e8, 1e8)), device: None };
+    let (mut w, l) = (work(8, 1 << 20, 1 << 10), load(64, 64, 1));
+    w.head.weight_bytes = 2 << 20;
+    let asked = Asked {
+        objective: Objective::Latency,
+        budgets: [("dram".to_string(), 5 << 20)].into(),
+        most_batches: Some(1),
+        ..asked()
+    };
+    let best = plan(&w, &shape.machine(), &l, &asked).unwrap().best;
+    assert!(best.policy.head_stays, "{best:?}");
+    let held = best.prediction.held("dram").unwrap();
+    assert_eq!(held.weight_window, f64::from(2 * (1 << 18)));
+    assert!(held.weights >= f64::from(2 << 20) && held.peak <= f64::from(5 << 20), "{held:?}");
+    // Streamed, it takes twice its size, and less than a fifth of the memory is left.
+    let streamed = Policy { head_stays: false, ..best.policy.clone() };
+    let p = predict(&w, &shape.machine(), &l, &streamed).unwrap();
+    assert!(p.held("dram").unwrap().peak > f64::from(5 << 20));
 }
 
 /// All splits in steps of `1 / steps` over so many tiers.
@@ -228,6 +252,7 @@ fn no_split_on_a_grid_is_better() {
                             batches,
                             passes,
                             four_bit: false,
+                            head_stays: false,
                             kv_type: "f32".into(),
                             attention,
                             weights: of(weights),

@@ -27,7 +27,8 @@ fn refused(arguments: &[&str], folder: &Path) -> String {
 }
 
 fn tiny() -> String {
-    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny/llama-f16.gguf");
+    let data =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny/llama-f16.gguf");
     data.display().to_string()
 }
 

@@ -277,7 +277,8 @@ fn one(planned: &Planned, capacities: &BTreeMap<String, f64>) -> String {
         format!("{} at once, {} batches of them in a block, {passes}", policy.batch, policy.batches),
     );
     let codes = if policy.four_bit { " (4-bit groups)" } else { "" };
-    line("weights", shares(&policy.weights, prediction) + codes);
+    let head = if policy.head_stays { "; the head's stay" } else { "" };
+    line("weights", shares(&policy.weights, prediction) + codes + head);
     line("keys and values", format!("{} ({})", shares(&policy.kv, prediction), policy.kv_type));
     line("activations", shares(&policy.activations, prediction));
     line("attention", attention(planned).into());
