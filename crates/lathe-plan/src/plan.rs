@@ -22,11 +22,11 @@ pub struct Load {
 
 impl Load {
     pub(crate) fn check(&self) -> Result<(), PlanError> {
-        let within = |n: u64| (1..=1 << 32).contains(&n);
+        let within = |n: u64| (1..=1 << 30).contains(&n);
         match within(self.prompt) && within(self.generate) && self.sequences.is_none_or(within) {
             true => Ok(()),
             false => Err(PlanError::Asked {
-                what: "prompts, tokens to generate and sequences are at least 1".into(),
+                what: "prompts, tokens to generate and sequences are between 1 and 2^30".into(),
             }),
         }
     }
@@ -197,7 +197,7 @@ impl Search<'_> {
         // All sequences that there are may be one block, too.
         let sizes = |of: &[u64]| -> Vec<u64> {
             let mut all: Vec<u64> =
-                of.iter().copied().chain([most]).filter(|b| *b <= most && *b < 1 << 32).collect();
+                of.iter().copied().chain([most]).filter(|b| *b <= most && *b <= 1 << 30).collect();
             all.sort_unstable();
             all.dedup();
             all

@@ -86,8 +86,11 @@ impl Policy {
     fn values(&self, tiers: &Tiers) -> Result<[f64; VARIABLES], PlanError> {
         let wrong = |what: String| Err(PlanError::Policy { what });
         let sound = self.batch > 0 && self.batches > 0 && self.passes > 0;
-        if !sound || self.batch.max(self.batches).max(self.passes) > 1 << 32 {
-            return wrong("batch, batches and passes are between 1 and 2^32".into());
+        let sequences = self.batch.checked_mul(self.batches).unwrap_or(u64::MAX);
+        if !sound || sequences.max(self.passes) > 1 << 30 {
+            return wrong(
+                "batch, batches and passes are from 1 on, and passes and sequences up to 2^30".into(),
+            );
         }
         if self.batches > 1 && self.passes > 1 {
             return wrong("a block of several batches takes one pass".into());

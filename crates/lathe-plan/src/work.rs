@@ -114,8 +114,8 @@ impl Work {
         });
         let head = [self.head.weight_bytes, self.head.four_bit_bytes, self.head.logits_bytes];
         let outside = head.into_iter().chain([self.hidden_bytes, self.embedding_bytes]);
-        if layers.chain(outside).chain(self.head.operations.values().copied()).any(|n| n > 1 << 50) {
-            return wrong("no number is above 2^50");
+        if layers.chain(outside).chain(self.head.operations.values().copied()).any(|n| n > 1 << 44) {
+            return wrong("no number is above 2^44");
         }
         Ok(())
     }

@@ -386,13 +386,18 @@ fn what_cannot_be_is_said() {
     };
     assert!(refused(&|p| p.weights = [("dram".to_string(), 0.5)].into()).contains("sum to 1"));
     assert!(refused(&|p| p.kv = [("vram".to_string(), 1.0)].into()).contains("no 'vram'"));
-    assert!(refused(&|p| p.batch = 0).contains("between 1"));
+    assert!(refused(&|p| p.batch = 0).contains("from 1 on"));
+    assert!(refused(&|p| (p.batch, p.batches) = (1 << 40, 1 << 40)).contains("up to 2^30"));
+    assert!(refused(&|p| p.weights = [("dram".to_string(), f64::NAN)].into()).contains("from 0 to 1"));
     assert!(refused(&|p| p.activations = [("disk".to_string(), 1.0)].into()).contains("in memories"));
     assert!(refused(&|p| (p.batches, p.passes) = (2, 2)).contains("one pass"));
     for text in ["", "name = 3", "=", "\u{0}", "batch = -1"] {
         assert_eq!(Work::from_toml(text).unwrap_err().diagnostic().code, "plan-syntax");
         assert_eq!(Policy::from_toml(text).unwrap_err().diagnostic().code, "plan-syntax");
     }
+    let mut huge = w.clone();
+    huge.layers[0].weight_bytes = u64::MAX >> 1;
+    assert_eq!(Work::from_toml(&huge.to_toml()).unwrap_err().diagnostic().code, "plan-work");
     let mut none = w.clone();
     none.layers.clear();
     assert_eq!(Work::from_toml(&none.to_toml()).unwrap_err().diagnostic().code, "plan-work");

@@ -272,10 +272,11 @@ fn one(planned: &Planned, capacities: &BTreeMap<String, f64>) -> String {
         1 => "prompts in one sweep over the weights".to_owned(),
         n => format!("prompts in {n} sweeps over the weights"),
     };
-    line(
-        "sequences",
-        format!("{} at once, {} batches of them in a block, {passes}", policy.batch, policy.batches),
-    );
+    let block = match policy.batches {
+        1 => String::new(),
+        n => format!(", {n} batches of them in a block"),
+    };
+    line("sequences", format!("{} at once{block}, {passes}", policy.batch));
     let codes = if policy.four_bit { " (4-bit groups)" } else { "" };
     let head = if policy.head_stays { "; the head's stay" } else { "" };
     line("weights", shares(&policy.weights, prediction) + codes + head);
