@@ -86,7 +86,7 @@ impl Policy {
     fn values(&self, tiers: &Tiers) -> Result<[f64; VARIABLES], PlanError> {
         let wrong = |what: String| Err(PlanError::Policy { what });
         let sound = self.batch > 0 && self.batches > 0 && self.passes > 0;
-        let sequences = self.batch.checked_mul(self.batches).unwrap_or(u64::MAX);
+        let sequences = self.batch.saturating_mul(self.batches);
         if !sound || sequences.max(self.passes) > 1 << 30 {
             return wrong(
                 "batch, batches and passes are from 1 on, and passes and sequences up to 2^30".into(),
