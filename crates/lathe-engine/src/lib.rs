@@ -8,7 +8,7 @@
 //! - [`Encoder`] embeds texts: one vector each, from a model that generates none.
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
 //!   cache and what is known of beginnings that were computed before, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
-//! - [`work`]: what a model's file asks of a machine, for `lathe-plan`.
+//! - [`work()`]: what a model's file asks of a machine, for `lathe-plan`.
 //! - [`EngineError`].
 //!
 //! ```

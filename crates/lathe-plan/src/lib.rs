@@ -1,10 +1,10 @@
 //! Where the bytes of a model larger than the memory lie, when they move, and how fast that is.
 //!
 //! - [`Work`]: what a model asks, layer by layer, as plain data; [`published_work`] knows some by name.
-//! - [`plan`]: the best [`Policy`] for a [`Load`] on a machine, as [`Asked`], with what it is predicted to take, what binds it
+//! - [`plan()`]: the best [`Policy`] for a [`Load`] on a machine, as [`Asked`], with what it is predicted to take, what binds it
 //!   and what was rejected: an [`Outcome`].
 //! - [`predict`]: what any policy takes, a [`Prediction`].
-//! - [`picture`]: a plan as SVG, each kind of tensor on its tier and a step in time.
+//! - [`picture()`]: a plan as SVG, each kind of tensor on its tier and a step in time.
 //! - [`PlanError`].
 //!
 //! The model of costs is that of FlexGen (Sheng et al. 2023, arXiv 2303.06865), and a phase takes as long as its longest lane:
