@@ -8,6 +8,7 @@
 //! - [`Encoder`] embeds texts: one vector each, from a model that generates none.
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
 //!   cache and what is known of beginnings that were computed before, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
+//! - [`work()`]: what a model's file asks of a machine, for `lathe-plan`.
 //! - [`EngineError`].
 //!
 //! ```
@@ -72,6 +73,7 @@ mod score;
 mod sizes;
 mod stop;
 mod weights;
+mod work;
 
 pub use adapters::AdapterId;
 pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_sequences};
@@ -91,3 +93,4 @@ pub use sampling::{Sampler, Sampling};
 pub use scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
 pub use score::{Divergence, Score, TokenScore, log_softmax};
 pub use stop::TextStream;
+pub use work::work;

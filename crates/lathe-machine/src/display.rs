@@ -25,6 +25,14 @@ impl Display for Machine {
         for memory in &self.memory {
             row(f, &memory.name, &binary(memory.capacity_bytes))?;
         }
+        for device in &self.devices {
+            let rates: Vec<String> = device
+                .rates
+                .iter()
+                .map(|(dtype, rate)| format!("{dtype} {:.0} GOP/s", rate.best / 1e9))
+                .collect();
+            row(f, &device.name, &format!("computes on {}, {}", device.memory, rates.join(", ")))?;
+        }
         for link in &self.links {
             let text = format!(
                 "{} to {}, {} after {:.0} us",

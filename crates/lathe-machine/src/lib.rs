@@ -4,7 +4,8 @@
 //! machine that is not there. Planners and code generators read it and never look at the hardware themselves, so the same
 //! machine file gives the same plan everywhere.
 //!
-//! Public surface: [`Machine`] and its parts [`Cpu`], [`Cache`], [`Memory`], [`Link`], [`Disk`], [`Level`]; [`Rate`] and
+//! Public surface: [`Machine`] and its parts [`Cpu`], [`Cache`], [`Memory`], [`Link`], [`Disk`], [`Device`],
+//! [`Level`]; [`Rate`] and
 //! [`ByThreads`] for measured speeds; [`Target`] for code generators; [`MachineError`].
 //!
 //! ```
@@ -37,6 +38,6 @@ mod target;
 mod text;
 
 pub use error::MachineError;
-pub use machine::{Cache, Cpu, Disk, Level, Link, Machine, Memory};
+pub use machine::{Cache, Cpu, Device, Disk, Level, Link, Machine, Memory};
 pub use rate::{ByThreads, Rate};
 pub use target::Target;

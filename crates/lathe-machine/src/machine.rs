@@ -28,6 +28,9 @@ pub struct Machine {
     /// Ways between memories, the disk (`disk`) and other machines (`network`).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub links: Vec<Link>,
+    /// What computes besides the processor, each on a memory of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Device>,
     /// Peak arithmetic operations per second by data type (`f32`, `bf16`, `int8`); a multiply and an add are two.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub rates: BTreeMap<String, ByThreads>,
@@ -81,6 +84,19 @@ pub struct Memory {
     pub read_bandwidth: ByThreads,
 }
 
+/// Something besides the processor that computes, on what lies in its memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its name (`gpu`).
+    pub name: String,
+    /// The memory that it computes on, one of the machine's and no other device's.
+    pub memory: String,
+    /// Arithmetic operations per second by data type, of the whole device; a multiply and an add are two.
+    #[serde(default)]
+    pub rates: BTreeMap<String, Rate>,
+}
+
 /// A way from one memory to another: one copy at a time, at so many bytes a second, after so long.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,6 +125,12 @@ impl Link {
 pub struct Disk {
     /// Bytes read per second by one thread, from the medium and not from the page cache, as well as can be known.
     pub read_bandwidth: Rate,
+    /// Bytes written per second, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub write_bandwidth: Option<Rate>,
+    /// How much may be kept on it, bytes, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity_bytes: Option<u64>,
 }
 
 /// A parallel level: how many of something work at once inside the level above it.
@@ -125,6 +147,11 @@ impl Machine {
     /// The memory called `name`.
     pub fn memory(&self, name: &str) -> Option<&Memory> {
         self.memory.iter().find(|memory| memory.name == name)
+    }
+
+    /// The memory that the processor computes on: the first that is no device's.
+    pub fn main_memory(&self) -> Option<&Memory> {
+        self.memory.iter().find(|memory| self.devices.iter().all(|device| device.memory != memory.name))
     }
 
     /// The link from one memory to another.

@@ -56,10 +56,22 @@ impl Machine {
         for (dtype, rates) in &self.rates {
             check_rates(&format!("rates.{dtype}"), rates)?;
         }
-        match self.disk {
-            Some(disk) => check_rate("disk.read_bandwidth", disk.read_bandwidth),
-            None => Ok(()),
+        unique("devices", self.devices.iter().map(|device| device.name.as_str()))?;
+        let held: Vec<&str> = self.devices.iter().map(|device| device.memory.as_str()).collect();
+        for device in &self.devices {
+            let field = format!("devices.{}", device.name);
+            let (memory, place) = (&device.memory, format!("{field}.memory"));
+            require(self.memory(memory).is_some(), &place, &format!("there is no memory '{memory}'"))?;
+            let alone = held.iter().filter(|name| *name == memory).count() == 1;
+            require(alone, &place, &format!("'{memory}' is another device's"))?;
+            for (dtype, rate) in &device.rates {
+                check_rate(&format!("{field}.rates.{dtype}"), *rate)?;
+            }
         }
+        let Some(disk) = self.disk else { return Ok(()) };
+        check_rate("disk.read_bandwidth", disk.read_bandwidth)?;
+        require(disk.capacity_bytes != Some(0), "disk.capacity_bytes", "must be at least 1")?;
+        disk.write_bandwidth.map_or(Ok(()), |rate| check_rate("disk.write_bandwidth", rate))
     }
 }
 
@@ -91,7 +103,7 @@ fn check_rate(field: &str, rate: Rate) -> Result<(), MachineError> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::{Cache, Cpu, Disk, Level, Link, Memory};
+    use crate::{Cache, Cpu, Device, Disk, Level, Link, Memory};
     use lathe_diagnostic::Diagnose;
 
     pub(crate) fn example() -> Machine {
@@ -109,7 +121,11 @@ pub(crate) mod tests {
                 vector_bits: 512,
                 features,
             },
-            disk: Some(Disk { read_bandwidth: Rate { best: 1.5e9, median: 1.25e9 } }),
+            disk: Some(Disk {
+                read_bandwidth: Rate { best: 1.5e9, median: 1.25e9 },
+                write_bandwidth: None,
+                capacity_bytes: None,
+            }),
             levels: vec![Level { name: "core".into(), count: 2 }, Level { name: "lane".into(), count: 16 }],
             caches: vec![
                 Cache { level: 1, bytes: 48 << 10, shared_by: 1 },
@@ -127,6 +143,7 @@ pub(crate) mod tests {
                 bandwidth: 1.2e10,
                 latency_seconds: 1e-5,
             }],
+            devices: vec![],
             rates: [("f32", 2.4e11), ("bf16", 4.8e11), ("int8", 9.6e11)]
                 .map(|(dtype, one)| (dtype.to_string(), rates(one)))
                 .into(),
@@ -139,6 +156,37 @@ pub(crate) mod tests {
         let text = machine.to_toml();
         assert_eq!(Machine::from_toml(&text).unwrap(), machine, "{text}");
         assert_eq!(Machine::from_toml(&text).unwrap().to_toml(), text);
+    }
+
+    /// The example with a device and a disk of known size.
+    fn with_device() -> Machine {
+        let mut machine = example();
+        let read_bandwidth = [(1, Rate { best: 5e11, median: 4.8e11 })].into_iter().collect();
+        machine.memory.push(Memory { name: "device".into(), capacity_bytes: 2 << 30, read_bandwidth });
+        let rates = [("f16".to_string(), Rate { best: 2e12, median: 1.9e12 })].into();
+        machine.devices.push(Device { name: "gpu".into(), memory: "device".into(), rates });
+        let disk = machine.disk.as_mut().unwrap();
+        (disk.write_bandwidth, disk.capacity_bytes) = (Some(disk.read_bandwidth), Some(1 << 40));
+        machine
+    }
+
+    #[test]
+    fn devices_compute_on_memories_of_their_own() {
+        let machine = with_device();
+        assert_eq!(Machine::from_toml(&machine.to_toml()).unwrap(), machine);
+        assert_eq!(machine.main_memory().unwrap().name, "dram");
+        let refused = |change: &dyn Fn(&mut Machine)| {
+            let mut machine = with_device();
+            change(&mut machine);
+            Machine::from_toml(&machine.to_toml()).unwrap_err().to_string()
+        };
+        assert!(refused(&|m| m.devices[0].memory = "vram".into()).contains("there is no memory 'vram'"));
+        let twice = |m: &mut Machine| {
+            let second = Device { name: "other".into(), ..m.devices[0].clone() };
+            m.devices.push(second);
+        };
+        assert!(refused(&twice).contains("'device' is another device's"));
+        assert!(refused(&|m| m.disk.as_mut().unwrap().capacity_bytes = Some(0)).starts_with("disk.capacity"));
     }
 
     #[test]

@@ -3,10 +3,12 @@
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
 use lathe_ir::IrError;
+use lathe_machine::MachineError;
 use lathe_models::{
     AdapterError, ChatError, FamilyError, FileError, GgufError, QuantizeError, SourceError, TokenizerError,
 };
 use lathe_onnx::OnnxError;
+use lathe_plan::PlanError;
 use lathe_runtime::RuntimeError;
 use lathe_schedule::ScheduleError;
 use lathe_serve::ServeError;
@@ -72,7 +74,9 @@ from_rooms!(
     FileError,
     GgufError,
     IrError,
+    MachineError,
     OnnxError,
+    PlanError,
     SourceError,
     TokenizerError,
     RuntimeError,

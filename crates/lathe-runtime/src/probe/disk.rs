@@ -38,7 +38,12 @@ pub(super) fn measure(folder: &Path, bytes: usize) -> Option<Disk> {
     // Single blocks may come from a read-ahead, so the best is that of all blocks together.
     let best = (bytes / BLOCK * BLOCK) as f64 / total;
     let median = Rate::of_passes(&rates)?.median.min(best);
-    (best.is_finite() && best > 0.0).then_some(Disk { read_bandwidth: Rate { best, median } })
+    let read_bandwidth = Rate { best, median };
+    (best.is_finite() && best > 0.0).then_some(Disk {
+        read_bandwidth,
+        write_bandwidth: None,
+        capacity_bytes: None,
+    })
 }
 
 fn drop_from_page_cache(file: &File) {

@@ -62,6 +62,7 @@ pub fn measure(quick: bool, folder: &Path, progress: &mut dyn FnMut(&str)) -> Re
         caches: detect_caches(),
         memory: vec![Memory { name: "dram".into(), capacity_bytes, read_bandwidth: read }],
         links: vec![],
+        devices: vec![],
         rates,
         cpu,
     })

@@ -7,6 +7,7 @@ mod embed;
 mod inspect;
 mod machine;
 mod models;
+mod plan;
 mod pull;
 mod quantize;
 mod run;
@@ -48,6 +49,8 @@ pub enum Verb {
     Inspect(inspect::Inspect),
     /// Measure and describe this machine
     Machine(machine::Machine),
+    /// Say where a model's bytes lie on a machine, and how fast that is
+    Plan(plan::Plan),
     /// Measure how fast something is
     Bench(bench::Bench),
     /// Find the fastest schedules on this machine
@@ -73,6 +76,7 @@ impl Verb {
             Verb::Models(verb) => verb.run(),
             Verb::Inspect(verb) => verb.run(),
             Verb::Machine(verb) => verb.run(),
+            Verb::Plan(verb) => verb.run(),
             Verb::Bench(verb) => verb.run(),
             Verb::Tune(verb) => verb.run(),
             Verb::Show(verb) => verb.run(),

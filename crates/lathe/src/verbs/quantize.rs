@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::interrupt::Listening;
+use crate::options;
 use crate::output::{self, bytes};
 use crate::progress::Status;
 
@@ -71,7 +72,7 @@ struct Goal {
     #[arg(long, value_name = "S", value_parser = ty)]
     scheme: Option<GgmlType>,
     /// The type that suits each tensor, so that all together take at most so many bytes (`60MB`, `1.5GiB`).
-    #[arg(long, value_name = "BYTES", value_parser = crate::options::size)]
+    #[arg(long, value_name = "BYTES", value_parser = options::size)]
     size: Option<usize>,
     /// The same, at most so many bits a weight.
     #[arg(long, value_name = "B")]

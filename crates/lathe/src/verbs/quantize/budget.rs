@@ -149,8 +149,3 @@ impl Search<'_> {
         Ok(sensitivities)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-}

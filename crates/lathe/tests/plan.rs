@@ -1,0 +1,114 @@
+//! `lathe plan`, as a person runs it: what it prints, writes and refuses.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn lathe(arguments: &[&str], folder: &Path) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
+    command.current_dir(folder).arg("plan").args(arguments).output().expect("lathe runs")
+}
+
+/// What it printed as JSON.
+fn json(arguments: &[&str], folder: &Path) -> Value {
+    let output = lathe(arguments, folder);
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).expect("it is JSON")
+}
+
+/// The line of an error.
+fn refused(arguments: &[&str], folder: &Path) -> String {
+    let output = lathe(arguments, folder);
+    let line = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{arguments:?}: {line}");
+    assert_eq!(line.lines().count(), 1, "{line}");
+    line
+}
+
+fn tiny() -> String {
+    let data =
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny/llama-f16.gguf");
+    data.display().to_string()
+}
+
+const HERE: &str = "\
+name = \"here\"
+[cpu]
+vendor = \"v\"
+model = \"m\"
+cores = 2
+features = []
+vector_bits = 256
+[rates.f32]
+2 = { best = 1e11, median = 1e11 }
+[[memory]]
+name = \"dram\"
+capacity_bytes = 1073741824
+[memory.read_bandwidth]
+2 = { best = 1e10, median = 1e10 }
+[disk]
+read_bandwidth = { best = 1e9, median = 1e9 }
+";
+
+#[test]
+fn a_plan_is_data_and_a_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("here.toml"), HERE).unwrap();
+    let files = ["--dump", "policy.toml", "--dump-work", "work.toml", "--picture", "plan.svg"];
+    let model = tiny();
+    let common = ["--machine", "here.toml", "--prompt", "16", "--generate", "8", "--json"];
+    let small = ["--memory", "100kB"];
+    let planned = json(&[&[model.as_str()][..], &common, &files, &small].concat(), at);
+    let plan = &planned["plan"]["best"];
+    assert_eq!(planned["machine"], "here");
+    let speed = plan["prediction"]["tokens_per_second"].as_f64().unwrap();
+    assert!(speed > 0.0 && plan["policy"]["weights"]["disk"].as_f64().unwrap() > 0.0, "{plan}");
+    let held = plan["prediction"]["held"][0]["peak"].as_f64().unwrap();
+    assert!(held <= 100_000.0, "{plan}");
+    assert!(std::fs::read_to_string(at.join("plan.svg")).unwrap().contains("</svg>"));
+
+    // The work in place of the model gives the same plan, and the policy the same prediction.
+    let again = json(&[&["work.toml"][..], &common, &small].concat(), at);
+    assert_eq!(again["plan"], planned["plan"]);
+    let predicted = json(&[&["work.toml", "--policy", "policy.toml"][..], &common].concat(), at);
+    assert_eq!(predicted["prediction"], plan["prediction"]);
+    assert_eq!(std::fs::read_dir(at).unwrap().count(), 4, "nothing else is left");
+
+    // With room for everything nothing is on disk.
+    let whole = json(&[&[model.as_str()][..], &common].concat(), at);
+    assert_eq!(whole["plan"]["best"]["policy"]["weights"]["dram"], 1.0);
+    assert!(whole["plan"]["best"]["prediction"]["tokens_per_second"].as_f64().unwrap() > speed);
+}
+
+#[test]
+fn a_plan_tells_what_binds_and_what_was_rejected() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = lathe(&["opt-30b", "--machine", "flexgen-t4", "--compare"], folder.path());
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for part in ["weights", "bound by", "What a tenth more would give: ", "Rejected:", "tokens/s"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_planned_is_said_in_a_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    std::fs::write(at.join("here.toml"), HERE).unwrap();
+    std::fs::write(at.join("bad.toml"), "name = 3").unwrap();
+    let model = tiny();
+    let here = ["--machine", "here.toml"];
+    let of = |more: &[&str]| refused(&[&[model.as_str()][..], &here, more].concat(), at);
+    assert!(of(&["--memory", "1kB"]).contains("bytes of 'dram' are needed at least"));
+    assert!(of(&["--kv-type", "q3"]).contains("cannot be stored as 'q3'"));
+    assert!(of(&["--memory", "5 miles"]).contains("the units are"));
+    assert!(of(&["--most-seconds-per-token", "1e-12"]).contains("the fastest takes"));
+    assert!(of(&["--policy", "bad.toml"]).contains("plan-syntax"));
+    assert!(of(&["--dump", "no/such/folder.toml"]).contains("cannot write the file"));
+    assert!(refused(&["bad.toml", "--machine", "here.toml"], at).contains("plan-syntax"));
+    assert!(refused(&["opt-30b", "--machine", "none.toml"], at).contains("cannot read the file"));
+    assert!(refused(&["opt-30b", "--machine", "bad.toml"], at).contains("machine-syntax"));
+}
