@@ -83,23 +83,6 @@ pub struct CacheOptions {
     disk_rate: Option<usize>,
 }
 
-/// A number of bytes: a unit may follow.
-pub fn size(text: &str) -> Result<usize, String> {
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = (text[..end].parse::<f64>(), text[end..].trim());
-    let factor: f64 = match unit.to_ascii_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "kb" => 1e3,
-        "mb" => 1e6,
-        "gb" => 1e9,
-        "kib" => 1024f64,
-        "mib" => 1024f64.powi(2),
-        "gib" => 1024f64.powi(3),
-        _ => return Err("the units are kB, MB, GB, KiB, MiB and GiB".into()),
-    };
-    number.map(|n| (n * factor) as usize).map_err(|_| "it is a number, and perhaps a unit".into())
-}
-
 impl CacheOptions {
     /// What was asked for.
     pub fn kv_type(&self) -> Option<lathe_models::KvType> {
