@@ -90,6 +90,17 @@ impl<'a> Builder<'a> {
         self.graph.constant(name, Type::dense(DType::F32, &[Int::from(values.len() as i64)]))
     }
 
+    /// A square matrix that is not in the file; the same each time it is asked for.
+    pub(super) fn matrix(&mut self, name: &str, n: i64, values: &[f32]) -> ValueId {
+        if let Some(v) = self.used.get(name) {
+            return *v;
+        }
+        self.made.insert(name.into(), Tensor::f32(&[n as usize; 2], values));
+        let v = self.graph.constant(name, Type::dense(DType::F32, &[n.into(), n.into()]));
+        self.used.insert(name.to_owned(), v);
+        v
+    }
+
     /// The product with the matrix `name.weight` of so many rows, plus what adapters add, plus `name.bias` where the file has it.
     pub(super) fn linear(&mut self, x: ValueId, name: &str, rows: i64) -> Made {
         let width = self.width(x);
