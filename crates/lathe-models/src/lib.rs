@@ -61,8 +61,8 @@ pub use gguf::{
 };
 pub use prompt::{chat_tokens, prompt_tokens};
 pub use quantize::{
-    Chosen, Loss, QuantizeError, Way, estimate_losses, quantize, quantize_file, suitable_type,
-    with_quantized, within_budget,
+    Chosen, Int8, Loss, QuantizeError, Way, Written, estimate_losses, is_product, quantize, quantize_file,
+    suitable_type, with_quantized, within_budget,
 };
 pub use safetensors::{SafetensorsError, SafetensorsErrorKind};
 pub use source::{

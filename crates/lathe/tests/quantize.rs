@@ -132,6 +132,68 @@ fn a_budget_is_kept_and_used() {
 }
 
 #[test]
+fn bytes_have_their_scales_and_outliers_beside_them() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let from = data("tiny/llama-f32.gguf");
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let far = |path: &Path| (perplexity(path).ln() / perplexity(&from).ln() - 1.0).abs();
+    let write = |scheme: &str, more: &[&str]| {
+        let out = folder.path().join(format!("{scheme}.gguf"));
+        let report = made(&from, &out, &[&["--scheme", scheme, "--force"], more].concat());
+        (out, report)
+    };
+    let (rows, _) = write("int8", &[]);
+    let (whole, _) = write("int8-tensor", &[]);
+    let (apart, report) = write("int8-outliers", &["--calibrate", text, "--threshold", "0.5"]);
+    for (path, parts) in [(&rows, 2), (&whole, 2), (&apart, 4)] {
+        let file = ModelFile::open(path).expect("it is a model");
+        let of = |t: &lathe_models::TensorInfo| t.name().starts_with("blk.0.ffn_down.");
+        assert_eq!(file.tensors().iter().filter(|t| of(t)).count(), parts);
+        let weight = file.tensor("blk.0.ffn_down.weight").expect("the matrix");
+        assert_eq!(weight.ty(), GgmlType::I8);
+        let scale = file.tensor("blk.0.ffn_down.scale").expect("its scales");
+        assert_eq!(scale.elements(), if *path == whole { 1 } else { weight.shape()[0] });
+        let embedding = file.tensor("token_embd.weight").map(|t| t.ty());
+        assert_eq!(embedding, Some(GgmlType::F32));
+        assert!(far(path) < 0.01, "{}", far(path));
+    }
+    assert!(far(&rows) < far(&whole) + 1e-3);
+    let share = report["outliers"]["share"].as_f64().expect("a share");
+    assert!(share > 0.0 && share < 1.0, "{share}");
+    // What is found is one of those that were tried, and the best that was seen if none was near enough.
+    let (_, report) = write("int8-outliers", &["--calibrate", text]);
+    let tried = report["outliers"]["tried"].as_array().expect("thresholds").clone();
+    assert!(tried.iter().any(|t| t["threshold"] == report["outliers"]["threshold"]));
+    refused(
+        &quantize(&rows, &folder.path().join("twice.gguf"), &["--scheme", "q8_0"]),
+        "whose scales lie apart",
+    );
+    let out = folder.path().join("no.gguf");
+    refused(&quantize(&from, &out, &["--scheme", "int8-outliers"]), "needs --calibrate");
+    refused(&quantize(&from, &out, &["--scheme", "int8", "--threshold", "6"]), "for --scheme int8-outliers");
+    refused(&quantize(&from, &out, &["--scheme", "int8", "--calibrate", text]), "--calibrate is for");
+    assert!(!out.exists());
+}
+
+#[test]
+fn columns_that_are_not_there_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (from, out) = (data("tiny/llama-f32.gguf"), folder.path().join("out.gguf"));
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    made(&from, &out, &["--scheme", "int8-outliers", "--calibrate", text, "--threshold", "0.5"]);
+    let file = ModelFile::open(&out).expect("it is a model");
+    let info = file.tensor("blk.0.ffn_down.columns").expect("it has outliers");
+    let bytes = std::fs::read(&out).expect("it can be read");
+    let at =
+        bytes.windows(info.byte_len()).rposition(|w| w == &*file.data(info)).expect("they are in the file");
+    let mut bad = bytes.clone();
+    bad[at..at + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+    std::fs::write(&out, bad).expect("it can be written");
+    let output = lathe(&["score", "--file", text, "--model"]).arg(&out).output().expect("lathe runs");
+    refused(&output, "names a column that is not there");
+}
+
+#[test]
 fn a_folder_gives_the_same_as_a_file() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     for name in ["llama-f32", "llama-bf16", "qwen2-f32", "mixtral-f32"] {
