@@ -182,9 +182,9 @@ impl Activations {
             let whole = (1..=MOST).contains(&columns);
             return whole.then_some(Activations { block: columns, group: columns, zero: Some(zero) });
         }
-        let block = if weights.block() == 256 { 256 } else { GROUP };
-        let suits = [GROUP, 256].contains(&weights.block()) && [16, 32].contains(&weights.group());
-        suits.then_some(Activations { block, group: weights.group(), zero: (!minima).then_some(zero) })
+        let (block, group) = (weights.block(), weights.group());
+        let suits = matches!((block, group), (GROUP, GROUP) | (64, 64) | (256, 16 | 32));
+        suits.then_some(Activations { block, group, zero: (!minima).then_some(zero) })
     }
 
     /// The name that means them.

@@ -13,7 +13,7 @@ use crate::file::{Format, ModelFile};
 
 /// The Hadamard matrix of a power of two (Sylvester 1867), orthonormal.
 fn hadamard(n: i64) -> Vec<f32> {
-    let sign = |i: i64| if (i / n & i % n).count_ones() % 2 == 0 { 1.0 } else { -1.0 };
+    let sign = |i: i64| if ((i / n) & (i % n)).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
     (0..n * n).map(|i| sign(i) / (n as f32).sqrt()).collect()
 }
 

@@ -4,27 +4,30 @@
 use lathe_ir::encodings::formats;
 
 macro_rules! types {
-    ({$($(#[$doc:meta])* $name:ident = $id:literal,)*} {$($(#[$int_doc:meta])* $int:ident = $int_id:literal,)*}) => {
+    ({$($(#[$doc:meta])* $name:ident = $id:literal,)*} {$($(#[$int_doc:meta])* $int:ident = $int_id:literal,)*}
+     {$($(#[$other_doc:meta])* $other:ident,)*}) => {
         /// An element type Lathe reads.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(non_camel_case_types, reason = "the names that files and people use")]
         pub enum GgmlType {
             $($(#[$doc])* $name,)*
             $($(#[$int_doc])* $int,)*
+            $($(#[$other_doc])* $other,)*
         }
 
         impl GgmlType {
-            /// Every type that stands for floats.
+            /// Every type of GGUF that stands for floats.
             pub const ALL: &[GgmlType] = &[$(GgmlType::$name),*];
 
             /// The integers, which mean something only beside other tensors.
             pub const INTEGERS: &[GgmlType] = &[$(GgmlType::$int),*];
 
-            /// The number that stands for this type in a file.
-            pub fn id(self) -> u32 {
+            /// The number that stands for this type in a GGUF file; none where there is no such type there.
+            pub fn id(self) -> Option<u32> {
                 match self {
-                    $(GgmlType::$name => $id,)*
-                    $(GgmlType::$int => $int_id,)*
+                    $(GgmlType::$name => Some($id),)*
+                    $(GgmlType::$int => Some($int_id),)*
+                    $(GgmlType::$other => None,)*
                 }
             }
 
@@ -33,6 +36,7 @@ macro_rules! types {
                 match self {
                     $(GgmlType::$name => stringify!($name),)*
                     $(GgmlType::$int => stringify!($int),)*
+                    $(GgmlType::$other => stringify!($other),)*
                 }
             }
         }
@@ -75,12 +79,15 @@ types! {{
     I8 = 24,
     /// 32-bit integers: numbers of columns.
     I32 = 26,
+} {
+    /// 4-bit codes of 16 levels with a scale for 64; of safetensors.
+    NF4,
 }}
 
 impl GgmlType {
     /// The type a file's number stands for, if Lathe reads it.
     pub fn from_id(id: u32) -> Option<GgmlType> {
-        GgmlType::ALL.iter().chain(GgmlType::INTEGERS).find(|t| t.id() == id).copied()
+        GgmlType::ALL.iter().chain(GgmlType::INTEGERS).find(|t| t.id() == Some(id)).copied()
     }
 
     /// The encoding's name in a graph, as in `q4_1`.

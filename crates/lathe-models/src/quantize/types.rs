@@ -70,6 +70,6 @@ pub(super) fn file_type(ty: GgmlType) -> u32 {
         GgmlType::IQ4_XS => 30,
         GgmlType::BF16 => 32,
         // There is no number for these.
-        GgmlType::I8 | GgmlType::I32 => 1,
+        GgmlType::I8 | GgmlType::I32 | GgmlType::NF4 => 1,
     }
 }

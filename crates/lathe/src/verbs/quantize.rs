@@ -9,7 +9,10 @@ use std::time::Instant;
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_models::{Chosen, GgmlType, Loss, ModelFile, Progress, Written, quantize_file, suitable_type};
+use lathe_models::{
+    Chosen, FileError, Format, FourBits, GgmlType, Loss, ModelFile, Progress, Written, WrittenTensor,
+    quantize_file, quantize_folder, suitable_type,
+};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -25,7 +28,8 @@ its type already is copied. Quantize from the widest weights there are: what a t
 Schemes that are no types: int8 makes the matrices of layers signed bytes, each row by its largest absolute value, and computes with
 activations as bytes too, a scale for each row; int8-tensor has one scale for each matrix. int8-outliers does as int8, but for the
 columns that meet an activation over a threshold somewhere in a text, which stay 16-bit floats (LLM.int8()). Everything else
-stays as it is.
+stays as it is. nf4, int4-g64 and int4z-g64 make a folder of safetensors from such a folder, its layers' matrices in 4 bits with a
+scale for every 64: levels of NF4 in the layout of bitsandbytes, or even ones in GPTQ's, without and with zero points.
 
 The error is the mean squared one, relative to the variance of the weights.
 
@@ -47,7 +51,7 @@ pub struct Quantize {
     /// A GGUF file, a folder of safetensors, or a name as `--model` takes it.
     #[arg(value_name = "IN")]
     model: String,
-    /// The GGUF file to write.
+    /// The GGUF file to write; a folder for nf4, int4-g64 and int4z-g64.
     #[arg(value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
@@ -79,7 +83,7 @@ pub struct Quantize {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Goal {
-    /// The type of the weights; or int8, int8-tensor or int8-outliers.
+    /// The type of the weights; or int8, int8-tensor, int8-outliers, nf4, int4-g64 or int4z-g64.
     #[arg(long, value_name = "S", value_parser = scheme)]
     scheme: Option<Scheme>,
     /// The type that suits each tensor, so that all together take at most so many bytes (`60MB`, `1.5GiB`).
@@ -114,6 +118,8 @@ enum Scheme {
     Int8 { whole: bool },
     /// Bytes by rows, with outliers.
     Outliers,
+    /// Of a folder.
+    FourBits(FourBits),
 }
 
 /// The schemes that are no types.
@@ -121,6 +127,9 @@ const SCHEMES: &[(&str, Scheme)] = &[
     ("int8", Scheme::Int8 { whole: false }),
     ("int8-tensor", Scheme::Int8 { whole: true }),
     ("int8-outliers", Scheme::Outliers),
+    ("nf4", Scheme::FourBits(FourBits::Nf4)),
+    ("int4-g64", Scheme::FourBits(FourBits::Groups { zeros: false })),
+    ("int4z-g64", Scheme::FourBits(FourBits::Groups { zeros: true })),
 ];
 
 fn scheme(name: &str) -> Result<Scheme, String> {
@@ -159,6 +168,9 @@ impl Quantize {
         let file = ModelFile::open(&path)?;
         let threads = self.threads.map_or_else(|| lathe_runtime::detect_cpu().cores, usize::from);
         let interrupt = Listening::begin();
+        if let Some(Scheme::FourBits(bits)) = self.goal.scheme {
+            return self.folder(&file, bits, &interrupt, start);
+        }
         let kept = self.kept(&file)?;
         let weights = file.tensors().iter().map(|t| t.elements()).sum::<usize>();
         let room = self.goal.size.or(self.goal.bits.map(|bits| (bits * weights as f64 / 8.0) as usize));
@@ -200,6 +212,69 @@ impl Quantize {
         };
         let of = |c: Chosen| (Written::As(c.ty), c.why);
         self.write(report.with(chosen.into_iter().map(of).collect()), threads, &interrupt, start)
+    }
+
+    /// Writes a folder and says what it lost.
+    fn folder(
+        &self,
+        file: &ModelFile,
+        bits: FourBits,
+        interrupt: &Listening,
+        start: Instant,
+    ) -> Result<(), Failure> {
+        let from = file.path().filter(|_| file.format() == Format::Safetensors).ok_or_else(|| {
+            let what = "this scheme is of folders of safetensors, and so must be the model";
+            let d = Diagnostic::new("quantize-folder", Fault::User, what).at(self.model.clone());
+            Failure::from(d.fix("give such a folder, or a type of GGUF as the scheme"))
+        })?;
+        if self.output.exists() {
+            let d = Diagnostic::new("quantize-exists", Fault::User, "it is there already");
+            return Err(d
+                .at(self.output.display().to_string())
+                .fix("give another path for the folder")
+                .into());
+        }
+        if !self.keep.is_empty() || self.threshold.is_some() || self.calibrate.is_some() {
+            return Err(Failure::usage("--keep, --calibrate and --threshold are not for schemes of folders"));
+        }
+        let from = if from.is_dir() { from } else { from.parent().unwrap_or(from) };
+        let mut status = Status::new();
+        let written = quantize_folder(from, &self.output, bits, &mut |done, all| {
+            status.count("quantizing", done, all);
+            !interrupt.pressed()
+        })
+        .map_err(FileError::from)?;
+        drop(status);
+        let Some(written) = written else { return Err(Failure::Interrupted) };
+        let quantized: Vec<&WrittenTensor> = written.iter().filter(|t| t.quantized).collect();
+        let mut loss = Loss::default();
+        quantized.iter().for_each(|t| loss += t.loss);
+        let inside: usize = quantized.iter().map(|t| t.bytes).sum();
+        let after: usize = written.iter().map(|t| t.bytes).sum();
+        let before: usize = file.tensors().iter().map(|t| t.byte_len()).sum();
+        let per = 8.0 * inside as f64 / loss.values.max(1) as f64;
+        if self.json {
+            let tensor = |t: &WrittenTensor| json!({ "name": t.name, "quantized": t.quantized, "bytes": t.bytes, "relative_error": t.loss.relative() });
+            return output::json(&json!({
+                "path": self.output.to_string_lossy(),
+                "bytes_before": before,
+                "bytes_after": after,
+                "bits_per_quantized_weight": per,
+                "relative_error": loss.relative(),
+                "tensors": written.iter().map(tensor).collect::<Vec<_>>(),
+                "seconds": start.elapsed().as_secs_f64(),
+            }));
+        }
+        output::text(&format!(
+            "{} matrices in {}, {per:.2} bits a weight, error {:.2e}\n{} other tensors as they were, {}\n{} before, {} now\n",
+            quantized.len(),
+            bytes(inside),
+            loss.relative(),
+            written.len() - quantized.len(),
+            bytes(after - inside),
+            bytes(before),
+            bytes(after),
+        ))
     }
 
     /// Writes the file and says what it lost.
