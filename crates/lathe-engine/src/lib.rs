@@ -57,6 +57,7 @@ mod draft;
 mod encoder;
 mod engine;
 mod error;
+mod features;
 mod flows;
 mod forward;
 mod generate;
@@ -80,6 +81,7 @@ pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_se
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};
 pub use error::EngineError;
+pub use features::feature_maxima;
 pub use flows::Flow;
 pub use forward::{Batch, Forward, PAGE};
 pub use generate::Generation;

@@ -63,6 +63,10 @@ const HIGH: &[(i64, i64, i64)] = &[(4, 2, 2), (1, 4, 8)];
 const IQ4: &[i64] = &[-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113];
 const IQ4_BIASED: &[i64] = &[1, 24, 45, 63, 79, 93, 106, 118, 129, 141, 153, 166, 181, 197, 217, 241];
 
+/// The levels of NF4 (Dettmers et al. 2023), quantiles of a normal distribution in [-1, 1], in parts of 127; and the same plus 128.
+const NF4: &[i64] = &[-127, -88, -67, -50, -36, -23, -12, 0, 10, 20, 31, 43, 56, 71, 92, 127];
+const NF4_BIASED: &[i64] = &[1, 40, 61, 78, 92, 105, 116, 128, 138, 148, 159, 171, 184, 199, 220, 255];
+
 const fn coded(zero: i64, scale_zero: i64) -> Coded {
     Coded { zero, scale_zero, levels: None }
 }
@@ -200,6 +204,13 @@ pub(crate) const FORMATS: &[Format] = &[
         ],
         coded: Coded { zero: 0, scale_zero: 32, levels: Some(IQ4) },
     },
+    Format {
+        name: "nf4",
+        block: 64,
+        bits: 272,
+        pieces: &[piece("q", U4, 1, 16, &[(32, 2, 4), (1, 32, 8)]), piece("d", F16, 64, 0, &[])],
+        coded: Coded { zero: 0, scale_zero: 0, levels: Some(NF4) },
+    },
 ];
 
 /// Rows of a packed tile.
@@ -255,7 +266,7 @@ impl Format {
         let biased = self.signed() && !signed;
         if biased {
             coded.zero += 128;
-            coded.levels = coded.levels.map(|_| IQ4_BIASED);
+            coded.levels = coded.levels.map(|levels| if levels == NF4 { NF4_BIASED } else { IQ4_BIASED });
         }
         let kept: Vec<(&Piece, DType)> = self
             .pieces

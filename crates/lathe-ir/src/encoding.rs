@@ -118,7 +118,7 @@ pub enum Decode {
 
 /// How values follow from integer codes: `scale * (code - zero) + minimum`, rounded to f32 after each operation.
 ///
-/// The code is the field `q`, with `h` above its bits where there is one, or the level that these pick. The scale is `d`, times
+/// The code is the field `q`, with `h` above its bits where there is one, or the level that these pick. The scale is `d` (1 where there is none), times
 /// `s` (with `t` above its bits) less `scale_zero` where there is an `s`. The minimum is `m`, or `-e * n` (with `o` above the bits of
 /// `n`), or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

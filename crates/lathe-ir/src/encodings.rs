@@ -12,6 +12,9 @@ use lathe_symbolic::Bounds;
 /// Columns that share a scale of activations, at least.
 pub const GROUP: i64 = 32;
 
+/// The most columns that share a scale of activations: sums of so many products of bytes are exact in 32 bits.
+const MOST: i64 = 1 << 16;
+
 /// A tensor as matrices: leading axes (experts) are folded in front of the rows, each is one matrix after the other.
 pub(crate) struct Matrix<'a> {
     shape: &'a [Int],
@@ -83,6 +86,9 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
     if let Some(f) = Format::named(base) {
         return if tile { f.tiled(name, &m, signed) } else { f.stored(name, &m) };
     }
+    if tile && base == "i8" {
+        return bytes(name, &m, signed);
+    }
     if let Some(t) = DType::parse(base) {
         return (!signed).then(|| dense(name, t, tile, shape, &m));
     }
@@ -105,6 +111,22 @@ fn dense(name: &str, t: DType, tile: bool, shape: &[Int], m: &Matrix) -> Encodin
     let matrix = m.rows.ceil_div(16, &m.bounds) * row.clone();
     let terms = vec![m.row(16, 0, row), m.column(1, 0, 16 * t.bits()), m.row(1, 16, t.bits().into())];
     plain(name, t, m.layout(&matrix, terms), m.outer() * matrix)
+}
+
+/// Signed bytes of 16 rows, four neighbouring columns of a row in a lane of 32 bits: codes without a scale, plus 128 unless they
+/// keep their sign.
+fn bytes(name: &str, m: &Matrix, signed: bool) -> Option<Encoding> {
+    if m.columns.as_const().is_none_or(|k| k % 4 != 0) {
+        return None;
+    }
+    let (t, zero) = if signed { (DType::I8, 0) } else { (DType::U8, 128) };
+    let row = m.columns.clone() * (16 * t.bits());
+    let matrix = m.rows.ceil_div(16, &m.bounds) * row.clone();
+    let terms =
+        vec![m.row(16, 0, row), m.column(4, 0, 512), m.row(1, 16, 32.into()), m.column(1, 4, t.bits())];
+    let decode = Decode::Coded(Coded { zero, scale_zero: 0, levels: None });
+    let codes = field("q", t, 1, m.layout(&matrix, terms));
+    Some(Encoding { name: name.into(), fields: vec![codes], decode, bits: m.outer() * matrix })
 }
 
 /// All elements of 16 channels, the first axis, element by element.
@@ -132,8 +154,8 @@ pub struct Activations {
 }
 
 impl Activations {
-    /// The activations that a name means: `a8` (blocks of 32) and `a8k.GROUP` (groups in blocks of 256), for weights with minima;
-    /// `.zZERO` behind it, for those without.
+    /// The activations that a name means: `a8` (blocks of 32), `a8b.BLOCK` (blocks of so many, or whole rows) and `a8k.GROUP` (groups
+    /// in blocks of 256), for weights with minima; `.zZERO` behind it, for those without.
     pub fn named(name: &str) -> Option<Activations> {
         let (base, zero) = match name.split_once(".z") {
             Some((base, zero)) => (base, Some(zero.parse().ok().filter(|z| (0..=128).contains(z))?)),
@@ -143,23 +165,35 @@ impl Activations {
             "a8" => (GROUP, GROUP),
             "a8k.32" => (256, 32),
             "a8k.16" => (256, 16),
-            _ => return None,
+            _ => {
+                let block = base.strip_prefix("a8b.")?.parse().ok()?;
+                (1..=MOST).contains(&block).then_some((block, block))?
+            }
         };
         Some(Activations { block, group, zero })
     }
 
-    /// Those that multiply weights of an encoding; none where those have no integer codes.
-    pub fn of(weights: &Encoding) -> Option<Activations> {
+    /// Those that multiply weights of an encoding, in rows of so many columns; none where those have no integer codes. Where
+    /// weights have no scale of their own, a row of activations has one.
+    pub fn of(weights: &Encoding, columns: i64) -> Option<Activations> {
         let minima = ["m", "e"].iter().any(|f| weights.field(f).is_some());
         let zero = weights.coded()?.zero;
-        let block = if weights.block() == 256 { 256 } else { GROUP };
-        let suits = [GROUP, 256].contains(&weights.block()) && [16, 32].contains(&weights.group());
-        suits.then_some(Activations { block, group: weights.group(), zero: (!minima).then_some(zero) })
+        if weights.field("d").is_none() {
+            let whole = (1..=MOST).contains(&columns);
+            return whole.then_some(Activations { block: columns, group: columns, zero: Some(zero) });
+        }
+        let (block, group) = (weights.block(), weights.group());
+        let suits = matches!((block, group), (GROUP, GROUP) | (64, 64) | (256, 16 | 32));
+        suits.then_some(Activations { block, group, zero: (!minima).then_some(zero) })
     }
 
     /// The name that means them.
     pub fn name(&self) -> Name {
-        let base = if self.block == GROUP { "a8".to_string() } else { format!("a8k.{}", self.group) };
+        let base = match (self.block, self.group) {
+            (GROUP, GROUP) => "a8".to_string(),
+            (block, group) if block == group => format!("a8b.{block}"),
+            (_, group) => format!("a8k.{group}"),
+        };
         match self.zero {
             Some(zero) => format!("{base}.z{zero}").into(),
             None => base.into(),
@@ -252,7 +286,8 @@ pub fn packed(name: &str, signed: bool) -> Option<Name> {
     match Format::named(name) {
         Some(f) if signed && f.signed() => Some(format!("{name}.tile16s").into()),
         Some(_) => Some(format!("{name}.tile16").into()),
-        None => matches!(name, "f32" | "f16" | "bf16").then(|| format!("{name}.tile16").into()),
+        None if name == "i8" && signed => Some("i8.tile16s".into()),
+        None => matches!(name, "f32" | "f16" | "bf16" | "i8").then(|| format!("{name}.tile16").into()),
     }
 }
 

@@ -188,7 +188,7 @@ fn decoded(c: &Coded, get: &dyn Fn(&str) -> Option<(f64, i64)>) -> f32 {
     let code = joined("q", "h").expect("codes");
     let code = c.levels.map_or(code, |l| l[code as usize]) - c.zero;
     let factor = joined("s", "t").map(|s| (s - c.scale_zero) as f32);
-    let d = float("d").expect("a scale");
+    let d = float("d").unwrap_or(1.0);
     let v = factor.map_or(d, |f| d * f) * code as f32;
     match (float("m"), float("e"), joined("n", "o")) {
         (Some(m), ..) => v + m,

@@ -328,6 +328,8 @@ pub(crate) const ROWS: &[OpRow] = &[
                 ("a8.z8", 64),
                 ("a8k.32", 256),
                 ("a8.z0", 64),
+                ("a8b.96.z128", 96),
+                ("a8b.64", 128),
             ];
             let (to, k) = kinds[seed as usize % kinds.len()];
             (vec![Rng(seed).dense(&[3, k])], attrs(&[("to", Attr::Str(to.into()))]))
@@ -345,7 +347,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         edge: Edge::none,
         sample: |seed| {
             let blocks = formats().map(|(name, columns, _)| (name, columns as usize));
-            let names: Vec<_> = blocks.chain([("f16", 1), ("f32", 1)]).collect();
+            let names: Vec<_> = blocks.chain([("i8", 4), ("f16", 1), ("f32", 1)]).collect();
             let (name, columns) = names[seed as usize % names.len()];
             let signed = columns > 1 && (seed as usize / names.len()) % 2 == 1;
             let to = Attr::Str(format!("{name}.tile16{}", if signed { "s" } else { "" }).into());

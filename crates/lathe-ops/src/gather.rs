@@ -6,7 +6,7 @@ use crate::sample::{Rng, result};
 use lathe_ir::encodings::encoding;
 use lathe_ir::graph::{Attrs, Edge, Form, Lowering, OpRow, Type};
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, HOST, Iter, Stmt, Unary};
-use lathe_ir::{Bounds, DType, Encoding, Field, Int, Layout, Tensor, Term, encode_bits, write_bits};
+use lathe_ir::{Bounds, DType, Encoding, Int, Layout, Tensor, Term, encode_bits, write_bits};
 use std::sync::Arc;
 
 fn infer_take(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
@@ -55,13 +55,14 @@ fn put(a: &[Tensor], _: &Attrs, _: &[Type]) -> Vec<Tensor> {
                 (0..).zip(head).for_each(|(i, v)| write(0, &[slot, g as i64, i], (*v).into()));
                 continue;
             };
-            let (group, most) = (e.group() as usize, largest(&e.fields[0]) as f32);
+            let (group, rounding) = (e.group() as usize, Rounding::of(&e));
             for (b, part) in head.chunks(group).enumerate() {
-                let amax = part.iter().fold(0f32, |m, v| m.max(v.abs()));
-                let inverse = if amax == 0.0 { 0.0 } else { most / amax };
-                write(1, &[slot, g as i64, b as i64], (amax * (1.0 / most)).into());
+                let most = rounding.most(part.iter().copied());
+                let (scale, inverse) = rounding.scales(most);
+                write(1, &[slot, g as i64, b as i64], scale.into());
                 for (i, v) in part.iter().enumerate() {
                     let code = (v * inverse).round_ties_even() as i64 + coded.zero;
+                    let code = rounding.last.map_or(code, |last| code.min(last));
                     write(0, &[slot, g as i64, (b * group + i) as i64], code as f64);
                 }
             }
@@ -70,9 +71,38 @@ fn put(a: &[Tensor], _: &Attrs, _: &[Type]) -> Vec<Tensor> {
     vec![cache]
 }
 
-/// The largest distance of a code from the one that means 0, the same on both sides.
-fn largest(codes: &Field) -> i64 {
-    (1 << (codes.dtype.bits() - 1)) - 1
+/// How a group of values becomes codes with a scale. Signed codes are as far from 0 on both sides as the largest value needs. Of
+/// codes without sign, whose 0 is in the middle, one end is farther away, and has the largest value, whatever its sign.
+struct Rounding {
+    /// The code of the largest value, less the one of 0.
+    end: f32,
+    /// The last code there is, where rounding may pass it.
+    last: Option<i64>,
+}
+
+impl Rounding {
+    fn of(e: &Encoding) -> Rounding {
+        let (zero, half) = (e.coded().map_or(0, |c| c.zero), 1 << (e.fields[0].dtype.bits() - 1));
+        match zero {
+            0 => Rounding { end: (half - 1) as f32, last: None },
+            zero => Rounding { end: -zero as f32, last: Some(2 * half - 1) },
+        }
+    }
+
+    /// The largest value: of either sign, or its distance from 0.
+    fn most(&self, values: impl Iterator<Item = f32>) -> f32 {
+        let (least, most) = values.fold((0f32, 0f32), |(l, m), v| (l.min(v), m.max(v)));
+        match self.last {
+            Some(_) if most <= -least => least,
+            Some(_) => most,
+            None => most.max(-least),
+        }
+    }
+
+    /// What a code is times, and a value to become one.
+    fn scales(&self, most: f32) -> (f32, f32) {
+        (most * (1.0 / self.end), if most == 0.0 { 0.0 } else { self.end / most })
+    }
 }
 
 fn lower_put(l: &Lowering) -> Vec<Stmt> {
@@ -103,15 +133,22 @@ fn put_codes(
 ) -> (Vec<Stmt>, Stmt) {
     let cache = &l.outs[0];
     let (codes, group) = (&e.fields[0], e.group());
-    let (most, zero) = (largest(codes) as f32, e.coded().map_or(0, |c| c.zero));
-    let (b, k, j, amax) = (l.var("b"), l.var("k"), l.var("j"), l.name("amax"));
-    let max = Expr::load(&amax, &[]);
+    let (rounding, zero) = (Rounding::of(e), e.coded().map_or(0, |c| c.zero));
+    let (b, k, j, amax, least) = (l.var("b"), l.var("k"), l.var("j"), l.name("amax"), l.name("least"));
     let none = Expr::f32(0.0);
-    let inverse = Expr::select(&max.bin(Binary::Eq, &none), &none, &(&Expr::f32(most) / &max));
+    let max = match rounding.last {
+        None => Expr::load(&amax, &[]),
+        Some(_) => {
+            let (most, least) = (Expr::load(&amax, &[]), Expr::load(&least, &[]));
+            Expr::select(&most.bin(Binary::Le, &least.un(Unary::Neg)), &least, &most)
+        }
+    };
+    let inverse = Expr::select(&max.bin(Binary::Eq, &none), &none, &(&Expr::f32(rounding.end) / &max));
     let column = |i: &Expr| b.clone() * group + i.clone();
     let code = |i: &Expr| {
         let code = (&value(&column(i)) * &inverse).un(Unary::Round).cast(DType::I32);
-        if zero == 0 { code } else { code + Expr::int(zero, DType::I32) }
+        let code = if zero == 0 { code } else { code + Expr::int(zero, DType::I32) };
+        rounding.last.map_or(code.clone(), |last| code.min_with(&Expr::int(last, DType::I32)))
     };
     let (mut views, store) = (vec![], l.name("yq"));
     let (store, columns) = match codes.dtype.bits() {
@@ -146,15 +183,24 @@ fn put_codes(
             (Stmt::store(&store, &cache.field("q"), &place(column(&j)), code), group)
         }
     };
-    let largest = Stmt::reduce(&l.name("ra"), &amax, &[], "max", value(&column(&k)).un(Unary::Abs));
-    let scale = (&max * &Expr::f32(1.0 / most)).cast(DType::F16);
-    let body = vec![
-        scalar(&amax, DType::F32),
-        Stmt::store(&l.name("za"), &amax, &[], none.clone()),
-        Stmt::for_(&l.name("k"), group.into(), Iter::Reduce, vec![largest]),
-        Stmt::store(&l.name("yd"), &cache.field("d"), &place(b.clone()), scale),
-        Stmt::for_(&l.name("j"), columns.into(), Iter::Spatial, vec![store]),
-    ];
+    let reduced = |block: &str, to: &str, by: &str, v: &str, value: Expr| {
+        let body = Stmt::reduce(&l.name(block), to, &[], by, value);
+        Stmt::for_(&l.name(v), group.into(), Iter::Reduce, vec![body])
+    };
+    let zeroed =
+        |block: &str, to: &str| [scalar(to, DType::F32), Stmt::store(&l.name(block), to, &[], none.clone())];
+    let mut body = zeroed("za", &amax).to_vec();
+    let own = value(&column(&k));
+    if rounding.last.is_some() {
+        body.push(reduced("ra", &amax, "max", "k", own));
+        body.extend(zeroed("zl", &least));
+        body.push(reduced("rl", &least, "min", "n", value(&column(&l.var("n")))));
+    } else {
+        body.push(reduced("ra", &amax, "max", "k", own.un(Unary::Abs)));
+    }
+    let scale = (&max * &Expr::f32(1.0 / rounding.end)).cast(DType::F16);
+    body.push(Stmt::store(&l.name("yd"), &cache.field("d"), &place(b.clone()), scale));
+    body.push(Stmt::for_(&l.name("j"), columns.into(), Iter::Spatial, vec![store]));
     let groups = cache.ty.shape[2].div(group, &Bounds::new());
     (views, Stmt::for_(&l.name("b"), (&groups).into(), Iter::Spatial, body))
 }

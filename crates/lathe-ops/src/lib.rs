@@ -26,6 +26,7 @@ mod products;
 mod random;
 mod reduce;
 mod rope;
+mod rotate;
 mod sample;
 mod typed;
 
@@ -35,11 +36,12 @@ use lathe_ir::graph::{OpRow, OpTable};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
-    let families: [&'static [OpRow]; 17] = [
+    let families: [&'static [OpRow]; 18] = [
         elementwise::ROWS,
         norm::ROWS,
         matmul::ROWS,
         rope::ROWS,
+        rotate::ROWS,
         gather::ROWS,
         attention::ROWS,
         encode::ROWS,

@@ -33,7 +33,8 @@ fn reference(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
 /// Whether the product can run on integer codes: the activations are stored for these weights.
 fn integer(x: &Operand, w: &Operand) -> bool {
     let stored = x.ty.encoding.as_ref().and_then(|name| Activations::named(name));
-    stored.is_some() && stored == w.ty.storage().and_then(|w| Activations::of(&w))
+    let columns = w.ty.shape.last().and_then(lathe_ir::Int::as_const);
+    stored.is_some() && stored == w.ty.storage().and_then(|w| Activations::of(&w, columns?))
 }
 
 /// The statements that compute one element into the scalar `acc`; `xi` and `wi` are all indices but the last.
@@ -51,15 +52,16 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
     let (b, k, inner, part) = (l.var("b"), l.var("k"), l.name("i"), l.name("t"));
     let (ex, ew) = (x.ty.storage().expect("encoded"), w.ty.storage().expect("encoded"));
     let (cx, cw) = (ex.coded().expect("codes"), ew.coded().expect("codes"));
-    let (group, block) = (ew.group(), ex.block());
+    let Activations { block, group, .. } =
+        x.ty.encoding.as_ref().and_then(|name| Activations::named(name)).expect("activations");
     let whole = group == block;
     let first = if whole { b.clone() * group } else { b.clone() * block + l.var("g") * group };
     let column = first.clone() + k;
     let (first_x, first_w) = (at(xi, &first), at(wi, &first));
-    let scale = w.scale(&ew, &cw, &first_w);
+    let scaled = |v: Expr| w.scale(&ew, &cw, &first_w).map_or(v.clone(), |scale| &scale * &v);
     let code_sum = Expr::load(&inner, &[]).cast(DType::F32);
     let dx = |first: Expr| x.read_field("d", &at(xi, &first));
-    let value = if whole { &scale * &(&dx(first) * &code_sum) } else { &scale * &code_sum };
+    let value = scaled(if whole { &dx(first) * &code_sum } else { code_sum });
     let minimum = w.minimum(&ew, &first_w).map(|(m, less)| {
         let m = &m * &x.read_field("sum", &first_x);
         if less { m.un(Unary::Neg) } else { m }
@@ -184,7 +186,7 @@ pub(crate) const ROWS: &[OpRow] = &[
             let mut r = Rng(seed);
             let dense = ["f32", "f32.tile16", "f16", "bf16"].map(|t| (t.to_string(), 64));
             let mut weights: Vec<(String, i64)> = dense.into();
-            for (name, columns, _) in formats() {
+            for (name, columns) in formats().map(|(name, columns, _)| (name, columns)).chain([("i8", 96)]) {
                 weights.extend(["", ".tile16", ".tile16s"].map(|t| (format!("{name}{t}"), columns.max(64))));
             }
             let (weight, k) = &weights[seed as usize % weights.len()];
@@ -195,7 +197,7 @@ pub(crate) const ROWS: &[OpRow] = &[
             let dense = r.dense(&[m, k]);
             let coded = round < 2 && w.encoding.as_ref().is_some_and(|e| e.coded().is_some());
             let x = match &w.encoding {
-                Some(e) if coded => encode_a8(&dense, &Activations::of(e).expect("codes").name()),
+                Some(e) if coded => encode_a8(&dense, &Activations::of(e, k as i64).expect("codes").name()),
                 _ => dense,
             };
             (vec![x, w], Attrs::new())

@@ -1,5 +1,5 @@
 //! `quantize`: products with integer-coded weights take their activations as 8-bit codes too. Approximates: an
-//! activation changes by at most 1/254 of the largest of those that meet the same block of weights (32 or 256).
+//! activation changes by at most 1/254 of the largest of those that meet the same block of weights (32, 256, or a row).
 
 use crate::Pass;
 use lathe_ir::IrError;
@@ -24,7 +24,8 @@ fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
             && g.ty(n.inputs[0]).shape[1].as_const().is_some();
         let weights = wants.then(|| g.ty(n.inputs[1]).storage()).flatten();
         let x = n.inputs[0];
-        let to = weights.and_then(|e| Activations::of(&e)).map(|a| a.name());
+        let columns = g.ty(n.inputs[0]).shape.last().and_then(lathe_ir::Int::as_const).unwrap_or(0);
+        let to = weights.and_then(|e| Activations::of(&e, columns)).map(|a| a.name());
         if let Some(to) = to.filter(|to| Type::encoded(to, &g.ty(x).shape).storage().is_some()) {
             let code = *coded.entry((x, to.clone())).or_insert_with(|| {
                 let v = out.add_value("", Type::encoded(&to, &g.ty(x).shape), Source::Node);

@@ -1,5 +1,6 @@
 //! From a model's name to an engine.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -114,6 +115,25 @@ impl Model {
     pub fn load_quietly(&self, compute: Compute, tokens: usize) -> Result<Engine<Runner>, Failure> {
         let options = generation(compute, tokens, 1, SCORE_TOKENS)?;
         Ok(Engine::new(Runner::load(&self.file, &options, &mut |_, _, _| {})?))
+    }
+
+    /// How large the inputs of its products become on texts of at most `longest` tokens, by the matrices' names and columns.
+    pub fn feature_maxima(
+        &self,
+        texts: &[&[u32]],
+        longest: usize,
+        threads: usize,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<HashMap<String, Vec<f32>>, Failure> {
+        let compute = Compute {
+            precision: Precision::Exact,
+            threads,
+            kv_type: Some(KvType::F32),
+            adapters: None,
+            budget: None,
+        };
+        let options = generation(compute, longest, 1, 1)?;
+        Ok(lathe_engine::feature_maxima(&self.file, &options, texts, goes_on)?)
     }
 
     fn engine(&self, options: &RunnerOptions) -> Result<Engine<Runner>, Failure> {

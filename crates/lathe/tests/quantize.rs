@@ -132,6 +132,118 @@ fn a_budget_is_kept_and_used() {
 }
 
 #[test]
+fn bytes_have_their_scales_and_outliers_beside_them() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let from = data("tiny/llama-f32.gguf");
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let far = |path: &Path| (perplexity(path).ln() / perplexity(&from).ln() - 1.0).abs();
+    let write = |scheme: &str, more: &[&str]| {
+        let out = folder.path().join(format!("{scheme}.gguf"));
+        let report = made(&from, &out, &[&["--scheme", scheme, "--force"], more].concat());
+        (out, report)
+    };
+    let (rows, _) = write("int8", &[]);
+    let (whole, _) = write("int8-tensor", &[]);
+    let (apart, report) = write("int8-outliers", &["--calibrate", text, "--threshold", "3"]);
+    for (path, parts) in [(&rows, 2), (&whole, 2), (&apart, 4)] {
+        let file = ModelFile::open(path).expect("it is a model");
+        let of = |t: &lathe_models::TensorInfo| t.name().starts_with("blk.0.attn_q.");
+        assert_eq!(file.tensors().iter().filter(|t| of(t)).count(), parts);
+        let weight = file.tensor("blk.0.attn_q.weight").expect("the matrix");
+        assert_eq!(weight.ty(), GgmlType::I8);
+        let scale = file.tensor("blk.0.attn_q.scale").expect("its scales");
+        assert_eq!(scale.elements(), if *path == whole { 1 } else { weight.shape()[0] });
+        let embedding = file.tensor("token_embd.weight").map(|t| t.ty());
+        assert_eq!(embedding, Some(GgmlType::F32));
+        assert!(far(path) < 0.01, "{}", far(path));
+    }
+    assert!(far(&rows) < far(&whole) + 1e-3);
+    let share = report["outliers"]["share"].as_f64().expect("a share");
+    assert!(share > 0.0 && share < 1.0, "{share}");
+    // What is found is one of those that were tried, and the best that was seen if none was near enough.
+    let (_, report) = write("int8-outliers", &["--calibrate", text]);
+    let tried = report["outliers"]["tried"].as_array().expect("thresholds").clone();
+    assert!(tried.iter().any(|t| t["threshold"] == report["outliers"]["threshold"]));
+    refused(
+        &quantize(&rows, &folder.path().join("twice.gguf"), &["--scheme", "q8_0"]),
+        "whose scales lie apart",
+    );
+    let out = folder.path().join("no.gguf");
+    refused(&quantize(&from, &out, &["--scheme", "int8-outliers"]), "needs --calibrate");
+    refused(&quantize(&from, &out, &["--scheme", "int8", "--threshold", "6"]), "for --scheme int8-outliers");
+    refused(&quantize(&from, &out, &["--scheme", "int8", "--calibrate", text]), "--calibrate is for");
+    assert!(!out.exists());
+}
+
+#[test]
+fn columns_that_are_not_there_are_refused() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let (from, out) = (data("tiny/llama-f32.gguf"), folder.path().join("out.gguf"));
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    made(&from, &out, &["--scheme", "int8-outliers", "--calibrate", text, "--threshold", "0.5"]);
+    let file = ModelFile::open(&out).expect("it is a model");
+    let info = file.tensor("blk.0.ffn_down.columns").expect("it has outliers");
+    let bytes = std::fs::read(&out).expect("it can be read");
+    let at =
+        bytes.windows(info.byte_len()).rposition(|w| w == &*file.data(info)).expect("they are in the file");
+    let mut bad = bytes.clone();
+    bad[at..at + 4].copy_from_slice(&i32::MAX.to_le_bytes());
+    std::fs::write(&out, bad).expect("it can be written");
+    let output = lathe(&["score", "--file", text, "--model"]).arg(&out).output().expect("lathe runs");
+    refused(&output, "names a column that is not there");
+}
+
+#[test]
+fn folders_get_matrices_of_four_bits() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    // Its rows are of 64, so that groups are whole; those of one product are of 96, and it stays as it is.
+    let from = data("safetensors/llama-bf16");
+    let far = |path: &Path| (perplexity(path).ln() / perplexity(&from).ln() - 1.0).abs();
+    for scheme in ["nf4", "int4-g64", "int4z-g64"] {
+        let out = folder.path().join(scheme);
+        let report = made(&from, &out, &["--scheme", scheme]);
+        let quantized = |t: &&Value| t["quantized"] == true;
+        let tensors = report["tensors"].as_array().expect("there are tensors");
+        assert!(tensors.iter().filter(quantized).count() > 6, "{report}");
+        assert!(tensors.iter().filter(quantized).all(|t| t["relative_error"].as_f64() < Some(0.03)));
+        // It is read, and what it says it lost is what is missing.
+        let (file, before) = (open(&out), open(&from));
+        let matrix = |t: &&Value| t["name"] == "model.layers.0.mlp.gate_proj.weight";
+        let said = tensors.iter().find(matrix).and_then(|t| t["relative_error"].as_f64()).expect("an error");
+        let found =
+            relative(&values(&before, "blk.0.ffn_gate.weight"), &values(&file, "blk.0.ffn_gate.weight"));
+        assert!((found / said - 1.0).abs() < 1e-3, "{scheme}: {found}, not {said}");
+        assert!(far(&out) < 0.05, "{scheme}: {}", far(&out));
+        refused(&quantize(&from, &out, &["--scheme", scheme]), "it is there already");
+        let twice = folder.path().join("twice");
+        refused(&quantize(&out, &twice, &["--scheme", scheme]), "a model that is not quantized");
+        refused(
+            &quantize(&data("tiny/llama-f32.gguf"), &twice, &["--scheme", scheme]),
+            "folders of safetensors",
+        );
+    }
+    assert_eq!(names(folder.path()), ["int4-g64", "int4z-g64", "nf4"]);
+}
+
+fn open(path: &Path) -> ModelFile {
+    ModelFile::open(path).expect("it is a model")
+}
+
+fn values(file: &ModelFile, name: &str) -> Vec<f32> {
+    let info = file.tensor(name).expect("it has the tensor");
+    let mut values = vec![0.0; info.elements()];
+    lathe_models::dequantize(info.ty(), &file.data(info), &mut values);
+    values
+}
+
+/// The mean squared error relative to the variance.
+fn relative(x: &[f32], y: &[f32]) -> f64 {
+    let mean = x.iter().map(|x| f64::from(*x)).sum::<f64>() / x.len() as f64;
+    let variance: f64 = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+    x.iter().zip(y).map(|(x, y)| f64::from(x - y).powi(2)).sum::<f64>() / variance
+}
+
+#[test]
 fn a_folder_gives_the_same_as_a_file() {
     let folder = tempfile::tempdir().expect("a temporary folder can be made");
     for name in ["llama-f32", "llama-bf16", "qwen2-f32", "mixtral-f32"] {

@@ -177,7 +177,10 @@ impl Operand {
         };
         let code = self.code(&e, &c, index);
         let code = if c.zero == 0 { code } else { code - Expr::int(c.zero, DType::I32) };
-        let value = self.scale(&e, &c, index) * code.cast(t);
+        let value = match self.scale(&e, &c, index) {
+            Some(scale) => scale * code.cast(t),
+            None => code.cast(t),
+        };
         match self.minimum(&e, index) {
             Some((m, true)) => value - m,
             Some((m, false)) => value + m,
@@ -202,15 +205,16 @@ impl Operand {
         c.levels.map_or(code.clone(), |l| code.table(Coded::level_type(l), l).cast(DType::I32))
     }
 
-    /// The scale of an element.
-    pub fn scale(&self, e: &Encoding, c: &Coded, index: &[Expr]) -> Expr {
+    /// The scale of an element; none where codes have no scale.
+    pub fn scale(&self, e: &Encoding, c: &Coded, index: &[Expr]) -> Option<Expr> {
         let t = self.ty.dtype;
+        e.field("d")?;
         let d = self.float(e, "d", index);
-        match self.joined(e, "s", "t", index) {
+        Some(match self.joined(e, "s", "t", index) {
             Some(s) if c.scale_zero == 0 => d * s.cast(t),
             Some(s) => d * (s - Expr::int(c.scale_zero, DType::I32)).cast(t),
             None => d,
-        }
+        })
     }
 
     /// The minimum of an element, and whether it is subtracted.

@@ -10,6 +10,7 @@ use super::error::FamilyErrorKind;
 use super::rope::FACTORS;
 use super::tensors::{find, type_of};
 use crate::file::ModelFile;
+use crate::gguf::GgmlType;
 
 /// A result, or why the file does not fit.
 pub(super) type Made<T = ValueId> = Result<T, FamilyErrorKind>;
@@ -20,8 +21,19 @@ pub(super) struct Builder<'a> {
     file: &'a ModelFile,
     used: HashMap<String, ValueId>,
     made: HashMap<Name, Tensor>,
+    /// Rows without some columns, and these columns, by the rows and the columns.
+    apart: HashMap<(ValueId, Vec<i32>), (ValueId, ValueId)>,
     /// What adapters add to products, where there is room for them.
     adapted: Option<Adapted>,
+}
+
+/// The columns of rows that stay floats, and their weights.
+struct Outliers {
+    /// The rows, 0 in these columns.
+    inside: ValueId,
+    /// These columns.
+    picked: ValueId,
+    weight: ValueId,
 }
 
 /// The tokens by adapter: an adapter is to its products what an expert is to its own.
@@ -33,8 +45,8 @@ struct Adapted {
 
 impl<'a> Builder<'a> {
     pub(super) fn new(graph: Graph, file: &'a ModelFile) -> Self {
-        let (used, made) = (HashMap::new(), HashMap::new());
-        Builder { graph, table: lathe_ops::table(), file, used, made, adapted: None }
+        let (used, made, apart) = (HashMap::new(), HashMap::new(), HashMap::new());
+        Builder { graph, table: lathe_ops::table(), file, used, made, apart, adapted: None }
     }
 
     /// Lets the products of layers have adapters; an input says which one each token uses.
@@ -90,12 +102,37 @@ impl<'a> Builder<'a> {
         self.graph.constant(name, Type::dense(DType::F32, &[Int::from(values.len() as i64)]))
     }
 
+    /// A square matrix that is not in the file; the same each time it is asked for.
+    pub(super) fn matrix(&mut self, name: &str, n: i64, values: &[f32]) -> ValueId {
+        if let Some(v) = self.used.get(name) {
+            return *v;
+        }
+        self.made.insert(name.into(), Tensor::f32(&[n as usize; 2], values));
+        let v = self.graph.constant(name, Type::dense(DType::F32, &[n.into(), n.into()]));
+        self.used.insert(name.to_owned(), v);
+        v
+    }
+
     /// The product with the matrix `name.weight` of so many rows, plus what adapters add, plus `name.bias` where the file has it.
+    /// A matrix of bytes is times `name.scale`, one for each row or one for all; of the columns `name.columns` it has nothing, which
+    /// `name.outliers` has (Dettmers et al. 2022).
     pub(super) fn linear(&mut self, x: ValueId, name: &str, rows: i64) -> Made {
         let width = self.width(x);
         let weight = self.weight(&format!("{name}.weight"), &[rows, width])?;
         let added = self.adapters(x, name, rows)?;
-        let mut y = self.op("matmul", &[x, weight])?;
+        let outliers = self.outliers(x, name, rows)?;
+        let inside = outliers.as_ref().map_or(x, |o| o.inside);
+        let mut y = self.op("matmul", &[inside, weight])?;
+        if self.graph.ty(weight).encoding.as_deref() == Some("i8") {
+            let scale = format!("{name}.scale");
+            let one = self.dims(&scale).is_some_and(|dims| dims == [1]);
+            let scale = self.weight(&scale, &[if one { 1 } else { rows }])?;
+            y = self.op("mul", &[y, scale])?;
+        }
+        if let Some(o) = outliers {
+            let more = self.op("matmul", &[o.picked, o.weight])?;
+            y = self.op("add", &[more, y])?;
+        }
         if let Some(added) = added {
             y = self.op("add", &[y, added])?;
         }
@@ -103,6 +140,38 @@ impl<'a> Builder<'a> {
             Some(bias) => self.op("add", &[y, bias]),
             None => Ok(y),
         }
+    }
+
+    /// What `name.outliers` multiplies and what is left for `name.weight`, where the file has such. Products of the same rows with the
+    /// same columns share both.
+    fn outliers(&mut self, x: ValueId, name: &str, rows: i64) -> Made<Option<Outliers>> {
+        let columns = format!("{name}.columns");
+        let Some(&[count]) = self.dims(&columns).as_deref() else { return Ok(None) };
+        let index = self.weight(&columns, &[count])?;
+        let weight = self.weight(&format!("{name}.outliers"), &[rows, count])?;
+        let info = self.file.tensor(&columns).filter(|t| t.ty() == GgmlType::I32);
+        let data = info.map(|t| self.file.data(t)).unwrap_or_default();
+        let width = self.width(x);
+        let of = |b: &[u8]| i32::from_le_bytes([b[0], b[1], b[2], b[3]]);
+        let chosen: Vec<i32> = data.chunks_exact(4).map(of).collect();
+        if chosen.len() as i64 != count || chosen.iter().any(|c| !(0..width).contains(&i64::from(*c))) {
+            return Err(FamilyErrorKind::Values { name: columns, what: "names a column that is not there" });
+        }
+        if let Some((inside, picked)) = self.apart.get(&(x, chosen.clone())) {
+            return Ok(Some(Outliers { inside: *inside, picked: *picked, weight }));
+        }
+        let mut mask = vec![1.0; width as usize];
+        chosen.iter().for_each(|c| mask[*c as usize] = 0.0);
+        let mask = self.numbers(&format!("{name}.inside"), &mask);
+        let inside = self.op("mul", &[x, mask])?;
+        let picked = self.op_with("gather", &[x, index], &[("axis", Attr::Int(1))])?;
+        self.apart.insert((x, chosen), (inside, picked));
+        Ok(Some(Outliers { inside, picked, weight }))
+    }
+
+    /// The extents of a tensor of the file, outermost first.
+    fn dims(&self, name: &str) -> Option<Vec<i64>> {
+        self.file.tensor(name).map(|t| t.shape().iter().map(|d| *d as i64).collect())
     }
 
     /// Elements of a row.

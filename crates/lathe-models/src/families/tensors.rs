@@ -12,6 +12,7 @@ pub(super) fn type_of(ty: GgmlType, shape: &[i64]) -> Type {
     let dims: Vec<Int> = shape.iter().map(|d| Int::from(*d)).collect();
     match ty {
         GgmlType::F32 => Type::dense(DType::F32, &dims),
+        GgmlType::I32 => Type::dense(DType::I32, &dims),
         other => Type::encoded(&other.encoding(), &dims),
     }
 }

@@ -11,6 +11,12 @@ use super::style::{HeadNorm, Norm, Pairs, Positions, Style};
 use super::{CacheShape, FamilyErrorKind, KvType, Model, PAGE};
 use crate::file::{Format, ModelFile};
 
+/// The Hadamard matrix of a power of two (Sylvester 1867), orthonormal.
+fn hadamard(n: i64) -> Vec<f32> {
+    let sign = |i: i64| if ((i / n) & (i % n)).count_ones().is_multiple_of(2) { 1.0 } else { -1.0 };
+    (0..n * n).map(|i| sign(i) / (n as f32).sqrt()).collect()
+}
+
 pub(super) fn build(file: &ModelFile, cache: &CacheShape, style: &Style) -> Made<Model> {
     let c = Config::read(file, style)?;
     if matches!(cache.elements, KvType::Q8 | KvType::Q4) && c.head_dim % 32 != 0 {
@@ -197,6 +203,13 @@ impl Transformer<'_> {
             attrs.extend((t.pairs == Pairs::Halves).then_some(("halves", Attr::Int(1))));
             q = self.b.op_with("rope", &[q, table], &attrs)?;
             k = self.b.op_with("rope", &[k, table], &attrs)?;
+        }
+        if self.cache.elements == KvType::Q4 {
+            // Products of queries and keys stay the same, and no component is far larger than the others.
+            let n = 1 << c.head_dim.trailing_zeros();
+            let rotation = self.b.matrix("kv.hadamard", n, &hadamard(n));
+            q = self.b.op("rotate", &[q, rotation])?;
+            k = self.b.op("rotate", &[k, rotation])?;
         }
         let state = self.state(layer);
         let k = self.b.op("put", &[state.k, k, self.inputs.slots])?;

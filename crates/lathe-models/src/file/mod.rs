@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 pub(crate) use bytes::Bytes;
 pub use error::FileError;
-pub(crate) use quantized::{Packing, Place, Quantized};
+pub(crate) use quantized::{Nf4, Packing, Place, Quantized};
 pub use tensor::TensorInfo;
 pub(crate) use tensor::View;
 

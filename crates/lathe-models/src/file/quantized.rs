@@ -66,6 +66,29 @@ fn awq_place(index: usize) -> usize {
     AWQ_ORDER.iter().position(|o| *o == index).unwrap_or(0)
 }
 
+/// A matrix in NF4 as bitsandbytes keeps it (Dettmers et al. 2023): codes two a byte, the first one high, and the largest absolute
+/// value of every 64; whoever makes one has checked the sizes.
+#[derive(Clone, Debug)]
+pub(crate) struct Nf4 {
+    pub codes: Place,
+    pub largest: Place,
+}
+
+impl Nf4 {
+    /// The same in the encoding of that name, whose levels are NF4's in parts of 127.
+    pub(crate) fn bytes(&self, files: &[Bytes]) -> Vec<u8> {
+        let (codes, largest) = (self.codes.bytes(files), self.largest.bytes(files));
+        let mut out = Vec::with_capacity(codes.len() + codes.len() / 16);
+        for (block, codes) in codes.chunks_exact(32).enumerate() {
+            let scale = f32::from_bits(word(largest, block)) / 127.0;
+            out.extend(f16::from_f32(scale).to_le_bytes());
+            let code = |i: usize| codes[i / 2] >> (4 * (1 - i % 2)) & 15;
+            out.extend((0..32).map(|i| code(i) | code(i + 32) << 4));
+        }
+        out
+    }
+}
+
 impl Quantized {
     pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
         [&self.codes, &self.zeros, &self.scales].into_iter().chain(&self.group_of)

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::bytes::Bytes;
-use super::quantized::Quantized;
+use super::quantized::{Nf4, Quantized};
 use crate::gguf::{GgmlType, dequantize};
 
 /// A tensor's entry in a model file.
@@ -70,6 +70,8 @@ pub(crate) enum View {
     Widened { view: Box<View>, from: GgmlType, add: f32 },
     /// 4-bit codes of AWQ or GPTQ, in an encoding that holds their values exactly.
     Quantized { matrix: Box<Quantized>, ty: GgmlType },
+    /// Codes of bitsandbytes.
+    Nf4(Nf4),
 }
 
 impl View {
@@ -103,6 +105,7 @@ impl View {
                 Cow::Owned(values.into_iter().flat_map(|x| (x + add).to_le_bytes()).collect())
             }
             View::Quantized { matrix, ty } => Cow::Owned(matrix.bytes(*ty, files)),
+            View::Nf4(matrix) => Cow::Owned(matrix.bytes(files)),
         }
     }
 
@@ -114,6 +117,9 @@ impl View {
             View::Joined(views) => views.iter().for_each(|v| v.ranges(on)),
             View::Transposed { view, .. } | View::Widened { view, .. } => view.ranges(on),
             View::Quantized { matrix, .. } => matrix.places().for_each(|p| on(p.file, &p.range)),
+            View::Nf4(Nf4 { codes, largest }) => {
+                [codes, largest].into_iter().for_each(|p| on(p.file, &p.range));
+            }
         }
     }
 }

@@ -18,6 +18,11 @@ pub fn dequantize(ty: GgmlType, bytes: &[u8], out: &mut [f32]) -> usize {
             .for_each(|(b, out)| *out = f32::from_le_bytes([b[0], b[1], b[2], b[3]])),
         GgmlType::F16 => halves().zip(out).for_each(|(b, out)| *out = f16::from_bits(b).to_f32()),
         GgmlType::BF16 => halves().zip(out).for_each(|(b, out)| *out = bf16::from_bits(b).to_f32()),
+        GgmlType::I8 => bytes.iter().zip(out).for_each(|(b, out)| *out = f32::from(*b as i8)),
+        GgmlType::I32 => bytes
+            .chunks_exact(4)
+            .zip(out)
+            .for_each(|(b, out)| *out = i32::from_le_bytes([b[0], b[1], b[2], b[3]]) as f32),
         _ => match Codec::of(ty) {
             Some(codec) => codec.decode(bytes, out),
             None => return 0,

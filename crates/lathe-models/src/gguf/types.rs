@@ -4,22 +4,30 @@
 use lathe_ir::encodings::formats;
 
 macro_rules! types {
-    ($($(#[$doc:meta])* $name:ident = $id:literal,)*) => {
+    ({$($(#[$doc:meta])* $name:ident = $id:literal,)*} {$($(#[$int_doc:meta])* $int:ident = $int_id:literal,)*}
+     {$($(#[$other_doc:meta])* $other:ident,)*}) => {
         /// An element type Lathe reads.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[allow(non_camel_case_types, reason = "the names that files and people use")]
         pub enum GgmlType {
             $($(#[$doc])* $name,)*
+            $($(#[$int_doc])* $int,)*
+            $($(#[$other_doc])* $other,)*
         }
 
         impl GgmlType {
-            /// Every type Lathe reads.
+            /// Every type of GGUF that stands for floats.
             pub const ALL: &[GgmlType] = &[$(GgmlType::$name),*];
 
-            /// The number that stands for this type in a file.
-            pub fn id(self) -> u32 {
+            /// The integers, which mean something only beside other tensors.
+            pub const INTEGERS: &[GgmlType] = &[$(GgmlType::$int),*];
+
+            /// The number that stands for this type in a GGUF file; none where there is no such type there.
+            pub fn id(self) -> Option<u32> {
                 match self {
-                    $(GgmlType::$name => $id,)*
+                    $(GgmlType::$name => Some($id),)*
+                    $(GgmlType::$int => Some($int_id),)*
+                    $(GgmlType::$other => None,)*
                 }
             }
 
@@ -27,13 +35,15 @@ macro_rules! types {
             pub fn name(self) -> &'static str {
                 match self {
                     $(GgmlType::$name => stringify!($name),)*
+                    $(GgmlType::$int => stringify!($int),)*
+                    $(GgmlType::$other => stringify!($other),)*
                 }
             }
         }
     };
 }
 
-types! {
+types! {{
     /// IEEE single precision.
     F32 = 0,
     /// IEEE half precision.
@@ -64,12 +74,20 @@ types! {
     IQ4_NL = 20,
     /// 4-bit codes of 16 levels; 6-bit scales for 32 in blocks of 256.
     IQ4_XS = 23,
-}
+} {
+    /// Signed bytes: weights whose scales lie apart.
+    I8 = 24,
+    /// 32-bit integers: numbers of columns.
+    I32 = 26,
+} {
+    /// 4-bit codes of 16 levels with a scale for 64; of safetensors.
+    NF4,
+}}
 
 impl GgmlType {
     /// The type a file's number stands for, if Lathe reads it.
     pub fn from_id(id: u32) -> Option<GgmlType> {
-        GgmlType::ALL.iter().find(|t| t.id() == id).copied()
+        GgmlType::ALL.iter().chain(GgmlType::INTEGERS).find(|t| t.id() == Some(id)).copied()
     }
 
     /// The encoding's name in a graph, as in `q4_1`.
@@ -79,7 +97,8 @@ impl GgmlType {
 
     fn block(self) -> (usize, usize) {
         match self {
-            GgmlType::F32 => (1, 4),
+            GgmlType::F32 | GgmlType::I32 => (1, 4),
+            GgmlType::I8 => (1, 1),
             GgmlType::F16 | GgmlType::BF16 => (1, 2),
             other => {
                 let name = other.encoding();
@@ -123,9 +142,7 @@ pub(super) fn unread_type_name(id: u32) -> Option<&'static str> {
         19 => "IQ1_S",
         21 => "IQ3_S",
         22 => "IQ2_S",
-        24 => "I8",
         25 => "I16",
-        26 => "I32",
         27 => "I64",
         28 => "F64",
         29 => "IQ1_M",

@@ -182,7 +182,8 @@ impl<'a> GgufWriter<'a> {
             for &d in t.shape.iter().rev() {
                 header.extend_from_slice(&(d as u64).to_le_bytes());
             }
-            header.extend_from_slice(&t.ty.id().to_le_bytes());
+            let id = t.ty.id().ok_or_else(|| t.error(format!("{} is no type of GGUF", t.ty)))?;
+            header.extend_from_slice(&id.to_le_bytes());
             header.extend_from_slice(&(offset as u64).to_le_bytes());
             offset += size.next_multiple_of(ALIGNMENT);
             sizes.push(size);

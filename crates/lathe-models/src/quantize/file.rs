@@ -10,6 +10,7 @@ use std::path::Path;
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use thiserror::Error;
 
+use super::int8::Int8;
 use super::quantize;
 use super::types::file_type;
 use crate::families::{FamilyError, in_layer, neighbours_in_gguf, row_in_halves};
@@ -48,6 +49,12 @@ pub enum QuantizeError {
         /// The type.
         ty: GgmlType,
     },
+    /// A tensor that is scaled by another.
+    #[error("tensor '{tensor}' holds integers, whose scales lie apart")]
+    Integers {
+        /// The tensor.
+        tensor: String,
+    },
     /// The model is compiled.
     #[error("a compiled model has no tensors to quantize")]
     Compiled,
@@ -66,6 +73,9 @@ impl Diagnose for QuantizeError {
                 .fix("get the model again, or convert it again with a current converter"),
             QuantizeError::TooLarge { tensor, .. } => {
                 d("quantize-range", Fault::User).fix(format!("keep it wider: --keep '{tensor}=bf16'"))
+            }
+            QuantizeError::Integers { .. } => {
+                d("quantize-integers", Fault::User).fix("quantize the model that this one was made from")
             }
             QuantizeError::Compiled => {
                 d("quantize-compiled", Fault::User).fix("give the GGUF file or the folder it was made from")
@@ -110,7 +120,7 @@ impl AddAssign for Loss {
 }
 
 /// Reads a tensor's values in the order in which GGUF files have its rows.
-struct Rows<'a> {
+pub(super) struct Rows<'a> {
     file: &'a ModelFile,
     info: &'a TensorInfo,
     /// Rows of half a head, where a head's rows must become neighbours.
@@ -118,7 +128,10 @@ struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn of(file: &'a ModelFile, info: &'a TensorInfo) -> Result<Rows<'a>, QuantizeError> {
+    pub(super) fn of(file: &'a ModelFile, info: &'a TensorInfo) -> Result<Rows<'a>, QuantizeError> {
+        if GgmlType::INTEGERS.contains(&info.ty()) {
+            return Err(QuantizeError::Integers { tensor: info.name().to_owned() });
+        }
         let mut half = None;
         if file.format() == Format::Safetensors {
             let heads = neighbours_in_gguf(file)
@@ -158,6 +171,24 @@ impl<'a> Rows<'a> {
         Cow::Owned(rows.flat_map(row).copied().collect())
     }
 
+    /// All values, which must be finite.
+    pub(super) fn values(&self) -> Result<Vec<f32>, QuantizeError> {
+        let (data, total) = (self.file.data(self.info), self.info.elements());
+        let mut values = vec![0.0; total];
+        // The file's own bytes, as `bytes` lends them, would have to live as long as it.
+        let rows = Rows { file: self.file, info: self.info, half: self.half };
+        dequantize(self.info.ty(), &rows.bytes(&data, 0, total), &mut values);
+        self.finite(&values)?;
+        Ok(values)
+    }
+
+    fn finite(&self, values: &[f32]) -> Result<(), QuantizeError> {
+        match values.iter().copied().find(|x| !x.is_finite()) {
+            Some(value) => Err(QuantizeError::NotFinite { tensor: self.info.name().to_owned(), value }),
+            None => Ok(()),
+        }
+    }
+
     /// Quantizes a piece: its bytes and what it lost.
     fn piece(
         &self,
@@ -170,9 +201,7 @@ impl<'a> Rows<'a> {
         let mut values = vec![0.0; len];
         dequantize(self.info.ty(), &stored, &mut values);
         let tensor = || self.info.name().to_owned();
-        if let Some(value) = values.iter().copied().find(|x| !x.is_finite()) {
-            return Err(QuantizeError::NotFinite { tensor: tensor(), value });
-        }
+        self.finite(&values)?;
         let (mut bytes, mut decoded) = (vec![], vec![0.0; len]);
         match ty == self.info.ty() {
             true => bytes.extend_from_slice(&stored),
@@ -288,14 +317,24 @@ pub fn with_quantized(
     Ok((file.with_data(index, bytes), loss))
 }
 
-/// Writes the model in `file` as a GGUF file with its tensors in these types, in the order of `file.tensors()`, to `path`, under a
+/// What a tensor is written as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// A tensor of this type.
+    As(GgmlType),
+    /// Bytes, with their scales and perhaps outliers in tensors beside it.
+    Int8(Int8),
+}
+
+/// Writes the model in `file` as a GGUF file with its tensors so, in the order of `file.tensors()`, to `path`, under a
 /// temporary name until it is whole. Queries and keys of a safetensors folder get the order that GGUF files have.
 ///
 /// The memory it takes is that of the largest tensor, where it must be made from what is stored, and a few MiB for each
-/// thread. `progress` is told which tensor is being done and how many of its values are, and says whether to go on.
+/// thread; of one that becomes bytes, its values in f32. `progress` is told which tensor is being done and how many of its values
+/// are, and says whether to go on.
 pub fn quantize_file(
     file: &ModelFile,
-    types: &[GgmlType],
+    written: &[Written],
     threads: usize,
     path: &Path,
     progress: &mut dyn FnMut(usize, usize) -> bool,
@@ -308,39 +347,76 @@ pub fn quantize_file(
         losses: Vec<Loss>,
         progress: &'a mut dyn FnMut(usize, usize) -> bool,
         error: Option<QuantizeError>,
+        /// Parts of a matrix of bytes that are still to be written, the last first.
+        parts: Vec<Vec<u8>>,
     }
-    let state = RefCell::new(State { losses: vec![], progress, error: None });
+    let state = RefCell::new(State { losses: vec![], progress, error: None, parts: vec![] });
     let mut writer = GgufWriter::new();
     let replaced = ["general.file_type", "general.quantization_version"];
     file.copy_metadata(&mut writer, &replaced);
     let bytes_in = |ty: GgmlType| {
-        file.tensors().iter().zip(types).filter(|(_, t)| **t == ty).map(|(i, _)| i.elements()).sum::<usize>()
+        let of = |(i, w): (&TensorInfo, &Written)| if *w == Written::As(ty) { i.elements() } else { 0 };
+        file.tensors().iter().zip(written).map(of).sum::<usize>()
     };
-    let most = types.iter().copied().max_by_key(|ty| bytes_in(*ty)).unwrap_or(GgmlType::F32);
+    let types = written.iter().filter_map(|w| if let Written::As(ty) = w { Some(*ty) } else { None });
+    let most = types.max_by_key(|ty| bytes_in(*ty)).unwrap_or(GgmlType::F32);
     writer.u32(replaced[0], file_type(most)).u32(replaced[1], 2);
-    for (index, (info, ty)) in file.tensors().iter().zip(types).enumerate() {
+    for (index, (info, written)) in file.tensors().iter().zip(written).enumerate() {
         let rows = Rows::of(file, info)?;
         let state = &state;
+        let failed = |e: QuantizeError| {
+            state.borrow_mut().error = Some(e);
+            io::Error::other("the tensor cannot be made")
+        };
+        let ty = match written {
+            Written::As(ty) => *ty,
+            Written::Int8(int8) => {
+                let (stem, shape) = (info.name().trim_end_matches("weight"), info.shape());
+                let (height, width) = (shape[0], shape[1]);
+                let mut rows = Some(rows);
+                for (part, ty, shape) in int8.parts(height, width) {
+                    let rows = rows.take();
+                    writer.tensor_with(&format!("{stem}{part}"), &shape, ty, move |out: &mut dyn Write| {
+                        if let Some(rows) = rows {
+                            let values = rows.values().map_err(failed)?;
+                            let (mut parts, loss) = int8.quantize(&values, width);
+                            file.drop_pages(info);
+                            parts.reverse();
+                            let mut state = state.borrow_mut();
+                            state.losses.push(loss);
+                            state.parts = parts;
+                            if !(state.progress)(index, values.len()) {
+                                state.error = Some(QuantizeError::Stopped);
+                                return Err(io::Error::other("stopped"));
+                            }
+                        }
+                        let part = state.borrow_mut().parts.pop().unwrap_or_default();
+                        out.write_all(&part)
+                    });
+                }
+                continue;
+            }
+        };
         let produce = move |out: &mut dyn Write| {
             let mut written: io::Result<()> = Ok(());
-            let mut state = state.borrow_mut();
-            let State { losses, progress, error } = &mut *state;
+            let mut borrowed = state.borrow_mut();
+            let State { losses, progress, .. } = &mut *borrowed;
             let mut write = |bytes: &[u8]| {
                 written = out.write_all(bytes);
                 // The writer says what went wrong.
                 if written.is_ok() { Ok(()) } else { Err(QuantizeError::Stopped) }
             };
-            match rows.all(*ty, threads, &mut write, &mut |values| progress(index, values)) {
+            match rows.all(ty, threads, &mut write, &mut |values| progress(index, values)) {
                 Ok(loss) => losses.push(loss),
                 Err(_) if written.is_err() => return written,
                 Err(e) => {
-                    *error = Some(e);
-                    return Err(io::Error::other("the tensor cannot be made"));
+                    drop(borrowed);
+                    return Err(failed(e));
                 }
             }
             Ok(())
         };
-        writer.tensor_with(info.name(), &info.shape(), *ty, produce);
+        writer.tensor_with(info.name(), &info.shape(), ty, produce);
     }
     let written = writer.write(path);
     let state = state.into_inner();

@@ -4,12 +4,16 @@
 //! it, `search` finds the numbers that lose the least, `exact` those that lose nothing where there are such. A type that the
 //! table gains is quantized to without a line in any of them.
 //!
+//! `int8` is apart: bytes whose scales are tensors of their own.
+//!
 //! `types` says which type each tensor of a model gets, `budget` chooses under a budget, `file` writes the model.
 
 mod budget;
 mod codec;
 mod exact;
 mod file;
+mod groups;
+mod int8;
 mod levels;
 mod search;
 mod types;
@@ -18,7 +22,9 @@ use half::{bf16, f16};
 
 pub use budget::{Way, within_budget};
 pub(crate) use codec::Codec;
-pub use file::{Loss, QuantizeError, estimate_losses, quantize_file, with_quantized};
+pub use file::{Loss, QuantizeError, Written, estimate_losses, quantize_file, with_quantized};
+pub(crate) use groups::{Group, MIDDLE};
+pub use int8::{Int8, is_product};
 use search::Search;
 pub use types::{Chosen, suitable_type};
 

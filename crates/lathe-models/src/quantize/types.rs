@@ -5,7 +5,7 @@ use crate::gguf::GgmlType;
 
 /// Matrices whose elements are few and matter much, or that are looked up and not multiplied: kept as they are, by the last parts of
 /// their names.
-const KEPT: &[&str] = &["ffn_gate_inp.weight", "position_embd.weight", "token_types.weight"];
+pub(super) const KEPT: &[&str] = &["ffn_gate_inp.weight", "position_embd.weight", "token_types.weight"];
 
 /// What a tensor becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,5 +69,7 @@ pub(super) fn file_type(ty: GgmlType) -> u32 {
         GgmlType::IQ4_NL => 25,
         GgmlType::IQ4_XS => 30,
         GgmlType::BF16 => 32,
+        // There is no number for these.
+        GgmlType::I8 | GgmlType::I32 | GgmlType::NF4 => 1,
     }
 }

@@ -11,6 +11,7 @@ mod peft;
 mod quantization;
 mod schemes;
 mod tokenizer;
+mod write;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -27,6 +28,7 @@ pub use error::{SafetensorsError, SafetensorsErrorKind};
 pub(crate) use peft::{Side, read_adapter};
 use quantization::Quantization;
 use schemes::Scheme;
+pub use write::{FourBits, WrittenTensor, quantize_folder};
 
 const CONFIG: &str = "config.json";
 const ONE: &str = "model.safetensors";

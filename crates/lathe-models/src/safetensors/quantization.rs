@@ -1,24 +1,53 @@
-//! `quantization_config`: which matrices are kept in the 4 bits of AWQ or GPTQ, and finding their parts.
+//! `quantization_config`: which matrices are kept in the 4 bits of AWQ, GPTQ or bitsandbytes, and finding their parts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+
+use serde::Deserialize;
 
 use super::assemble::{Part, Stored};
 use super::config::Config;
 use super::error::{SafetensorsError, SafetensorsErrorKind as Kind};
-use crate::file::{Bytes, Packing, Quantized, View};
+use crate::file::{Bytes, Nf4, Packing, Quantized, View};
 use crate::gguf::GgmlType;
 
 /// How the matrices of a folder are quantized.
 #[derive(Debug)]
-pub(super) struct Quantization {
+pub(super) enum Quantization {
+    /// As AWQ or GPTQ do.
+    Groups(Groups),
+    /// NF4 of bitsandbytes.
+    Nf4,
+}
+
+/// Codes with a scale and a zero point for each group.
+#[derive(Debug)]
+pub(super) struct Groups {
     packing: Packing,
     /// Inputs that share a scale; all of them where it is absent.
     group: Option<usize>,
 }
 
+/// How the name of the tensor ends that says what a matrix in NF4 is, behind the matrix' name.
+pub(super) const STATE: &str = ".quant_state.bitsandbytes__nf4";
+/// The same of its scales.
+pub(super) const LARGEST: &str = ".absmax";
+/// And of its levels.
+pub(super) const LEVELS: &str = ".quant_map";
+
+/// What such a tensor says.
+#[derive(Deserialize)]
+struct State {
+    blocksize: usize,
+    shape: Vec<usize>,
+    nested_blocksize: Option<usize>,
+}
+
 /// The tensors of one matrix, by the last words of their names.
 #[derive(Default)]
 struct Tensors<'a>(HashMap<&'static str, &'a Stored>);
+
+/// Values of a block of NF4.
+pub(super) const NF4_BLOCK: usize = 64;
 
 const PARTS: [&str; 4] = ["qweight", "qzeros", "scales", "g_idx"];
 
@@ -27,6 +56,14 @@ impl Quantization {
     pub(super) fn read(c: &Config) -> Result<Option<Quantization>, SafetensorsError> {
         let Some(q) = c.object("quantization_config")? else { return Ok(None) };
         let method = q.str("quant_method")?.unwrap_or("no method");
+        if method == "bitsandbytes" {
+            let kind = q.str("bnb_4bit_quant_type")?.unwrap_or("fp4");
+            let four = q.bool("load_in_4bit")?.unwrap_or(false);
+            return match kind {
+                "nf4" if four => Ok(Some(Quantization::Nf4)),
+                other => Err(q.error("bnb_4bit_quant_type", &format!("'{other}'"), "'nf4' in 4 bits")),
+            };
+        }
         let bits = q.u32_of(&["bits", "w_bit"])?.unwrap_or(4);
         if bits != 4 {
             return Err(q.error("bits", &bits.to_string(), "4"));
@@ -43,7 +80,13 @@ impl Quantization {
                 "gemm" => Packing::Awq,
                 other => return Err(q.error("version", &format!("'{other}'"), "'gemm'")),
             },
-            other => return Err(q.error("quant_method", &format!("'{other}'"), "'awq' or 'gptq'")),
+            other => {
+                return Err(q.error(
+                    "quant_method",
+                    &format!("'{other}'"),
+                    "'awq', 'gptq' or 'bitsandbytes'",
+                ));
+            }
         };
         let group = match q.value("group_size").or(q.value("q_group_size")).map(|v| v.as_i64()) {
             None => Some(128),
@@ -54,11 +97,70 @@ impl Quantization {
                 return Err(q.error("group_size", &found, "-1 or a number from 8 on"));
             }
         };
-        Ok(Some(Quantization { packing, group }))
+        Ok(Some(Quantization::Groups(Groups { packing, group })))
     }
 
     /// Adds the quantized matrices to `parts`, named as if they were not; returns the tensors that are of none.
     pub(super) fn take<'a>(
+        &self,
+        stored: &'a [Stored],
+        files: &[Bytes],
+        parts: &mut Vec<Part>,
+    ) -> Result<Vec<&'a Stored>, Kind> {
+        match self {
+            Quantization::Groups(groups) => groups.take(stored, files, parts),
+            Quantization::Nf4 => take_nf4(stored, files, parts),
+        }
+    }
+}
+
+/// The matrices in NF4 and what is left, as [`Quantization::take`] says.
+fn take_nf4<'a>(
+    stored: &'a [Stored],
+    files: &[Bytes],
+    parts: &mut Vec<Part>,
+) -> Result<Vec<&'a Stored>, Kind> {
+    let by_name: HashMap<&str, &Stored> = stored.iter().map(|s| (&*s.name, s)).collect();
+    let mut taken: HashSet<String> = HashSet::new();
+    for s in stored {
+        let Some(name) = s.name.strip_suffix(STATE) else { continue };
+        let bytes = s.place.bytes(files);
+        let state: State = serde_json::from_slice(bytes)
+            .map_err(|e| Kind::tensor(&s.name, format!("is not the JSON that is needed: {e}")))?;
+        if state.nested_blocksize.is_some() || state.blocksize != NF4_BLOCK {
+            let what = format!("is not of blocks of {NF4_BLOCK} with scales of 32 bits, which are read");
+            return Err(Kind::tensor(&s.name, what));
+        }
+        let &[outputs, inputs] = &state.shape[..] else {
+            return Err(Kind::tensor(&s.name, format!("has shape {:?}, not a matrix's", state.shape)));
+        };
+        let elements = outputs.checked_mul(inputs).filter(|n| *n > 0 && inputs % NF4_BLOCK == 0);
+        let elements = elements.ok_or_else(|| {
+            Kind::tensor(&s.name, format!("is of rows of {inputs}, not a multiple of {NF4_BLOCK}"))
+        })?;
+        let part = |end: &str, dtype: &str, bytes: usize| {
+            let name = format!("{name}{end}");
+            let missing = || Kind::tensor(&name, "is missing");
+            let t = by_name.get(&*name).ok_or_else(missing)?;
+            match t.dtype == dtype && t.place.range.len() == bytes {
+                true => Ok(t.place.clone()),
+                false => Err(Kind::tensor(
+                    &name,
+                    format!("is {} {:?}, not {bytes} bytes of {dtype}", t.dtype, t.shape),
+                )),
+            }
+        };
+        let codes = part("", "U8", elements / 2)?;
+        let largest = part(LARGEST, "F32", elements / NF4_BLOCK * 4)?;
+        taken.extend(["", STATE, LARGEST, LEVELS].map(|end| format!("{name}{end}")));
+        let view = View::Nf4(Nf4 { codes, largest });
+        parts.push(Part { name: name.to_owned(), shape: vec![outputs, inputs], ty: GgmlType::NF4, view });
+    }
+    Ok(stored.iter().filter(|s| !taken.contains(&s.name)).collect())
+}
+
+impl Groups {
+    fn take<'a>(
         &self,
         stored: &'a [Stored],
         files: &[Bytes],

@@ -30,6 +30,10 @@ const PADDED: &[i64] = &[1, 2, 3, 4, 6, 8, 12];
 /// Vectors of accumulators that a tile may have, over which none is left in registers.
 const MOST_ROWS: i64 = 16;
 
+/// The most words of four columns of a group that are all written out, and how many of more are.
+const UNROLLED: i64 = 16;
+const PART: i64 = 8;
+
 /// The rows a matrix product computes at a time; activations must be stored padded to a multiple of this.
 fn tile_rows(integer: bool, most: Option<i64>) -> i64 {
     let full = if integer { ROWS_INTEGER } else { ROWS_FLOAT };
@@ -99,6 +103,7 @@ pub(super) fn apply(
     };
     // The inner sums: an instruction's bytes, or a block's columns written out so that shifts are constant.
     let mut placed: Vec<(&String, &IntrinsicRow)> = vec![];
+    let mut long: Vec<&String> = vec![];
     for q in &products {
         let group = find_loop(&s.kernel().body, &format!("{q}_k")).and_then(|l| l.extent.as_int());
         if integer && group == Some(16) {
@@ -106,12 +111,17 @@ pub(super) fn apply(
             s.step(&format!("split {q}_g 2"))?;
             s.step(&format!("unroll {q}_g.i"))?;
         }
-        let Some(row) = integer.then(|| instruction(s, q, target)).flatten() else {
-            let columns = if integer { 4 } else { inner_columns(s, q) };
-            s.step(&format!("split {q}_k {columns}"))?;
-            continue;
-        };
-        s.step(&format!("split {q}_k 4"))?;
+        let row = integer.then(|| instruction(s, q, target)).flatten();
+        let columns = if integer { 4 } else { inner_columns(s, q) };
+        s.step(&format!("split {q}_k {columns}"))?;
+        let parts = extent(s, &format!("{q}_k.o")).unwrap_or(1);
+        if integer && parts > UNROLLED && row.is_none_or(|row| row.steps == 1) {
+            // A whole row has one sum: a part of it is written out.
+            let part = (1..=PART).rev().find(|n| parts % n == 0).unwrap_or(1);
+            s.step(&format!("split {q}_k.o {part}"))?;
+            long.push(q);
+        }
+        let Some(row) = row else { continue };
         if row.steps > 1 {
             s.step(&format!("split {q}_k.o {}", row.steps))?;
         }
@@ -120,7 +130,7 @@ pub(super) fn apply(
     // One row has one chain of additions a tile; two chains hide half of its latency.
     let chained = |q: &String| {
         let takes = placed.iter().find(|(p, _)| *p == q).map_or(1, |(_, row)| row.steps);
-        integer && takes == 1 && rows.as_ref() == Some(&m)
+        integer && takes == 1 && rows.as_ref() == Some(&m) && !long.contains(&q)
     };
     for q in products.iter().filter(|q| chained(q)) {
         s.step(&format!("split {q}_k.o 2"))?;
@@ -144,7 +154,9 @@ pub(super) fn apply(
             s.step(&format!("unroll {q}_k.o.o"))?;
         } else {
             s.step(&format!("sink {q}_k.i"))?;
-            if chained(q) {
+            if long.contains(q) {
+                s.step(&format!("unroll {q}_k.o.i"))?;
+            } else if chained(q) {
                 s.step(&format!("unroll {q}_k.o.o"))?;
                 s.step(&format!("unroll {q}_k.o.i"))?;
             } else {

@@ -1,6 +1,7 @@
 //! `lathe quantize`: a model's file with its weights in other types.
 
 mod budget;
+mod outliers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,7 +9,10 @@ use std::time::Instant;
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_models::{Chosen, GgmlType, Loss, ModelFile, Progress, quantize_file, suitable_type};
+use lathe_models::{
+    Chosen, FileError, Format, FourBits, GgmlType, Loss, ModelFile, Progress, Written, WrittenTensor,
+    quantize_file, quantize_folder, suitable_type,
+};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -22,6 +26,12 @@ Types: f32, f16, bf16, q8_0, q6_k, q5_k, q5_1, q5_0, q4_k, q4_1, q4_0, iq4_xs, i
 of positions stay as they are, and rows that are no whole blocks of a type go to the next that fits. A tensor that is in
 its type already is copied. Quantize from the widest weights there are: what a type lost does not come back.
 
+Schemes that are no types: int8 makes the matrices of layers signed bytes, each row by its largest absolute value, and computes with
+activations as bytes too, a scale for each row; int8-tensor has one scale for each matrix. int8-outliers does as int8, but for the
+columns that meet an activation over a threshold somewhere in a text, which stay 16-bit floats (LLM.int8()). Everything else
+stays as it is. nf4, int4-g64 and int4z-g64 make a folder of safetensors from such a folder, its layers' matrices in 4 bits with a
+scale for every 64: levels of NF4 in the layout of bitsandbytes, or even ones in GPTQ's, without and with zero points.
+
 The error is the mean squared one, relative to the variance of the weights.
 
 With --size or --bits each tensor gets a type of its own: those are chosen that lose the least together and fit, by the relative
@@ -32,7 +42,8 @@ Examples:
   lathe quantize ./model-f16.gguf ./model-q4_k.gguf --scheme q4_k
   lathe quantize ./folder-of-safetensors ./model.gguf --scheme q4_k --keep 'output.weight=q6_k' --keep '*ffn_down*=q5_k'
   lathe quantize ./model-f16.gguf ./model-small.gguf --bits 4.5 --calibrate text.txt
-  lathe quantize smollm2-135m ./wide.gguf --scheme f32 --json";
+  lathe quantize smollm2-135m ./wide.gguf --scheme f32 --json
+  lathe quantize smollm2-135m ./int8.gguf --scheme int8-outliers --calibrate text.txt";
 
 /// Write a model with its weights in other types
 #[derive(Args)]
@@ -41,15 +52,20 @@ pub struct Quantize {
     /// A GGUF file, a folder of safetensors, or a name as `--model` takes it.
     #[arg(value_name = "IN")]
     model: String,
-    /// The GGUF file to write.
+    /// The GGUF file to write; a folder for nf4, int4-g64 and int4z-g64.
     #[arg(value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
     goal: Goal,
-    /// Measure on this text (its first 256 tokens), with the weights in f32, how far the model's answers move when each tensor is
-    /// quantized, and choose by that [default: by the errors of the weights alone].
-    #[arg(long, value_name = "F", conflicts_with = "scheme")]
+    /// Measure on this text. With a budget: on its first 256 tokens, with the weights in f32, how far the model's answers move when
+    /// each tensor is quantized, to choose by that [default: by the errors of the weights alone]. For int8-outliers: on its
+    /// first 1024, how large activations become.
+    #[arg(long, value_name = "F")]
     calibrate: Option<PathBuf>,
+    /// For int8-outliers: columns that meet a larger activation stay floats [default: the largest of a few that leaves the
+    /// perplexity of the text within 0.4%].
+    #[arg(long, value_name = "T", value_parser = outliers::threshold)]
+    threshold: Option<f32>,
     /// Another type for the tensors of these names (`*` stands for anything); of several that fit the last counts.
     #[arg(long, value_name = "PATTERN=TYPE", value_parser = keep)]
     keep: Vec<Keep>,
@@ -68,9 +84,9 @@ pub struct Quantize {
 #[derive(Args)]
 #[group(required = true, multiple = false)]
 struct Goal {
-    /// The type of the weights.
-    #[arg(long, value_name = "S", value_parser = ty)]
-    scheme: Option<GgmlType>,
+    /// The type of the weights; or int8, int8-tensor, int8-outliers, nf4, int4-g64 or int4z-g64.
+    #[arg(long, value_name = "S", value_parser = scheme)]
+    scheme: Option<Scheme>,
     /// The type that suits each tensor, so that all together take at most so many bytes (`60MB`, `1.5GiB`).
     #[arg(long, value_name = "BYTES", value_parser = options::size)]
     size: Option<usize>,
@@ -92,6 +108,37 @@ fn ty(name: &str) -> Result<GgmlType, String> {
         let names: Vec<String> = GgmlType::ALL.iter().map(|t| t.encoding()).collect();
         format!("the types are {}", names.join(", "))
     })
+}
+
+/// What weights become, when all become the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    /// A type.
+    Type(GgmlType),
+    /// Bytes by rows, or by matrices.
+    Int8 { whole: bool },
+    /// Bytes by rows, with outliers.
+    Outliers,
+    /// Of a folder.
+    FourBits(FourBits),
+}
+
+/// The schemes that are no types.
+const SCHEMES: &[(&str, Scheme)] = &[
+    ("int8", Scheme::Int8 { whole: false }),
+    ("int8-tensor", Scheme::Int8 { whole: true }),
+    ("int8-outliers", Scheme::Outliers),
+    ("nf4", Scheme::FourBits(FourBits::Nf4)),
+    ("int4-g64", Scheme::FourBits(FourBits::Groups { zeros: false })),
+    ("int4z-g64", Scheme::FourBits(FourBits::Groups { zeros: true })),
+];
+
+fn scheme(name: &str) -> Result<Scheme, String> {
+    if let Some((_, scheme)) = SCHEMES.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)) {
+        return Ok(*scheme);
+    }
+    let others = SCHEMES.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    ty(name).map(Scheme::Type).map_err(|types| format!("{types}; other schemes are {others}"))
 }
 
 fn keep(text: &str) -> Result<Keep, String> {
@@ -122,13 +169,41 @@ impl Quantize {
         let file = ModelFile::open(&path)?;
         let threads = self.threads.map_or_else(|| lathe_runtime::detect_cpu().cores, usize::from);
         let interrupt = Listening::begin();
+        if let Some(Scheme::FourBits(bits)) = self.goal.scheme {
+            return self.folder(&file, bits, &interrupt, start);
+        }
         let kept = self.kept(&file)?;
         let weights = file.tensors().iter().map(|t| t.elements()).sum::<usize>();
         let room = self.goal.size.or(self.goal.bits.map(|bits| (bits * weights as f64 / 8.0) as usize));
+        let outliers = self.goal.scheme == Some(Scheme::Outliers);
+        if self.threshold.is_some() && !outliers {
+            return Err(Failure::usage("--threshold is for --scheme int8-outliers"));
+        }
+        if self.calibrate.is_some() != outliers && self.goal.scheme.is_some() {
+            return Err(Failure::usage(match outliers {
+                true => "--scheme int8-outliers needs --calibrate F, a text on which activations are seen",
+                false => "--calibrate is for --size, --bits and --scheme int8-outliers",
+            }));
+        }
+        let mut report = Report { file: &file, chosen: vec![], losses: vec![], outliers: None };
         let chosen: Vec<Chosen> = match (self.goal.scheme, room) {
-            (Some(scheme), _) => {
+            (Some(Scheme::Type(scheme)), _) => {
                 let of = |(t, kept): (_, Option<GgmlType>)| suitable_type(t, kept.unwrap_or(scheme));
                 file.tensors().iter().zip(kept).map(of).collect()
+            }
+            (Some(scheme), _) => {
+                let search = outliers::Search { file: &file, model: &self.model, kept: &kept, threads };
+                let found = match (&self.calibrate, scheme) {
+                    (Some(text), _) => {
+                        let (columns, found) = search.run(text, self.threshold, &self.output, &interrupt)?;
+                        report.outliers = Some(found);
+                        search.written(false, &columns)
+                    }
+                    (None, scheme) => {
+                        search.written(scheme == Scheme::Int8 { whole: true }, &Default::default())
+                    }
+                };
+                return self.write(report.with(found), threads, &interrupt, start);
             }
             (None, Some(room)) => {
                 let search = budget::Search { file: &file, kept: &kept, threads, interrupt: &interrupt };
@@ -136,12 +211,88 @@ impl Quantize {
             }
             (None, None) => return Err(Failure::usage("one of --scheme, --size and --bits is needed")),
         };
-        let types: Vec<GgmlType> = chosen.iter().map(|c| c.ty).collect();
+        let of = |c: Chosen| (Written::As(c.ty), c.why);
+        self.write(report.with(chosen.into_iter().map(of).collect()), threads, &interrupt, start)
+    }
+
+    /// Writes a folder and says what it lost.
+    fn folder(
+        &self,
+        file: &ModelFile,
+        bits: FourBits,
+        interrupt: &Listening,
+        start: Instant,
+    ) -> Result<(), Failure> {
+        let from = file.path().filter(|_| file.format() == Format::Safetensors).ok_or_else(|| {
+            let what = "this scheme is of folders of safetensors, and so must be the model";
+            let d = Diagnostic::new("quantize-folder", Fault::User, what).at(self.model.clone());
+            Failure::from(d.fix("give such a folder, or a type of GGUF as the scheme"))
+        })?;
+        if self.output.exists() {
+            let d = Diagnostic::new("quantize-exists", Fault::User, "it is there already");
+            return Err(d
+                .at(self.output.display().to_string())
+                .fix("give another path for the folder")
+                .into());
+        }
+        if !self.keep.is_empty() || self.threshold.is_some() || self.calibrate.is_some() {
+            return Err(Failure::usage("--keep, --calibrate and --threshold are not for schemes of folders"));
+        }
+        let from = if from.is_dir() { from } else { from.parent().unwrap_or(from) };
+        let mut status = Status::new();
+        let written = quantize_folder(from, &self.output, bits, &mut |done, all| {
+            status.count("quantizing", done, all);
+            !interrupt.pressed()
+        })
+        .map_err(FileError::from)?;
+        drop(status);
+        let Some(written) = written else { return Err(Failure::Interrupted) };
+        let quantized: Vec<&WrittenTensor> = written.iter().filter(|t| t.quantized).collect();
+        let mut loss = Loss::default();
+        quantized.iter().for_each(|t| loss += t.loss);
+        let inside: usize = quantized.iter().map(|t| t.bytes).sum();
+        let after: usize = written.iter().map(|t| t.bytes).sum();
+        let before: usize = file.tensors().iter().map(|t| t.byte_len()).sum();
+        let per = 8.0 * inside as f64 / loss.values.max(1) as f64;
+        if self.json {
+            let tensor = |t: &WrittenTensor| json!({ "name": t.name, "quantized": t.quantized, "bytes": t.bytes, "relative_error": t.loss.relative() });
+            return output::json(&json!({
+                "path": self.output.to_string_lossy(),
+                "bytes_before": before,
+                "bytes_after": after,
+                "bits_per_quantized_weight": per,
+                "relative_error": loss.relative(),
+                "tensors": written.iter().map(tensor).collect::<Vec<_>>(),
+                "seconds": start.elapsed().as_secs_f64(),
+            }));
+        }
+        output::text(&format!(
+            "{} matrices in {}, {per:.2} bits a weight, error {:.2e}\n{} other tensors as they were, {}\n{} before, {} now\n",
+            quantized.len(),
+            bytes(inside),
+            loss.relative(),
+            written.len() - quantized.len(),
+            bytes(after - inside),
+            bytes(before),
+            bytes(after),
+        ))
+    }
+
+    /// Writes the file and says what it lost.
+    fn write(
+        &self,
+        mut report: Report<'_>,
+        threads: usize,
+        interrupt: &Listening,
+        start: Instant,
+    ) -> Result<(), Failure> {
+        let file = report.file;
+        let written: Vec<Written> = report.chosen.iter().map(|(written, _)| written.clone()).collect();
         let mut status = Status::new();
         let of = |i: usize| file.tensors()[i].byte_len();
-        status.begin("quantizing", Some((0..types.len()).map(of).sum::<usize>() as u64));
+        status.begin("quantizing", Some((0..written.len()).map(of).sum::<usize>() as u64));
         let (mut current, mut done) = (0, 0);
-        let losses = quantize_file(&file, &types, threads, &self.output, &mut |index, values| {
+        report.losses = quantize_file(file, &written, threads, &self.output, &mut |index, values| {
             while current < index {
                 done += of(current);
                 current += 1;
@@ -151,7 +302,6 @@ impl Quantize {
             !interrupt.pressed()
         })?;
         drop(status);
-        let report = Report { file: &file, chosen: &chosen, losses: &losses };
         match self.json {
             true => output::json(&report.json(&self.output, start.elapsed().as_secs_f64())),
             false => output::text(&report.text()),
@@ -175,8 +325,17 @@ impl Quantize {
 /// What was made.
 struct Report<'a> {
     file: &'a ModelFile,
-    chosen: &'a [Chosen],
-    losses: &'a [Loss],
+    /// What each tensor became, and why that is another than what was asked for.
+    chosen: Vec<(Written, Option<&'static str>)>,
+    losses: Vec<Loss>,
+    outliers: Option<outliers::Found>,
+}
+
+fn name_of(written: &Written) -> &'static str {
+    match written {
+        Written::As(ty) => ty.name(),
+        Written::Int8(_) => "int8",
+    }
 }
 
 /// Tensors of one type.
@@ -188,8 +347,16 @@ struct OfType {
 }
 
 impl Report<'_> {
+    fn with(self, chosen: Vec<(Written, Option<&'static str>)>) -> Self {
+        Report { chosen, ..self }
+    }
+
     fn bytes_of(&self, i: usize) -> usize {
-        self.chosen[i].ty.bytes_for(self.file.tensors()[i].elements()).unwrap_or(0)
+        let info = &self.file.tensors()[i];
+        match &self.chosen[i].0 {
+            Written::As(ty) => ty.bytes_for(info.elements()).unwrap_or(0),
+            Written::Int8(int8) => int8.bytes(info.shape()[0], info.shape()[1]),
+        }
     }
 
     fn before(&self) -> usize {
@@ -208,8 +375,8 @@ impl Report<'_> {
 
     fn types(&self) -> BTreeMap<&'static str, OfType> {
         let mut types: BTreeMap<&str, OfType> = BTreeMap::new();
-        for (i, (chosen, loss)) in self.chosen.iter().zip(self.losses).enumerate() {
-            let of = types.entry(chosen.ty.name()).or_default();
+        for (i, ((written, _), loss)) in self.chosen.iter().zip(&self.losses).enumerate() {
+            let of = types.entry(name_of(written)).or_default();
             of.tensors += 1;
             of.bytes += self.bytes_of(i);
             of.loss += *loss;
@@ -233,13 +400,16 @@ impl Report<'_> {
             total.relative()
         ));
         let mut others: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-        for chosen in self.chosen {
-            if let Some(why) = chosen.why {
-                *others.entry((chosen.ty.name(), why)).or_default() += 1;
+        for (written, why) in &self.chosen {
+            if let Some(why) = why {
+                *others.entry((name_of(written), why)).or_default() += 1;
             }
         }
         for ((name, why), count) in others {
             out.push_str(&format!("{name} for {count} tensor{}: {why}\n", if count == 1 { "" } else { "s" }));
+        }
+        if let Some(found) = &self.outliers {
+            out.push_str(&found.text());
         }
         let peak = lathe_runtime::peak_rss_bytes()
             .map_or(String::new(), |p| format!("; peak memory {}", bytes(p as usize)));
@@ -250,14 +420,14 @@ impl Report<'_> {
     fn json(&self, path: &std::path::Path, seconds: f64) -> Value {
         let of_type = |(name, of): (&'static str, OfType)| json!({ "type": name, "tensors": of.tensors, "bytes": of.bytes, "relative_error": of.loss.relative() });
         let tensor = |i: usize| {
-            let (info, chosen) = (&self.file.tensors()[i], self.chosen[i]);
+            let (info, (written, why)) = (&self.file.tensors()[i], &self.chosen[i]);
             json!({
                 "name": info.name(),
-                "type": chosen.ty.name(),
+                "type": name_of(written),
                 "bytes": self.bytes_of(i),
                 "relative_error": self.losses[i].relative(),
                 "mean_squared_error": self.losses[i].error / self.losses[i].values.max(1) as f64,
-                "why": chosen.why,
+                "why": why,
             })
         };
         json!({
@@ -267,6 +437,7 @@ impl Report<'_> {
             "bits_per_weight": self.bits(),
             "types": self.types().into_iter().map(of_type).collect::<Vec<_>>(),
             "tensors": (0..self.chosen.len()).map(tensor).collect::<Vec<_>>(),
+            "outliers": self.outliers.as_ref().map(outliers::Found::json),
             "seconds": seconds,
             "peak_rss_bytes": lathe_runtime::peak_rss_bytes(),
         })

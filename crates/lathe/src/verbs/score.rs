@@ -15,11 +15,12 @@ use crate::model::Model;
 use crate::options::{CacheOptions, ComputeOptions, ModelOption};
 use crate::output;
 
-/// Tokens of one context of a text.
+/// Tokens of one context of a text, unless asked for otherwise.
 const CONTEXT: usize = 2048;
 
 const EXAMPLES: &str = "\
-A text is read in contexts of 2048 tokens, each on its own; the first token of each is given, not scored.
+A text is read in contexts of 2048 tokens, each on its own; the first token of each is given, not scored. Token ids are one context,
+unless --context cuts them.
 
 Examples:
   lathe score --file book.txt
@@ -38,6 +39,9 @@ pub struct Score {
     compute: ComputeOptions,
     #[command(flatten)]
     cache: CacheOptions,
+    /// Tokens of one context [default: 2048 for a text].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    context: Option<u32>,
     /// Write the log-probabilities of every scored token's distribution to a NumPy file (float16, a row a token).
     #[arg(long, value_name = "F.npy")]
     save_log_softmax: Option<PathBuf>,
@@ -63,7 +67,11 @@ impl Score {
         let text = self.source.file.as_deref().map(read).transpose()?;
         let ids = self.source.ids.as_deref().map(read_ids).transpose()?;
         let model = Model::open(self.model.name())?;
-        let longest = if ids.is_some() { usize::MAX } else { CONTEXT.min(model.context) };
+        let longest = match self.context {
+            Some(context) => context as usize,
+            None if ids.is_some() => usize::MAX,
+            None => CONTEXT.min(model.context),
+        };
         let ids =
             ids.unwrap_or_else(|| lathe_models::prompt_tokens(&model.tokenizer, &text.unwrap_or_default()));
         if ids.len() < 2 {
