@@ -38,7 +38,7 @@ pub(crate) const DISK: &str = "disk";
 const SLACK: u64 = 40 << 20;
 
 /// Loads grow to this many bytes where the budget is large enough.
-const ENOUGH: u64 = 8 << 20;
+const ENOUGH: u64 = 16 << 20;
 
 impl Budget {
     /// So many bytes for all of this process.

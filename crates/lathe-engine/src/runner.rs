@@ -21,7 +21,7 @@ use lathe_rewrite::{
 use lathe_runtime::{Arena, DiskFile, KernelCache, Pool, View, detect_target};
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -366,6 +366,11 @@ impl Runner {
     /// The memory that is held.
     pub fn footprint(&self) -> Footprint {
         self.footprint
+    }
+
+    /// The file that steps read weights from, where they do.
+    pub fn store(&self) -> Option<&Path> {
+        self.stream.as_ref().map(|s| s.disk.path())
     }
 
     /// What a person should know about how the kernels were made: by an old compiler, without a cache.

@@ -56,6 +56,11 @@ impl DiskFile {
         make().map_err(|e| RuntimeError::io("make a scratch file", folder, &e))
     }
 
+    /// Where it is; of a scratch file, its folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Length of what may be read, bytes.
     pub fn len(&self) -> u64 {
         self.len

@@ -5,7 +5,7 @@
 //!
 //! Public surface:
 //! - the machine: [`detect_cpu`], [`detect_caches`], [`detect_target`], [`measure`], [`this_machine`], [`machine_file`],
-//!   [`read_bandwidth`], [`peak_f32`], [`peak_bf16`], [`peak_int8`];
+//!   [`read_bandwidth`], [`direct_read_bandwidth`], [`peak_f32`], [`peak_bf16`], [`peak_int8`];
 //! - threads: [`Pool`], [`PoolOptions`], [`Barrier`];
 //! - memory: [`Arena`], [`Buffer`], [`View`], [`DiskFile`] (stores by [`StoreWriter`] in checked [`BLOCK`]s), [`peak_rss_bytes`], [`current_rss_bytes`],
 //!   [`anonymous_rss_bytes`];
@@ -79,5 +79,8 @@ pub use error::RuntimeError;
 pub use kernel::{ABI_VERSION, Access, CTX_DECLARATION, Ctx, Kernel, Param, Prepared, Signature};
 pub use library::{KernelFn, Library};
 pub use pool::{Pool, PoolOptions};
-pub use probe::{machine_file, measure, peak_bf16, peak_f32, peak_int8, read_bandwidth, this_machine};
+pub use probe::{
+    direct_read_bandwidth, machine_file, measure, peak_bf16, peak_f32, peak_int8, read_bandwidth,
+    this_machine,
+};
 pub use resident::{anonymous_rss_bytes, current_rss_bytes, peak_rss_bytes};

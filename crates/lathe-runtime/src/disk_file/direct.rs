@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Bytes of one request, a multiple of a block.
-const REQUEST: usize = 1 << 20;
+const REQUEST: usize = 4 << 20;
 /// Requests at once.
 const DEPTH: usize = 8;
 

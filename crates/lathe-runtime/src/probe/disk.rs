@@ -46,6 +46,46 @@ pub(super) fn measure(folder: &Path, bytes: usize) -> Option<Disk> {
     })
 }
 
+/// Bytes a second at which a file is read past the page cache, up to `bytes` of it by several threads with large reads: what a disk
+/// gives that does nothing else. `None` where the file system has no such reading.
+pub fn direct_read_bandwidth(path: &Path, bytes: u64) -> Option<f64> {
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::fs::{FileExt, OpenOptionsExt};
+        const PIECE: usize = 1 << 20;
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).ok()?;
+        let pieces = file.metadata().ok()?.len().min(bytes) / PIECE as u64;
+        let next = std::sync::atomic::AtomicU64::new(0);
+        let read = || {
+            // A place in it is aligned to a page.
+            let mut memory = vec![0u8; PIECE + 4096];
+            let start = memory.as_ptr().align_offset(4096);
+            let mut done = 0u64;
+            loop {
+                let piece = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                if piece >= pieces {
+                    return Some(done);
+                }
+                let target = &mut memory[start..start + PIECE];
+                file.read_exact_at(target, piece * PIECE as u64).ok()?;
+                done += PIECE as u64;
+            }
+        };
+        let begin = Instant::now();
+        let done: Option<Vec<u64>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(read)).collect();
+            threads.into_iter().map(|t| t.join().ok().flatten()).collect()
+        });
+        let rate = done?.iter().sum::<u64>() as f64 / begin.elapsed().as_secs_f64();
+        (rate > 0.0).then_some(rate)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (path, bytes);
+        None
+    }
+}
+
 fn drop_from_page_cache(file: &File) {
     #[cfg(target_os = "linux")]
     {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 pub use bandwidth::read_bandwidth;
+pub use disk::direct_read_bandwidth;
 pub use peak::{peak_bf16, peak_f32, peak_int8};
 
 /// How long and on how much to measure.

@@ -6,6 +6,7 @@ mod program;
 mod serve;
 
 use clap::{Args, Subcommand};
+use lathe_engine::Budget;
 use lathe_runtime::Pool;
 use serde_json::{Value, json};
 
@@ -18,8 +19,9 @@ use measure::{Bench as Case, Row};
 
 const EXAMPLES: &str = "\
 Each sample measures this machine's read bandwidth and peak rates, then prefill, then decode; medians are printed.
-The decode floor is the time to read weights, keys and values once; the prefill floor is the time of the operations, each
-at its own type's peak, with logits for the last token only. 100% of a floor cannot be beaten.
+The decode floor is the time to read weights, keys and values once, weights from the disk where they lie there (--memory); the
+prefill floor is the time of the operations, each at its own type's peak, with logits for the last token only, and no less than
+the disk takes. 100% of a floor cannot be beaten.
 Samples in which other processes take over 5% of the machine are taken again.
 
 Examples:
@@ -108,7 +110,11 @@ impl BenchModel {
                 threads,
                 kv_type: self.cache.kv_type(),
                 adapters: None,
-                budget: self.cache.budget()?,
+                // What measures the machine is a part of it.
+                budget: self
+                    .cache
+                    .budget()?
+                    .map(|b| Budget { reserved: b.reserved + measure::SMALL_PROBE_BYTES as u64, ..b }),
             };
             let engine = model.load(compute, context, most, most)?;
             let interrupt = Listening::begin();
@@ -143,18 +149,19 @@ fn cores() -> Vec<usize> {
 fn print(rows: &[Row], head: bool) -> Result<(), Failure> {
     if head {
         output::line(
-            "threads  batch   prefill tok/s  of floor   decode tok/s  of floor   read GB/s   other load",
+            "threads  batch   prefill tok/s  of floor   decode tok/s  of floor   read GB/s  disk GB/s   other load",
         )?;
     }
     for r in rows {
         let (prefill, decode) = (100.0 * r.prefill_floor_fraction, 100.0 * r.decode_floor_fraction);
         output::line(&format!(
-            "{:>7}  {:>5}  {:>14.1}  {prefill:>7.0}%  {:>13.1}  {decode:>7.0}%  {:>10.1}  {:>11}",
+            "{:>7}  {:>5}  {:>14.1}  {prefill:>7.0}%  {:>13.2}  {decode:>7.0}%  {:>10.1}  {:>9}  {:>11}",
             r.threads,
             r.batch,
             r.prefill_tokens_per_s,
             r.decode_tokens_per_s,
             r.bandwidth / 1e9,
+            r.disk.map_or("-".into(), |rate| format!("{:.2}", rate / 1e9)),
             r.foreign.map_or("unknown".into(), |load| format!("{:.0}%", 100.0 * load)),
         ))?;
     }

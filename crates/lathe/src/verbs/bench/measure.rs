@@ -1,10 +1,11 @@
 //! Samples of prefill and decode, each beside a sample of what the machine can do at that moment.
 
+use std::path::Path;
 use std::time::Instant;
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{Engine, EngineError, Event, Forward, Request, Runner, SequenceId};
-use lathe_runtime::{Pool, peak_f32, peak_int8, read_bandwidth};
+use lathe_runtime::{Pool, direct_read_bandwidth, peak_f32, peak_int8, read_bandwidth};
 use serde_json::{Value, json};
 
 use super::foreign::Clocks;
@@ -14,6 +15,10 @@ use crate::model::STEP_TOKENS;
 
 /// Bytes that the bandwidth probe reads: well over the caches.
 const PROBE_BYTES: usize = 256 << 20;
+/// The same beside a model that is held to a budget, of which it is a part.
+pub const SMALL_PROBE_BYTES: usize = 64 << 20;
+/// Bytes that the disk's probe reads.
+const DISK_BYTES: u64 = 512 << 20;
 /// The most of the machine that others may take in a good sample.
 const FOREIGN: f64 = 0.05;
 /// How often a bad sample is taken again.
@@ -43,6 +48,8 @@ pub struct Row {
     pub bandwidth: f64,
     pub int8_peak: f64,
     pub f32_peak: f64,
+    /// Bytes a second from the disk, where weights are read from it.
+    pub disk: Option<f64>,
     pub foreign: Option<f64>,
     pub samples: usize,
     pub rejected: usize,
@@ -58,6 +65,7 @@ struct Sample {
     bandwidth: f64,
     int8_peak: f64,
     f32_peak: f64,
+    disk: Option<f64>,
     foreign: Option<f64>,
 }
 
@@ -72,8 +80,10 @@ impl Bench {
     /// Measures every case, taking turns, so that all see the same weather.
     pub fn rows(&mut self, batches: &[usize], samples: usize) -> Result<Vec<Row>, Failure> {
         let mut taken: Vec<(Vec<Sample>, usize)> = vec![Default::default(); batches.len()];
-        // The first one wakes caches and clocks.
-        self.sample(batches.iter().copied().min().unwrap_or(1))?;
+        // The first one wakes caches and clocks; a disk has none that matter, and takes long.
+        if self.engine.model().store().is_none() {
+            self.sample(batches.iter().copied().min().unwrap_or(1))?;
+        }
         for _ in 0..samples {
             for (&batch, (kept, rejected)) in batches.iter().zip(&mut taken) {
                 let mut sample = self.sample(batch)?;
@@ -99,6 +109,7 @@ impl Bench {
                 bandwidth: median(|s| s.bandwidth),
                 int8_peak: median(|s| s.int8_peak),
                 f32_peak: median(|s| s.f32_peak),
+                disk: samples.iter().any(|s| s.disk.is_some()).then(|| median(|s| s.disk.unwrap_or(0.0))),
                 foreign: samples
                     .iter()
                     .all(|s| s.foreign.is_some())
@@ -114,15 +125,25 @@ impl Bench {
         let start = Clocks::now();
         let unknown =
             || Diagnostic::new("bench-probe", Fault::Environment, "this machine's speed cannot be measured");
-        let bandwidth = read_bandwidth(self.threads, PROBE_BYTES, &self.pool)?.ok_or_else(unknown)?.best;
+        let store = self.engine.model().store().map(Path::to_owned);
+        let probe = if store.is_some() { SMALL_PROBE_BYTES } else { PROBE_BYTES };
+        let bandwidth = read_bandwidth(self.threads, probe, &self.pool)?.ok_or_else(unknown)?.best;
         let int8_peak = peak_int8(&self.pool).ok_or_else(unknown)?.best;
         let f32_peak = peak_f32(&self.pool).ok_or_else(unknown)?.best;
 
-        let prefill_s = self.prefill(batch)?;
-        let (step_s, depth) = self.decode(batch)?;
+        let disk = store.as_deref().and_then(|store| direct_read_bandwidth(store, DISK_BYTES));
+        // A prefill of its own costs a streamed model minutes: there the one before decoding counts.
+        let alone_s = if store.is_none() { Some(self.prefill(batch)?) } else { None };
+        let (start_s, step_s, depth) = self.decode(batch)?;
+        let prefill_s = alone_s.unwrap_or(start_s);
         let costs = self.engine.model().costs();
+        // Each step reads what is streamed once.
+        let streamed = self.engine.model().footprint().streamed_bytes as f64;
+        let reading_s = disk.map_or(0.0, |rate| streamed / rate);
+        let steps = (batch * self.prompt).div_ceil(self.engine.model().max_tokens()) as f64;
         let prefill_floor_s = batch as f64 * costs.prefill_floor_s(self.prompt, int8_peak, f32_peak);
-        let decode_floor_s = costs.decode_floor_s(batch, depth, bandwidth);
+        let prefill_floor_s = prefill_floor_s.max(steps * reading_s);
+        let decode_floor_s = costs.decode_floor_s(batch, depth, bandwidth).max(reading_s);
         Ok(Sample {
             prefill: (batch * self.prompt) as f64 / prefill_s,
             decode: batch as f64 / step_s,
@@ -131,6 +152,7 @@ impl Bench {
             bandwidth,
             int8_peak,
             f32_peak,
+            disk,
             foreign: Clocks::now().zip(start).and_then(|(now, start)| now.foreign_since(&start)),
         })
     }
@@ -145,10 +167,12 @@ impl Bench {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Seconds of a step once every sequence decodes, and the positions that each then has on average.
-    fn decode(&mut self, batch: usize) -> Result<(f64, f64), Failure> {
+    /// Seconds until every sequence decodes, those of a step then, and the positions that each then has on average.
+    fn decode(&mut self, batch: usize) -> Result<(f64, f64, f64), Failure> {
         let ids = self.start(batch, usize::MAX)?;
+        let start = Instant::now();
         while self.step()? < batch {}
+        let start_s = start.elapsed().as_secs_f64();
         let depths = ids.iter().filter_map(|&id| Some(self.engine.tokens(id)?.len()));
         let depth = depths.sum::<usize>() as f64 / batch as f64 + self.generate as f64 / 2.0;
         let start = Instant::now();
@@ -159,7 +183,7 @@ impl Bench {
         for id in ids {
             self.engine.cancel(id);
         }
-        Ok((seconds, depth))
+        Ok((start_s, seconds, depth))
     }
 
     fn start(&mut self, batch: usize, max_tokens: usize) -> Result<Vec<SequenceId>, Failure> {
@@ -209,6 +233,7 @@ impl Row {
             "read_bytes_per_s": self.bandwidth,
             "int8_ops_per_s": self.int8_peak,
             "f32_ops_per_s": self.f32_peak,
+            "disk_bytes_per_s": self.disk,
             "foreign_load": self.foreign,
             "samples": self.samples,
             "rejected_samples": self.rejected,
