@@ -74,6 +74,11 @@ static inline e_i32 e_sign_extended(e_b16 x) {
     for (int i = 0; i < 8; i++) r[i] = (signed char)x[i];
     return r;
 }
+static inline e_i64 e_zero_extended64(e_b16 x) {
+    e_i64 r = {0};
+    for (int i = 0; i < 16; i++) r[i] = (unsigned char)x[i];
+    return r;
+}
 static inline e_i64 e_sign_extended64(e_b16 x) {
     e_i64 r = {0};
     for (int i = 0; i < 16; i++) r[i] = (signed char)x[i];
@@ -108,6 +113,7 @@ static inline void e_store_lanes(float *p, e_f64 v, unsigned short mask) {
 #define __builtin_ia32_minps256 e_min32
 #define __builtin_ia32_pmovzxbd256(x) e_zero_extended((e_b16)(x))
 #define __builtin_ia32_pmovsxbd256(x) e_sign_extended((e_b16)(x))
+#define __builtin_ia32_pmovzxbd512_mask(x, zero, all) e_zero_extended64((e_b16)(x))
 #define __builtin_ia32_pmovsxbd512_mask(x, zero, all) e_sign_extended64((e_b16)(x))
 #define __builtin_ia32_permvarsi256 e_permuted
 #define __builtin_ia32_maxps512_mask(x, y, zero, all, rounding) e_max64(x, y)
