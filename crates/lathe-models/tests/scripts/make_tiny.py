@@ -201,16 +201,31 @@ def write(name, ty, embedding_ty, s):
 
 
 def coded(model, prompt, bits):
-    """The logits where 32 components of a key or a value share a scale of 16 bits and are codes around zero."""
+    """The logits where 32 components of a key or a value share a scale of 16 bits and are codes around zero.
+
+    Of 8 bits as far from 0 on both sides. Of 4 bits from -8 to 7, where the component that is farthest from 0 is -8; and keys,
+    with their queries, are multiplied by the Hadamard matrix of 32 before they are rounded.
+    """
     import transformers.models.llama.modeling_llama as llama
 
     def rounded(x):
-        groups, top = x.reshape(*x.shape[:-1], -1, 32), 2 ** (bits - 1) - 1
-        most = groups.abs().amax(-1, keepdim=True)
-        return (torch.round(groups * (top / most)) * (most / top).half().float()).reshape(x.shape)
+        groups = x.reshape(*x.shape[:-1], -1, 32)
+        if bits == 4:
+            least, most = groups.amin(-1, keepdim=True), groups.amax(-1, keepdim=True)
+            end, most = -8, torch.where(most <= -least, least, most)
+        else:
+            end, most = 127, groups.abs().amax(-1, keepdim=True)
+        codes = torch.round(groups * (end / most)).clamp(max=2 ** (bits - 1) - 1)
+        return (codes * (most / end).half().float()).reshape(x.shape)
+
+    hadamard = torch.ones(1, 1)
+    while len(hadamard) < 32:
+        hadamard = torch.kron(hadamard, torch.tensor([[1.0, 1.0], [1.0, -1.0]])) / 2**0.5
 
     def rotate(q, k, *rest, **more):
         q, k = plain(q, k, *rest, **more)
+        if bits == 4:
+            q, k = q @ hadamard, k @ hadamard
         return q, rounded(k)
 
     plain, llama.apply_rotary_pos_emb = llama.apply_rotary_pos_emb, rotate
