@@ -111,6 +111,8 @@ static inline void e_store_lanes(float *p, e_f64 v, unsigned short mask) {
 #define __builtin_ia32_psignb256 e_signb32
 #define __builtin_ia32_maxps256 e_max32
 #define __builtin_ia32_minps256 e_min32
+// A hint to the compiler, in registers that may not be here.
+#define __asm__(...)
 #define __builtin_ia32_pmovzxbd256(x) e_zero_extended((e_b16)(x))
 #define __builtin_ia32_pmovsxbd256(x) e_sign_extended((e_b16)(x))
 #define __builtin_ia32_pmovzxbd512_mask(x, zero, all) e_zero_extended64((e_b16)(x))
