@@ -151,9 +151,7 @@ impl Store {
         let lengths = rows.into_iter().map(|(_, _, len)| len).collect();
         Ok(Store { disk: Arc::new(disk), extents, lengths })
     }
-}
 
-impl Store {
     /// Reads weights that are kept into memory of `arena`.
     pub fn keep(
         &self,

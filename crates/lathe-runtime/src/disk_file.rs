@@ -71,11 +71,6 @@ impl DiskFile {
         self.len == 0
     }
 
-    /// Whether it is read past the page cache.
-    pub fn is_direct(&self) -> bool {
-        self.direct.is_some()
-    }
-
     /// Fills `target` with the file's bytes from `offset` on. Of a store, whole blocks are read, and compared with their
     /// checksums.
     pub fn read(&self, offset: u64, target: &View) -> Result<(), RuntimeError> {
