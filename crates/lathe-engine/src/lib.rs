@@ -62,6 +62,7 @@ mod flows;
 mod forward;
 mod generate;
 mod grammar;
+mod memory;
 mod offload;
 mod pages;
 mod random;
@@ -73,6 +74,7 @@ mod scheduler;
 mod score;
 mod sizes;
 mod stop;
+mod store;
 mod weights;
 mod work;
 

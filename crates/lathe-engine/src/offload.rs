@@ -1,20 +1,19 @@
 //! Models that are larger than the memory they may use: packed weights lie in a store on a disk, as many as fit are kept, and the
-//! others come through a window in each step (`lathe_rewrite::Stream`).
+//! others come through a window in each step (`lathe_rewrite::Stream`); keys and values lie there too where they must
+//! (`lathe_rewrite::Spill`).
 
-use crate::EngineError;
 use crate::error::below;
-use crate::report::Stage;
+use crate::store::Store;
+use crate::{Batch, EngineError, PAGE};
 use lathe_compile::Compiled;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_ir::Name;
 use lathe_ir::tensor::HOST;
 use lathe_machine::Link;
-use lathe_models::ModelFile;
-use lathe_rewrite::{Extent, Stream, read_once};
-use lathe_runtime::{Arena, BLOCK, DiskFile, View};
-use std::collections::{HashMap, HashSet};
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use lathe_rewrite::{Extent, Spill, Stream, read_once};
+use lathe_runtime::{BLOCK, DiskFile, View};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The memory that a model may use.
@@ -73,108 +72,6 @@ impl Budget {
         let link =
             |from: &str, to: &str| Link { from: from.into(), to: to.into(), bandwidth, latency_seconds: 0.0 };
         [link(DISK, HOST), link(HOST, DISK)]
-    }
-}
-
-/// Packed weights on a disk.
-pub(crate) struct Store {
-    pub disk: Arc<DiskFile>,
-    /// Where each is, in the order of the file; up to the next one.
-    pub extents: Vec<Extent>,
-    /// The length of each without what lies between.
-    pub lengths: Vec<usize>,
-}
-
-impl Store {
-    /// Where the store of a model is that is compiled so: named by what its bytes follow from.
-    pub fn path(folder: &Path, file: &ModelFile, compiled: &Compiled) -> Result<PathBuf, EngineError> {
-        let mut hash = blake3::Hasher::new();
-        let mut add = |text: String| {
-            hash.update(&(text.len() as u64).to_le_bytes());
-            hash.update(text.as_bytes());
-        };
-        let plan = &compiled.classes[0].plan;
-        add(plan.load.to_string());
-        for k in &plan.kernels {
-            let called = |s: &lathe_ir::step::Step| matches!(s, lathe_ir::step::Step::Call { kernel, .. } if *kernel == k.name);
-            if plan.load.steps.iter().any(called) {
-                add(k.kernel.to_string());
-            }
-        }
-        // The model's own bytes are known by their place and date: reading them all would take longer than packing them.
-        let mut stem = "model".to_string();
-        if let Some(path) = file.path() {
-            stem = path.file_stem().map_or(stem, |s| s.to_string_lossy().into_owned());
-            let said = |e: &std::io::Error| {
-                let what = format!("cannot look at the model's file: {e}");
-                below(Diagnostic::new("model-file", Fault::Environment, what).at(path.display().to_string()))
-            };
-            let path = path.canonicalize().map_err(|e| said(&e))?;
-            let data = std::fs::metadata(&path).map_err(|e| said(&e))?;
-            add(format!("{} {} {} {}", path.display(), data.len(), data.mtime(), data.mtime_nsec()));
-        }
-        Ok(folder.join(format!("{stem}-{}.store", &hash.finalize().to_hex()[..16])))
-    }
-
-    /// Opens a store that [`crate::weights::pack_to_store`] wrote.
-    pub fn open(path: &Path) -> Result<Store, EngineError> {
-        let (disk, note) = DiskFile::open_store(path).map_err(below)?;
-        let note = String::from_utf8_lossy(&note);
-        let line = |line: &str| {
-            let mut words = line.splitn(3, ' ');
-            let offset = words.next()?.parse::<i64>().ok()?;
-            let len = words.next()?.parse::<usize>().ok()?;
-            Some((Name::from(words.next()?), offset, len))
-        };
-        let rows: Option<Vec<(Name, i64, usize)>> = note.lines().map(line).collect();
-        let damaged = || {
-            let d = Diagnostic::new(
-                "store-malformed",
-                Fault::Environment,
-                "the store's list of weights is damaged",
-            );
-            below(d.at(path.display().to_string()).fix("remove it, it is made again"))
-        };
-        let rows = rows.ok_or_else(damaged)?;
-        let end = |row: usize| rows.get(row + 1).map_or(disk.len() as i64, |(_, offset, _)| *offset);
-        let extent = |(i, (name, offset, _)): (usize, &(Name, i64, usize))| Extent {
-            name: name.clone(),
-            offset: *offset,
-            len: end(i) - offset,
-            reader: 0,
-        };
-        let extents: Vec<Extent> = rows.iter().enumerate().map(extent).collect();
-        let whole = |(e, (_, _, len)): (&Extent, &(Name, i64, usize))| e.offset >= 0 && e.len >= *len as i64;
-        if !extents.iter().zip(&rows).all(whole) {
-            return Err(damaged());
-        }
-        let lengths = rows.into_iter().map(|(_, _, len)| len).collect();
-        Ok(Store { disk: Arc::new(disk), extents, lengths })
-    }
-
-    /// Reads weights that are kept into memory of `arena`.
-    pub fn keep(
-        &self,
-        kept: &[Extent],
-        arena: &Arena,
-        given: &mut HashMap<Name, View>,
-        progress: &mut dyn FnMut(Stage, usize, usize),
-    ) -> Result<(), EngineError> {
-        let all: i64 = kept.iter().map(|e| e.len).sum();
-        // One allocation, in huge pages.
-        let memory = arena.alloc(all as usize).map_err(below)?.into_view();
-        let lengths: HashMap<&Name, usize> =
-            self.extents.iter().map(|e| &e.name).zip(self.lengths.iter().copied()).collect();
-        let mut at = 0;
-        for (done, e) in kept.iter().enumerate() {
-            progress(Stage::Read, done, kept.len());
-            let part = memory.part(at, e.len as usize).map_err(below)?;
-            self.disk.read(e.offset as u64, &part).map_err(below)?;
-            given.insert(e.name.clone(), part.part(0, lengths[&e.name]).map_err(below)?);
-            at += e.len as usize;
-        }
-        progress(Stage::Read, kept.len(), kept.len());
-        Ok(())
     }
 }
 
@@ -266,6 +163,103 @@ fn place(
         }
     }
     Err(least as u64)
+}
+
+/// Weights that come through a window.
+pub(crate) struct Streaming {
+    /// Which, and how.
+    pub stream: Stream,
+    /// Where they lie.
+    pub disk: Arc<DiskFile>,
+    /// The memory that they come through.
+    pub window: View,
+    /// Whether the window holds what a run begins with.
+    pub ready: bool,
+}
+
+impl Streaming {
+    /// Brings what a run begins with, where it is not there.
+    pub fn make_ready(&mut self) -> Result<(), EngineError> {
+        if !self.ready {
+            for l in &self.stream.loads[..self.stream.carried] {
+                let part = self.window.part(l.place as usize, l.len() as usize).map_err(below)?;
+                self.disk.read(l.offset() as u64, &part).map_err(below)?;
+            }
+            self.ready = true;
+        }
+        Ok(())
+    }
+}
+
+/// Keys and values of which a layer at a time is in memory.
+pub(crate) struct Spilling {
+    /// Which, and how.
+    pub spill: Spill,
+    /// Where they lie.
+    pub disk: Arc<DiskFile>,
+    /// The lists of pages that a step uses, and that it writes.
+    pub used: View,
+    pub new: View,
+    /// Where one is copied through.
+    pub page: View,
+}
+
+impl Spilling {
+    /// Says which pages a step uses, and which it writes.
+    pub fn list(&self, b: &Batch) -> Result<(), EngineError> {
+        let write = |list: &View, pages: BTreeSet<u32>| {
+            let words: Vec<u32> = std::iter::once(pages.len() as u32).chain(pages).collect();
+            list.write(0, &words).map_err(below)
+        };
+        write(&self.used, b.pages.iter().flatten().copied().collect())?;
+        write(&self.new, b.slot.iter().map(|slot| slot / PAGE as u32).collect())
+    }
+
+    /// Copies what lies on the disk of a page to another.
+    pub fn copy_page(&self, from: u32, to: u32) -> Result<(), EngineError> {
+        for s in self.spill.layers.iter().flatten() {
+            let at = |page: u32| (s.offset + i64::from(page) * s.page) as u64;
+            self.disk.read_pieces(&[(at(from), 0, s.page as usize)], &self.page).map_err(below)?;
+            self.disk.write_pieces(&[(at(to), 0, s.page as usize)], &self.page).map_err(below)?;
+        }
+        Ok(())
+    }
+}
+
+/// Memory of this many bytes begins at a multiple of a sector, so that a disk is read into it past the page cache.
+pub(crate) const DIRECT: usize = 2 << 20;
+
+/// How many layers' caches lie on the disk so that what is `fixed` fits into `room`, as few as can be: what is fixed then, and
+/// which they are. Or the least that they can be.
+pub(crate) fn spilled(
+    compiled: &Compiled,
+    states: &[(Name, i64)],
+    pages: usize,
+    fixed: usize,
+    room: usize,
+) -> Result<(usize, Option<Spill>), usize> {
+    if fixed <= room {
+        return Ok((fixed, None));
+    }
+    let run = &compiled.classes[0].plan.run;
+    let mut least = fixed;
+    for layers in 1..=states.len() {
+        let spill = Spill::new(run, DISK, states, pages as i64, layers);
+        if spill.layers.len() < layers {
+            break;
+        }
+        let all = spill.layers.iter().flatten();
+        let (gone, page) =
+            all.fold((0, 0), |(gone, most), s| (gone + s.page * pages as i64, most.max(s.page)));
+        let lists = 2 * ((pages + 1) * 4).next_multiple_of(64);
+        let extra = (spill.window() as usize).max(DIRECT) + (page as usize).max(DIRECT) + lists + 64;
+        let now = fixed - gone as usize + extra;
+        least = least.min(now);
+        if now <= room {
+            return Ok((now, Some(spill)));
+        }
+    }
+    Err(least)
 }
 
 #[cfg(test)]

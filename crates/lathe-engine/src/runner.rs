@@ -2,27 +2,21 @@
 
 use crate::artifact;
 use crate::error::below;
-use crate::offload::{Budget, DISK, Placement, Store};
+use crate::memory::{Memory, fixed_bytes, packed_bytes};
+use crate::offload::Budget;
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
 use crate::sizes::{class_of, classes};
+use crate::store::Store;
 use crate::weights::{Weights, model, pack, pack_to_store};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
-use lathe_exec::{Executable, Places};
-use lathe_ir::graph::{Source, Type};
-use lathe_ir::step::Step;
-use lathe_ir::tensor::HOST;
+use lathe_ir::graph::Type;
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
 use lathe_models::{Adapter, AdapterRoom, Format, KvType, ModelFile};
-use lathe_rewrite::{
-    CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, STORE, Spill, Stream, WINDOW, storage_bytes,
-};
-use lathe_runtime::{Arena, DiskFile, KernelCache, Pool, View, detect_target};
-use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use lathe_runtime::{KernelCache, Pool, detect_target};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Instant;
 
 /// How exact the arithmetic is.
@@ -87,78 +81,16 @@ impl RunnerOptions {
     }
 }
 
-/// Weights that come through a window.
-struct Streaming {
-    stream: Stream,
-    disk: Arc<DiskFile>,
-    window: View,
-    /// Whether the window holds what a run begins with.
-    ready: bool,
-}
-
-impl Streaming {
-    fn make_ready(&mut self) -> Result<(), EngineError> {
-        if !self.ready {
-            for l in &self.stream.loads[..self.stream.carried] {
-                let part = self.window.part(l.place as usize, l.len() as usize).map_err(below)?;
-                self.disk.read(l.offset() as u64, &part).map_err(below)?;
-            }
-            self.ready = true;
-        }
-        Ok(())
-    }
-}
-
-/// Keys and values of which a layer at a time is in memory.
-struct Spilling {
-    spill: Spill,
-    disk: Arc<DiskFile>,
-    /// The lists of pages that a step uses, and that it writes.
-    used: View,
-    new: View,
-    /// Where one is copied through.
-    page: View,
-}
-
-impl Spilling {
-    fn list(&self, b: &Batch) -> Result<(), EngineError> {
-        let write = |list: &View, pages: BTreeSet<u32>| {
-            let words: Vec<u32> = std::iter::once(pages.len() as u32).chain(pages).collect();
-            list.write(0, &words).map_err(below)
-        };
-        write(&self.used, b.pages.iter().flatten().copied().collect())?;
-        write(&self.new, b.slot.iter().map(|slot| slot / PAGE as u32).collect())
-    }
-
-    fn copy_page(&self, from: u32, to: u32) -> Result<(), EngineError> {
-        for s in self.spill.layers.iter().flatten() {
-            let at = |page: u32| (s.offset + i64::from(page) * s.page) as u64;
-            self.disk.read_pieces(&[(at(from), 0, s.page as usize)], &self.page).map_err(below)?;
-            self.disk.write_pieces(&[(at(to), 0, s.page as usize)], &self.page).map_err(below)?;
-        }
-        Ok(())
-    }
-}
-
-/// Memory of this many bytes begins at a multiple of a sector, so that a disk is read into it past the page cache.
-const DIRECT: usize = 2 << 20;
-
 /// A compiled model.
 pub struct Runner {
     options: RunnerOptions,
     /// The longest sequence, which may be shorter than the context that the kernels are made for.
     longest: usize,
     compiled: Compiled,
-    programs: Vec<Executable>,
+    memory: Memory,
     pool: Pool,
-    inputs: HashMap<Name, View>,
-    states: Vec<(View, usize)>,
-    logits: View,
     vocabulary: usize,
     timing: LoadTiming,
-    footprint: Footprint,
-    stream: Option<Streaming>,
-    spilling: Option<Spilling>,
     /// That the compiler is too old for the processor.
     warning: Option<lathe_diagnostic::Diagnostic>,
 }
@@ -223,134 +155,12 @@ impl Runner {
         pool: Pool,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Runner, EngineError> {
-        let Weights { mut given, bytes: mut weights_bytes, store } = weights;
-        let capacity = options.budget.as_ref().map_or(usize::MAX, |b| b.left().saturating_sub(weights_bytes));
-        let least = store.as_ref().map_or(0, |store| Placement::least(&compiled, store));
-        let states = states_of(&compiled, options.pages);
-        let (fixed, spill) = match &options.budget {
-            None => (0, None),
-            Some(budget) => {
-                let fixed = fixed_bytes(&compiled, options.threads);
-                spilled(&compiled, &states, options.pages, fixed, capacity.saturating_sub(least))
-                    .map_err(|fixed| budget.too_small(weights_bytes + least + fixed))?
-            }
-        };
-        let arena = Arena::new("host", capacity);
-        let g = &compiled.graph;
-        let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
-        let get = |n: &str| most.get(n).copied();
-        let alloc =
-            |bytes: usize| arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below);
-        let away: HashSet<&Name> =
-            spill.iter().flat_map(|s| s.layers.iter().flatten()).map(|s| &s.name).collect();
-        let held = |name: &Name| states.iter().find(|(n, _)| n == name && !away.contains(n));
-        let bytes = |page: i64| (page as usize * options.pages).next_multiple_of(64);
-        let all_states =
-            g.values.iter().filter_map(|v| held(&v.name)).map(|(_, page)| bytes(*page)).sum::<usize>();
-        let all_states = arena.alloc_sparse(all_states.max(64)).map_err(below)?.into_view();
-        let (mut inputs, mut in_memory, mut at) = (HashMap::new(), vec![], 0);
-        for v in &g.values {
-            match v.source {
-                Source::Input => {
-                    // The places of adapters are zero until one comes, and cost nothing.
-                    let size = storage_bytes(&v.ty, &get);
-                    let view = match adapted(&v.name) {
-                        Some(_) => arena.alloc_sparse(size).map_err(below)?.into_view(),
-                        None => alloc(size)?,
-                    };
-                    given.insert(v.name.clone(), view.clone());
-                    inputs.insert(v.name.clone(), view);
-                }
-                Source::State => {
-                    let Some((_, page)) = held(&v.name) else { continue };
-                    let view = all_states.part(at, bytes(*page)).map_err(below)?;
-                    at += view.len();
-                    given.insert(v.name.clone(), view.clone());
-                    in_memory.push((view, *page as usize));
-                }
-                _ => {}
-            }
-        }
-        let states = in_memory;
-        let cache_bytes = states.iter().map(|(v, _)| v.len()).sum::<usize>();
-        let result = g.value(g.outputs[0]);
+        let memory = Memory::new(&compiled, weights, options, progress)?;
+        let result = compiled.graph.value(compiled.graph.outputs[0]);
         let vocabulary = result.ty.shape[1].as_const().unwrap_or(0) as usize;
-        let logits = alloc(storage_bytes(&result.ty, &get))?;
-        given.insert(result.name.clone(), logits.clone());
-        let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0);
-        let planned = alloc(planned as usize)?;
-        let mut stream = None;
-        let mut kept_bytes = 0;
-        let mut places = Places { planned: HashMap::from([(HOST.into(), planned)]), ..Places::default() };
-        let mut spilling = None;
-        if let (Some(spill), Some(budget)) = (spill, &options.budget) {
-            let disk = Arc::new(DiskFile::scratch(&budget.folder, spill.stored() as u64).map_err(below)?);
-            let window = alloc((spill.window() as usize).max(DIRECT))?;
-            given.insert(CACHE_WINDOW.into(), window);
-            places.files.insert(CACHE.into(), disk.clone());
-            let list = || alloc((options.pages + 1) * 4);
-            let (used, new) = (list()?, list()?);
-            given.insert(PAGES_USED.into(), used.clone());
-            given.insert(PAGES_NEW.into(), new.clone());
-            let page = spill.layers.iter().flatten().map(|s| s.page).max().unwrap_or(0) as usize;
-            let page = alloc(page.max(DIRECT))?;
-            spilling = Some(Spilling { spill, disk, used, new, page });
-        }
-        if let Some(budget) = &options.budget {
-            places.links.extend(budget.links());
-        }
-        if let (Some(store), Some(budget)) = (store, &options.budget) {
-            let before = arena.used();
-            let room = capacity - fixed;
-            let placement = Placement::choose(&compiled, &store, room as u64)
-                .map_err(|needed| budget.too_small(weights_bytes + fixed + needed as usize))?;
-            store.keep(&placement.kept, &arena, &mut given, progress)?;
-            if let Some(s) = placement.stream {
-                let window = arena.alloc(s.window as usize).map_err(below)?.into_view();
-                given.insert(WINDOW.into(), window.clone());
-                places.files.insert(STORE.into(), store.disk.clone());
-                stream = Some(Streaming { stream: s, disk: store.disk.clone(), window, ready: false });
-            }
-            kept_bytes = arena.used() - before;
-            weights_bytes += kept_bytes;
-        }
-        places.given = given;
-        let mut programs = vec![];
-        for c in &compiled.classes {
-            let mut program = Cow::Borrowed(&c.plan.run);
-            if let Some(s) = &spilling {
-                program = Cow::Owned(s.spill.apply(&program));
-            }
-            if let Some(s) = &stream {
-                program = Cow::Owned(s.stream.apply(&program));
-            }
-            let e = Executable::bind(&program, &c.images, &places, &most, options.threads, &arena)
-                .map_err(below)?;
-            programs.push(e);
-        }
-        let footprint = Footprint {
-            weights_bytes: weights_bytes as u64,
-            streamed_bytes: stream.as_ref().map_or(0, |s| s.stream.copied() as u64),
-            cache_bytes: cache_bytes as u64,
-            spilled_bytes: spilling.as_ref().map_or(0, |s| s.spill.stored() as u64),
-            activation_bytes: (arena.used() - cache_bytes - kept_bytes) as u64,
-        };
-        Ok(Runner {
-            options: options.clone(),
-            longest,
-            compiled,
-            programs,
-            pool,
-            inputs,
-            states,
-            logits,
-            vocabulary,
-            timing: LoadTiming::default(),
-            footprint,
-            stream,
-            spilling,
-            warning: None,
-        })
+        let options = options.clone();
+        let timing = LoadTiming::default();
+        Ok(Runner { options, longest, compiled, memory, pool, vocabulary, timing, warning: None })
     }
 
     /// Says how long loading took.
@@ -365,12 +175,12 @@ impl Runner {
 
     /// The memory that is held.
     pub fn footprint(&self) -> Footprint {
-        self.footprint
+        self.memory.footprint
     }
 
     /// The file that steps read weights from, where they do.
     pub fn store(&self) -> Option<&Path> {
-        self.stream.as_ref().map(|s| s.disk.path())
+        self.memory.stream.as_ref().map(|s| s.disk.path())
     }
 
     /// What a person should know about how the kernels were made: by an old compiler, without a cache.
@@ -453,7 +263,7 @@ impl Runner {
     /// first.
     pub fn profile(&mut self, batch: &Batch) -> Result<Vec<(String, usize, f64)>, EngineError> {
         let (class, dims) = self.prepare(batch)?;
-        if self.stream.is_some() || self.spilling.is_some() {
+        if self.memory.stream.is_some() || self.memory.spilling.is_some() {
             let d = lathe_diagnostic::Diagnostic::new(
                 "profile-streamed",
                 lathe_diagnostic::Fault::User,
@@ -461,7 +271,7 @@ impl Runner {
             );
             return Err(EngineError::Below(Box::new(d.fix("leave --memory out"))));
         }
-        let rows = self.programs[class].profile(&self.pool, &dims).map_err(below)?;
+        let rows = self.memory.programs[class].profile(&self.pool, &dims).map_err(below)?;
         let c = &self.compiled.classes[class];
         let name = |n: &Name| {
             let k = c.plan.kernels.iter().find(|k| k.name == *n);
@@ -494,7 +304,7 @@ impl Runner {
             );
             return Err(EngineError::Below(Box::new(d)));
         }
-        let put = |name: &str, v: &[u32]| match self.inputs.get(name) {
+        let put = |name: &str, v: &[u32]| match self.memory.inputs.get(name) {
             Some(view) => view.write(0, v).map_err(below),
             None => Ok(()),
         };
@@ -502,11 +312,11 @@ impl Runner {
         put("positions", &b.position)?;
         put("sequences", &b.sequence)?;
         put("slots", &b.slot)?;
-        if self.inputs.contains_key("adapters") {
+        if self.memory.inputs.contains_key("adapters") {
             let of = |sequence: &u32| b.adapters[*sequence as usize];
             put("adapters", &b.sequence.iter().map(of).collect::<Vec<_>>())?;
         }
-        if let Some(shares) = self.inputs.get("shares") {
+        if let Some(shares) = self.memory.inputs.get("shares") {
             shares.write(0, &b.shares()).map_err(below)?;
             put("last", &b.last())?;
             put("types", &vec![0; b.tokens.len()])?;
@@ -518,7 +328,7 @@ impl Runner {
             row[..p.len()].copy_from_slice(p);
         }
         put("pages", &table)?;
-        if let Some(s) = &self.spilling {
+        if let Some(s) = &self.memory.spilling {
             s.list(b)?;
         }
         let class = class_of(b.tokens.len(), b.rows.len());
@@ -531,78 +341,12 @@ impl Runner {
     }
 }
 
-/// Bytes that a compiled model needs beside its weights: cache, inputs, logits, activations, scratch space.
-fn fixed_bytes(compiled: &Compiled, threads: usize) -> usize {
-    let g = &compiled.graph;
-    let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
-    let bytes = |t: &Type| storage_bytes(t, &|n| most.get(n).copied()).max(64).next_multiple_of(64);
-    let held = |v: &&lathe_ir::graph::Value| matches!(v.source, Source::Input | Source::State);
-    let values: usize = g.values.iter().filter(held).map(|v| bytes(&v.ty)).sum();
-    let logits = bytes(&g.value(g.outputs[0]).ty);
-    let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0) as usize;
-    let scratch = |c: &lathe_compile::Class| Executable::workspace_bytes(&c.images, &most, threads);
-    values + logits + planned.next_multiple_of(64) + compiled.classes.iter().map(scratch).sum::<usize>() + 128
-}
-
-/// The states of a compiled model, with the bytes of a page of each.
-fn states_of(compiled: &Compiled, pages: usize) -> Vec<(Name, i64)> {
-    let g = &compiled.graph;
-    let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
-    let page = |t: &Type| (storage_bytes(t, &|n| most.get(n).copied()) / pages) as i64;
-    let states = g.values.iter().filter(|v| v.source == Source::State);
-    states.map(|v| (v.name.clone(), page(&v.ty))).collect()
-}
-
-/// How many layers' caches lie on the disk so that what is `fixed` fits into `room`, as few as can be: what is fixed then, and
-/// which they are. Or the least that they can be.
-fn spilled(
-    compiled: &Compiled,
-    states: &[(Name, i64)],
-    pages: usize,
-    fixed: usize,
-    room: usize,
-) -> Result<(usize, Option<Spill>), usize> {
-    if fixed <= room {
-        return Ok((fixed, None));
-    }
-    let run = &compiled.classes[0].plan.run;
-    let mut least = fixed;
-    for layers in 1..=states.len() {
-        let spill = Spill::new(run, DISK, states, pages as i64, layers);
-        if spill.layers.len() < layers {
-            break;
-        }
-        let all = spill.layers.iter().flatten();
-        let (gone, page) =
-            all.fold((0, 0), |(gone, most), s| (gone + s.page * pages as i64, most.max(s.page)));
-        let lists = 2 * ((pages + 1) * 4).next_multiple_of(64);
-        let extra = (spill.window() as usize).max(DIRECT) + (page as usize).max(DIRECT) + lists + 64;
-        let now = fixed - gone as usize + extra;
-        least = least.min(now);
-        if now <= room {
-            return Ok((now, Some(spill)));
-        }
-    }
-    Err(least)
-}
-
-/// Bytes of all packed weights.
-fn packed_bytes(compiled: &Compiled) -> usize {
-    let load = &compiled.classes[0].plan.load;
-    let written = |s: &Step| -> Vec<u32> {
-        let Step::Call { args, writes, .. } = s else { return vec![] };
-        args.iter().zip(writes).filter(|(_, w)| **w).map(|(a, _)| a.buffer).collect()
-    };
-    let bytes = |b: u32| load.buffers[b as usize].bytes.as_const().unwrap_or(0) as usize;
-    load.steps.iter().flat_map(written).map(bytes).sum()
-}
-
 /// How the inputs of adapters end: what their products multiply first, and second.
 const DOWN: &str = ".lora_a";
 const UP: &str = ".lora_b";
 
 /// The product that an input holds adapters of, and whether it is what is multiplied first.
-fn adapted(input: &str) -> Option<(&str, bool)> {
+pub(crate) fn adapted(input: &str) -> Option<(&str, bool)> {
     let down = input.strip_suffix(DOWN).map(|product| (product, true));
     down.or_else(|| Some((input.strip_suffix(UP)?, false)))
 }
@@ -657,7 +401,7 @@ impl Forward for Runner {
         let no_room = |what: String| Err(EngineError::AdapterRoom { what });
         let rank = self.options.adapters.as_ref().map_or(0, |room| room.rank);
         for (name, part) in adapter.parts() {
-            if !self.inputs.contains_key(&*format!("{name}{DOWN}")) {
+            if !self.memory.inputs.contains_key(&*format!("{name}{DOWN}")) {
                 return no_room(format!("changes '{name}', for which there is no room"));
             }
             if part.rank > rank {
@@ -666,7 +410,7 @@ impl Forward for Runner {
         }
         for v in &self.compiled.graph.values {
             let Some((product, down)) = adapted(&v.name) else { continue };
-            let view = &self.inputs[&v.name];
+            let view = &self.memory.inputs[&v.name];
             let size = view.len() / (self.adapters() + 1);
             let view = view.part(place as usize * size, size).map_err(below)?;
             view.zero().map_err(below)?;
@@ -679,25 +423,25 @@ impl Forward for Runner {
     }
 
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError> {
-        for (view, page) in &self.states {
+        for (view, page) in &self.memory.states {
             let part = |i: u32| view.part(i as usize * page, *page).map_err(below);
             part(to)?.copy(0, &part(from)?).map_err(below)?;
         }
-        self.spilling.as_ref().map_or(Ok(()), |s| s.copy_page(from, to))
+        self.memory.spilling.as_ref().map_or(Ok(()), |s| s.copy_page(from, to))
     }
 
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         let (class, dims) = self.prepare(batch)?;
-        if let Some(s) = &mut self.stream {
+        if let Some(s) = &mut self.memory.stream {
             s.make_ready()?;
             // Nobody knows what a run leaves behind that fails.
             s.ready = false;
         }
-        self.programs[class].run(&self.pool, &dims).map_err(below)?;
-        if let Some(s) = &mut self.stream {
+        self.memory.programs[class].run(&self.pool, &dims).map_err(below)?;
+        if let Some(s) = &mut self.memory.stream {
             s.ready = true;
         }
         logits.resize(batch.rows.len() * self.vocabulary, 0.0);
-        self.logits.read(0, logits).map_err(below)
+        self.memory.logits.read(0, logits).map_err(below)
     }
 }

@@ -1,8 +1,8 @@
 //! From a model's file to its graph, and to its weights in memory as a compiled graph wants them.
 
 use crate::error::below;
-use crate::offload::Store;
 use crate::report::Stage;
+use crate::store::Store;
 use crate::{EngineError, RunnerOptions};
 use lathe_compile::Compiled;
 use lathe_exec::Executable;

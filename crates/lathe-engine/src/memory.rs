@@ -1,0 +1,228 @@
+//! The memory of a compiled model: its inputs, cache, results and activations, and what of its weights and cache passes through
+//! from a disk. What is here decides where everything lies before a step runs.
+
+use crate::EngineError;
+use crate::error::below;
+use crate::offload::{Budget, DIRECT, Placement, Spilling, Streaming, spilled};
+use crate::report::{Footprint, Stage};
+use crate::runner::{RunnerOptions, adapted};
+use crate::store::Store;
+use crate::weights::Weights;
+use lathe_compile::Compiled;
+use lathe_exec::{Executable, Places};
+use lathe_ir::Name;
+use lathe_ir::graph::{Source, Type};
+use lathe_ir::step::Step;
+use lathe_ir::tensor::HOST;
+use lathe_rewrite::{
+    CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, STORE, Spill, Stream, WINDOW, storage_bytes,
+};
+use lathe_runtime::{Arena, DiskFile, View};
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+/// What a step reads and writes, and the programs over it.
+pub(crate) struct Memory {
+    /// A program for each class of step sizes.
+    pub programs: Vec<Executable>,
+    /// What a step is given, by name.
+    pub inputs: HashMap<Name, View>,
+    /// The parts of the cache that are in memory, with the bytes of a page of each.
+    pub states: Vec<(View, usize)>,
+    /// The result.
+    pub logits: View,
+    /// How much of everything there is.
+    pub footprint: Footprint,
+    /// Weights that come from a disk.
+    pub stream: Option<Streaming>,
+    /// Keys and values that lie on one.
+    pub spilling: Option<Spilling>,
+}
+
+impl Memory {
+    /// Gives a compiled model its memory, within the budget of `options` where there is one.
+    pub fn new(
+        compiled: &Compiled,
+        weights: Weights,
+        options: &RunnerOptions,
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<Memory, EngineError> {
+        let Weights { given, bytes: outside, store } = weights;
+        let capacity = options.budget.as_ref().map_or(usize::MAX, |b| b.left().saturating_sub(outside));
+        let most: HashMap<Name, i64> = compiled.graph.dims.iter().cloned().collect();
+        let states = states_of(compiled, options.pages);
+        let (mut fixed, mut spill) = (0, None);
+        if let Some(budget) = &options.budget {
+            let least = store.as_ref().map_or(0, |store| Placement::least(compiled, store));
+            let all = fixed_bytes(compiled, options.threads);
+            (fixed, spill) = spilled(compiled, &states, options.pages, all, capacity.saturating_sub(least))
+                .map_err(|fixed| budget.too_small(outside + least + fixed))?;
+        }
+        let arena = Arena::new("host", capacity);
+        let mut binding =
+            Binding { compiled, options, most, arena, places: Places { given, ..Places::default() } };
+        let inputs = binding.inputs()?;
+        let away: HashSet<Name> =
+            spill.iter().flat_map(|s| s.layers.iter().flatten()).map(|s| s.name.clone()).collect();
+        let states = states.into_iter().filter(|(name, _)| !away.contains(name));
+        let states = binding.states(states.collect())?;
+        let logits = binding.results()?;
+        let (mut stream, mut spilling, mut kept) = (None, None, 0);
+        if let Some(budget) = &options.budget {
+            binding.places.links.extend(budget.links());
+            spilling = spill.map(|spill| binding.spilling(spill, budget)).transpose()?;
+            if let Some(store) = store {
+                let placement = Placement::choose(compiled, &store, (capacity - fixed) as u64)
+                    .map_err(|needed| budget.too_small(outside + fixed + needed as usize))?;
+                let before = binding.arena.used();
+                store.keep(&placement.kept, &binding.arena, &mut binding.places.given, progress)?;
+                stream = placement.stream.map(|s| binding.streaming(s, &store)).transpose()?;
+                kept = binding.arena.used() - before;
+            }
+        }
+        let cache_bytes = states.iter().map(|(v, _)| v.len()).sum::<usize>();
+        let programs = binding.programs(stream.as_ref(), spilling.as_ref())?;
+        let footprint = Footprint {
+            weights_bytes: (outside + kept) as u64,
+            streamed_bytes: stream.as_ref().map_or(0, |s| s.stream.copied() as u64),
+            cache_bytes: cache_bytes as u64,
+            spilled_bytes: spilling.as_ref().map_or(0, |s| s.spill.stored() as u64),
+            activation_bytes: (binding.arena.used() - cache_bytes - kept) as u64,
+        };
+        Ok(Memory { programs, inputs, states, logits, footprint, stream, spilling })
+    }
+}
+
+/// Memory as it is given out.
+struct Binding<'a> {
+    compiled: &'a Compiled,
+    options: &'a RunnerOptions,
+    /// The most that each dimension can be.
+    most: HashMap<Name, i64>,
+    arena: Arena,
+    places: Places,
+}
+
+impl Binding<'_> {
+    fn alloc(&self, bytes: usize) -> Result<View, EngineError> {
+        self.arena.alloc(bytes.max(64)).map(lathe_runtime::Buffer::into_view).map_err(below)
+    }
+
+    fn bytes(&self, ty: &Type) -> usize {
+        storage_bytes(ty, &|n| self.most.get(n).copied())
+    }
+
+    fn inputs(&mut self) -> Result<HashMap<Name, View>, EngineError> {
+        let mut inputs = HashMap::new();
+        for v in self.compiled.graph.values.iter().filter(|v| v.source == Source::Input) {
+            let size = self.bytes(&v.ty);
+            // The places of adapters are zero until one comes, and cost nothing.
+            let view = match adapted(&v.name) {
+                Some(_) => self.arena.alloc_sparse(size).map_err(below)?.into_view(),
+                None => self.alloc(size)?,
+            };
+            inputs.insert(v.name.clone(), view);
+        }
+        self.places.given.extend(inputs.clone());
+        Ok(inputs)
+    }
+
+    /// The caches that are in memory, of so many bytes a page: pages that are not written cost nothing.
+    fn states(&mut self, states: Vec<(Name, i64)>) -> Result<Vec<(View, usize)>, EngineError> {
+        let bytes = |page: i64| (page as usize * self.options.pages).next_multiple_of(64);
+        let all = states.iter().map(|(_, page)| bytes(*page)).sum::<usize>();
+        let all = self.arena.alloc_sparse(all.max(64)).map_err(below)?.into_view();
+        let mut at = 0;
+        let mut views = vec![];
+        for (name, page) in states {
+            let view = all.part(at, bytes(page)).map_err(below)?;
+            at += view.len();
+            self.places.given.insert(name, view.clone());
+            views.push((view, page as usize));
+        }
+        Ok(views)
+    }
+
+    /// The logits, and what lies between the operators.
+    fn results(&mut self) -> Result<View, EngineError> {
+        let result = self.compiled.graph.value(self.compiled.graph.outputs[0]);
+        let logits = self.alloc(self.bytes(&result.ty))?;
+        self.places.given.insert(result.name.clone(), logits.clone());
+        let planned = self.compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0);
+        self.places.planned.insert(HOST.into(), self.alloc(planned as usize)?);
+        Ok(logits)
+    }
+
+    fn spilling(&mut self, spill: Spill, budget: &Budget) -> Result<Spilling, EngineError> {
+        let disk = Arc::new(DiskFile::scratch(&budget.folder, spill.stored() as u64).map_err(below)?);
+        let list = || self.alloc((self.options.pages + 1) * 4);
+        let (used, new) = (list()?, list()?);
+        let largest = spill.layers.iter().flatten().map(|s| s.page).max().unwrap_or(0) as usize;
+        let page = self.alloc(largest.max(DIRECT))?;
+        let window = self.alloc((spill.window() as usize).max(DIRECT))?;
+        let given = [(CACHE_WINDOW, &window), (PAGES_USED, &used), (PAGES_NEW, &new)];
+        self.places.given.extend(given.map(|(name, view)| (name.into(), view.clone())));
+        self.places.files.insert(CACHE.into(), disk.clone());
+        Ok(Spilling { spill, disk, used, new, page })
+    }
+
+    fn streaming(&mut self, stream: Stream, store: &Store) -> Result<Streaming, EngineError> {
+        let window = self.alloc(stream.window as usize)?;
+        self.places.given.insert(WINDOW.into(), window.clone());
+        self.places.files.insert(STORE.into(), store.disk.clone());
+        Ok(Streaming { stream, disk: store.disk.clone(), window, ready: false })
+    }
+
+    fn programs(
+        &self,
+        stream: Option<&Streaming>,
+        spilling: Option<&Spilling>,
+    ) -> Result<Vec<Executable>, EngineError> {
+        let of = |c: &lathe_compile::Class| {
+            let mut program = Cow::Borrowed(&c.plan.run);
+            if let Some(s) = spilling {
+                program = Cow::Owned(s.spill.apply(&program));
+            }
+            if let Some(s) = stream {
+                program = Cow::Owned(s.stream.apply(&program));
+            }
+            Executable::bind(&program, &c.images, &self.places, &self.most, self.options.threads, &self.arena)
+                .map_err(below)
+        };
+        self.compiled.classes.iter().map(of).collect()
+    }
+}
+
+/// Bytes that a compiled model needs beside its weights: cache, inputs, logits, activations, scratch space.
+pub(crate) fn fixed_bytes(compiled: &Compiled, threads: usize) -> usize {
+    let g = &compiled.graph;
+    let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
+    let bytes = |t: &Type| storage_bytes(t, &|n| most.get(n).copied()).max(64).next_multiple_of(64);
+    let held = |v: &&lathe_ir::graph::Value| matches!(v.source, Source::Input | Source::State);
+    let values: usize = g.values.iter().filter(held).map(|v| bytes(&v.ty)).sum();
+    let logits = bytes(&g.value(g.outputs[0]).ty);
+    let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0) as usize;
+    let scratch = |c: &lathe_compile::Class| Executable::workspace_bytes(&c.images, &most, threads);
+    values + logits + planned.next_multiple_of(64) + compiled.classes.iter().map(scratch).sum::<usize>() + 128
+}
+
+/// The states of a compiled model, with the bytes of a page of each.
+fn states_of(compiled: &Compiled, pages: usize) -> Vec<(Name, i64)> {
+    let g = &compiled.graph;
+    let most: HashMap<Name, i64> = g.dims.iter().cloned().collect();
+    let page = |t: &Type| (storage_bytes(t, &|n| most.get(n).copied()) / pages) as i64;
+    let states = g.values.iter().filter(|v| v.source == Source::State);
+    states.map(|v| (v.name.clone(), page(&v.ty))).collect()
+}
+
+/// Bytes of all packed weights.
+pub(crate) fn packed_bytes(compiled: &Compiled) -> usize {
+    let load = &compiled.classes[0].plan.load;
+    let written = |s: &Step| -> Vec<u32> {
+        let Step::Call { args, writes, .. } = s else { return vec![] };
+        args.iter().zip(writes).filter(|(_, w)| **w).map(|(a, _)| a.buffer).collect()
+    };
+    let bytes = |b: u32| load.buffers[b as usize].bytes.as_const().unwrap_or(0) as usize;
+    load.steps.iter().flat_map(written).map(bytes).sum()
+}
