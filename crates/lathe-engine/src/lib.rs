@@ -8,7 +8,7 @@
 //! - [`Encoder`] embeds texts: one vector each, from a model that generates none.
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
 //!   cache and what is known of beginnings that were computed before, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
-//! - [`work()`]: what a model's file asks of a machine, for `lathe-plan`.
+//! - [`work()`]: what a model's file asks of a machine, for `lathe-plan`; [`measure()`]: how long its steps take on this one.
 //! - [`EngineError`].
 //!
 //! ```
@@ -62,6 +62,7 @@ mod flows;
 mod forward;
 mod generate;
 mod grammar;
+mod measure;
 mod memory;
 mod offload;
 mod pages;
@@ -88,6 +89,7 @@ pub use flows::Flow;
 pub use forward::{Batch, Forward, PAGE};
 pub use generate::Generation;
 pub use grammar::{Allowed, Constraint, Grammar, Grammars, json_spaces};
+pub use measure::measure;
 pub use offload::Budget;
 pub use pages::{PageCopy, PageTable, PageUse, Pages};
 pub use report::{Costs, Footprint, LoadTiming, Show, Stage};

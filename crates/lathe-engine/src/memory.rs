@@ -56,7 +56,8 @@ impl Memory {
         if let Some(budget) = &options.budget {
             let least = store.as_ref().map_or(0, |store| Placement::least(compiled, store));
             let all = fixed_bytes(compiled, options.threads);
-            (fixed, spill) = spilled(compiled, &states, options.pages, all, capacity.saturating_sub(least))
+            let (pages, room) = (options.pages, capacity.saturating_sub(least));
+            (fixed, spill) = spilled(compiled, &states, pages, budget.spilled_layers, all, room)
                 .map_err(|fixed| budget.too_small(outside + least + fixed))?;
         }
         let arena = Arena::new("host", capacity);
@@ -91,6 +92,18 @@ impl Memory {
             activation_bytes: (binding.arena.used() - cache_bytes - kept) as u64,
         };
         Ok(Memory { programs, inputs, states, logits, footprint, stream, spilling })
+    }
+
+    /// Writes something into all of the cache: memory that was never written is one page of zeros for the processor's caches.
+    pub fn fill_states(&self) -> Result<(), EngineError> {
+        let words = [0x2c2c_2c2c_u32; 1 << 12];
+        for (view, _) in &self.states {
+            let bytes = std::mem::size_of_val(&words);
+            for at in (0..view.len()).step_by(bytes) {
+                view.write(at, &words[..bytes.min(view.len() - at) / 4]).map_err(below)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -207,6 +220,11 @@ pub(crate) fn fixed_bytes(compiled: &Compiled, threads: usize) -> usize {
     values + logits + planned.next_multiple_of(64) + compiled.classes.iter().map(scratch).sum::<usize>() + 128
 }
 
+/// Bytes of the cache of a compiled model with so many pages.
+pub(crate) fn state_bytes(compiled: &Compiled, pages: usize) -> usize {
+    states_of(compiled, pages).iter().map(|(_, page)| *page as usize * pages).sum()
+}
+
 /// The states of a compiled model, with the bytes of a page of each.
 fn states_of(compiled: &Compiled, pages: usize) -> Vec<(Name, i64)> {
     let g = &compiled.graph;
@@ -216,13 +234,13 @@ fn states_of(compiled: &Compiled, pages: usize) -> Vec<(Name, i64)> {
     states.map(|v| (v.name.clone(), page(&v.ty))).collect()
 }
 
-/// Bytes of all packed weights.
-pub(crate) fn packed_bytes(compiled: &Compiled) -> usize {
+/// Bytes of all packed weights, each a multiple of `unit`.
+pub(crate) fn packed_bytes(compiled: &Compiled, unit: usize) -> usize {
     let load = &compiled.classes[0].plan.load;
     let written = |s: &Step| -> Vec<u32> {
         let Step::Call { args, writes, .. } = s else { return vec![] };
         args.iter().zip(writes).filter(|(_, w)| **w).map(|(a, _)| a.buffer).collect()
     };
     let bytes = |b: u32| load.buffers[b as usize].bytes.as_const().unwrap_or(0) as usize;
-    load.steps.iter().flat_map(written).map(bytes).sum()
+    load.steps.iter().flat_map(written).map(|b| bytes(b).next_multiple_of(unit)).sum()
 }

@@ -10,6 +10,7 @@ use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_ir::Name;
 use lathe_ir::tensor::HOST;
 use lathe_machine::Link;
+use lathe_plan::load_bytes;
 use lathe_rewrite::{Extent, Spill, Stream, read_once};
 use lathe_runtime::{BLOCK, DiskFile, View};
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -27,6 +28,9 @@ pub struct Budget {
     pub folder: PathBuf,
     /// Bytes a second at which the disk is read at most, to stand for a slower one.
     pub bandwidth: Option<u64>,
+    /// The keys and values of at least so many layers lie on the disk, so that more weights are kept: as a plan says. Without
+    /// one they lie there where they must.
+    pub spilled_layers: usize,
 }
 
 /// The tier of a store.
@@ -36,14 +40,15 @@ pub(crate) const DISK: &str = "disk";
 /// data, the threads' stacks.
 const SLACK: u64 = 40 << 20;
 
-/// Loads grow to this many bytes where the budget is large enough.
-const ENOUGH: u64 = 16 << 20;
-
 impl Budget {
     /// So many bytes for all of this process.
     pub fn of_process(bytes: u64, folder: PathBuf, bandwidth: Option<u64>) -> Budget {
-        let reserved = lathe_runtime::anonymous_rss_bytes().unwrap_or(0) + SLACK;
-        Budget { bytes, reserved, folder, bandwidth }
+        Budget { bytes, reserved: Budget::reserved_by_process(), folder, bandwidth, spilled_layers: 0 }
+    }
+
+    /// Bytes that this process needs beside a model.
+    pub fn reserved_by_process() -> u64 {
+        lathe_runtime::anonymous_rss_bytes().unwrap_or(0) + SLACK
     }
 
     /// Bytes for the model.
@@ -120,7 +125,7 @@ fn place(
     sizes.dedup();
     let mut least = i64::MAX;
     // Small loads where only they fit.
-    for enough in [(room / 32).clamp(BLOCK as i64, ENOUGH as i64), BLOCK as i64] {
+    for enough in [load_bytes(room as u64) as i64, BLOCK as i64] {
         let mut best: Option<(i64, Placement)> = None;
         for limit in &sizes {
             let must = |e: &Extent| !once(e) || e.len > *limit;
@@ -229,21 +234,22 @@ impl Spilling {
 /// Memory of this many bytes begins at a multiple of a sector, so that a disk is read into it past the page cache.
 pub(crate) const DIRECT: usize = 2 << 20;
 
-/// How many layers' caches lie on the disk so that what is `fixed` fits into `room`, as few as can be: what is fixed then, and
+/// How many layers' caches lie on the disk, from `asked` on, so that what is `fixed` fits into `room`, as few as can be: what is fixed then, and
 /// which they are. Or the least that they can be.
 pub(crate) fn spilled(
     compiled: &Compiled,
     states: &[(Name, i64)],
     pages: usize,
+    asked: usize,
     fixed: usize,
     room: usize,
 ) -> Result<(usize, Option<Spill>), usize> {
-    if fixed <= room {
+    if fixed <= room && asked == 0 {
         return Ok((fixed, None));
     }
     let run = &compiled.classes[0].plan.run;
     let mut least = fixed;
-    for layers in 1..=states.len() {
+    for layers in asked.max(1)..=states.len() {
         let spill = Spill::new(run, DISK, states, pages as i64, layers);
         if spill.layers.len() < layers {
             break;

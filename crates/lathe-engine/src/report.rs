@@ -11,6 +11,8 @@ pub enum Stage {
     Store,
     /// Weights that stay in memory are read from there.
     Read,
+    /// Steps of several sizes are timed.
+    Measure,
 }
 
 impl Stage {
@@ -21,6 +23,7 @@ impl Stage {
             Stage::Pack => "packing weights",
             Stage::Store => "packing weights onto the disk",
             Stage::Read => "reading weights",
+            Stage::Measure => "measuring steps",
         }
     }
 }

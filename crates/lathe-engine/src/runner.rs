@@ -7,13 +7,13 @@ use crate::offload::Budget;
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
 use crate::sizes::{class_of, classes};
 use crate::store::Store;
-use crate::weights::{Weights, model, pack, pack_to_store};
+use crate::weights::{Weights, model, pack, pack_to_store, stand_ins};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
 use lathe_ir::graph::Type;
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
-use lathe_models::{Adapter, AdapterRoom, Format, KvType, ModelFile};
+use lathe_models::{Adapter, AdapterRoom, Format, KvType, Model, ModelFile};
 use lathe_runtime::{KernelCache, Pool, detect_target};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -81,13 +81,49 @@ impl RunnerOptions {
     }
 }
 
+/// A model with what the compiler made of it.
+pub(crate) struct Made {
+    pub model: Model,
+    pub compiled: Compiled,
+    /// That the compiler is too old for the processor.
+    pub warning: Option<lathe_diagnostic::Diagnostic>,
+}
+
+impl Made {
+    /// Compiles the model of a file for this processor.
+    pub fn of(
+        encoder: bool,
+        file: &ModelFile,
+        options: &RunnerOptions,
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<Made, EngineError> {
+        let model = model(Some(encoder), file, options)?;
+        let kernels = KernelCache::new(&options.cache);
+        let (target, warning) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
+        let classes = classes(options.max_rows.max(options.max_sequences));
+        let passes = options.precision.passes(&target);
+        let compiled = compile(
+            &model.graph,
+            &Options { target: &target, cache: &options.cache, passes, classes: &classes },
+            &mut |done, all| progress(Stage::Compile, done, all),
+        )
+        .map_err(below)?;
+        Ok(Made { model, compiled, warning })
+    }
+}
+
+/// The buffers that runs of a compiled model are given.
+fn used(compiled: &Compiled) -> Vec<&Name> {
+    compiled.classes.iter().flat_map(|c| &c.plan.run.buffers).map(|b| &b.name).collect()
+}
+
 /// A compiled model.
 pub struct Runner {
     options: RunnerOptions,
     /// The longest sequence, which may be shorter than the context that the kernels are made for.
     longest: usize,
     compiled: Compiled,
-    memory: Memory,
+    pub(crate) memory: Memory,
     pool: Pool,
     vocabulary: usize,
     timing: LoadTiming,
@@ -116,23 +152,12 @@ impl Runner {
             return artifact::load(encoder, file, options);
         }
         let start = Instant::now();
-        let model = model(Some(encoder), file, options)?;
-        let kernels = KernelCache::new(&options.cache);
-        let (target, warning) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
-        let classes = classes(options.max_rows.max(options.max_sequences));
-        let passes = options.precision.passes(&target);
-        let compiled = compile(
-            &model.graph,
-            &Options { target: &target, cache: &options.cache, passes, classes: &classes },
-            &mut |done, all| progress(Stage::Compile, done, all),
-        )
-        .map_err(below)?;
+        let Made { model, compiled, warning } = Made::of(encoder, file, options, progress)?;
         let compile_s = start.elapsed().as_secs_f64();
         let start = Instant::now();
         let pool = Pool::new(options.threads).map_err(below)?;
-        let used: Vec<&Name> =
-            compiled.classes.iter().flat_map(|c| &c.plan.run.buffers).map(|b| &b.name).collect();
-        let needed = fixed_bytes(&compiled, options.threads) + packed_bytes(&compiled);
+        let used = used(&compiled);
+        let needed = fixed_bytes(&compiled, options.threads) + packed_bytes(&compiled, 1);
         let weights = match &options.budget {
             Some(budget) if needed > budget.left() => {
                 let path = Store::path(&budget.folder, file, &compiled)?;
@@ -144,6 +169,20 @@ impl Runner {
         runner.set_timing(LoadTiming { load_s: start.elapsed().as_secs_f64(), compile_s });
         runner.warning = warning;
         Ok(runner)
+    }
+
+    /// The model of a file with weights of no meaning, all in `room` bytes or in as many as the largest needs: what is as fast
+    /// as the model and needs less memory.
+    pub(crate) fn stand_in(
+        file: &ModelFile,
+        options: &RunnerOptions,
+        room: usize,
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<Runner, EngineError> {
+        let Made { model, compiled, .. } = Made::of(false, file, options, progress)?;
+        let pool = Pool::new(options.threads).map_err(below)?;
+        let weights = stand_ins(file, &model, &compiled, &used(&compiled), &pool, room)?;
+        Runner::bind(compiled, weights, options, options.context, pool, progress)
     }
 
     /// Gives a compiled model its memory. `longest` bounds sequences, at most the context of `options`.

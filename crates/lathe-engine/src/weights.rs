@@ -135,6 +135,42 @@ pub(crate) fn pack_to_store(
     Ok(Weights { bytes: packing.arena.used(), given: packing.given, store: Some(store) })
 }
 
+/// Weights of no meaning in the place of those that would be packed, all within one piece of memory of at least `room` bytes: a
+/// step over them takes as long as one over a model's own.
+pub(crate) fn stand_ins(
+    file: &ModelFile,
+    model: &Model,
+    compiled: &Compiled,
+    used: &[&Name],
+    pool: &Pool,
+    room: usize,
+) -> Result<Weights, EngineError> {
+    let mut packing = Packing::new(file, model, compiled, pool)?;
+    let steps = packing.steps();
+    let results: Vec<(&Name, usize)> = steps.iter().flat_map(|s| packing.results(s)).collect();
+    let sizes = results.iter().map(|(_, n)| n.next_multiple_of(64));
+    let room = room.min(sizes.clone().sum()).max(sizes.max().unwrap_or(0));
+    let memory = packing.alloc(room)?;
+    // Floats of any width near 1, of either sign, and codes of either sign: no step through them leaves the numbers.
+    let word =
+        |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7) & 0x8787_8787_8787_8787 | 0x3838_3838_3838_3838;
+    let chunk: Vec<u64> = (0..1 << 13).map(word).collect();
+    let bytes = chunk.len() * 8;
+    for at in (0..memory.len()).step_by(bytes) {
+        memory.write(at, &chunk[..bytes.min(memory.len() - at) / 8]).map_err(below)?;
+    }
+    let mut at = 0;
+    for (name, size) in results {
+        if at + size > memory.len() {
+            at = 0;
+        }
+        packing.given.insert(name.clone(), memory.part(at, size).map_err(below)?);
+        at += size.next_multiple_of(64);
+    }
+    packing.keep(used)?;
+    Ok(Weights { bytes: packing.arena.used(), given: packing.given, store: None })
+}
+
 /// What brings constants from a file's layout to that of the kernels.
 struct Packing<'a> {
     file: &'a ModelFile,

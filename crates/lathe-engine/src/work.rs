@@ -45,6 +45,7 @@ pub fn work(file: &ModelFile, target: &Target) -> Result<Work, EngineError> {
         attention_type: "f32".into(),
         layers: Work::joined(layers),
         head,
+        measured: None,
     })
 }
 

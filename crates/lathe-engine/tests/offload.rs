@@ -33,7 +33,13 @@ fn deep(name: &str, layers: u32, folder: &Path) -> ModelFile {
 }
 
 fn options(cache: &Path, bytes: Option<u64>, kv: KvType) -> RunnerOptions {
-    let budget = |bytes| Budget { bytes, reserved: 0, folder: cache.join("weights"), bandwidth: None };
+    let budget = |bytes| Budget {
+        bytes,
+        reserved: 0,
+        folder: cache.join("weights"),
+        bandwidth: None,
+        spilled_layers: 0,
+    };
     RunnerOptions {
         precision: Precision::Fast,
         threads: 2,

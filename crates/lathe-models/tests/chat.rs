@@ -115,7 +115,8 @@ fn hostile_templates_end_soon_with_one_line() {
         }
         let written = found.as_ref().map_or(0, String::len);
         assert!(written < 1 << 26, "{name}: {written} bytes");
-        assert!(time.as_secs() < 4, "{name}: {time:?}");
+        // Milliseconds on an idle machine; what does not end takes for ever.
+        assert!(time.as_secs() < 60, "{name}: {time:?}");
     }
 }
 

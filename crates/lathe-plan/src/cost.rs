@@ -2,7 +2,7 @@
 //! The solver minimises over these forms, and a prediction is their value.
 
 use crate::tiers::{DEVICE, DISK, HOST, Processor, Tiers};
-use crate::{Attention, Choice, Layers, Load, PlanError, Work};
+use crate::{Attention, Choice, Layers, Load, Measured, Pairs, PlanError, Work, load_bytes};
 use std::collections::BTreeMap;
 use std::ops::{Add, Mul};
 
@@ -181,7 +181,17 @@ impl Maker<'_> {
     /// Bytes of the weights that shares are of.
     fn shared_bytes(&self) -> f64 {
         let all = self.work.weight_bytes(self.choice.four_bit) as f64;
+        let all = self.measured().map_or(all, |m| m.stored_bytes as f64);
         if self.choice.head_stays { all - self.head_bytes() } else { all }
+    }
+
+    /// What was measured: on the processor, not on a device.
+    fn measured(&self) -> Option<&Measured> {
+        self.work.measured.as_ref().filter(|_| self.tiers.device.is_none())
+    }
+
+    fn measured_pairs(&self) -> Option<&Pairs> {
+        self.measured()?.attention.get(&self.choice.kv_type)
     }
 
     /// Seconds of all layers' products for so many tokens at once: as long as their operations take, or as reading the weights.
@@ -228,8 +238,12 @@ impl Maker<'_> {
         let shared = self.shared_bytes();
 
         // Arithmetic is in a row: a layer's attention waits for its products, and they for the layer before.
-        let each = self.products(tokens / (batches * sweeps))?;
-        let products = batches * (sweeps * each + self.logits(batch)?);
+        let each = tokens / (batches * sweeps);
+        let products = match self.measured() {
+            Some(m) if prefill => batches * (sweeps * m.prompt_seconds(each) + m.logits_seconds(batch)),
+            Some(m) => batches * m.token_seconds(batch),
+            None => batches * (sweeps * self.products(each)? + self.logits(batch)?),
+        };
         let name = |processor: &Processor| processor.name.clone();
         let piece = |what: String, bytes: Form, seconds: Form| Piece { what, bytes, seconds };
         let computes = tiers.computes();
@@ -239,11 +253,18 @@ impl Maker<'_> {
         let mut attended = [Form::default(); 2];
         if prefill {
             let pairs = n * prompt * (prompt + 1.0) / 2.0;
-            let seconds = Form::constant(self.attention(computes, main, pairs, n * prompt)?);
+            let seconds = match self.measured_pairs() {
+                Some(each) => pairs * each.prompt,
+                None => self.attention(computes, main, pairs, n * prompt)?,
+            };
+            let seconds = Form::constant(seconds);
             attended[main] = Form::constant(position * n * prompt);
             arithmetic.push(piece(format!("attention on {}", name(computes)), attended[main], seconds));
         } else {
-            let seconds = self.attention(computes, main, n * depth, n * depth)?;
+            let seconds = match self.measured_pairs() {
+                Some(each) => n * depth * each.token,
+                None => self.attention(computes, main, n * depth, n * depth)?,
+            };
             let here = if apart { Form::of(KV + DEVICE, 1.0) } else { Form::constant(1.0) };
             attended[main] = here * (position * n * depth);
             arithmetic.push(piece(
@@ -321,11 +342,16 @@ impl Maker<'_> {
         let (main, device) = (tiers.main(), tiers.device.is_some());
         let (batch, n) = (choice.batch as f64, self.sequences());
         let tokens = if prefill { load.prompt as f64 / choice.passes as f64 } else { 1.0 };
-        let positions = (load.prompt + load.generate) as f64;
+        let page = self.measured().map_or(1, |m| m.page);
+        let positions = (load.prompt + load.generate).next_multiple_of(page) as f64;
         let last = tiers.present().last().expect("there is a host");
         // Twice: one is read while the other is used. A block of several batches goes through a layer batch by batch.
         let head = if choice.head_stays { 0.0 } else { self.head_bytes() };
-        let matrix = 2.0 * (self.work.largest_bytes(choice.four_bit) as f64).max(head);
+        let mut matrix = 2.0 * (self.work.largest_bytes(choice.four_bit) as f64).max(head);
+        if self.measured().is_some() {
+            // A copy is of several weights where they are small.
+            matrix += 2.0 * load_bytes(tiers.tier(main).capacity.min(1e18) as u64) as f64;
+        }
         let layer = 2.0 * (self.work.largest_layer_bytes(choice.four_bit) as f64).max(head);
         let pages =
             2.0 * self.position_of_layer() * batch * if prefill { load.prompt as f64 } else { positions };
@@ -357,7 +383,14 @@ impl Maker<'_> {
                 let inside = self.work.layers.iter().map(|l| l.workspace_bytes).max().unwrap_or(0);
                 let token = inside as f64 + 2.0 * self.work.hidden_bytes as f64;
                 let logits = self.work.head.logits_bytes as f64 * batch;
-                holds.workspace = Form::constant(batch * tokens.max(1.0) * token + logits);
+                let workspace = batch * tokens.max(1.0) * token + logits;
+                let measured = self.measured().map(|m| {
+                    m.held.constant as f64
+                        // Sequences whose prompts are done have a token each beside those of other prompts.
+                        + m.held.token as f64 * batch * (tokens + 1.0)
+                        + m.held.sequence as f64 * batch
+                });
+                holds.workspace = Form::constant(measured.unwrap_or(workspace));
             }
             (tier, holds)
         };

@@ -1,8 +1,9 @@
 //! Where the bytes of a model larger than the memory lie, when they move, and how fast that is.
 //!
 //! - [`Work`]: what a model asks, layer by layer, as plain data; [`published_work`] knows some by name.
+//! - [`Measured`]: how long the model's own kernels take on the machine, where that was measured.
 //! - [`plan()`]: the best [`Policy`] for a [`Load`] on a machine, as [`Asked`], with what it is predicted to take, what binds it
-//!   and what was rejected: an [`Outcome`].
+//!   and what was rejected: an [`Outcome`]; [`plans`] are all that it compared.
 //! - [`predict`]: what any policy takes, a [`Prediction`].
 //! - [`picture()`]: a plan as SVG, each kind of tensor on its tier and a step in time.
 //! - [`PlanError`].
@@ -27,6 +28,7 @@
 
 mod cost;
 mod error;
+mod measured;
 mod picture;
 mod plan;
 mod policy;
@@ -35,8 +37,9 @@ mod tiers;
 mod work;
 
 pub use error::PlanError;
+pub use measured::{Measured, Pairs, StepBytes, load_bytes};
 pub use picture::picture;
-pub use plan::{Asked, Gain, Load, Objective, Outcome, Plan, plan};
+pub use plan::{Asked, Gain, Load, Objective, Outcome, Plan, plan, plans};
 pub(crate) use policy::Choice;
 pub use policy::{Attention, Held, Part, Phase, Policy, Prediction, Shares, predict};
 pub use published::{published_machine, published_work};

@@ -111,18 +111,9 @@ const BATCHES: &[u64] = &[1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 9
 
 /// The best plan to run a load on a machine.
 pub fn plan(work: &Work, machine: &Machine, load: &Load, asked: &Asked) -> Result<Outcome, PlanError> {
-    work.check()?;
-    load.check()?;
-    if asked.most_seconds_per_token.is_some_and(|s| s.is_nan() || s <= 0.0) {
-        return Err(PlanError::Asked { what: "seconds for a token are above 0".into() });
-    }
     let tiers = Tiers::new(machine, &asked.budgets)?;
     let search = Search { work, tiers: &tiers, load, asked };
-    let mut found = search.all(&search.kinds(), BATCH)?;
-    if found.is_empty() {
-        return Err(search.why_none()?);
-    }
-    found.sort_by(|a, b| b.prediction.tokens_per_second.total_cmp(&a.prediction.tokens_per_second));
+    let found = search.best_first()?;
     let best = found[0].clone();
     let mark = |p: &Plan| {
         let kind = Kind::of(&p.policy);
@@ -140,6 +131,13 @@ pub fn plan(work: &Work, machine: &Machine, load: &Load, asked: &Asked) -> Resul
     let gains = search.gains(&best)?;
     let capacity = |place: usize| (tiers.tier(place).name.clone(), tiers.tier(place).capacity);
     Ok(Outcome { gains, capacities: tiers.present().map(capacity).collect(), rejected, best })
+}
+
+/// All plans that were compared, the best first: of each block size, number of sweeps, way to store keys and values and place of
+/// attention the best shares.
+pub fn plans(work: &Work, machine: &Machine, load: &Load, asked: &Asked) -> Result<Vec<Plan>, PlanError> {
+    let tiers = Tiers::new(machine, &asked.budgets)?;
+    Search { work, tiers: &tiers, load, asked }.best_first()
 }
 
 /// What is chosen but block sizes and shares.
@@ -185,6 +183,21 @@ impl Search<'_> {
             }
         }
         kinds
+    }
+
+    /// All plans that fit, the best first; at least one.
+    fn best_first(&self) -> Result<Vec<Plan>, PlanError> {
+        self.work.check()?;
+        self.load.check()?;
+        if self.asked.most_seconds_per_token.is_some_and(|s| s.is_nan() || s <= 0.0) {
+            return Err(PlanError::Asked { what: "seconds for a token are above 0".into() });
+        }
+        let mut found = self.all(&self.kinds(), BATCH)?;
+        if found.is_empty() {
+            return Err(self.why_none()?);
+        }
+        found.sort_by(|a, b| b.prediction.tokens_per_second.total_cmp(&a.prediction.tokens_per_second));
+        Ok(found)
     }
 
     /// The plans of all blocks of these batches that fit.

@@ -55,5 +55,6 @@ fn opt(name: &str, layers: u64, width: u64) -> Work {
             operations: operations(table),
             logits_bytes: 2 * OPT_VOCABULARY,
         },
+        measured: None,
     }
 }

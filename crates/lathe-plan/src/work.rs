@@ -1,6 +1,6 @@
 //! What a model asks of a machine, as plain data: bytes and operations, layer by layer.
 
-use crate::PlanError;
+use crate::{Measured, PlanError};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -20,6 +20,9 @@ pub struct Work {
     pub layers: Vec<Layers>,
     /// What makes logits of the last layer's result.
     pub head: Head,
+    /// How long its kernels take on the machine that plans are for; without it the machine's peaks say so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
 }
 
 /// Some equal layers.
@@ -117,7 +120,7 @@ impl Work {
         if layers.chain(outside).chain(self.head.operations.values().copied()).any(|n| n > 1 << 44) {
             return wrong("no number is above 2^44");
         }
-        Ok(())
+        self.measured.as_ref().map_or(Ok(()), Measured::check)
     }
 
     /// How keys and values can be stored.

@@ -68,6 +68,7 @@ fn work(layers: u64, weights: u64, position: u64) -> Work {
             operations: [("f32".to_string(), weights / 8)].into(),
             logits_bytes: 128,
         },
+        measured: None,
     }
 }
 

@@ -76,6 +76,7 @@ pub use compiler::{cross_compiler, kernel_flags};
 pub use cpu::{detect_caches, detect_cpu, detect_target};
 pub use disk_file::{BLOCK, DiskFile, StoreWriter};
 pub use error::RuntimeError;
+pub use files::write_whole;
 pub use kernel::{ABI_VERSION, Access, CTX_DECLARATION, Ctx, Kernel, Param, Prepared, Signature};
 pub use library::{KernelFn, Library};
 pub use pool::{Pool, PoolOptions};

@@ -4,6 +4,7 @@
 //! Ctrl-C gives 130, and a reader that closes the pipe ends the program quietly.
 
 mod failure;
+mod foreign;
 mod interrupt;
 mod model;
 mod onnx;

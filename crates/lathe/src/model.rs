@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{
@@ -13,8 +14,10 @@ use lathe_machine::Target;
 use lathe_models::{
     Adapter, AdapterRoom, CacheShape, ChatTemplate, KvType, ModelFile, Tokenizer, build, cache_dir,
 };
+use lathe_plan::{Measured, Policy};
 
 use crate::failure::Failure;
+use crate::foreign::Clocks;
 use crate::output;
 use crate::progress::Status;
 
@@ -23,6 +26,9 @@ pub const STEP_TOKENS: usize = 512;
 
 /// The least context to compile for, tokens, where none is asked for.
 const LEAST_CONTEXT: usize = 1024;
+
+/// What takes less time was not measured but found in the cache.
+const FOUND: Duration = Duration::from_secs(1);
 
 /// The most texts of one step of an encoder.
 const STEP_SEQUENCES: usize = 32;
@@ -206,6 +212,49 @@ impl Model {
         Ok(engine.with_draft(Box::new(draft))?)
     }
 
+    /// Measures how long its steps take, with keys and values stored in each of these ways.
+    pub fn measure(&self, kv_types: &[String], refresh: bool) -> Result<Measured, Failure> {
+        let kv_types = kv_types.iter().map(|t| kv_type_named(t)).collect::<Result<Vec<_>, _>>()?;
+        let threads = lathe_runtime::detect_cpu().cores;
+        let compute =
+            Compute { precision: Precision::Fast, threads, kv_type: None, adapters: None, budget: None };
+        let options = generation(compute, self.context, 1, 1)?;
+        let mut status = Status::new();
+        let report = &mut |stage, done, total| status.stage(stage, done, total);
+        let mut refresh = refresh;
+        // Kernels are built the first time, and other processes may be busy: then it is measured again, some times.
+        let mut measured = Measured::default();
+        for _ in 0..4 {
+            let (begin, start) = (Instant::now(), Clocks::now());
+            measured = lathe_engine::measure(&self.file, &options, &kv_types, refresh, report)?;
+            let foreign = Clocks::now().zip(start).and_then(|(now, start)| now.foreign_since(&start));
+            let found = begin.elapsed() < FOUND;
+            if found || foreign.is_none_or(|load| load < 0.1) {
+                break;
+            }
+            refresh = true;
+        }
+        Ok(measured)
+    }
+
+    /// Compiles and loads it for the sequences of a plan at once.
+    pub fn load_planned(
+        &self,
+        compute: Compute,
+        policy: &Policy,
+        load: &lathe_plan::Load,
+    ) -> Result<Engine<Runner>, Failure> {
+        let (batch, prompt) = (policy.batch as usize, load.prompt as usize);
+        let compute = Compute { kv_type: Some(kv_type_named(&policy.kv_type)?), ..compute };
+        let context = (prompt + load.generate as usize).next_multiple_of(PAGE);
+        let options = RunnerOptions {
+            // Sequences whose prompts are done have a token each beside those of other prompts.
+            max_tokens: (batch * prompt).div_ceil(policy.passes as usize) + batch,
+            ..generation(compute, context, batch, batch)?
+        };
+        self.engine(&options)
+    }
+
     /// Reads an adapter of it.
     pub fn adapter(&self, path: &Path) -> Result<Adapter, Failure> {
         // A compiled model has no products that one could be checked against.
@@ -271,6 +320,15 @@ impl Model {
             _ => Ok(()),
         }
     }
+}
+
+/// A way to store keys and values by its name.
+pub fn kv_type_named(name: &str) -> Result<KvType, Failure> {
+    KvType::ALL.into_iter().find(|t| t.as_str() == name).ok_or_else(|| {
+        let names = KvType::ALL.map(KvType::as_str).join(", ");
+        let what = format!("keys and values cannot be stored as '{name}', only as {names}");
+        Diagnostic::new("kv-type", Fault::User, what).into()
+    })
 }
 
 /// How a model that generates is loaded.

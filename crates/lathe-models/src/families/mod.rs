@@ -55,6 +55,9 @@ pub enum KvType {
 }
 
 impl KvType {
+    /// All of them, widest first.
+    pub const ALL: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Q8, KvType::Q4];
+
     /// Its name, which is also what the encodings of pages have behind theirs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -1,7 +1,7 @@
 //! `lathe bench`: how fast something is, and how near to the floor that this machine sets in the same minutes.
 
-mod foreign;
 mod measure;
+mod plans;
 mod program;
 mod serve;
 
@@ -42,6 +42,8 @@ pub struct Bench {
 enum What {
     /// Prefill and decode of a model
     Model(BenchModel),
+    /// How near plans of a model in little memory are to what they predict, and to the best
+    Plan(plans::BenchPlan),
     /// A server, ours or another
     Serve(serve::BenchServe),
 }
@@ -82,6 +84,7 @@ impl Bench {
     pub fn run(self) -> Result<(), Failure> {
         match self.what {
             Some(What::Model(model)) => model.run(),
+            Some(What::Plan(plan)) => plan.run(),
             Some(What::Serve(serve)) => serve.run(),
             None => match self.program {
                 Some(program) => program.run(),

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::work;
+use lathe_engine::{Budget, work};
 use lathe_machine::Machine;
-use lathe_models::{ModelFile, cache_dir};
+use lathe_models::cache_dir;
 use lathe_plan::{
     Asked, Attention, Load, Outcome, Plan as Planned, Policy, Prediction, Shares, Work, picture, plan,
     predict, published_machine, published_work,
@@ -15,14 +15,16 @@ use lathe_plan::{
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
+use crate::model::Model;
 use crate::options::size;
 use crate::output;
-use crate::progress::Status;
 
 const EXAMPLES: &str = "\
 A plan says how many sequences are computed at once, which share of the weights, of keys and values and of activations lies in
 which memory or on disk, and how fast that is predicted to be: as long as its longest lane, of arithmetic, each link, the disk
 and each memory. A linear programme finds the shares. The host's memory holds what --memory says, or all that the machine has.
+For this machine the model's own kernels are measured, the first time; with --peaks, and for other machines, arithmetic is as
+fast as the machine's peaks. `lathe bench plan` runs plans and says how near predictions are.
 
 Models of papers are known by name: opt-6.7b, opt-30b, opt-175b; and a machine: flexgen-t4.
 
@@ -42,7 +44,8 @@ pub struct Plan {
     /// A machine's file, as `lathe machine --toml` writes it, or a published one's name [default: this machine, measured].
     #[arg(long, value_name = "F")]
     machine: Option<String>,
-    /// So many bytes of the host's memory may be used (`2GiB`, `500MB`) [default: all].
+    /// So many bytes of the host's memory may be used (`2GiB`, `500MB`), on this machine with what the process itself needs
+    /// [default: all].
     #[arg(long, value_name = "BYTES", value_parser = size)]
     memory: Option<usize>,
     /// What is best.
@@ -60,6 +63,12 @@ pub struct Plan {
     /// Sequences that there are: no more are computed at once [default: any number].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     sequences: Option<u32>,
+    /// Take this machine's peaks for how fast the model's kernels are, and measure none.
+    #[arg(long)]
+    peaks: bool,
+    /// Measure the model's kernels again.
+    #[arg(long, conflicts_with_all = ["peaks", "machine"])]
+    refresh: bool,
     /// How keys and values are stored, or several ways to choose from (`f16,q4`) [default: f32, and f16 for published models].
     #[arg(long, value_name = "T", value_delimiter = ',')]
     kv_type: Vec<String>,
@@ -100,8 +109,10 @@ enum Objective {
 impl Plan {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
+        // On this machine the process is in the memory too.
+        let own = if self.machine.is_none() { Budget::reserved_by_process() } else { 0 };
         let machine = self.machine()?;
-        let (work, kv_type) = self.work()?;
+        let (work, kv_types) = self.work()?;
         if let Some(path) = &self.dump_work {
             write_text(path, &work.to_toml())?;
         }
@@ -114,7 +125,8 @@ impl Plan {
             return self.predicted(&work, &machine, &load, path);
         }
         let host = machine.main_memory().map(|memory| memory.name.clone());
-        let budgets: BTreeMap<String, u64> = host.zip(self.memory.map(|n| n as u64)).into_iter().collect();
+        let budget = self.memory.map(|n| (n as u64).saturating_sub(own));
+        let budgets: BTreeMap<String, u64> = host.zip(budget).into_iter().collect();
         let asked = Asked {
             objective: match self.objective {
                 Objective::Throughput => lathe_plan::Objective::Throughput,
@@ -123,7 +135,7 @@ impl Plan {
             most_seconds_per_token: self.most_seconds_per_token,
             budgets,
             four_bit: self.four_bit,
-            kv_types: if self.kv_type.is_empty() { vec![kv_type] } else { self.kv_type.clone() },
+            kv_types,
             most_batches: self.most_batches.map(Into::into).or(machine.devices.is_empty().then_some(1)),
         };
         let outcome = plan(&work, &machine, &load, &asked)?;
@@ -151,20 +163,29 @@ impl Plan {
         Ok(Machine::from_toml(&text)?)
     }
 
-    /// What the model asks, and how its keys and values are stored where nothing is said.
-    fn work(&self) -> Result<(Work, String), Failure> {
+    /// What the model asks, and how its keys and values may be stored.
+    fn work(&self) -> Result<(Work, Vec<String>), Failure> {
         let name = self.model.as_deref().unwrap_or("smollm2-135m");
+        let or = |default: &str| match self.kv_type.is_empty() {
+            true => vec![default.to_owned()],
+            false => self.kv_type.clone(),
+        };
         if let Some(work) = published_work(name) {
-            return Ok((work, "f16".into()));
+            return Ok((work, or("f16")));
         }
         if Path::new(name).extension().is_some_and(|e| e == "toml") {
             let work = Work::from_toml(&file_text("work-file", Path::new(name))?)?;
             let first = work.kv_types().next().unwrap_or_default().to_owned();
             let first = if work.kv_types().any(|t| t == "f32") { "f32".into() } else { first };
-            return Ok((work, first));
+            return Ok((work, or(&first)));
         }
-        let path = lathe_models::resolve(name, &mut Status::new())?;
-        Ok((work(&ModelFile::open(path)?, &lathe_runtime::detect_target()?)?, "f32".into()))
+        let model = Model::open(name)?;
+        let mut work = work(&model.file, &lathe_runtime::detect_target()?)?;
+        let kv_types = or("f32");
+        if self.machine.is_none() && !self.peaks {
+            work.measured = Some(model.measure(&kv_types, self.refresh)?);
+        }
+        Ok((work, kv_types))
     }
 
     fn predicted(&self, work: &Work, machine: &Machine, load: &Load, path: &Path) -> Result<(), Failure> {
@@ -218,14 +239,9 @@ fn file_text(code: &'static str, path: &Path) -> Result<String, Failure> {
     })
 }
 
-/// Writes a file under a temporary name beside it, which it is given when it is whole.
+/// Writes a file, whole or not at all.
 fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut part = path.as_os_str().to_owned();
-    part.push(format!(".{}.part", std::process::id()));
-    let part = PathBuf::from(part);
-    std::fs::write(&part, text).and_then(|()| std::fs::rename(&part, path)).map_err(|error| {
-        // What is not whole is not left; that it cannot be removed is no other error.
-        let _ = std::fs::remove_file(&part);
+    lathe_runtime::write_whole(path, text.as_bytes()).map_err(|error| {
         let what = format!("cannot write the file: {error}");
         Diagnostic::new("output", Fault::Environment, what).at(path.display().to_string()).into()
     })

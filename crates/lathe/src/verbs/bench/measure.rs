@@ -8,8 +8,8 @@ use lathe_engine::{Engine, EngineError, Event, Forward, Request, Runner, Sequenc
 use lathe_runtime::{Pool, direct_read_bandwidth, peak_f32, peak_int8, read_bandwidth};
 use serde_json::{Value, json};
 
-use super::foreign::Clocks;
 use crate::failure::Failure;
+use crate::foreign::Clocks;
 use crate::interrupt::Listening;
 use crate::model::STEP_TOKENS;
 
@@ -20,7 +20,7 @@ pub const SMALL_PROBE_BYTES: usize = 64 << 20;
 /// Bytes that the disk's probe reads.
 const DISK_BYTES: u64 = 512 << 20;
 /// The most of the machine that others may take in a good sample.
-const FOREIGN: f64 = 0.05;
+pub const FOREIGN: f64 = 0.05;
 /// How often a bad sample is taken again.
 const RETRIES: usize = 3;
 
@@ -187,13 +187,10 @@ impl Bench {
     }
 
     fn start(&mut self, batch: usize, max_tokens: usize) -> Result<Vec<SequenceId>, Failure> {
-        let vocabulary = self.engine.model().vocabulary().max(1) as u64;
-        let token = |i: u64| ((i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % vocabulary) as u32;
-        let made = self.prompts;
+        let (made, vocabulary) = (self.prompts, self.engine.model().vocabulary());
         self.prompts += batch;
         let request = |sequence: usize| {
-            let first = ((made + sequence) * self.prompt) as u64;
-            let prompt = (first..first + self.prompt as u64).map(token).collect();
+            let prompt = prompt(vocabulary, made + sequence, self.prompt);
             Request { prompt, max_tokens, ..Request::default() }
         };
         let ids: Result<Vec<_>, _> = (0..batch).map(|i| self.engine.add(request(i))).collect();
@@ -216,6 +213,14 @@ impl Bench {
             None => Ok(tokens),
         }
     }
+}
+
+/// So many tokens that nobody chose: another prompt for each number.
+pub fn prompt(vocabulary: usize, number: usize, tokens: usize) -> Vec<u32> {
+    let vocabulary = vocabulary.max(1) as u64;
+    let token = |i: u64| ((i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 33) % vocabulary) as u32;
+    let first = (number * tokens) as u64;
+    (first..first + tokens as u64).map(token).collect()
 }
 
 impl Row {

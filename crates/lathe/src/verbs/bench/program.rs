@@ -7,9 +7,9 @@ use clap::Args;
 use lathe_onnx::{Compiled, Runner};
 use serde_json::json;
 
-use super::foreign::Clocks;
 use super::measure::median;
 use crate::failure::Failure;
+use crate::foreign::Clocks;
 use crate::{onnx, output};
 
 #[derive(Args)]
