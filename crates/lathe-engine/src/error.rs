@@ -71,6 +71,9 @@ pub enum EngineError {
         /// Whether the model is an encoder.
         encoder: bool,
     },
+    /// A model without experts where a mixture is asked for.
+    #[error("the model has no experts")]
+    NoExperts,
     /// A draft model that cannot guess for the model.
     #[error("the draft model {what}")]
     Draft {
@@ -163,6 +166,9 @@ impl Diagnose for EngineError {
             E::Purpose { encoder: true } => ("model-purpose", Fault::User, "use lathe embed"),
             E::Purpose { encoder: false } => {
                 ("model-purpose", Fault::User, "use an encoder, of the family 'bert'")
+            }
+            E::NoExperts => {
+                ("model-experts", Fault::User, "use a mixture of experts, or leave out what asks for one")
             }
             E::Draft { .. } => {
                 ("draft-model", Fault::User, "use a smaller model of the same family, with the same tokens")
