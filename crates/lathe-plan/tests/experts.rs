@@ -3,8 +3,8 @@
 use lathe_diagnostic::Diagnose;
 use lathe_machine::Machine;
 use lathe_plan::experts::{
-    ExpertCosts, ExpertPolicy, Latency, Mixture, Popularity, Routing, Simulation, Use, Zipf, expert_picture,
-    published_mixture, simulate,
+    ExpertCosts, ExpertPolicy, Latency, Mixture, Popularity, Router, Routing, Simulation, Use,
+    expert_picture, published_mixture, simulate,
 };
 use lathe_plan::published_machine;
 use proptest::prelude::*;
@@ -18,8 +18,8 @@ fn mixture(layers: u64) -> Mixture {
     Mixture { layers, ..published_mixture("mixtral-8x7b").unwrap() }
 }
 
-fn zipf(layers: usize) -> Zipf {
-    Zipf { layers, experts: 8, used: 2, s: 1.0, after_layer: 0.0, after_token: 0.0, model_seed: 1 }
+fn zipf(layers: usize) -> Router {
+    Router::zipf(layers, 8, 2, 1.0, 1).unwrap()
 }
 
 fn load(sequences: usize, tokens: usize) -> Use {
@@ -34,10 +34,10 @@ struct Ran {
     oracle: Simulation,
 }
 
-fn ran(costs: &ExpertCosts, zipf: &Zipf, load: Use, steps: usize) -> Ran {
-    let popularity = zipf.routing(1, 1, 2048, 99).unwrap().popularity("made up");
-    let routing = zipf.routing(steps, load.sequences, load.tokens, 7).unwrap();
-    let capacity = (zipf.layers * zipf.experts / 4) as u64;
+fn ran(costs: &ExpertCosts, layers: usize, zipf: &Router, load: Use, steps: usize) -> Ran {
+    let popularity = zipf.routing(1, 1, 2048, 99).popularity("made up");
+    let routing = zipf.routing(steps, load.sequences, load.tokens, 7);
+    let capacity = (layers * 8 / 4) as u64;
     let run = |policy: &ExpertPolicy| simulate(costs, &popularity, capacity, &routing, load, policy).unwrap();
     Ran {
         moved: run(&ExpertPolicy::moved(true)),
@@ -103,7 +103,7 @@ fn the_choice_is_faster_than_both_and_near_the_oracle() {
     let costs = ExpertCosts::of_machine(&mixture(8), &machine(), 8).unwrap();
     let goals = [(1, 1, 40, 1.15), (4, 1, 8, 1.15), (16, 1, 6, 1.15), (64, 1, 3, 1.15), (1, 256, 2, 1.25)];
     for (sequences, tokens, steps, goal) in goals {
-        let r = ran(&costs, &zipf(8), load(sequences, tokens), steps);
+        let r = ran(&costs, 8, &zipf(8), load(sequences, tokens), steps);
         let better = r.moved.step_seconds().min(r.on_host.step_seconds());
         let ratio = better / r.chosen.step_seconds();
         assert!(ratio >= goal, "{sequences} x {tokens}: {ratio}");
@@ -112,7 +112,7 @@ fn the_choice_is_faster_than_both_and_near_the_oracle() {
     }
     // Where host and link take turns at a memory that the host alone needs whole, only what is fetched ahead is gained.
     let shared = costs.with_shared_memory(&mixture(8), &machine()).unwrap();
-    let r = ran(&shared, &zipf(8), load(1, 1), 40);
+    let r = ran(&shared, 8, &zipf(8), load(1, 1), 40);
     let ratio = r.on_host.step_seconds() / r.chosen.step_seconds();
     assert!((0.97..1.2).contains(&ratio), "{ratio}");
 }
@@ -120,18 +120,18 @@ fn the_choice_is_faster_than_both_and_near_the_oracle() {
 #[test]
 fn a_router_that_repeats_itself_is_learned() {
     let costs = ExpertCosts::of_machine(&mixture(8), &machine(), 8).unwrap();
-    let mut zipf = Zipf { after_token: 0.9, ..zipf(8) };
-    let caching = ran(&costs, &zipf, load(1, 1), 60).chosen;
-    let popularity = zipf.routing(1, 1, 2048, 99).unwrap().popularity("made up");
-    let routing = zipf.routing(60, 1, 1, 7).unwrap();
+    let repeats = zipf(8).following(0.0, 0.9).unwrap();
+    let caching = ran(&costs, 8, &repeats, load(1, 1), 60).chosen;
+    let popularity = repeats.routing(1, 1, 2048, 99).popularity("made up");
+    let routing = repeats.routing(60, 1, 1, 7);
     let without = ExpertPolicy { keeps: lathe_plan::experts::Knows::Nothing, ..ExpertPolicy::best() };
     let fixed = simulate(&costs, &popularity, 16, &routing, load(1, 1), &without).unwrap();
     assert!(caching.exchanged > 0 && caching.here as f64 > 1.05 * fixed.here as f64, "{caching:?}");
     assert!(caching.step_seconds() < 0.97 * fixed.step_seconds());
     // What follows from the layer before is fetched before it is asked for.
-    zipf = Zipf { after_token: 0.0, after_layer: 0.9, ..zipf };
-    let follows = ran(&costs, &zipf, load(1, 1), 200).chosen;
-    let independent = ran(&costs, &Zipf { after_layer: 0.0, ..zipf }, load(1, 1), 200).chosen;
+    let follows = zipf(8).following(0.9, 0.0).unwrap();
+    let follows = ran(&costs, 8, &follows, load(1, 1), 200).chosen;
+    let independent = ran(&costs, 8, &zipf(8), load(1, 1), 200).chosen;
     let share = |s: &Simulation| s.fetched_used as f64 / s.fetched.max(1) as f64;
     assert!(share(&follows) > 1.2 * share(&independent), "{} {}", share(&follows), share(&independent));
 }
@@ -157,8 +157,8 @@ proptest! {
         costs.host = Latency::roofline(1e-5, unit * host, unit * host * ends.0);
         costs.device = Latency::roofline(1e-6, unit * device, unit * device * ends.1);
         costs.part = unit * link / f64::from(parts);
-        let zipf = Zipf { after_token, model_seed: seed, ..zipf(4) };
-        let r = ran(&costs, &zipf, load(sequences, tokens), 12);
+        let zipf = Router::zipf(4, 8, 2, 1.0, seed).unwrap().following(0.0, after_token).unwrap();
+        let r = ran(&costs, 4, &zipf, load(sequences, tokens), 12);
         let better = r.moved.step_seconds().min(r.on_host.step_seconds());
         prop_assert!(r.chosen.step_seconds() <= 1.03 * better, "{} of {better}", r.chosen.step_seconds());
         for s in [&r.moved, &r.on_host, &r.chosen, &r.oracle] {
@@ -205,7 +205,7 @@ fn the_script_draws_by_zipf() {
     };
     let mut want: Vec<f64> = (0..8).map(|i| weights[i] / sum + second(i)).collect();
     want.sort_by(f64::total_cmp);
-    let p = zipf(3).routing(10, 2, 1000, 5).unwrap().popularity("made up");
+    let p = zipf(3).routing(10, 2, 1000, 5).popularity("made up");
     assert_eq!(p.tokens, 20_000);
     p.check().unwrap();
     for row in &p.counts {
@@ -216,12 +216,12 @@ fn the_script_draws_by_zipf() {
         }
     }
     assert_ne!(p.counts[0], p.counts[1], "layers have orders of their own");
-    assert_eq!(zipf(3).routing(2, 2, 5, 5).unwrap(), zipf(3).routing(2, 2, 5, 5).unwrap());
+    assert_eq!(zipf(3).routing(2, 2, 5, 5), zipf(3).routing(2, 2, 5, 5));
 }
 
 #[test]
 fn texts_are_read_back_and_damage_is_refused() {
-    let p = zipf(2).routing(1, 1, 50, 5).unwrap().popularity("made up");
+    let p = zipf(2).routing(1, 1, 50, 5).popularity("made up");
     assert_eq!(Popularity::from_toml(&p.to_toml()).unwrap(), p);
     let m = mixture(32);
     assert_eq!(Mixture::from_toml(&m.to_toml()).unwrap(), m);
@@ -239,7 +239,7 @@ fn texts_are_read_back_and_damage_is_refused() {
     let wrong = Mixture { used: 9, ..m.clone() };
     assert!(Mixture::from_toml(&wrong.to_toml()).unwrap_err().to_string().contains("no more than there are"));
     let costs = ExpertCosts::of_machine(&m, &machine(), 8).unwrap();
-    let routing = zipf(3).routing(1, 1, 1, 5).unwrap();
+    let routing = zipf(3).routing(1, 1, 1, 5);
     let policy = ExpertPolicy::best();
     let error = simulate(&costs, &p, 4, &routing, load(1, 1), &policy).unwrap_err().to_string();
     assert!(error.contains("a row for each layer of the popularity"), "{error}");
@@ -248,7 +248,7 @@ fn texts_are_read_back_and_damage_is_refused() {
 #[test]
 fn the_picture_has_all_lanes() {
     let costs = ExpertCosts::of_machine(&mixture(4), &machine(), 8).unwrap();
-    let r = ran(&costs, &zipf(4), load(2, 1), 4);
+    let r = ran(&costs, 4, &zipf(4), load(2, 1), 4);
     let svg = expert_picture("two <sequences>", &r.chosen.spans);
     assert!(svg.ends_with("</svg>\n") && svg.contains("two &lt;sequences&gt;"));
     for lane in ["host", "link", "device"] {

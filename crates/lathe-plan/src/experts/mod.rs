@@ -6,7 +6,7 @@
 //! and link work beside each other even when a single token wants a single expert.
 //!
 //! - [`Mixture`]: the shape of a model; [`published_mixture`] knows some by name.
-//! - [`Popularity`]: how often each expert was chosen. [`Routing`]: which experts each token chose, perhaps made up ([`Zipf`]).
+//! - [`Popularity`]: how often each expert was chosen. [`Routing`]: which experts each token chose, perhaps made up ([`Router`]).
 //! - [`ExpertCosts`]: how long things take, from a machine's rates or fitted to measurements ([`Latency`]).
 //! - [`choose()`]: where each part of a layer's experts is computed ([`LayerWork`]), and how long the layer takes: a [`Timing`].
 //! - [`History`]: what the router is expected to choose.
@@ -27,5 +27,5 @@ pub use history::History;
 pub use mixture::{Mixture, published_mixture};
 pub use picture::expert_picture;
 pub use popularity::Popularity;
-pub use routing::{Routing, Zipf};
+pub use routing::{Router, Routing};
 pub use simulate::{ExpertPolicy, ExpertSpan, Knows, Runs, Simulation, Use, simulate};

@@ -30,85 +30,91 @@ impl Routing {
     }
 }
 
-/// A router made up: the expert of rank `r` in a layer's own order has the weight `1 / r^s`, and each token draws different ones
-/// by these weights, one after the other.
+/// A router made up: each token draws different experts of a layer by weights, one after the other.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Zipf {
-    /// Layers.
-    pub layers: usize,
-    /// Experts of a layer.
-    pub experts: usize,
-    /// Experts that a token uses in a layer.
-    pub used: usize,
-    /// The exponent.
-    pub s: f64,
-    /// How likely a choice follows from the token's choice in the layer before, by a fixed map.
-    pub after_layer: f64,
-    /// How likely a choice is that of the sequence's token before.
-    pub after_token: f64,
-    /// What layers' orders and maps follow from: it stands for the model.
-    pub model_seed: u64,
+pub struct Router {
+    used: usize,
+    /// By layer, the weights of its experts, and which expert follows each of the layer before.
+    layers: Vec<(Vec<f64>, Vec<usize>)>,
+    after_layer: f64,
+    after_token: f64,
 }
 
-impl Zipf {
-    /// So many steps, each of so many sequences with so many new tokens; `seed` stands for the text.
-    pub fn routing(
-        &self,
-        steps: usize,
-        sequences: usize,
-        tokens: usize,
-        seed: u64,
-    ) -> Result<Routing, PlanError> {
-        let within = |p: f64| (0.0..=1.0).contains(&p);
-        let sound = (1..=self.experts.min(64)).contains(&self.used)
-            && self.experts <= 1 << 12
-            && self.s.is_finite()
-            && within(self.after_layer)
-            && within(self.after_token);
-        if !sound {
-            let what = "a router chooses 1 to 64 of at most 4096 experts, by a finite exponent, with likelihoods from 0 to 1";
+impl Router {
+    /// The expert of rank `r` in a layer's own order has the weight `1 / r^s` (Zipf 1949); `seed` stands for the model, as
+    /// orders and maps follow from it. Choices are independent unless something else is said of them.
+    pub fn zipf(layers: usize, experts: usize, used: usize, s: f64, seed: u64) -> Result<Router, PlanError> {
+        let within = |n: usize, most: usize| (1..=most).contains(&n);
+        if !within(layers, 1 << 12)
+            || !within(experts, 1 << 12)
+            || !within(used, experts.min(64))
+            || !s.is_finite()
+        {
+            let what = "a router chooses 1 to 64 of at most 4096 experts in each of at most 4096 layers, by a finite exponent";
             return Err(PlanError::Asked { what: what.into() });
         }
-        let mut model = Random(self.model_seed);
-        let permutation = |random: &mut Random| {
-            let mut all: Vec<usize> = (0..self.experts).collect();
+        let mut random = Random(seed);
+        let mut permutation = || {
+            let mut all: Vec<usize> = (0..experts).collect();
             (1..all.len()).rev().for_each(|i| all.swap(i, random.below(i + 1)));
             all
         };
-        let mut layers = vec![];
-        for _ in 0..self.layers {
-            let ranks = permutation(&mut model);
-            let weights: Vec<f64> = ranks.iter().map(|r| ((r + 1) as f64).powf(-self.s)).collect();
-            layers.push((weights, permutation(&mut model)));
+        let mut layer = |_| {
+            let weights = permutation().iter().map(|r| ((r + 1) as f64).powf(-s)).collect();
+            (weights, permutation())
+        };
+        let layers = (0..layers).map(&mut layer).collect();
+        Ok(Router { used, layers, after_layer: 0.0, after_token: 0.0 })
+    }
+
+    /// By how often experts were chosen in a text.
+    pub fn of(popularity: &Popularity) -> Result<Router, PlanError> {
+        popularity.check()?;
+        let experts = popularity.counts[0].len();
+        let layer =
+            |l: usize| ((0..experts).map(|e| popularity.share(l, e)).collect(), (0..experts).collect());
+        let layers = (0..popularity.counts.len()).map(layer).collect();
+        Ok(Router { used: popularity.used as usize, layers, after_layer: 0.0, after_token: 0.0 })
+    }
+
+    /// The same where a choice follows from the token's choice in the layer before, by a fixed map, with the first likelihood, and is
+    /// that of the sequence's token before with the second.
+    pub fn following(self, after_layer: f64, after_token: f64) -> Result<Router, PlanError> {
+        let within = |p: f64| (0.0..=1.0).contains(&p);
+        match within(after_layer) && within(after_token) {
+            true => Ok(Router { after_layer, after_token, ..self }),
+            false => Err(PlanError::Asked { what: "likelihoods are between 0 and 1".into() }),
         }
+    }
+
+    /// So many steps, each of so many sequences with so many new tokens; `seed` stands for the text.
+    pub fn routing(&self, steps: usize, sequences: usize, tokens: usize, seed: u64) -> Routing {
         let mut random = Random(seed);
-        let mut last: Vec<Vec<Vec<u16>>> = vec![vec![vec![]; sequences]; self.layers];
+        let mut last: Vec<Vec<Vec<u16>>> = vec![vec![vec![]; sequences]; self.layers.len()];
         let mut out = vec![];
         for _ in 0..steps {
-            let mut step: Vec<Vec<u16>> = vec![vec![]; self.layers];
-            for sequence in 0..sequences {
-                for _ in 0..tokens {
-                    let mut before: Vec<u16> = vec![];
-                    for (l, (weights, follows)) in layers.iter().enumerate() {
-                        let mut chosen: Vec<u16> = vec![];
-                        for slot in 0..self.used {
-                            let (of_layer, of_token) = (random.unit(), random.unit());
-                            let follows = before.get(slot).map(|e| follows[usize::from(*e)] as u16);
-                            let repeats = last[l][sequence].get(slot).copied();
-                            let asked = (follows.filter(|_| of_layer < self.after_layer))
-                                .or_else(|| repeats.filter(|_| of_token < self.after_token));
-                            let asked = asked.filter(|e| !chosen.contains(e));
-                            chosen.push(asked.unwrap_or_else(|| draw(weights, &chosen, random.unit())));
-                        }
-                        step[l].extend(&chosen);
-                        last[l][sequence].clone_from(&chosen);
-                        before = chosen;
+            let mut step: Vec<Vec<u16>> = vec![vec![]; self.layers.len()];
+            for (sequence, _) in (0..sequences).flat_map(|s| (0..tokens).map(move |t| (s, t))) {
+                let mut before: Vec<u16> = vec![];
+                for (l, (weights, follows)) in self.layers.iter().enumerate() {
+                    let mut chosen: Vec<u16> = vec![];
+                    for slot in 0..self.used {
+                        let (of_layer, of_token) = (random.unit(), random.unit());
+                        let follows = before.get(slot).map(|e| follows[usize::from(*e)] as u16);
+                        let repeats = last[l][sequence].get(slot).copied();
+                        let asked = (follows.filter(|_| of_layer < self.after_layer))
+                            .or_else(|| repeats.filter(|_| of_token < self.after_token));
+                        let asked = asked.filter(|e| !chosen.contains(e));
+                        chosen.push(asked.unwrap_or_else(|| draw(weights, &chosen, random.unit())));
                     }
+                    step[l].extend(&chosen);
+                    last[l][sequence].clone_from(&chosen);
+                    before = chosen;
                 }
             }
             out.push(step);
         }
-        Ok(Routing { experts: self.experts, used: self.used, steps: out })
+        Routing { experts: self.layers[0].0.len(), used: self.used, steps: out }
     }
 }
 

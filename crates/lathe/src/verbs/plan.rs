@@ -1,5 +1,7 @@
 //! `lathe plan`: where a model's bytes lie on a machine, when they move, and how fast that is.
 
+mod experts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -24,13 +26,20 @@ A plan says how many sequences are computed at once, which share of the weights,
 which memory or on disk, and how fast that is predicted to be: as long as its longest lane, of arithmetic, each link, the disk
 and each memory. A linear programme finds the shares. The host's memory holds what --memory says, or all that the machine has.
 
-Models of papers are known by name: opt-6.7b, opt-30b, opt-175b; and a machine: flexgen-t4.
+Models of papers are known by name: opt-6.7b, opt-30b, opt-175b; and machines: flexgen-t4, accelerator-500.
+
+With --experts, a device holds only some of a mixture's experts: the most popular ones. For each other that a step uses, its weights
+move or its tokens do, part by part, whatever is sooner by a model of latencies; steps run on a virtual clock beside
+policies that always do one of the two, and an oracle that knows what the router will choose.
 
 Examples:
   lathe plan smollm2-135m --memory 64MiB
   lathe plan ./model.gguf --memory 2GiB --objective latency --prompt 128 --generate 64
   lathe plan opt-175b --machine flexgen-t4 --compare --picture plan.svg
-  lathe plan opt-30b --machine flexgen-t4 --policy policy.toml";
+  lathe plan opt-30b --machine flexgen-t4 --policy policy.toml
+  lathe plan mixtral-8x7b --experts --machine accelerator-500 --picture token.svg
+  lathe plan ./mixture.gguf --profile text.txt -o popularity.toml
+  lathe plan ./mixture.gguf --experts --popularity popularity.toml --on-device 0.25";
 
 /// Say where a model's bytes lie on a machine, and how fast that is
 #[derive(Args)]
@@ -84,6 +93,8 @@ pub struct Plan {
     /// Write the model's work to a file, which can be given in its place.
     #[arg(long, value_name = "F")]
     dump_work: Option<PathBuf>,
+    #[command(flatten)]
+    experts: experts::Experts,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -100,6 +111,10 @@ enum Objective {
 impl Plan {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
+        let (model, picture_at) = (self.model.as_deref(), self.picture.as_deref());
+        if self.experts.run(model, &|| self.machine(), picture_at, self.json)? {
+            return Ok(());
+        }
         let machine = self.machine()?;
         let (work, kv_type) = self.work()?;
         if let Some(path) = &self.dump_work {
