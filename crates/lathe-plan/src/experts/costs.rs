@@ -1,6 +1,6 @@
 //! How long an expert takes where it lies, where it is moved to, and on its way.
 
-use super::Mixture;
+use super::{Mixture, Use};
 use crate::PlanError;
 use crate::tiers::{DEVICE, HOST, Processor, Tiers};
 use lathe_machine::Machine;
@@ -55,6 +55,14 @@ impl Latency {
         }
         let points = blocks.iter().flat_map(|(sum, n, all)| all.iter().map(move |t| (*t as f64, sum / n)));
         Ok(Latency { fixed, curve: Curve::Points(points.collect()) })
+    }
+
+    fn slower(&self, by: f64) -> Latency {
+        let curve = match &self.curve {
+            Curve::Roofline { read, token } => Curve::Roofline { read: by * read, token: by * token },
+            Curve::Points(points) => Curve::Points(points.iter().map(|(n, s)| (*n, by * s)).collect()),
+        };
+        Latency { fixed: by * self.fixed, curve }
     }
 
     /// Seconds for so many tokens of this share of an expert; nothing takes none.
@@ -177,6 +185,37 @@ impl ExpertCosts {
     /// The share of an expert that so many parts are.
     pub fn share(&self, parts: u32) -> f64 {
         f64::from(parts) / f64::from(self.parts)
+    }
+
+    /// The same on a machine that does everything so many times slower.
+    pub fn slower(&self, by: f64) -> ExpertCosts {
+        let both = |(copy, token): (f64, f64)| (by * copy, by * token);
+        ExpertCosts {
+            parts: self.parts,
+            host: self.host.slower(by),
+            device: self.device.slower(by),
+            part: by * self.part,
+            piece: by * self.piece,
+            down: both(self.down),
+            up: both(self.up),
+            memory: self.memory.map(|part| by * part),
+            dense: Dense {
+                products: self.dense.products.slower(by),
+                pair: by * self.dense.pair,
+                position: by * self.dense.position,
+                head: self.dense.head.slower(by),
+            },
+        }
+    }
+
+    /// Seconds of what a layer computes on the device beside its experts.
+    pub fn layer_seconds(&self, load: Use) -> f64 {
+        let (d, n) = (&self.dense, load.tokens as f64);
+        let (sequences, context) = (load.sequences as f64, load.context as f64);
+        let pairs = sequences * n * (context + (n + 1.0) / 2.0);
+        let positions = sequences * (context + n);
+        let tokens = load.sequences.saturating_mul(load.tokens) as u64;
+        d.products.seconds(tokens, 1.0) + (d.pair * pairs).max(d.position * positions)
     }
 
     /// How many whole experts a device holds beside everything else of the model: the other weights, the keys and values of

@@ -125,6 +125,22 @@ pub struct Simulation {
     pub exchanged: u64,
     /// The last step.
     pub spans: Vec<ExpertSpan>,
+    /// By step and layer, where the experts that it used were computed.
+    #[serde(skip)]
+    pub computed: Vec<Vec<Vec<Computed>>>,
+}
+
+/// Where an expert was computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Computed {
+    /// The expert.
+    pub expert: usize,
+    /// Parts on the device, where they were.
+    pub here: u32,
+    /// Parts that were moved there.
+    pub moved: u32,
+    /// Parts on the host.
+    pub on_host: u32,
 }
 
 impl Simulation {
@@ -239,9 +255,10 @@ impl Run<'_> {
     fn step(&mut self, step: usize) {
         self.began = self.now;
         self.out.spans.clear();
+        self.out.computed.push(vec![]);
         let costs = self.costs;
         for layer in 0..self.resident.len() {
-            let dense = self.dense();
+            let dense = self.costs.layer_seconds(self.load);
             self.span("device", "attention and router", layer, self.now, dense);
             self.out.device += dense;
             self.now += dense;
@@ -253,15 +270,6 @@ impl Run<'_> {
         self.out.device += head;
         self.now += head;
         self.out.steps.push(self.now - self.began);
-    }
-
-    /// Seconds of what a layer computes beside its experts.
-    fn dense(&self) -> f64 {
-        let (d, n) = (&self.costs.dense, self.load.tokens as f64);
-        let (sequences, context) = (self.load.sequences as f64, self.load.context as f64);
-        let pairs = sequences * n * (context + (n + 1.0) / 2.0);
-        let positions = sequences * (context + n);
-        d.products.seconds(self.tokens as u64, 1.0) + (d.pair * pairs).max(d.position * positions)
     }
 
     fn span(&mut self, lane: &'static str, what: &'static str, layer: usize, start: f64, seconds: f64) {
@@ -333,7 +341,7 @@ impl Run<'_> {
             self.partial = None;
         }
         let t = timing(costs, &work, &on_host);
-        self.record(&work, &on_host, &t, layer, router);
+        self.record(&work, &used, &on_host, &t, layer, router);
         for (at, expert) in used.iter().enumerate() {
             self.out.fetched_used += u64::from(self.staged[layer][*expert].min(work.jobs[at].here));
         }
@@ -368,7 +376,15 @@ impl Run<'_> {
         }
     }
 
-    fn record(&mut self, work: &LayerWork, on_host: &[u32], t: &Timing, layer: usize, router: f64) {
+    fn record(
+        &mut self,
+        work: &LayerWork,
+        used: &[usize],
+        on_host: &[u32],
+        t: &Timing,
+        layer: usize,
+        router: f64,
+    ) {
         let costs = self.costs;
         let used_here = |job: &Job, on_host: &u32| job.here.min(costs.parts - on_host);
         let here = |(job, on_host): (&Job, &u32)| {
@@ -385,11 +401,17 @@ impl Run<'_> {
         self.out.device += t.device_busy;
         self.out.host += t.host_busy;
         self.out.link += carried;
-        for (job, on_host) in work.jobs.iter().zip(on_host) {
+        let mut computed = vec![];
+        for ((job, on_host), expert) in work.jobs.iter().zip(on_host).zip(used) {
+            let (here, moved) = (used_here(job, on_host), (costs.parts - job.here).saturating_sub(*on_host));
             self.out.used += u64::from(costs.parts);
-            self.out.here += u64::from(used_here(job, on_host));
+            self.out.here += u64::from(here);
             self.out.on_host += u64::from(*on_host);
-            self.out.moved += u64::from((costs.parts - job.here).saturating_sub(*on_host));
+            self.out.moved += u64::from(moved);
+            computed.push(Computed { expert: *expert, here, moved, on_host: *on_host });
+        }
+        if let Some(step) = self.out.computed.last_mut() {
+            step.push(computed);
         }
     }
 

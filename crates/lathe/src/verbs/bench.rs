@@ -1,5 +1,6 @@
 //! `lathe bench`: how fast something is, and how near to the floor that this machine sets in the same minutes.
 
+mod experts;
 mod foreign;
 mod measure;
 mod program;
@@ -42,6 +43,8 @@ pub struct Bench {
 enum What {
     /// Prefill and decode of a model
     Model(BenchModel),
+    /// A mixture's experts between a host and an emulated device, in real time
+    Experts(experts::BenchExperts),
     /// A server, ours or another
     Serve(serve::BenchServe),
 }
@@ -82,10 +85,11 @@ impl Bench {
     pub fn run(self) -> Result<(), Failure> {
         match self.what {
             Some(What::Model(model)) => model.run(),
+            Some(What::Experts(experts)) => experts.run(),
             Some(What::Serve(serve)) => serve.run(),
             None => match self.program {
                 Some(program) => program.run(),
-                None => Err(Failure::usage("say what: model, serve, or a program of ONNX")),
+                None => Err(Failure::usage("say what: model, experts, serve, or a program of ONNX")),
             },
         }
     }

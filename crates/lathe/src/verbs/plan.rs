@@ -159,11 +159,7 @@ impl Plan {
             let mut tell = |what: &str| output::message(&format!("measuring {what}"));
             return Ok(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?);
         };
-        let text = match published_machine(name) {
-            Some(text) => text.to_owned(),
-            None => file_text("machine-file", Path::new(name))?,
-        };
-        Ok(Machine::from_toml(&text)?)
+        machine_of(name)
     }
 
     /// What the model asks, and how its keys and values are stored where nothing is said.
@@ -224,6 +220,15 @@ impl Plan {
         }
         out
     }
+}
+
+/// The machine of a file, or a published one by its name.
+pub fn machine_of(name: &str) -> Result<Machine, Failure> {
+    let text = match published_machine(name) {
+        Some(text) => text.to_owned(),
+        None => file_text("machine-file", Path::new(name))?,
+    };
+    Ok(Machine::from_toml(&text)?)
 }
 
 fn file_text(code: &'static str, path: &Path) -> Result<String, Failure> {
