@@ -9,7 +9,8 @@
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
 //!   cache and what is known of beginnings that were computed before, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
 //! - [`work()`] and [`mixture`]: what a model's file asks of a machine, for `lathe-plan`; [`router_choices`]: which experts
-//!   its router chooses; [`try_experts`]: what a plan of experts takes in real time.
+//!   its router chooses; [`try_experts`]: what a plan of experts takes in real time;
+//!   [`measure_expert`]: what one takes here.
 //! - [`EngineError`].
 //!
 //! ```
@@ -83,7 +84,7 @@ pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_se
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};
 pub use error::EngineError;
-pub use experts::{ExpertTrial, ExpertTrials, try_experts};
+pub use experts::{ExpertTrial, ExpertTrials, measure_expert, try_experts};
 pub use features::{feature_maxima, router_choices};
 pub use flows::Flow;
 pub use forward::{Batch, Forward, PAGE};

@@ -1,8 +1,8 @@
 //! Experts in real time: parts that host and emulated device compute add up to the experts, and the clocks agree.
 
-use lathe_engine::try_experts;
+use lathe_engine::{measure_expert, try_experts};
 use lathe_machine::Machine;
-use lathe_plan::experts::{Mixture, Router, published_mixture};
+use lathe_plan::experts::{Latency, Mixture, Router, published_mixture};
 use lathe_plan::published_machine;
 
 #[test]
@@ -23,6 +23,15 @@ fn parts_on_host_and_device_add_up_in_the_time_that_was_planned() {
     let popularity = router.routing(1, 1, 512, 1).popularity("made up");
     let routing = router.routing(3, 1, 1, 2);
     let cache = tempfile::tempdir().unwrap();
+    // An expert here, by the number of tokens.
+    let measured = measure_expert(&mixture, &[1, 32, 64], 1, cache.path()).unwrap();
+    assert_eq!(measured.iter().map(|m| m.0).collect::<Vec<_>>(), [1, 32, 64]);
+    assert!(measured[2].1 > measured[0].1, "{measured:?}");
+    let fit = Latency::fitted(0.0, &measured).unwrap();
+    assert!(fit.seconds(48, 1.0) >= fit.seconds(1, 1.0));
+    let packed = Mixture { expert_bytes: mixture.expert_bytes / 8, ..mixture.clone() };
+    let refused = measure_expert(&packed, &[1], 1, cache.path()).unwrap_err().to_string();
+    assert!(refused.contains("experts of 4.00 bits a weight are not measured"), "{refused}");
     // A busy machine may disturb a run; the bound stays as it is.
     let mut tries = vec![];
     loop {

@@ -4,11 +4,11 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use lathe_engine::{EngineError, mixture};
+use lathe_engine::{EngineError, measure_expert, mixture};
 use lathe_machine::Machine;
-use lathe_models::ModelFile;
+use lathe_models::{ModelFile, cache_dir};
 use lathe_plan::experts::{
-    ExpertCosts, ExpertPolicy, Mixture, Popularity, Router, Simulation, Use, expert_picture,
+    ExpertCosts, ExpertPolicy, Latency, Mixture, Popularity, Router, Simulation, Use, expert_picture,
     published_mixture, simulate,
 };
 use lathe_plan::published_machine;
@@ -25,6 +25,8 @@ use crate::progress::Status;
 const ACCELERATOR: &str = "accelerator-500";
 /// The most tokens of one piece of a text whose router is watched.
 const CONTEXT: usize = 512;
+/// Numbers of tokens that an expert is measured with.
+const MEASURED: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256];
 /// Tokens of the made-up text that popularity is counted in.
 const COUNTED: usize = 2048;
 
@@ -55,6 +57,9 @@ pub struct Experts {
     #[arg(long, value_name = "N", default_value_t = 32, requires = "experts",
         value_parser = clap::value_parser!(u32).range(1..=1024))]
     parts: u32,
+    /// Fit the host's latency to an expert's kernels, measured here, in place of the machine's rates.
+    #[arg(long, requires = "experts")]
+    measure: bool,
     /// The host's memory serves host and link one after the other, as where the processor alone can take all that it gives.
     #[arg(long, requires = "experts")]
     shared_memory: bool,
@@ -140,6 +145,14 @@ impl Experts {
     ) -> Result<(), Failure> {
         let mixture = mixture_of(model)?;
         let costs = ExpertCosts::of_machine(&mixture, &machine, mixture.parts(self.parts))?;
+        let (costs, measured) = if self.measure {
+            output::message("measuring an expert");
+            let threads = lathe_runtime::detect_cpu().cores;
+            let measured = measure_expert(&mixture, MEASURED, threads, &cache_dir()?)?;
+            (ExpertCosts { host: Latency::fitted(0.0, &measured)?, ..costs }, measured)
+        } else {
+            (costs, vec![])
+        };
         let costs = match self.shared_memory {
             true => costs.with_shared_memory(&mixture, &machine)?,
             false => costs,
@@ -171,8 +184,8 @@ impl Experts {
         }
         let placed: Vec<(usize, usize)> = popularity.ranked().into_iter().take(capacity as usize).collect();
         match as_json {
-            true => output::json(&as_object(&mixture, &machine, &costs, &placed, &rows)?),
-            false => output::text(&told(&mixture, &machine, &costs, &popularity, &placed, &rows)),
+            true => output::json(&as_object(&mixture, &machine, &costs, &measured, &placed, &rows)?),
+            false => output::text(&told(&mixture, &machine, &costs, &measured, &popularity, &placed, &rows)),
         }
     }
 
@@ -283,6 +296,7 @@ fn told(
     mixture: &Mixture,
     machine: &Machine,
     costs: &ExpertCosts,
+    measured: &[(u64, f64)],
     popularity: &Popularity,
     placed: &[(usize, usize)],
     rows: &[Row],
@@ -304,6 +318,10 @@ fn told(
             costs.parts
         ),
     );
+    if !measured.is_empty() {
+        let all: Vec<String> = measured.iter().map(|(n, s)| format!("{n}: {}", digits(1e3 * s))).collect();
+        line("measured here", format!("ms by tokens: {}", all.join(", ")));
+    }
     let hits: u64 = placed.iter().map(|(l, e)| popularity.counts[*l][*e]).sum();
     let all: u64 = popularity.counts.iter().flatten().sum();
     line(
@@ -348,6 +366,7 @@ fn as_object(
     mixture: &Mixture,
     machine: &Machine,
     costs: &ExpertCosts,
+    measured: &[(u64, f64)],
     placed: &[(usize, usize)],
     rows: &[Row],
 ) -> Result<Value, Failure> {
@@ -374,7 +393,7 @@ fn as_object(
         "model": mixture.name, "machine": machine.name, "placed": by_layer(mixture.layers, placed), "loads": loads,
         "expert": {
             "bytes": mixture.expert_bytes, "parts": costs.parts, "host_seconds": costs.host.seconds(1, 1.0),
-            "device_seconds": costs.device.seconds(1, 1.0), "link_seconds": costs.part * f64::from(costs.parts),
+            "measured": measured, "device_seconds": costs.device.seconds(1, 1.0), "link_seconds": costs.part * f64::from(costs.parts),
         },
     }))
 }
