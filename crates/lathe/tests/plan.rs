@@ -159,3 +159,27 @@ fn experts_are_placed_by_what_a_text_asks_for() {
     assert!(refused(&bad, at).contains("[plan-syntax]"));
     assert!(refused(&[&common[..5], &["2"]].concat(), at).contains("a share between 0 and 1"));
 }
+
+#[test]
+fn experts_take_the_time_that_was_planned() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
+        command.current_dir(folder.path()).args(["bench", "experts"]).args(more).output().expect("lathe runs")
+    };
+    let small =
+        ["--layers", "2", "--hidden", "64", "--inner", "128", "--parts", "4", "--steps", "2", "--json"];
+    let output = run(&small);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(found["slower"].as_f64().unwrap() >= 1.0, "{found}");
+    for trial in found["trials"].as_array().unwrap() {
+        let number = |name: &str| trial[name].as_f64().unwrap();
+        // Links and clocks take at least what they say; how much more is for a machine that is alone to show.
+        assert!(number("measured_seconds") > 0.9 * number("virtual_seconds"), "{trial}");
+        assert!(number("error") < 1e-4, "{trial}");
+    }
+    let refused = run(&["--on-device", "3"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("a share between 0 and 1"));
+}
