@@ -59,6 +59,7 @@ mod draft;
 mod encoder;
 mod engine;
 mod error;
+mod expert_latency;
 mod experts;
 mod features;
 mod flows;
@@ -84,7 +85,8 @@ pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_se
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};
 pub use error::EngineError;
-pub use experts::{ExpertTrial, ExpertTrials, measure_expert, try_experts};
+pub use expert_latency::measure_expert;
+pub use experts::{ExpertTrial, ExpertTrials, try_experts};
 pub use features::{feature_maxima, router_choices};
 pub use flows::Flow;
 pub use forward::{Batch, Forward, PAGE};

@@ -1,6 +1,6 @@
 //! How long an expert takes where it lies, where it is moved to, and on its way.
 
-use super::{Mixture, Use};
+use super::{Mixture, StepLoad};
 use crate::PlanError;
 use crate::tiers::{DEVICE, HOST, Processor, Tiers};
 use lathe_machine::Machine;
@@ -209,7 +209,7 @@ impl ExpertCosts {
     }
 
     /// Seconds of what a layer computes on the device beside its experts.
-    pub fn layer_seconds(&self, load: Use) -> f64 {
+    pub fn layer_seconds(&self, load: StepLoad) -> f64 {
         let (d, n) = (&self.dense, load.tokens as f64);
         let (sequences, context) = (load.sequences as f64, load.context as f64);
         let pairs = sequences * n * (context + (n + 1.0) / 2.0);

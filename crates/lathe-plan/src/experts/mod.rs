@@ -28,4 +28,4 @@ pub use mixture::{Mixture, published_mixture};
 pub use picture::expert_picture;
 pub use popularity::Popularity;
 pub use routing::{Router, Routing};
-pub use simulate::{Computed, ExpertPolicy, ExpertSpan, Knows, Runs, Simulation, Use, simulate};
+pub use simulate::{Computed, ExpertPolicy, ExpertSpan, Knows, Runs, Simulation, StepLoad, simulate};

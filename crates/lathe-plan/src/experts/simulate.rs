@@ -74,7 +74,7 @@ impl ExpertPolicy {
 
 /// What a step computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Use {
+pub struct StepLoad {
     /// Sequences that share a step.
     pub sequences: usize,
     /// New tokens of each.
@@ -165,7 +165,7 @@ pub fn simulate(
     popularity: &Popularity,
     capacity: u64,
     routing: &Routing,
-    load: Use,
+    load: StepLoad,
     policy: &ExpertPolicy,
 ) -> Result<Simulation, PlanError> {
     popularity.check()?;
@@ -230,7 +230,7 @@ fn next_uses(routing: &Routing, layers: usize) -> Vec<Vec<Vec<usize>>> {
 struct Run<'a> {
     costs: &'a ExpertCosts,
     routing: &'a Routing,
-    load: Use,
+    load: StepLoad,
     policy: &'a ExpertPolicy,
     tokens: usize,
     history: History,

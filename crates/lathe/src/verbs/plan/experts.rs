@@ -8,7 +8,7 @@ use lathe_engine::{EngineError, measure_expert, mixture};
 use lathe_machine::Machine;
 use lathe_models::{ModelFile, cache_dir};
 use lathe_plan::experts::{
-    ExpertCosts, ExpertPolicy, Latency, Mixture, Popularity, Router, Simulation, Use, expert_picture,
+    ExpertCosts, ExpertPolicy, Latency, Mixture, Popularity, Router, Simulation, StepLoad, expert_picture,
     published_mixture, simulate,
 };
 use lathe_plan::published_machine;
@@ -90,7 +90,7 @@ const LOADS: &[(usize, usize, usize, u64)] = &[
 
 /// A load under each policy.
 struct Row {
-    load: Use,
+    load: StepLoad,
     /// Always move, always on host, chosen, the two oracles; then the first two with nothing placed.
     ran: Vec<(ExpertPolicy, Simulation)>,
 }
@@ -170,7 +170,7 @@ impl Experts {
         policies.extend([ExpertPolicy::moved(false), ExpertPolicy::on_host(false)]);
         let mut rows = vec![];
         for &(sequences, tokens, steps, context) in LOADS {
-            let load = Use { sequences, tokens, context };
+            let load = StepLoad { sequences, tokens, context };
             let routing = router.routing(steps, sequences, tokens, self.seed.wrapping_add(1000));
             let run = |policy: &ExpertPolicy| {
                 let ran = simulate(&costs, &popularity, capacity, &routing, load, policy)?;
