@@ -179,7 +179,14 @@ fn experts_take_the_time_that_was_planned() {
         assert!(number("measured_seconds") > 0.9 * number("virtual_seconds"), "{trial}");
         assert!(number("error") < 1e-4, "{trial}");
     }
-    let refused = run(&["--on-device", "3"]);
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("a share between 0 and 1"));
+    let refusals = [
+        (&["--on-device", "3"][..], "a share between 0 and 1"),
+        (&["--layers", "64", "--steps", "64"], "more than one program holds"),
+        (&["--hidden", "8192", "--inner", "32768"], "make them smaller"),
+    ];
+    for (arguments, line) in refusals {
+        let refused = run(arguments);
+        assert_eq!(refused.status.code(), Some(2), "{arguments:?}");
+        assert!(String::from_utf8_lossy(&refused.stderr).contains(line), "{refused:?}");
+    }
 }

@@ -12,7 +12,7 @@ const STEPS: f64 = 32.0;
 pub struct History {
     /// Expected choices by popularity and what was seen, for each layer and expert, of each token.
     share: Vec<Vec<f64>>,
-    /// For each layer, how many tokens chose one expert in the layer before and another in this.
+    /// For each layer, how many tokens chose one expert in the layer before and another in this; empty for what nobody chose.
     after: Vec<Vec<Vec<f64>>>,
     /// For each layer, how many tokens chose an expert in the layer before.
     seen: Vec<Vec<f64>>,
@@ -28,7 +28,7 @@ impl History {
         let row = |l: usize| (0..experts).map(|e| popularity.share(l, e)).collect();
         History {
             share: (0..layers).map(row).collect(),
-            after: vec![vec![vec![0.0; experts]; experts]; layers],
+            after: vec![vec![vec![]; experts]; layers],
             seen: vec![vec![0.0; experts]; layers],
             last: vec![vec![false; experts]; layers],
             again: vec![vec![[(0.0, 0.0); 2]; experts]; layers],
@@ -43,7 +43,9 @@ impl History {
             let Some(before) = before else { continue };
             for from in before[token * used..].iter().take(used).map(|e| usize::from(*e)) {
                 self.seen[layer][from] += 1.0;
-                experts.iter().for_each(|to| self.after[layer][from][usize::from(*to)] += 1.0);
+                let after = &mut self.after[layer][from];
+                after.resize(now.len(), 0.0);
+                experts.iter().for_each(|to| after[usize::from(*to)] += 1.0);
             }
         }
         for (expert, now) in now.into_iter().enumerate() {
@@ -63,7 +65,8 @@ impl History {
         for (from, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0.0) {
             let weight = BELIEF + self.seen[layer][from];
             for (to, sum) in expected.iter_mut().enumerate() {
-                *sum += count / used * (BELIEF * share[to] + self.after[layer][from][to]) / weight;
+                let after = self.after[layer][from].get(to).copied().unwrap_or(0.0);
+                *sum += count / used * (BELIEF * share[to] + after) / weight;
             }
         }
         expected.iter().map(|sum| of_any(sum / tokens.max(1) as f64, tokens)).collect()

@@ -3,6 +3,9 @@
 use crate::PlanError;
 use serde::{Deserialize, Serialize};
 
+/// The most layers, and experts of a layer.
+pub(super) const MOST: u64 = 1024;
+
 /// A model whose layers have experts, all layers alike.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -62,8 +65,8 @@ impl Mixture {
     pub fn check(&self) -> Result<(), PlanError> {
         let wrong = |what: &str| Err(PlanError::Work { what: what.into() });
         let within = |n: u64, most: u64| (1..=most).contains(&n);
-        if !within(self.layers, 1 << 12) || !within(self.experts, 1 << 12) {
-            return wrong("a mixture has between 1 and 4096 layers, and as many experts in each");
+        if !within(self.layers, MOST) || !within(self.experts, MOST) {
+            return wrong("a mixture has between 1 and 1024 layers, and as many experts in each");
         }
         if !within(self.used, self.experts.min(64)) {
             return wrong("a token uses at least one expert, at most 64 and no more than there are");

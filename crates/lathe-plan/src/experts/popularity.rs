@@ -1,5 +1,6 @@
 //! How often each expert was chosen: what placement goes by.
 
+use super::mixture::MOST;
 use crate::PlanError;
 use serde::{Deserialize, Serialize};
 
@@ -41,8 +42,15 @@ impl Popularity {
             return wrong("tokens are between 1 and 2^40, and each uses between 1 and 64 experts");
         }
         let experts = self.counts.first().map_or(0, Vec::len);
-        if experts == 0 || self.counts.iter().any(|layer| layer.len() != experts) {
-            return wrong("counts has a row for each layer, with a number for each expert");
+        let most = MOST as usize;
+        if experts == 0
+            || experts > most
+            || self.counts.len() > most
+            || self.counts.iter().any(|layer| layer.len() != experts)
+        {
+            return wrong(
+                "counts has a row for each layer, with a number for each expert, at most 1024 of both",
+            );
         }
         for (at, layer) in self.counts.iter().enumerate() {
             let sum = layer.iter().try_fold(0u64, |sum, n| sum.checked_add(*n));

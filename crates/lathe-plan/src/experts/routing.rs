@@ -1,6 +1,7 @@
 //! Which experts each token chose, and a script that makes such choices up.
 
 use super::Popularity;
+use super::mixture::MOST;
 use crate::PlanError;
 
 /// The choices of a router in some steps.
@@ -45,12 +46,12 @@ impl Router {
     /// orders and maps follow from it. Choices are independent unless something else is said of them.
     pub fn zipf(layers: usize, experts: usize, used: usize, s: f64, seed: u64) -> Result<Router, PlanError> {
         let within = |n: usize, most: usize| (1..=most).contains(&n);
-        if !within(layers, 1 << 12)
-            || !within(experts, 1 << 12)
+        if !within(layers, MOST as usize)
+            || !within(experts, MOST as usize)
             || !within(used, experts.min(64))
             || !s.is_finite()
         {
-            let what = "a router chooses 1 to 64 of at most 4096 experts in each of at most 4096 layers, by a finite exponent";
+            let what = "a router chooses 1 to 64 of at most 1024 experts in each of at most 1024 layers, by a finite exponent";
             return Err(PlanError::Asked { what: what.into() });
         }
         let mut random = Random(seed);

@@ -20,6 +20,11 @@ Examples:
   lathe bench experts
   lathe bench experts --layers 32 --hidden 256 --inner 896 --parts 8 --json";
 
+/// The most steps of a program.
+const MOST_STEPS: u64 = 1 << 16;
+/// The most bytes of all experts' weights.
+const MOST_BYTES: u64 = 8 << 30;
+
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct BenchExperts {
@@ -60,6 +65,19 @@ impl BenchExperts {
     pub fn run(self) -> Result<(), Failure> {
         if !(0.0..=1.0).contains(&self.on_device) {
             return Err(Failure::usage("--on-device is a share between 0 and 1"));
+        }
+        let weights = 12 * self.hidden * self.inner * self.layers * self.experts;
+        if weights > MOST_BYTES {
+            let what =
+                format!("all experts take {}: make them smaller, or fewer", output::bytes(weights as usize));
+            return Err(Failure::usage(&what));
+        }
+        // A program of steps has an end: a part of each of two experts is a dozen steps of its queues at most.
+        let parts = u64::from(self.parts);
+        if self.layers * u64::from(self.steps) * (2 * parts * 12 + 16) > MOST_STEPS {
+            return Err(Failure::usage(
+                "so many layers, steps and parts are more than one program holds: ask for fewer",
+            ));
         }
         let machine = machine_of(&self.machine)?;
         let (hidden, inner) = (self.hidden, self.inner);
