@@ -10,7 +10,7 @@
 //! - [`ExpertCosts`]: how long things take, from a machine's rates or fitted to measurements ([`Latency`]).
 //! - [`choose()`]: where each part of a layer's experts is computed ([`LayerWork`]), and how long the layer takes: a [`Timing`].
 //! - [`History`]: what the router is expected to choose.
-//! - [`simulate`]: a [`Routing`] on a virtual clock under an [`ExpertPolicy`]; [`expert_picture`] draws a step of it.
+//! - [`simulate()`]: a [`Routing`] on a virtual clock under an [`ExpertPolicy`]; [`expert_picture`] draws a step of it.
 
 mod choice;
 mod costs;
