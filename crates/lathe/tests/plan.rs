@@ -123,7 +123,8 @@ fn experts_are_placed_by_what_a_text_asks_for() {
     let counts: Vec<Vec<u64>> = serde_json::from_value(counted["counts"].clone()).unwrap();
     assert_eq!((counts.len(), counts[0].len()), (2, 4));
     let common = [&*model, "--experts", "--machine", "accelerator-500", "--on-device", "0.25"];
-    let popular = ["--popularity", "popularity.toml", "--json", "--picture", "token.svg"];
+    let popular =
+        ["--popularity", "popularity.toml", "--json", "--picture", "token.svg", "--dump-work", "m.toml"];
     let planned = json(&[&common[..], &popular].concat(), at);
     // A quarter of eight, of the highest counts.
     let placed: Vec<Vec<usize>> = serde_json::from_value(planned["placed"].clone()).unwrap();
@@ -146,6 +147,9 @@ fn experts_are_placed_by_what_a_text_asks_for() {
         assert!(seconds("chosen") <= 1.03 * better, "{load}");
     }
     assert!(std::fs::read_to_string(at.join("token.svg")).unwrap().contains("</svg>"));
+    // The shape in place of the file gives the same plan.
+    let again = json(&[&["m.toml"][..], &common[1..], &popular[..3]].concat(), at);
+    assert_eq!(again, planned);
     // Other counts, no experts, nothing to profile.
     let other =
         ["mixtral-8x7b", "--experts", "--machine", "accelerator-500", "--popularity", "popularity.toml"];

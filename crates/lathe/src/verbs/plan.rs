@@ -111,8 +111,8 @@ enum Objective {
 impl Plan {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
-        let (model, picture_at) = (self.model.as_deref(), self.picture.as_deref());
-        if self.experts.run(model, &|| self.machine(), picture_at, self.json)? {
+        let files = experts::Files { picture: self.picture.as_deref(), work: self.dump_work.as_deref() };
+        if self.experts.run(self.model.as_deref(), &|| self.machine(), &files, self.json)? {
             return Ok(());
         }
         let machine = self.machine()?;

@@ -32,8 +32,9 @@ const COUNTED: usize = 2048;
 
 #[derive(Args)]
 pub struct Experts {
-    /// Plan a mixture's experts: MODEL is a mixture's file, or mixtral-8x7b (of 16 bits) or mixtral-8x7b-q8_0.
-    #[arg(long, conflicts_with_all = ["policy", "compare", "dump", "dump_work", "most_seconds_per_token", "four_bit", "kv_type", "most_batches"])]
+    /// Plan a mixture's experts: MODEL is a mixture's file, mixtral-8x7b (of 16 bits) or mixtral-8x7b-q8_0, or a .toml file of
+    /// --dump-work.
+    #[arg(long, conflicts_with_all = ["policy", "compare", "dump", "most_seconds_per_token", "four_bit", "kv_type", "most_batches"])]
     experts: bool,
     /// How often each expert is chosen, as --profile records it [default: made up].
     #[arg(long, value_name = "F", requires = "experts")]
@@ -117,13 +118,21 @@ impl Row {
     }
 }
 
+/// What is written beside.
+pub struct Files<'a> {
+    /// The picture.
+    pub picture: Option<&'a Path>,
+    /// The mixture's shape.
+    pub work: Option<&'a Path>,
+}
+
 impl Experts {
     /// Does what is asked of experts; whether anything is.
     pub fn run(
         &self,
         model: Option<&str>,
         machine: &dyn Fn() -> Result<Machine, Failure>,
-        picture: Option<&Path>,
+        files: &Files<'_>,
         as_json: bool,
     ) -> Result<bool, Failure> {
         if let (Some(text), Some(out)) = (&self.profile, &self.output) {
@@ -131,19 +140,16 @@ impl Experts {
             return Ok(true);
         }
         if self.experts {
-            self.plan(model.unwrap_or("mixtral-8x7b"), with_device(machine()?)?, picture, as_json)?;
+            self.plan(model.unwrap_or("mixtral-8x7b"), with_device(machine()?)?, files, as_json)?;
         }
         Ok(self.experts)
     }
 
-    fn plan(
-        &self,
-        model: &str,
-        machine: Machine,
-        picture: Option<&Path>,
-        as_json: bool,
-    ) -> Result<(), Failure> {
+    fn plan(&self, model: &str, machine: Machine, files: &Files<'_>, as_json: bool) -> Result<(), Failure> {
         let mixture = mixture_of(model)?;
+        if let Some(path) = files.work {
+            write_text(path, &mixture.to_toml())?;
+        }
         let costs = ExpertCosts::of_machine(&mixture, &machine, mixture.parts(self.parts))?;
         let (costs, measured) = if self.measure {
             output::message("measuring an expert");
@@ -178,7 +184,7 @@ impl Experts {
             };
             rows.push(Row { load, ran: policies.iter().map(run).collect::<Result<_, _>>()? });
         }
-        if let Some(path) = picture {
+        if let Some(path) = files.picture {
             let title = format!("One token of {} on {}", mixture.name, machine.name);
             write_text(path, &expert_picture(&title, &rows[0].ran[2].1.spans))?;
         }
