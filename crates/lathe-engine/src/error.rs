@@ -71,6 +71,15 @@ pub enum EngineError {
         /// Whether the model is an encoder.
         encoder: bool,
     },
+    /// A model without experts where a mixture is asked for.
+    #[error("the model has no experts")]
+    NoExperts,
+    /// Experts whose weights are stored as none that are measured.
+    #[error("experts of {bits} bits a weight are not measured, only of 32, 16 and 8.5 (q8_0)")]
+    Unmeasured {
+        /// Bits of a weight.
+        bits: String,
+    },
     /// A draft model that cannot guess for the model.
     #[error("the draft model {what}")]
     Draft {
@@ -163,6 +172,12 @@ impl Diagnose for EngineError {
             E::Purpose { encoder: true } => ("model-purpose", Fault::User, "use lathe embed"),
             E::Purpose { encoder: false } => {
                 ("model-purpose", Fault::User, "use an encoder, of the family 'bert'")
+            }
+            E::Unmeasured { .. } => {
+                ("experts-measured", Fault::User, "leave out --measure: rates of the machine are used then")
+            }
+            E::NoExperts => {
+                ("model-experts", Fault::User, "use a mixture of experts, or leave out what asks for one")
             }
             E::Draft { .. } => {
                 ("draft-model", Fault::User, "use a smaller model of the same family, with the same tokens")

@@ -1,5 +1,5 @@
-//! How large the inputs of a model's products become on texts, feature by feature: what decides which columns of a matrix stay
-//! floats when the others become bytes.
+//! What is inside a model's steps on texts: how large the inputs of its products become, feature by feature, which decides what
+//! columns of a matrix stay floats when the others become bytes; and which experts its router chooses.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use lathe_compile::Session;
 use lathe_ir::graph::{Attr, Graph, Node, Source, Type, ValueId};
 use lathe_ir::{DType, Name, Tensor};
 use lathe_models::ModelFile;
+use lathe_plan::experts::Routing;
 use lathe_runtime::{KernelCache, detect_target};
 
 use crate::error::below;
@@ -22,23 +23,67 @@ pub fn feature_maxima(
     texts: &[&[u32]],
     goes_on: &dyn Fn() -> bool,
 ) -> Result<HashMap<String, Vec<f32>>, EngineError> {
+    let (mut names, mut maxima): (Vec<(String, usize)>, Vec<Vec<f32>>) = (vec![], vec![]);
+    let add = |graph: &mut Graph| {
+        let (mut of, mut results): (HashMap<ValueId, usize>, Vec<ValueId>) = (HashMap::new(), vec![]);
+        for n in graph.nodes.clone().iter().filter(|n| &*n.op == "matmul") {
+            let Source::Const(name) = &graph.value(n.inputs[1]).source else { continue };
+            let (name, x) = (name.to_string(), n.inputs[0]);
+            let at = match of.get(&x) {
+                Some(at) => *at,
+                None => {
+                    results.push(largest(graph, x));
+                    of.insert(x, results.len() - 1);
+                    results.len() - 1
+                }
+            };
+            names.push((name, at));
+        }
+        results
+    };
+    watched(file, options, texts, goes_on, add, |found| {
+        maxima.resize(found.len(), vec![]);
+        for (most, seen) in maxima.iter_mut().zip(found) {
+            let seen = seen.to_f32();
+            most.resize(seen.len(), 0.0);
+            most.iter_mut().zip(&seen).for_each(|(m, s)| *m = m.max(*s));
+        }
+    })?;
+    Ok(names.into_iter().map(|(name, at)| (name, maxima.get(at).cloned().unwrap_or_default())).collect())
+}
+
+/// Which experts each token of these texts is sent to in each layer: a step of the routing a text. `options` bound the length of a
+/// text; activations stay f32. Fails where the model has no experts.
+pub fn router_choices(
+    file: &ModelFile,
+    options: &RunnerOptions,
+    texts: &[&[u32]],
+    goes_on: &dyn Fn() -> bool,
+) -> Result<Routing, EngineError> {
+    let experts = model(None, file, options)?.config.experts.ok_or(EngineError::NoExperts)?;
+    let mut steps = vec![];
+    let add = |graph: &mut Graph| {
+        graph.nodes.iter().filter(|n| &*n.op == "route").map(|n| n.outputs[1]).collect::<Vec<_>>()
+    };
+    watched(file, options, texts, goes_on, add, |found| {
+        let layer = |chosen: &Tensor| chosen.values().iter().map(|e| *e as u16).collect();
+        steps.push(found.iter().map(layer).collect());
+    })?;
+    Ok(Routing { experts: experts.count as usize, used: experts.used as usize, steps })
+}
+
+/// Runs each text that is not empty as one step and gives what the values are that `add` finds in the graph, or adds to it.
+fn watched(
+    file: &ModelFile,
+    options: &RunnerOptions,
+    texts: &[&[u32]],
+    goes_on: &dyn Fn() -> bool,
+    add: impl FnOnce(&mut Graph) -> Vec<ValueId>,
+    mut each: impl FnMut(&[Tensor]),
+) -> Result<(), EngineError> {
     let model = model(None, file, options)?;
     let mut graph = model.graph.clone();
-    let mut of: HashMap<ValueId, usize> = HashMap::new();
-    let (mut results, mut names): (Vec<ValueId>, Vec<(String, usize)>) = (vec![], vec![]);
-    for n in model.graph.nodes.iter().filter(|n| &*n.op == "matmul") {
-        let Source::Const(name) = &graph.value(n.inputs[1]).source else { continue };
-        let (name, x) = (name.to_string(), n.inputs[0]);
-        let at = match of.get(&x) {
-            Some(at) => *at,
-            None => {
-                results.push(largest(&mut graph, x));
-                of.insert(x, results.len() - 1);
-                results.len() - 1
-            }
-        };
-        names.push((name, at));
-    }
+    let results = add(&mut graph);
     graph.outputs.splice(0..1, results.iter().copied());
     let kernels = KernelCache::new(&options.cache);
     let (target, _) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
@@ -56,7 +101,6 @@ pub fn feature_maxima(
     let session = Session::new(&graph, passes, &constants, &target, &options.cache, options.threads);
     let mut session = session.map_err(below)?;
     drop(constants);
-    let mut maxima: Vec<Vec<f32>> = vec![vec![]; results.len()];
     for text in texts.iter().filter(|text| !text.is_empty()) {
         if !goes_on() {
             return Err(EngineError::Interrupted);
@@ -85,13 +129,9 @@ pub fn feature_maxima(
             .filter_map(|v| all.iter().find(|(name, _)| **name == *v.name).map(|(name, t)| (*name, t)))
             .collect();
         let found = session.run(&given).map_err(below)?;
-        for (most, seen) in maxima.iter_mut().zip(&found) {
-            let seen = seen.to_f32();
-            most.resize(seen.len(), 0.0);
-            most.iter_mut().zip(&seen).for_each(|(m, s)| *m = m.max(*s));
-        }
+        each(&found[..results.len()]);
     }
-    Ok(names.into_iter().map(|(name, at)| (name, maxima[at].clone())).collect())
+    Ok(())
 }
 
 /// Adds the largest absolute value of each column.

@@ -8,7 +8,9 @@
 //! - [`Encoder`] embeds texts: one vector each, from a model that generates none.
 //! - Below the engine, pure: the [`Scheduler`] chooses what a step computes, [`Pages`] says who holds which page of the
 //!   cache and what is known of beginnings that were computed before, a [`Sampler`] chooses tokens as [`Sampling`] says, a [`TextStream`] makes text of them up to a stop string.
-//! - [`work()`]: what a model's file asks of a machine, for `lathe-plan`; [`measure()`]: how long its steps take on this one.
+//! - [`work()`] and [`mixture`]: what a model's file asks of a machine, for `lathe-plan`; [`measure()`]: how long its steps take
+//!   on this one; [`router_choices`]: which experts its router chooses; [`try_experts`]: what a plan of experts takes in real
+//!   time; [`measure_expert`]: what one takes here.
 //! - [`EngineError`].
 //!
 //! ```
@@ -57,6 +59,8 @@ mod draft;
 mod encoder;
 mod engine;
 mod error;
+mod expert_latency;
+mod experts;
 mod features;
 mod flows;
 mod forward;
@@ -84,7 +88,9 @@ pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_se
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};
 pub use error::EngineError;
-pub use features::feature_maxima;
+pub use expert_latency::measure_expert;
+pub use experts::{ExpertTrial, ExpertTrials, try_experts};
+pub use features::{feature_maxima, router_choices};
 pub use flows::Flow;
 pub use forward::{Batch, Forward, PAGE};
 pub use generate::Generation;
@@ -99,4 +105,4 @@ pub use sampling::{Sampler, Sampling};
 pub use scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
 pub use score::{Divergence, Score, TokenScore, log_softmax};
 pub use stop::TextStream;
-pub use work::work;
+pub use work::{mixture, work};

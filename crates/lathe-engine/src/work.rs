@@ -7,6 +7,7 @@ use lathe_ir::graph::{Graph, Source, Type, ValueId};
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
 use lathe_models::{CacheShape, KvType, Model, ModelFile, build};
+use lathe_plan::experts::Mixture;
 use lathe_plan::{Head, Layers, Work};
 use std::collections::{BTreeMap, HashSet};
 
@@ -49,6 +50,56 @@ pub fn work(file: &ModelFile, target: &Target) -> Result<Work, EngineError> {
     })
 }
 
+/// The mixture in a file, computed so; layers that differ count as their mean. Keys and values are f32.
+pub fn mixture(file: &ModelFile, target: &Target) -> Result<Mixture, EngineError> {
+    let shape = CacheShape {
+        elements: KvType::F32,
+        pages: 1,
+        context: lathe_models::PAGE,
+        max_tokens: 1,
+        max_sequences: 1,
+        adapters: None,
+    };
+    let model = build(file, &shape).map_err(below)?;
+    let experts = model.config.experts.ok_or(EngineError::NoExperts)?;
+    let all = work(file, target)?;
+    let (count, used, layers) = (experts.count as u64, experts.used as u64, model.config.layers as u64);
+    let of_layers =
+        |of: &dyn Fn(&Layers) -> u64| all.layers.iter().map(|l| l.count * of(l)).sum::<u64>() / layers.max(1);
+    let weights = |of: &dyn Fn(&Type) -> u64| {
+        constants(&model.graph, "expert_matmul").map(|(_, v)| of(model.graph.ty(v))).sum::<u64>()
+            / layers.max(1)
+    };
+    let expert_bytes = weights(&bytes) / count;
+    let expert_operations = 2 * weights(&elements) / count;
+    Ok(Mixture {
+        name: all.name.clone(),
+        layers,
+        experts: count,
+        used,
+        inner: experts.width as u64,
+        hidden_bytes: all.hidden_bytes,
+        expert_bytes,
+        expert_operations,
+        expert_type: "f32".into(),
+        dense_bytes: of_layers(&|l| l.weight_bytes) - expert_bytes * count,
+        dense_operations: of_layers(&|l| l.operations.values().sum()) - expert_operations * used,
+        attention_operations: of_layers(&|l| l.attention_operations),
+        attention_type: all.attention_type,
+        kv_bytes: of_layers(&|l| l.kv_bytes[KvType::F32.as_str()]),
+        head_bytes: all.head.weight_bytes,
+        head_operations: all.head.operations.values().sum(),
+    })
+}
+
+fn bytes(t: &Type) -> u64 {
+    t.bits().as_const().unwrap_or(0).max(0) as u64 / 8
+}
+
+fn elements(t: &Type) -> u64 {
+    t.shape.iter().map(|d| d.as_const().unwrap_or(0) as u64).product()
+}
+
 /// The constants that operators of a kind multiply by.
 fn constants<'g>(g: &'g Graph, op: &str) -> impl Iterator<Item = (&'g str, ValueId)> {
     let nodes = g.nodes.iter().filter(move |n| n.op.ends_with(op));
@@ -67,8 +118,6 @@ fn layer_of(name: &str) -> Option<usize> {
 fn products(model: &Model, target: &Target, layers: &mut [Layers]) -> Head {
     let g = &model.graph;
     let mut head = Head { logits_bytes: 4 * model.config.vocab as u64, ..Head::default() };
-    let bytes = |t: &Type| t.bits().as_const().unwrap_or(0).max(0) as u64 / 8;
-    let elements = |t: &Type| t.shape.iter().map(|d| d.as_const().unwrap_or(0) as u64).product::<u64>();
     let mut read: HashSet<&Name> = HashSet::new();
     for v in &g.values {
         let Source::Const(name) = &v.source else { continue };
@@ -198,5 +247,12 @@ mod tests {
         let w = of("mixtral-f32.gguf");
         assert_eq!(w.layers[0].operations["f32"], 2 * of_token);
         assert_eq!(w.layers[0].weight_bytes, 4 * (all + 2 * hidden));
+        let m = mixture(&file, &Target::named("avx2").unwrap()).unwrap();
+        m.check().unwrap();
+        assert_eq!((m.layers, m.experts, m.used, m.inner), (2, experts, used, inside));
+        assert_eq!(m.expert_bytes, 4 * 3 * hidden * inside);
+        assert_eq!(m.expert_operations, 2 * 3 * hidden * inside);
+        assert_eq!(m.dense_bytes, 4 * (attention + hidden * experts + 2 * hidden));
+        assert_eq!(m.dense_operations, 2 * (attention + hidden * experts));
     }
 }

@@ -208,3 +208,29 @@ fn fast_logits_stay_near() {
         close(name, &logits, &want, 0.1);
     }
 }
+
+/// Against `transformers`' routers: which experts each token of the prompt is sent to.
+#[test]
+fn routers_choose_as_those_of_transformers() {
+    let cache = tempfile::tempdir().unwrap();
+    for name in ["mixtral-f32", "qwen2moe-f16"] {
+        let want: Vec<Vec<Vec<u16>>> = serde_json::from_value(entry(name)["routes"].clone()).unwrap();
+        let (prompt, _) = expected(name);
+        let file = ModelFile::open(data().join(format!("{name}.gguf"))).unwrap();
+        let options = RunnerOptions { max_sequences: 1, max_rows: 1, ..options(cache.path()) };
+        let routing = lathe_engine::router_choices(&file, &options, &[&prompt], &|| true).unwrap();
+        assert_eq!((routing.experts, routing.used, routing.steps.len()), (4, 2, 1), "{name}");
+        for (layer, want) in routing.steps[0].iter().zip(&want) {
+            let mut got: Vec<Vec<u16>> = layer.chunks(2).map(<[u16]>::to_vec).collect();
+            got.iter_mut().for_each(|token| token.sort_unstable());
+            assert_eq!(&got, want, "{name}");
+        }
+        let popularity = routing.popularity(name);
+        popularity.check().unwrap();
+        let zero = want[1].iter().flatten().filter(|e| **e == 0).count() as u64;
+        assert_eq!((popularity.tokens, popularity.counts[1][0]), (prompt.len() as u64, zero));
+    }
+    let file = ModelFile::open(data().join("llama-f32.gguf")).unwrap();
+    let refused = lathe_engine::router_choices(&file, &options(cache.path()), &[&[1]], &|| true).unwrap_err();
+    assert!(refused.diagnostic().to_string().contains("the model has no experts"));
+}

@@ -37,6 +37,12 @@ pub enum PlanError {
         /// What is wrong with it.
         what: String,
     },
+    /// Counts that no text gives (the file's fault).
+    #[error("the popularity of experts: {what}")]
+    Popularity {
+        /// What should hold.
+        what: String,
+    },
     /// A memory is too small, whatever lies elsewhere (the user's fault).
     #[error("{needed} bytes of '{memory}' are needed at least, for {what}; there are {has}")]
     TooSmall {
@@ -75,6 +81,9 @@ impl Diagnose for PlanError {
             }
             PlanError::Asked { .. } => ("plan-asked", Fault::User, "ask for something else"),
             PlanError::Policy { .. } => ("plan-policy", Fault::File, "correct the file; --dump writes one"),
+            PlanError::Popularity { .. } => {
+                ("plan-popularity", Fault::File, "record it again: lathe plan MODEL --profile TEXT -o F")
+            }
             PlanError::TooSmall { .. } => (
                 "plan-memory",
                 Fault::User,

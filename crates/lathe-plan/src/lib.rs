@@ -6,6 +6,7 @@
 //!   and what was rejected: an [`Outcome`]; [`plans`] are all that it compared.
 //! - [`predict`]: what any policy takes, a [`Prediction`].
 //! - [`picture()`]: a plan as SVG, each kind of tensor on its tier and a step in time.
+//! - [`experts`]: mixtures of experts on a device that holds only some of them.
 //! - [`PlanError`].
 //!
 //! The model of costs is that of FlexGen (Sheng et al. 2023, arXiv 2303.06865), and a phase takes as long as its longest lane:
@@ -28,6 +29,7 @@
 
 mod cost;
 mod error;
+pub mod experts;
 mod measured;
 mod picture;
 mod plan;

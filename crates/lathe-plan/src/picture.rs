@@ -5,12 +5,12 @@ use lathe_machine::Machine;
 use std::fmt::Write;
 
 /// Width of what is drawn to scale, of the labels before it, and of the whole.
-const SCALE: f64 = 640.0;
-const LEFT: f64 = 170.0;
-const WIDTH: f64 = LEFT + SCALE + 40.0;
-const ROW: f64 = 26.0;
+pub(crate) const SCALE: f64 = 640.0;
+pub(crate) const LEFT: f64 = 170.0;
+pub(crate) const WIDTH: f64 = LEFT + SCALE + 40.0;
+pub(crate) const ROW: f64 = 26.0;
 /// Okabe and Ito's colours, which can be told apart by most.
-const COLOURS: [&str; 6] = ["#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7"];
+pub(crate) const COLOURS: [&str; 6] = ["#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7"];
 const KINDS: [&str; 6] = [
     "weights",
     "weights passing",
@@ -117,7 +117,7 @@ fn schedule(out: &mut String, y: f64, scale: f64, phase: &Phase, lane: &str, sho
     }
 }
 
-fn rect(out: &mut String, x: f64, y: f64, width: f64, height: f64, colour: &str, title: &str) {
+pub(crate) fn rect(out: &mut String, x: f64, y: f64, width: f64, height: f64, colour: &str, title: &str) {
     let _ = writeln!(
         out,
         "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.2}\" height=\"{height:.1}\" fill=\"{colour}\"><title>{}</title></rect>",
@@ -125,7 +125,7 @@ fn rect(out: &mut String, x: f64, y: f64, width: f64, height: f64, colour: &str,
     );
 }
 
-fn text(out: &mut String, x: f64, y: f64, anchor: &str, size: u32, what: &str) {
+pub(crate) fn text(out: &mut String, x: f64, y: f64, anchor: &str, size: u32, what: &str) {
     let _ = writeln!(
         out,
         "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\">{}</text>",

@@ -9,18 +9,21 @@ const OPT: &[(&str, u64, u64)] = &[("opt-6.7b", 32, 4096), ("opt-30b", 48, 7168)
 /// Entries of OPT's vocabulary, as its tables have them.
 const OPT_VOCABULARY: u64 = 50272;
 
-/// The machine of the FlexGen paper.
-const FLEXGEN: &str = include_str!("../data/flexgen-t4.toml");
+/// Machines by name.
+const MACHINES: &[(&str, &str)] = &[
+    ("flexgen-t4", include_str!("../data/flexgen-t4.toml")),
+    ("accelerator-500", include_str!("../data/accelerator-500.toml")),
+];
 
 /// The work of a model by its name (`opt-6.7b`, `opt-30b`, `opt-175b`), with weights of 16 bits.
 pub fn published_work(name: &str) -> Option<Work> {
     OPT.iter().find(|row| row.0 == name).map(|(name, layers, width)| opt(name, *layers, *width))
 }
 
-/// The description of a machine by its name (`flexgen-t4`): the 16 GB device, 208 GB host and 1.5 TB disk of the FlexGen paper
-/// (Sheng et al. 2023, arXiv 2303.06865).
+/// The description of a machine by its name: `flexgen-t4` is the 16 GB device, 208 GB host and 1.5 TB disk of the FlexGen paper
+/// (Sheng et al. 2023, arXiv 2303.06865); `accelerator-500` an emulated device of 500 GB/s and 2 TFLOP/s behind a link of 12 GB/s.
 pub fn published_machine(name: &str) -> Option<&'static str> {
-    (name == "flexgen-t4").then_some(FLEXGEN)
+    MACHINES.iter().find(|row| row.0 == name).map(|(_, text)| *text)
 }
 
 /// Bytes of so many weights in groups of 64 4-bit codes with a scale and a minimum of 16 bits.

@@ -14,6 +14,7 @@ use lathe_machine::Target;
 use lathe_models::{
     Adapter, AdapterRoom, CacheShape, ChatTemplate, KvType, ModelFile, Tokenizer, build, cache_dir,
 };
+use lathe_plan::experts::Routing;
 use lathe_plan::{Measured, Policy};
 
 use crate::failure::Failure;
@@ -131,15 +132,18 @@ impl Model {
         threads: usize,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<HashMap<String, Vec<f32>>, Failure> {
-        let compute = Compute {
-            precision: Precision::Exact,
-            threads,
-            kv_type: Some(KvType::F32),
-            adapters: None,
-            budget: None,
-        };
-        let options = generation(compute, longest, 1, 1)?;
-        Ok(lathe_engine::feature_maxima(&self.file, &options, texts, goes_on)?)
+        Ok(lathe_engine::feature_maxima(&self.file, &watched(longest, threads)?, texts, goes_on)?)
+    }
+
+    /// Which experts the tokens of texts of at most `longest` tokens are sent to.
+    pub fn router_choices(
+        &self,
+        texts: &[&[u32]],
+        longest: usize,
+        threads: usize,
+        goes_on: &dyn Fn() -> bool,
+    ) -> Result<Routing, Failure> {
+        Ok(lathe_engine::router_choices(&self.file, &watched(longest, threads)?, texts, goes_on)?)
     }
 
     fn engine(&self, options: &RunnerOptions) -> Result<Engine<Runner>, Failure> {
@@ -329,6 +333,13 @@ pub fn kv_type_named(name: &str) -> Result<KvType, Failure> {
         let what = format!("keys and values cannot be stored as '{name}', only as {names}");
         Diagnostic::new("kv-type", Fault::User, what).into()
     })
+}
+
+/// As steps are run to see what is inside.
+fn watched(longest: usize, threads: usize) -> Result<RunnerOptions, Failure> {
+    let precision = Precision::Exact;
+    let kv_type = Some(KvType::F32);
+    generation(Compute { precision, threads, kv_type, adapters: None, budget: None }, longest, 1, 1)
 }
 
 /// How a model that generates is loaded.

@@ -3,7 +3,8 @@
     NAME.gguf          the model; quantized weights are what is written, and the expectations are for their exact values
     NAME.logits.bin    f32, little-endian: the logits at each position of the prompt, positions by vocabulary
     expected.json      a list of {name, prompt, vocab, greedy, gaps}: greedy continues the prompt, gaps are the
-                       differences of the two best logits on the way
+                       differences of the two best logits on the way; of a mixture also routes, by layer and token of the
+                       prompt the experts that its router chooses
     NAME.q8.logits.bin, NAME.q4.logits.bin
                        of a model with heads of 32: the same with rotated keys and values rounded to codes of 8 and 4 bits
     encoders.json      a list of {name, texts, tokens, vectors}: of encoders, texts with their tokens and embeddings
@@ -251,7 +252,11 @@ def make(name, ty, embedding_ty, s):
         gaps.append(round(float(best.values[0] - best.values[1]), 5))
         ids.append(greedy[-1])
     print(f"{name}: {path.stat().st_size} bytes, logits {logits.min():.2f} to {logits.max():.2f}, gap {min(gaps)}")
-    return {"name": name, "prompt": prompt, "vocab": s["vocab"], "greedy": greedy, "gaps": gaps}, logits
+    entry = {"name": name, "prompt": prompt, "vocab": s["vocab"], "greedy": greedy, "gaps": gaps}
+    if s.get("experts"):
+        scores = model(torch.tensor([prompt]), output_router_logits=True).router_logits
+        entry["routes"] = [layer.topk(s["used"]).indices.sort().values.tolist() for layer in scores]
+    return entry, logits
 
 
 def make_encoder(name, ty, embedding_ty, s):

@@ -1,5 +1,6 @@
 //! `lathe bench`: how fast something is, and how near to the floor that this machine sets in the same minutes.
 
+mod experts;
 mod measure;
 mod plans;
 mod program;
@@ -44,6 +45,8 @@ enum What {
     Model(BenchModel),
     /// How near plans of a model in little memory are to what they predict, and to the best
     Plan(plans::BenchPlan),
+    /// A mixture's experts between a host and an emulated device, in real time
+    Experts(experts::BenchExperts),
     /// A server, ours or another
     Serve(serve::BenchServe),
 }
@@ -85,10 +88,11 @@ impl Bench {
         match self.what {
             Some(What::Model(model)) => model.run(),
             Some(What::Plan(plan)) => plan.run(),
+            Some(What::Experts(experts)) => experts.run(),
             Some(What::Serve(serve)) => serve.run(),
             None => match self.program {
                 Some(program) => program.run(),
-                None => Err(Failure::usage("say what: model, serve, or a program of ONNX")),
+                None => Err(Failure::usage("say what: model, experts, serve, or a program of ONNX")),
             },
         }
     }

@@ -1,5 +1,7 @@
 //! `lathe plan`: where a model's bytes lie on a machine, when they move, and how fast that is.
 
+mod experts;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -26,13 +28,20 @@ and each memory. A linear programme finds the shares. The host's memory holds wh
 For this machine the model's own kernels are measured, the first time; with --peaks, and for other machines, arithmetic is as
 fast as the machine's peaks. `lathe bench plan` runs plans and says how near predictions are.
 
-Models of papers are known by name: opt-6.7b, opt-30b, opt-175b; and a machine: flexgen-t4.
+Models of papers are known by name: opt-6.7b, opt-30b, opt-175b; and machines: flexgen-t4, accelerator-500.
+
+With --experts, a device holds only some of a mixture's experts: the most popular ones. For each other that a step uses, its weights
+move or its tokens do, part by part, whatever is sooner by a model of latencies; steps run on a virtual clock beside
+policies that always do one of the two, and an oracle that knows what the router will choose.
 
 Examples:
   lathe plan smollm2-135m --memory 64MiB
   lathe plan ./model.gguf --memory 2GiB --objective latency --prompt 128 --generate 64
   lathe plan opt-175b --machine flexgen-t4 --compare --picture plan.svg
-  lathe plan opt-30b --machine flexgen-t4 --policy policy.toml";
+  lathe plan opt-30b --machine flexgen-t4 --policy policy.toml
+  lathe plan mixtral-8x7b --experts --machine accelerator-500 --picture token.svg
+  lathe plan ./mixture.gguf --profile text.txt -o popularity.toml
+  lathe plan ./mixture.gguf --experts --popularity popularity.toml --on-device 0.25";
 
 /// Say where a model's bytes lie on a machine, and how fast that is
 #[derive(Args)]
@@ -93,6 +102,8 @@ pub struct Plan {
     /// Write the model's work to a file, which can be given in its place.
     #[arg(long, value_name = "F")]
     dump_work: Option<PathBuf>,
+    #[command(flatten)]
+    experts: experts::Experts,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -109,6 +120,10 @@ enum Objective {
 impl Plan {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
+        let files = experts::Files { picture: self.picture.as_deref(), work: self.dump_work.as_deref() };
+        if self.experts.run(self.model.as_deref(), &|| self.machine(), &files, self.json)? {
+            return Ok(());
+        }
         // On this machine the process is in the memory too.
         let own = if self.machine.is_none() { Budget::reserved_by_process() } else { 0 };
         let machine = self.machine()?;
@@ -156,11 +171,7 @@ impl Plan {
             let mut tell = |what: &str| output::message(&format!("measuring {what}"));
             return Ok(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?);
         };
-        let text = match published_machine(name) {
-            Some(text) => text.to_owned(),
-            None => file_text("machine-file", Path::new(name))?,
-        };
-        Ok(Machine::from_toml(&text)?)
+        machine_of(name)
     }
 
     /// What the model asks, and how its keys and values may be stored.
@@ -230,6 +241,15 @@ impl Plan {
         }
         out
     }
+}
+
+/// The machine of a file, or a published one by its name.
+pub fn machine_of(name: &str) -> Result<Machine, Failure> {
+    let text = match published_machine(name) {
+        Some(text) => text.to_owned(),
+        None => file_text("machine-file", Path::new(name))?,
+    };
+    Ok(Machine::from_toml(&text)?)
 }
 
 fn file_text(code: &'static str, path: &Path) -> Result<String, Failure> {
