@@ -53,6 +53,7 @@
 
 mod adapters;
 mod artifact;
+mod beam;
 mod draft;
 mod encoder;
 mod engine;
@@ -80,6 +81,7 @@ mod work;
 
 pub use adapters::AdapterId;
 pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_sequences};
+pub use beam::{Beams, EarlyStopping};
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};
 pub use error::EngineError;

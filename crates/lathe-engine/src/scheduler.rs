@@ -9,6 +9,9 @@
 //!   pages for all its tokens, beside those that others will soon need; until then nobody passes it.
 //! - When a running sequence needs a page and none is free, the one that arrived last gives its pages back and waits again,
 //!   first in its flow. So the oldest sequence always goes on, and everything ends.
+//! - Beams of one search wait for one another: one that has its logits has nothing to compute until the next step of the search
+//!   ([`branch`](Scheduler::branch)). Such a one gives its pages back before any other, and does not come back before the search
+//!   goes on; so beams need no pages at once, and no search can hold up another.
 //! - A sequence may have a *draft*: tokens that are guessed to follow. Where a step has room left they are computed behind the
 //!   known ones; those that are then chosen are computed already, the others are as if they had never been.
 
@@ -98,6 +101,19 @@ impl Sequence {
         self.known.len() - self.computed
     }
 
+    /// Another sequence with the same tokens, which has no pages yet.
+    fn twin(&self, id: SequenceId) -> Sequence {
+        Sequence {
+            id,
+            samples: 1,
+            known: self.known.clone(),
+            computed: 0,
+            draft: Vec::new(),
+            table: PageTable::new(self.adapter.serial),
+            ..*self
+        }
+    }
+
     /// Positions that it needs to compute what is known and to choose another token.
     fn room(&self) -> usize {
         (self.known.len() + 1).min(self.longest)
@@ -182,6 +198,8 @@ pub struct Scheduler {
     waiting: Flows,
     /// In the order of arrival.
     running: Vec<Sequence>,
+    /// Beams that lost their pages when they had nothing to compute.
+    resting: Vec<Sequence>,
     next: u64,
     done: Load,
 }
@@ -201,6 +219,7 @@ impl Scheduler {
             pages: Pages::new(limits.pages),
             waiting: Flows::default(),
             running: Vec::new(),
+            resting: Vec::new(),
             next: 0,
             done: Load::default(),
         }
@@ -248,8 +267,8 @@ impl Scheduler {
     /// The tokens of a sequence so far.
     pub fn tokens(&self, id: SequenceId) -> Option<&[u32]> {
         let of = |s: &Sequence| id >= s.id && id < s.id.sample(s.samples);
-        let running = self.running.iter().find(|s| of(s));
-        running.or_else(|| self.waiting.iter().find(|s| of(s))).map(|s| s.known.as_slice())
+        let all = self.running.iter().chain(self.waiting.iter()).chain(&self.resting);
+        all.into_iter().find(|s| of(s)).map(|s| s.known.as_slice())
     }
 
     /// How many tokens of a sequence are computed.
@@ -273,7 +292,7 @@ impl Scheduler {
 
     /// Whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty() && self.waiting.is_empty() && self.resting.is_empty()
     }
 
     /// What is in hand and what was done.
@@ -281,7 +300,7 @@ impl Scheduler {
         let sequences = |all: &mut dyn Iterator<Item = &Sequence>| all.map(|s| s.samples).sum();
         Load {
             running: sequences(&mut self.running.iter()),
-            waiting: sequences(&mut self.waiting.iter()),
+            waiting: sequences(&mut self.waiting.iter().chain(&self.resting)),
             pages: self.pages.usage(),
             ..self.done
         }
@@ -300,9 +319,10 @@ impl Scheduler {
             if self.running[index].missing() != 1 || self.catch_up(index, &mut budget, &mut plan) {
                 index += 1;
             } else {
-                // It is behind those that are in the plan: they arrived earlier. It may be this one.
+                // What goes is behind those that are in the plan, which arrived earlier, or has nothing to compute. It may be
+                // this one.
                 preempted = true;
-                self.preempt_last();
+                index -= usize::from(self.preempt().is_some_and(|gone| gone < index));
             }
         }
         for index in 0..self.running.len() {
@@ -317,6 +337,10 @@ impl Scheduler {
             let index = self.running.partition_point(|s| s.id < sequence.id);
             self.running.insert(index, sequence);
             self.catch_up(index, &mut budget, &mut plan);
+        }
+        // Beams that wait for others of theirs hold the pages, or the places, that these need.
+        if plan.computed.is_empty() && !self.running.is_empty() && self.preempt().is_some() {
+            return self.plan();
         }
         self.done.steps += u64::from(!plan.computed.is_empty());
         plan
@@ -417,32 +441,44 @@ impl Scheduler {
     /// Makes the samples of a running sequence sequences of their own, which share what is computed. Those for which there is
     /// no room wait, and find what they share in the cache.
     fn part(&mut self, index: usize) {
-        let first = &mut self.running[index];
-        let (flow, adapter, longest) = (first.flow, first.adapter, first.longest);
-        let (charged, rows_from) = (first.charged, first.rows_from);
-        for sample in 1..std::mem::replace(&mut first.samples, 1) {
+        let samples = std::mem::replace(&mut self.running[index].samples, 1);
+        for sample in 1..samples {
             let first = &self.running[index];
-            let (id, known) = (first.id.sample(sample), first.known.clone());
-            let mut twin = Sequence {
-                id,
-                flow,
-                adapter,
-                samples: 1,
-                known,
-                longest,
-                computed: 0,
-                charged,
-                rows_from,
-                draft: Vec::new(),
-                table: PageTable::new(adapter.serial),
-            };
-            if self.running.len() < self.most_running() {
-                twin.computed = first.computed;
-                twin.table = self.pages.fork(&first.table, first.computed);
-                self.running.insert(index + sample, twin);
-            } else {
-                self.waiting.push(twin);
-            }
+            let twin = first.twin(first.id.sample(sample));
+            let (computed, shared) = (first.computed, self.pages.fork(&first.table, first.computed));
+            self.join(twin, computed, shared);
+        }
+    }
+
+    /// A sequence runs whose first `computed` tokens are on these pages, or waits without them if there is no room for it.
+    fn join(&mut self, mut sequence: Sequence, computed: usize, mut pages: PageTable) {
+        if self.running.len() < self.most_running() {
+            (sequence.computed, sequence.table) = (computed, pages);
+            let index = self.running.partition_point(|s| s.id < sequence.id);
+            self.running.insert(index, sequence);
+        } else {
+            self.pages.release(&mut pages);
+            self.waiting.push(sequence);
+        }
+    }
+
+    /// Lets the beams of a search go on, which are the `beams` sequences from `first` on and have nothing left to compute: the
+    /// sequence of number `n` becomes the one that `next[n]` names, with one token more, and shares its pages. Those beyond are
+    /// over.
+    pub fn branch(&mut self, first: SequenceId, beams: usize, next: &[(usize, u32)]) {
+        let of = |s: &Sequence| (first..first.sample(beams)).contains(&s.id);
+        let mut parents: Vec<Sequence> = self.running.extract_if(.., |s| of(s)).collect();
+        parents.extend(self.resting.extract_if(.., |s| of(s)));
+        parents.extend((0..beams).filter_map(|beam| self.waiting.remove(first.sample(beam))));
+        for (beam, (parent, token)) in next.iter().enumerate() {
+            let Some(parent) = parents.iter().find(|s| s.id == first.sample(*parent)) else { continue };
+            let mut child = parent.twin(first.sample(beam));
+            child.known.push(*token);
+            let (computed, shared) = (parent.computed, self.pages.fork(&parent.table, parent.computed));
+            self.join(child, computed, shared);
+        }
+        for mut parent in parents {
+            self.pages.release(&mut parent.table);
         }
     }
 
@@ -468,26 +504,30 @@ impl Scheduler {
             self.pages.release(&mut self.running.remove(index).table);
             return true;
         }
-        self.waiting.remove(id)
+        self.waiting.remove(id).is_some() || self.resting.extract_if(.., |s| s.id == id).count() > 0
     }
 
     /// Takes the pages of every sequence back and forgets what they hold, for a step that failed: what the cache holds is then
     /// unknown.
     pub fn preempt_all(&mut self) {
-        while !self.running.is_empty() {
-            self.preempt_last();
-        }
+        while self.preempt().is_some() {}
         self.pages.forget();
     }
 
-    fn preempt_last(&mut self) {
-        if let Some(mut sequence) = self.running.pop() {
-            self.done.preemptions += 1;
-            self.pages.release(&mut sequence.table);
-            sequence.computed = 0;
-            sequence.draft.clear();
-            self.waiting.push(sequence);
+    /// Takes the pages of a running sequence back: of one that has nothing to compute, or else of the last one. Says which it was.
+    fn preempt(&mut self) -> Option<usize> {
+        let settled = self.running.iter().rposition(|s| s.missing() == 0);
+        let index = settled.or(self.running.len().checked_sub(1))?;
+        let mut sequence = self.running.remove(index);
+        self.done.preemptions += 1;
+        self.pages.release(&mut sequence.table);
+        sequence.computed = 0;
+        sequence.draft.clear();
+        match settled {
+            Some(_) => self.resting.push(sequence),
+            None => self.waiting.push(sequence),
         }
+        Some(index)
     }
 
     /// A step has room for a token of each running sequence.

@@ -26,12 +26,49 @@ fn prompt(kind: u32, tokens: usize) -> Vec<u32> {
 
 /// Runs one step as an engine would: every sequence that may choose gets a token, and ends at its longest. Says who ended.
 fn step(s: &mut Scheduler) -> (Plan, Vec<SequenceId>) {
+    step_with(s, &mut Groups::new())
+}
+
+/// Beam searches: by the first sequence of each, how many beams it has, those whose logits are there, and the tokens that it may
+/// have.
+type Groups = BTreeMap<SequenceId, (usize, BTreeSet<SequenceId>, usize)>;
+
+/// The same with beam searches: one goes on when the logits of all its beams are there, and some beams have several successors.
+fn step_with(s: &mut Scheduler, groups: &mut Groups) -> (Plan, Vec<SequenceId>) {
     let plan = s.plan();
     check(s, &plan);
     s.done(&plan);
     let mut ended = vec![];
     for row in &plan.rows {
         if s.tokens(row.sequence).unwrap().len() > row.position + 1 {
+            continue;
+        }
+        let group = groups.range_mut(..=row.sequence).next_back();
+        if let Some((&first, (beams, there, longest))) = group
+            && row.sequence < first.sample(*beams)
+        {
+            there.extend((0..row.samples).map(|i| row.sequence.sample(i)));
+            if there.len() < *beams {
+                continue;
+            }
+            there.clear();
+            let ids = (0..*beams).map(|i| first.sample(i));
+            let known = s.tokens(row.sequence).unwrap().len();
+            assert!(ids.clone().all(|id| s.tokens(id).unwrap().len() == known), "beams are equally long");
+            if known < *longest {
+                // Fewer and fewer successors of more and more beams, all different.
+                let next: Vec<(usize, u32)> = (0..*beams).map(|i| (i * i / *beams, 100 + i as u32)).collect();
+                let tokens = |id| s.tokens(id).unwrap().to_vec();
+                let expected =
+                    next.iter().map(|(parent, token)| [tokens(first.sample(*parent)), vec![*token]].concat());
+                let expected: Vec<Vec<u32>> = expected.collect();
+                s.branch(first, *beams, &next);
+                assert!(ids.zip(expected).all(|(id, expected)| s.tokens(id).unwrap() == expected));
+            } else {
+                ids.clone().for_each(|id| assert!(s.remove(id)));
+                ended.extend(ids);
+                groups.remove(&first);
+            }
             continue;
         }
         for id in (0..row.samples).map(|i| row.sequence.sample(i)) {
@@ -85,11 +122,13 @@ fn check(s: &Scheduler, plan: &Plan) {
         let holders = s.running.iter().filter(|s| s.table.pages().contains(&page)).count();
         assert_eq!(holders, 1, "a shared page is written");
     }
-    assert!(s.waiting.iter().all(|s| s.table.pages().is_empty() && s.computed == 0));
+    let away = s.waiting.iter().chain(&s.resting);
+    assert!(away.into_iter().all(|s| s.table.pages().is_empty() && s.computed == 0));
     assert!(s.running.is_sorted_by_key(|s| s.id));
     let held: BTreeSet<u32> = s.running.iter().flat_map(|s| s.table.pages()).copied().collect();
     let usage = s.pages.usage();
     assert_eq!((held.len(), usage.held + s.pages.free()), (usage.held, limits.pages), "no page is lost");
+    // Beams share pages; any of them may be the last that writes one.
     let room: usize = s.running.iter().map(|s| s.table.pages().len()).sum();
     let needed: usize = s.running.iter().map(|s| s.room().max(s.computed).div_ceil(PAGE)).sum();
     assert!(room <= needed, "at most the page of the next token is held and not written");
@@ -212,19 +251,50 @@ fn flows_share_by_weight_and_none_waits_for_the_rest_of_another() {
     assert_eq!(greedy.iter().map(place).max(), Some(27));
 }
 
+/// Of beams, pages are shared as far as their tokens are the same and a page is full, and nothing else is held.
+#[test]
+fn beams_share_the_pages_of_what_they_have_in_common() {
+    let mut s = scheduler(64, 4, 1000, 100);
+    let first = s.add(Job { samples: 4, ..job(prompt(1, 40), 40) }).unwrap();
+    let mut groups = Groups::from([(first, (4, BTreeSet::new(), 80))]);
+    let mut shared = vec![];
+    while !s.is_idle() {
+        let plan = s.plan();
+        s.done(&plan);
+        let tables: Vec<&[u32]> = s.running.iter().map(|s| s.table.pages()).collect();
+        let distinct: BTreeSet<u32> = tables.iter().flat_map(|t| t.iter().copied()).collect();
+        shared.push((s.load().pages.held, distinct.len(), tables.len()));
+        let known = s.tokens(first).unwrap().len();
+        let ids: Vec<SequenceId> = (0..4).map(|i| first.sample(i)).collect();
+        match known < 80 {
+            // The best one has all successors in every tenth step: what the others had alone comes back.
+            true => {
+                s.branch(first, 4, &[0, 1, 2, 3].map(|i| (if known % 10 == 0 { 0 } else { i }, 5 + i as u32)))
+            }
+            false => ids.iter().for_each(|id| assert!(s.remove(*id))),
+        }
+    }
+    groups.clear();
+    assert!(shared.iter().all(|(held, distinct, _)| held == distinct), "{shared:?}");
+    // At 40 and 80 known tokens: one table's pages; between, each beam has its own last page or two.
+    assert_eq!(shared[0], (3, 3, 4));
+    assert!(shared.iter().all(|(held, ..)| *held <= 80 / PAGE + 2 * 3), "{shared:?}");
+    assert_eq!((s.load().preemptions, s.pages.free()), (0, 100));
+}
+
 #[derive(Clone, Debug)]
 enum Action {
-    Add { kind: u32, tokens: usize, more: usize, samples: usize, scored: bool, flow: (u64, i8) },
+    Add { kind: u32, tokens: usize, more: usize, samples: usize, scored: bool, beams: bool, flow: (u64, i8) },
     Step(usize),
     Remove(u64),
     Fail,
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let add = (0u32..3, 1usize..60, 0usize..50, 1usize..5, any::<bool>(), (0u64..3, -1i8..2));
+    let add = (0u32..3, 1usize..60, 0usize..50, 1usize..5, any::<(bool, bool)>(), (0u64..3, -1i8..2));
     prop_oneof![
-        5 => add.prop_map(|(kind, tokens, more, samples, scored, flow)| {
-            Action::Add { kind, tokens, more, samples, scored, flow }
+        5 => add.prop_map(|(kind, tokens, more, samples, (scored, beams), flow)| {
+            Action::Add { kind, tokens, more, samples, scored, beams, flow }
         }),
         6 => (1usize..6).prop_map(Action::Step),
         1 => (0u64..20).prop_map(Action::Remove),
@@ -244,18 +314,22 @@ proptest! {
         let mut ids: Vec<(SequenceId, usize)> = Vec::new();
         let mut ended = BTreeSet::new();
         let mut all = BTreeSet::new();
+        let mut groups = Groups::new();
         for action in actions {
             match action {
-                Action::Add { kind, tokens, more, samples, scored, flow: (client, priority) } => {
+                Action::Add { kind, tokens, more, samples, scored, beams, flow: (client, priority) } => {
                     let flow = Flow { client, priority };
                     let added = s.add(Job { samples, scored, flow, ..job(prompt(kind, tokens), more) }).ok();
                     prop_assert_eq!(added.is_some(), tokens + usize::from(more > 0) <= s.longest());
                     ids.extend(added.map(|id| (id, samples)));
+                    let longest = (tokens + more).min(s.longest());
+                    groups.extend(added.filter(|_| beams).map(|id| (id, (samples, BTreeSet::new(), longest))));
                     all.extend(added.iter().flat_map(|id| (0..samples).map(move |i| id.sample(i))));
                 }
-                Action::Step(steps) => (0..steps).for_each(|_| ended.extend(step(&mut s).1)),
+                Action::Step(steps) => (0..steps).for_each(|_| ended.extend(step_with(&mut s, &mut groups).1)),
                 Action::Remove(i) if !ids.is_empty() => {
                     let (id, samples) = ids[i as usize % ids.len()];
+                    groups.remove(&id);
                     for id in (0..samples).map(|i| id.sample(i)) {
                         s.remove(id);
                         prop_assert!(s.tokens(id).is_none());
@@ -272,7 +346,7 @@ proptest! {
         }
         let mut steps = 0;
         while !s.is_idle() {
-            ended.extend(step(&mut s).1);
+            ended.extend(step_with(&mut s, &mut groups).1);
             steps += 1;
             prop_assert!(steps < 20_000, "it never ends");
         }
