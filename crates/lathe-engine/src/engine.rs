@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use lathe_models::Adapter;
 
@@ -15,6 +16,7 @@ use crate::request::{Event, FinishReason, Request};
 use crate::sampling::Sampler;
 use crate::scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
 use crate::score::{Score, TokenScore};
+use crate::swap::SwapCosts;
 
 /// Rows of logits of one step when a text is scored: bounds their memory.
 pub const SCORE_TOKENS: usize = 128;
@@ -34,6 +36,8 @@ pub struct Engine<F> {
     logits: Vec<f32>,
     adapters: Places,
     drafter: Option<Drafter>,
+    /// What was measured so far.
+    costs: SwapCosts,
 }
 
 /// The most tokens of a draft that a grammar makes.
@@ -70,6 +74,7 @@ impl<F: Forward> Engine<F> {
             logits: Vec::new(),
             adapters,
             drafter: None,
+            costs: SwapCosts::default(),
         }
     }
 
@@ -83,6 +88,10 @@ impl<F: Forward> Engine<F> {
         let sizes = |m: &dyn Forward| [m.context(), m.pages(), m.max_tokens(), m.max_sequences()];
         if sizes(&*draft).iter().zip(sizes(&self.model)).any(|(draft, model)| *draft < model) {
             return Err(EngineError::Draft { what: "is loaded for less than the model".into() });
+        }
+        if self.model.swap_pages() > 0 {
+            // Its cache has what the model's has, and would have to be swapped with it.
+            return Err(EngineError::Draft { what: "cannot follow pages that are swapped".into() });
         }
         Ok(Engine { drafter: Some(Drafter::new(draft)), ..self })
     }
@@ -104,7 +113,7 @@ impl<F: Forward> Engine<F> {
 
     /// What is in hand and what was done.
     pub fn load(&self) -> Load {
-        self.scheduler.load()
+        Load { swap_page_bytes: self.model.swap_page_bytes() as u64, ..self.scheduler.load() }
     }
 
     /// A new request. Its answers are this sequence and, of several samples, those that follow it
@@ -195,13 +204,19 @@ impl<F: Forward> Engine<F> {
 
     /// Like [`step`](Self::step), and shows `seen` the rows of logits of the prompts' tokens.
     fn step_seen(&mut self, seen: &mut dyn FnMut(&[f32])) -> Result<Vec<Event>, EngineError> {
+        self.scheduler.set_costs(self.costs);
         let mut plan = self.scheduler.plan();
         if plan.batch.tokens.is_empty() {
             return Ok(Vec::new());
         }
-        let copies = plan.copies.iter().try_for_each(|copy| self.model.copy_page(copy.from, copy.to));
-        let computed = copies.and_then(|()| self.fill(&mut plan)).and_then(|()| {
+        let computed = self.copy(&plan).and_then(|()| self.fill(&mut plan)).and_then(|()| {
+            let start = Instant::now();
             self.model.forward(&plan.batch, &mut self.logits)?;
+            let (tokens, sequences) = (plan.batch.tokens.len(), plan.batch.pages.len());
+            // A step of single tokens says little of how long a prompt takes.
+            if tokens >= 8 * sequences {
+                SwapCosts::see(&mut self.costs.token_s, start.elapsed(), tokens);
+            }
             let (got, wanted) = (self.logits.len(), plan.rows.len() * self.model.vocabulary());
             if got == wanted { Ok(()) } else { Err(EngineError::WrongLogits { got, wanted }) }
         });
@@ -235,6 +250,22 @@ impl<F: Forward> Engine<F> {
         self.logits = logits;
         self.guess(&plan.rows);
         Ok(events)
+    }
+
+    /// Moves pages as a plan has it, and sees how long that takes.
+    fn copy(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        let start = Instant::now();
+        if !plan.out.is_empty() {
+            self.model.swap_out(&plan.out)?;
+            SwapCosts::see(&mut self.costs.write_s, start.elapsed(), plan.out.len());
+        }
+        plan.copies.iter().try_for_each(|copy| self.model.copy_page(copy.from, copy.to))?;
+        let start = Instant::now();
+        if !plan.back.is_empty() {
+            self.model.swap_in(&plan.back)?;
+            SwapCosts::see(&mut self.costs.read_s, start.elapsed(), plan.back.len());
+        }
+        Ok(())
     }
 
     /// The first sequence of a search that this one is of.

@@ -76,6 +76,7 @@ mod score;
 mod sizes;
 mod stop;
 mod store;
+mod swap;
 mod weights;
 mod work;
 
@@ -99,4 +100,5 @@ pub use sampling::{Sampler, Sampling};
 pub use scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
 pub use score::{Divergence, Score, TokenScore, log_softmax};
 pub use stop::TextStream;
+pub use swap::SwapCosts;
 pub use work::work;

@@ -105,14 +105,18 @@ impl CacheOptions {
         })
     }
 
+    /// The folder for what has no room in memory.
+    pub fn folder(&self) -> Result<PathBuf, Failure> {
+        match &self.disk_cache {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(lathe_models::cache_dir()?.join("weights")),
+        }
+    }
+
     /// The memory to stay in.
     pub fn budget(&self) -> Result<Option<Budget>, Failure> {
         let Some(bytes) = self.memory else { return Ok(None) };
-        let folder = match &self.disk_cache {
-            Some(folder) => folder.clone(),
-            None => lathe_models::cache_dir()?.join("weights"),
-        };
-        Ok(Some(Budget::of_process(bytes as u64, folder, self.disk_rate.map(|rate| rate as u64))))
+        Ok(Some(Budget::of_process(bytes as u64, self.folder()?, self.disk_rate.map(|rate| rate as u64))))
     }
 }
 

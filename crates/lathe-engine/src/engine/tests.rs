@@ -10,6 +10,7 @@ use super::*;
 use crate::beam::{Beams, EarlyStopping};
 use crate::flows::Flow;
 use crate::forward::{Batch, PAGE};
+use crate::pages::PageCopy;
 use crate::sampling::Sampling;
 use crate::score::log_softmax;
 
@@ -25,6 +26,8 @@ struct Hashing {
     fails: Option<usize>,
     steps: usize,
     nan_after: Option<u32>,
+    /// The tier below.
+    below: Vec<u32>,
 }
 
 impl Hashing {
@@ -38,6 +41,7 @@ impl Hashing {
             fails: None,
             steps: 0,
             nan_after: None,
+            below: vec![],
         }
     }
 
@@ -80,10 +84,31 @@ impl Forward for Hashing {
         Ok(())
     }
 
+    fn swap_pages(&self) -> usize {
+        self.below.len() / PAGE
+    }
+
+    fn swap_out(&mut self, pages: &[PageCopy]) -> Result<(), EngineError> {
+        for PageCopy { from, to } in pages {
+            let (from, to) = (*from as usize * PAGE, *to as usize * PAGE);
+            self.below[to..to + PAGE].copy_from_slice(&self.cache[from..from + PAGE]);
+        }
+        Ok(())
+    }
+
+    fn swap_in(&mut self, pages: &[PageCopy]) -> Result<(), EngineError> {
+        for PageCopy { from, to } in pages {
+            let (from, to) = (*from as usize * PAGE, *to as usize * PAGE);
+            self.cache[to..to + PAGE].copy_from_slice(&self.below[from..from + PAGE]);
+        }
+        Ok(())
+    }
+
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.steps += 1;
         if self.fails.is_some_and(|n| self.steps.is_multiple_of(n)) {
             self.cache.fill(u32::MAX);
+            self.below.fill(u32::MAX);
             return Err(EngineError::Interrupted);
         }
         for (&slot, &token) in batch.slot.iter().zip(&batch.tokens) {
@@ -170,8 +195,10 @@ proptest! {
         pages in 4usize..14,
         (max_tokens, max_sequences) in (1usize..30, 1usize..6),
         fails in prop::option::of(20usize..40),
+        below in 0usize..10,
     ) {
-        let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, ..Hashing::new(pages) });
+        let below = vec![u32::MAX; below * PAGE];
+        let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, below, ..Hashing::new(pages) });
         let mut answers = BTreeMap::new();
         let mut scores: BTreeMap<SequenceId, Vec<TokenScore>> = BTreeMap::new();
         let mut requests = requests.into_iter();
@@ -195,6 +222,8 @@ proptest! {
                 wait = pause;
             }
             wait = wait.saturating_sub(1);
+            // Either way to come back, now and then.
+            engine.costs = SwapCosts { token_s: (engine.model().steps % 3) as f64, write_s: 8.0, read_s: 8.0 };
             for event in engine.step().unwrap_or_default() {
                 match event {
                     Event::Token { sequence, token, .. } => answers.get_mut(&sequence).unwrap().push(token),
@@ -213,7 +242,7 @@ proptest! {
         prop_assert_eq!(answers, expected);
         prop_assert_eq!(scores, scored);
         prop_assert!(engine.requests.is_empty());
-        prop_assert_eq!(engine.load().pages.held, 0);
+        prop_assert_eq!((engine.load().pages.held, engine.load().swap.held), (0, 0));
     }
 }
 
@@ -269,8 +298,10 @@ proptest! {
         pages in 4usize..20,
         (max_tokens, max_sequences) in (1usize..30, 1usize..6),
         fails in prop::option::of(20usize..40),
+        below in 0usize..10,
     ) {
-        let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, ..Hashing::new(pages) });
+        let below = vec![u32::MAX; below * PAGE];
+        let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, below, ..Hashing::new(pages) });
         let (mut found, mut expected, mut cancelled) = (BTreeMap::new(), BTreeMap::new(), vec![]);
         for (mut request, beams, cancel) in requests {
             request.max_tokens = request.max_tokens.clamp(1, 12);
@@ -295,6 +326,7 @@ proptest! {
             if steps % 3 == 2 && let Some((id, sequences)) = left.next() {
                 (0..sequences).for_each(|i| { engine.cancel(id.sample(i)); });
             }
+            engine.costs = SwapCosts { token_s: f64::from(steps % 3), write_s: 8.0, read_s: 8.0 };
             for event in engine.step().unwrap_or_default() {
                 match event {
                     Event::Found { sequence, score } => { found.insert(sequence, (vec![], score)); }
@@ -311,7 +343,7 @@ proptest! {
             prop_assert_eq!((&tokens, (score - at).abs() < 1e-9), (got, true));
         }
         prop_assert!(engine.requests.is_empty() && engine.searches.is_empty());
-        prop_assert_eq!(engine.load().pages.held, 0);
+        prop_assert_eq!((engine.load().pages.held, engine.load().swap.held), (0, 0));
     }
 }
 

@@ -5,7 +5,14 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn scheduler(max_tokens: usize, max_sequences: usize, context: usize, pages: usize) -> Scheduler {
-    Scheduler::new(Limits { max_tokens, max_sequences, max_rows: max_sequences + 3, context, pages })
+    Scheduler::new(Limits {
+        max_tokens,
+        max_sequences,
+        max_rows: max_sequences + 3,
+        context,
+        pages,
+        swap_pages: 0,
+    })
 }
 
 fn job(prompt: Vec<u32>, max_tokens: usize) -> Job {
@@ -122,8 +129,20 @@ fn check(s: &Scheduler, plan: &Plan) {
         let holders = s.running.iter().filter(|s| s.table.pages().contains(&page)).count();
         assert_eq!(holders, 1, "a shared page is written");
     }
-    let away = s.waiting.iter().chain(&s.resting);
-    assert!(away.into_iter().all(|s| s.table.pages().is_empty() && s.computed == 0));
+    let away: Vec<&Sequence> = s.waiting.iter().chain(&s.resting).collect();
+    let stored = away.iter().flat_map(|s| s.stored.pages()).copied().collect::<BTreeSet<u32>>();
+    let sound = |s: &Sequence| s.table.pages().is_empty() && s.computed == 0;
+    assert!(away.into_iter().all(|s| sound(s) && s.stored.pages().len() == s.stored_tokens.div_ceil(PAGE)));
+    assert!(s.running.iter().all(|s| s.stored.pages().is_empty() && s.stored_tokens == 0));
+    let usage = s.below.usage();
+    assert_eq!(
+        (stored.len(), usage.held + s.below.free()),
+        (usage.held, limits.swap_pages),
+        "no page below is lost"
+    );
+    // Pages that go are read before any page is written, and no page comes back that goes in the same step.
+    let reads: BTreeSet<u32> = plan.back.iter().map(|copy| copy.from).collect();
+    assert!(plan.out.iter().all(|copy| !reads.contains(&copy.to)), "a page is overwritten before it is read");
     assert!(s.running.is_sorted_by_key(|s| s.id));
     let held: BTreeSet<u32> = s.running.iter().flat_map(|s| s.table.pages()).copied().collect();
     let usage = s.pages.usage();
@@ -168,6 +187,37 @@ fn the_last_to_arrive_gives_way_and_comes_back_first() {
     assert_eq!((plan.batch.tokens.len(), ended), (32 - 16 + 2, vec![c]));
     (0..2).for_each(|_| assert_eq!(chosen(step(&mut s)), [b]));
     assert!(s.is_idle());
+}
+
+/// What gives way goes where that is cheaper than to compute it again, and comes back whole but for what the cache still has.
+#[test]
+fn pages_are_swapped_where_that_is_cheaper() {
+    for (page_s, swaps) in [(1.0, true), (20.0, false)] {
+        let mut s = Scheduler::new(Limits { swap_pages: 4, ..scheduler(64, 4, 100, 5).limits });
+        s.set_costs(SwapCosts { write_s: page_s, read_s: page_s, token_s: 1.0 });
+        let a = s.add(job(prompt(1, 30), 4)).unwrap();
+        let b = s.add(job(prompt(2, 30), 5)).unwrap();
+        (0..2).for_each(|_| drop(step(&mut s)));
+        // Two pages of 32 tokens: 2 pages * 2 seconds or 32 tokens * 1 second.
+        let (plan, _) = step(&mut s);
+        assert_eq!((plan.out.len(), s.load().swap.held), if swaps { (2, 2) } else { (0, 0) });
+        let (plan, ended) = step(&mut s);
+        assert_eq!((ended, plan.back.len()), (vec![a], 0));
+        // The full first page is still in the cache.
+        let (plan, _) = step(&mut s);
+        let tokens = if swaps { 1 } else { 32 - 16 };
+        assert_eq!((plan.back.len(), plan.batch.tokens.len()), (usize::from(swaps), tokens));
+        assert_eq!(s.load().swap.held, 0);
+        assert!(s.remove(b) && s.is_idle());
+    }
+    // One that is cancelled while its pages are away gives them back.
+    let mut s = Scheduler::new(Limits { swap_pages: 4, ..scheduler(64, 4, 100, 5).limits });
+    s.set_costs(SwapCosts { token_s: 1.0, ..SwapCosts::default() });
+    s.add(job(prompt(1, 30), 4)).unwrap();
+    let b = s.add(job(prompt(2, 30), 5)).unwrap();
+    (0..3).for_each(|_| drop(step(&mut s)));
+    assert_eq!(s.load().swap.held, 2);
+    assert!(s.remove(b) && s.load().swap.held == 0);
 }
 
 #[test]
@@ -309,8 +359,11 @@ proptest! {
     fn everything_ends_and_nothing_leaks(
         actions in prop::collection::vec(action(), 0..60),
         (max_tokens, max_sequences, context, pages) in (1usize..40, 1usize..6, 2usize..70, 1usize..9),
+        (swap_pages, write_s, read_s) in (0usize..12, 0.0f64..20.0, 0.0f64..20.0),
     ) {
-        let mut s = scheduler(max_tokens, max_sequences, context, pages);
+        let limits = Limits { swap_pages, ..scheduler(max_tokens, max_sequences, context, pages).limits };
+        let mut s = Scheduler::new(limits);
+        s.set_costs(SwapCosts { write_s, read_s, token_s: 1.0 });
         let mut ids: Vec<(SequenceId, usize)> = Vec::new();
         let mut ended = BTreeSet::new();
         let mut all = BTreeSet::new();
@@ -351,7 +404,7 @@ proptest! {
             prop_assert!(steps < 20_000, "it never ends");
         }
         prop_assert!(all.is_subset(&ended), "all that was not taken back has ended");
-        prop_assert_eq!(s.pages.free(), s.pages.total());
+        prop_assert_eq!((s.pages.free(), s.below.free()), (s.pages.total(), s.below.total()));
     }
 
     /// With new requests in every step and memory for few of them, none waits much longer than those before it and with it took.
