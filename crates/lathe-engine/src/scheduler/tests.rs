@@ -318,9 +318,11 @@ fn beams_share_the_pages_of_what_they_have_in_common() {
         let ids: Vec<SequenceId> = (0..4).map(|i| first.sample(i)).collect();
         match known < 80 {
             // The best one has all successors in every tenth step: what the others had alone comes back.
-            true => {
-                s.branch(first, 4, &[0, 1, 2, 3].map(|i| (if known % 10 == 0 { 0 } else { i }, 5 + i as u32)))
-            }
+            true => s.branch(
+                first,
+                4,
+                &[0, 1, 2, 3].map(|i| (if known.is_multiple_of(10) { 0 } else { i }, 5 + i as u32)),
+            ),
             false => ids.iter().for_each(|id| assert!(s.remove(*id))),
         }
     }
