@@ -30,9 +30,9 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Tokens of the prompt computed a second.
+    /// Tokens of the prompt computed a second; `None` for a search, whose first token comes with its last.
     pub fn prefill_tokens_per_s(&self) -> Option<f64> {
-        (self.prefill_s > 0.0).then(|| self.prompt_tokens as f64 / self.prefill_s)
+        (self.prefill_s > 0.0 && self.score.is_none()).then(|| self.prompt_tokens as f64 / self.prefill_s)
     }
 
     /// Tokens of the answer after its first, a second; `None` where there is but one.

@@ -19,7 +19,7 @@ pub struct Request {
     /// How many answers are wanted, at least one; they share the prompt's pages.
     pub samples: usize,
     /// Search the likeliest answers instead of choosing token by token: they come when all are known, the best first. Of
-    /// `sampling` its penalties and biases count, of nothing is guessed, and no answer is constrained.
+    /// `sampling` only penalties and biases count; nothing is guessed, and no answer is constrained.
     pub beams: Option<Beams>,
     /// How each token is chosen.
     pub sampling: Sampling,

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_runtime::{Arena, DiskFile, View};
 
 use crate::EngineError;
@@ -32,6 +33,11 @@ impl SwapFile {
     pub(crate) fn new(folder: &Path, bytes: u64, page: usize) -> Result<SwapFile, EngineError> {
         let page = page.next_multiple_of(SECTOR);
         let pages = usize::try_from(bytes / page as u64).unwrap_or(usize::MAX).min(u32::MAX as usize);
+        if pages == 0 {
+            let what = format!("{bytes} bytes to swap to hold no page: one has {page} bytes");
+            let d = Diagnostic::new("swap-too-small", Fault::User, what);
+            return Err(below(d.fix("raise --swap to room for a few sequences, or leave it out")));
+        }
         let disk = DiskFile::scratch(folder, (pages * page) as u64).map_err(below)?;
         let window = Arena::new("host", usize::MAX).alloc(AT_ONCE.max(page)).map_err(below)?.into_view();
         Ok(SwapFile { disk, page, pages, window })

@@ -126,6 +126,8 @@ fn logits_do_not_depend_on_the_memory() {
             if eighths % 2 == 0 {
                 runner.set_swap(folder.path(), 2 << 20).unwrap();
                 assert!(runner.swap_pages() > 5);
+                let refused = runner.set_swap(folder.path(), 100).unwrap_err().diagnostic();
+                assert!(refused.code == "swap-too-small", "{refused}");
             }
             let f = runner.footprint();
             assert!(f.weights_bytes + f.cache_bytes + f.activation_bytes <= bytes, "{name}: {f:?}");
