@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use lathe_models::Adapter;
 
 use crate::EngineError;
 use crate::adapters::{AdapterId, Places};
+use crate::beam::{Beam, BeamSearch, Next};
 use crate::draft::{Drafter, Guess, Known, lookup};
 use crate::forward::Forward;
 use crate::grammar::Constraint;
@@ -14,6 +16,7 @@ use crate::request::{Event, FinishReason, Request};
 use crate::sampling::Sampler;
 use crate::scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
 use crate::score::{Score, TokenScore};
+use crate::swap::SwapCosts;
 
 /// Rows of logits of one step when a text is scored: bounds their memory.
 pub const SCORE_TOKENS: usize = 128;
@@ -27,10 +30,14 @@ pub struct Engine<F> {
     model: F,
     scheduler: Scheduler,
     requests: BTreeMap<SequenceId, Active>,
+    /// By the first sequence of each.
+    searches: BTreeMap<SequenceId, BeamSearch>,
     sampler: Sampler,
     logits: Vec<f32>,
     adapters: Places,
     drafter: Option<Drafter>,
+    /// What was measured so far.
+    costs: SwapCosts,
 }
 
 /// The most tokens of a draft that a grammar makes.
@@ -62,10 +69,12 @@ impl<F: Forward> Engine<F> {
             model,
             scheduler,
             requests: BTreeMap::new(),
+            searches: BTreeMap::new(),
             sampler: Sampler::default(),
             logits: Vec::new(),
             adapters,
             drafter: None,
+            costs: SwapCosts::default(),
         }
     }
 
@@ -79,6 +88,10 @@ impl<F: Forward> Engine<F> {
         let sizes = |m: &dyn Forward| [m.context(), m.pages(), m.max_tokens(), m.max_sequences()];
         if sizes(&*draft).iter().zip(sizes(&self.model)).any(|(draft, model)| *draft < model) {
             return Err(EngineError::Draft { what: "is loaded for less than the model".into() });
+        }
+        if self.model.swap_pages() > 0 {
+            // Its cache has what the model's has, and would have to be swapped with it.
+            return Err(EngineError::Draft { what: "cannot follow pages that are swapped".into() });
         }
         Ok(Engine { drafter: Some(Drafter::new(draft)), ..self })
     }
@@ -100,20 +113,26 @@ impl<F: Forward> Engine<F> {
 
     /// What is in hand and what was done.
     pub fn load(&self) -> Load {
-        self.scheduler.load()
+        Load { swap_page_bytes: self.model.swap_page_bytes() as u64, ..self.scheduler.load() }
     }
 
     /// A new request. Its answers are this sequence and, of several samples, those that follow it
-    /// ([`SequenceId::sample`]).
+    /// ([`SequenceId::sample`]); of a search, those are the best answers, in order.
     pub fn add(&mut self, request: Request) -> Result<SequenceId, EngineError> {
         request.sampling.check()?;
+        if let Some(beams) = &request.beams {
+            beams.check(request.samples)?;
+            if request.constraint.is_some() {
+                return Err(EngineError::Grammar { why: "a beam search keeps to none".into() });
+            }
+        }
         if !self.adapters.has(request.adapter) {
             return Err(EngineError::AdapterGone);
         }
         self.check_tokens(&request.prompt)?;
         let tokens = request.prompt.len();
         let longest = tokens.saturating_add(request.max_tokens);
-        let samples = request.samples.max(1);
+        let samples = request.sequences();
         let job = Job {
             prompt: request.prompt.clone(),
             longest,
@@ -124,10 +143,14 @@ impl<F: Forward> Engine<F> {
         };
         let id = self.scheduler.add(job)?;
         let longest = longest.min(self.scheduler.longest());
+        if let Some(beams) = request.beams {
+            let search = BeamSearch::new(beams, &request.ends, longest - tokens, request.logprobs);
+            self.searches.insert(id, search);
+        }
         let request = Arc::new(request);
         for index in 0..samples {
             let (request, constraint) = (request.clone(), request.constraint.clone());
-            let guesses = request.speculate;
+            let guesses = if request.beams.is_some() { 0 } else { request.speculate };
             let (asks, guessed) = (false, VecDeque::new());
             let active = Active { request, index, longest, constraint, guesses, asks, guessed };
             self.requests.insert(id.sample(index), active);
@@ -157,10 +180,20 @@ impl<F: Forward> Engine<F> {
         self.requests.get(&id).and_then(|_| self.scheduler.tokens(id))
     }
 
-    /// Ends a sequence. Says whether it was there. Before its first token, ending the first sequence of a request ends all.
+    /// Ends a sequence. Says whether it was there. Before its first token, ending the first sequence of a request ends all; a
+    /// search ends with any of its sequences.
     pub fn cancel(&mut self, id: SequenceId) -> bool {
+        let Some(active) = self.requests.remove(&id) else { return false };
         self.scheduler.remove(id);
-        self.requests.remove(&id).is_some()
+        if active.request.beams.is_some() {
+            let first = SequenceId(id.0 - active.index as u64);
+            self.searches.remove(&first);
+            for id in (0..active.request.sequences()).map(|index| first.sample(index)) {
+                self.requests.remove(&id);
+                self.scheduler.remove(id);
+            }
+        }
+        true
     }
 
     /// Computes one step and says what came of it. After an error of the model every sequence is still there, and the next
@@ -171,13 +204,19 @@ impl<F: Forward> Engine<F> {
 
     /// Like [`step`](Self::step), and shows `seen` the rows of logits of the prompts' tokens.
     fn step_seen(&mut self, seen: &mut dyn FnMut(&[f32])) -> Result<Vec<Event>, EngineError> {
+        self.scheduler.set_costs(self.costs);
         let mut plan = self.scheduler.plan();
         if plan.batch.tokens.is_empty() {
             return Ok(Vec::new());
         }
-        let copies = plan.copies.iter().try_for_each(|copy| self.model.copy_page(copy.from, copy.to));
-        let computed = copies.and_then(|()| self.fill(&mut plan)).and_then(|()| {
+        let computed = self.copy(&plan).and_then(|()| self.fill(&mut plan)).and_then(|()| {
+            let start = Instant::now();
             self.model.forward(&plan.batch, &mut self.logits)?;
+            let (tokens, sequences) = (plan.batch.tokens.len(), plan.batch.pages.len());
+            // A step of single tokens says little of how long a prompt takes.
+            if tokens >= 8 * sequences {
+                SwapCosts::see(&mut self.costs.token_s, start.elapsed(), tokens);
+            }
             let (got, wanted) = (self.logits.len(), plan.rows.len() * self.model.vocabulary());
             if got == wanted { Ok(()) } else { Err(EngineError::WrongLogits { got, wanted }) }
         });
@@ -197,6 +236,10 @@ impl<F: Forward> Engine<F> {
                     events.push(self.score_row(row, next, logits));
                 }
                 None if row.position < self.scheduler.computed(row.sequence) => {
+                    if let Some(first) = self.search_of(row.sequence) {
+                        events.extend(self.search(first, row.sequence, logits));
+                        continue;
+                    }
                     let samples = (0..row.samples).map(|index| row.sequence.sample(index));
                     events.extend(samples.filter_map(|id| self.choose(id, logits)));
                 }
@@ -207,6 +250,62 @@ impl<F: Forward> Engine<F> {
         self.logits = logits;
         self.guess(&plan.rows);
         Ok(events)
+    }
+
+    /// Moves pages as a plan has it, and sees how long that takes.
+    fn copy(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        let start = Instant::now();
+        if !plan.out.is_empty() {
+            self.model.swap_out(&plan.out)?;
+            SwapCosts::see(&mut self.costs.write_s, start.elapsed(), plan.out.len());
+        }
+        plan.copies.iter().try_for_each(|copy| self.model.copy_page(copy.from, copy.to))?;
+        let start = Instant::now();
+        if !plan.back.is_empty() {
+            self.model.swap_in(&plan.back)?;
+            SwapCosts::see(&mut self.costs.read_s, start.elapsed(), plan.back.len());
+        }
+        Ok(())
+    }
+
+    /// The first sequence of a search that this one is of.
+    fn search_of(&self, id: SequenceId) -> Option<SequenceId> {
+        let active = self.requests.get(&id)?;
+        active.request.beams.map(|_| SequenceId(id.0 - active.index as u64))
+    }
+
+    /// Takes the logits of a beam; if those of all beams are there the search goes on, and says what it found if it is over.
+    fn search(&mut self, first: SequenceId, beam: SequenceId, logits: &[f32]) -> Vec<Event> {
+        let Some((search, known)) = self.searches.get_mut(&first).zip(self.scheduler.tokens(beam)) else {
+            return vec![];
+        };
+        let request = self.requests[&first].request.clone();
+        let (prompt, index) = (request.prompt.len(), (beam.0 - first.0) as usize);
+        let samples = (0..request.samples.max(1)).map(|index| first.sample(index));
+        if known.len() == prompt && self.requests[&first].longest <= prompt {
+            self.cancel(first);
+            return samples.map(|sequence| Event::Full { sequence }).collect();
+        }
+        let next = match search.row(index, logits, known, prompt, &request.sampling) {
+            Ok(true) => search.advance(),
+            Ok(false) => return vec![],
+            Err(error) => {
+                self.cancel(first);
+                return vec![Event::Failed { sequence: first, error }];
+            }
+        };
+        if let Next::Beams(next) = &next {
+            self.scheduler.branch(first, request.sequences(), next);
+            return vec![];
+        }
+        let search = self.searches.remove(&first);
+        self.cancel(first);
+        let mut answers = search.map_or_else(Vec::new, BeamSearch::into_answers).into_iter();
+        let told = |sequence| match answers.next() {
+            Some(answer) => found(sequence, answer),
+            None => vec![Event::Full { sequence }],
+        };
+        samples.flat_map(told).collect()
     }
 
     /// Lets the smaller model compute what a plan does, and make the drafts that are its to make.
@@ -238,7 +337,8 @@ impl<F: Forward> Engine<F> {
         for rows in rows.chunk_by(|a, b| a.sequence == b.sequence) {
             for id in (0..rows[0].samples).map(|index| rows[0].sequence.sample(index)) {
                 let Some(active) = self.requests.get_mut(&id) else { continue };
-                if active.constraint.is_none() && active.request.speculate == 0 {
+                let free = active.constraint.is_none() && active.request.speculate == 0;
+                if free || active.request.beams.is_some() {
                     continue;
                 }
                 let (Some(tokens), computed) = (self.scheduler.tokens(id), self.scheduler.computed(id))
@@ -381,6 +481,20 @@ impl<F: Forward> Engine<F> {
             None => Ok(()),
         }
     }
+}
+
+/// An answer that a search found.
+fn found(sequence: SequenceId, answer: Beam) -> Vec<Event> {
+    let Beam { tokens, scores, score, ends } = answer;
+    let (last, mut scores) = (tokens.len().saturating_sub(1), scores.into_iter());
+    let finish = if ends { FinishReason::Stop } else { FinishReason::Length };
+    let token = |(index, token)| {
+        let finish = (index == last).then_some(finish);
+        Event::Token { sequence, token, score: scores.next(), finish }
+    };
+    std::iter::once(Event::Found { sequence, score })
+        .chain(tokens.into_iter().enumerate().map(token))
+        .collect()
 }
 
 #[cfg(test)]

@@ -81,12 +81,11 @@ impl Flows {
         self.0.get_mut(&flow)?.waiting.pop_front()
     }
 
-    /// Takes a sequence out. Says whether it was there.
-    pub(crate) fn remove(&mut self, id: SequenceId) -> bool {
-        self.0.values_mut().any(|queue| {
-            let before = queue.waiting.len();
-            queue.waiting.retain(|s| s.id != id);
-            queue.waiting.len() < before
+    /// Takes a sequence out, if it is there.
+    pub(crate) fn remove(&mut self, id: SequenceId) -> Option<Sequence> {
+        self.0.values_mut().find_map(|queue| {
+            let index = queue.waiting.iter().position(|s| s.id == id)?;
+            queue.waiting.remove(index)
         })
     }
 

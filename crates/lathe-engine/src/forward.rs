@@ -6,6 +6,7 @@
 use lathe_models::Adapter;
 
 use crate::EngineError;
+use crate::pages::PageCopy;
 
 /// Positions of one page of the cache.
 pub const PAGE: usize = 16;
@@ -32,6 +33,26 @@ pub trait Forward {
 
     /// Copies the keys and values of page `from` to page `to`, before the step that writes to `to`.
     fn copy_page(&mut self, from: u32, to: u32) -> Result<(), EngineError>;
+
+    /// Pages of a tier below the cache, to which pages of sequences that give way may go; 0 without one.
+    fn swap_pages(&self) -> usize {
+        0
+    }
+
+    /// Bytes of a page of that tier.
+    fn swap_page_bytes(&self) -> usize {
+        0
+    }
+
+    /// Copies pages of the cache (`from`) to pages of the tier below (`to`).
+    fn swap_out(&mut self, _pages: &[PageCopy]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// Copies pages of the tier below (`from`) to pages of the cache (`to`).
+    fn swap_in(&mut self, _pages: &[PageCopy]) -> Result<(), EngineError> {
+        Ok(())
+    }
 
     /// The most adapters at once.
     fn adapters(&self) -> usize {

@@ -21,6 +21,8 @@ pub struct Generation {
     pub prompt_tokens: usize,
     /// Why it is over.
     pub finish: FinishReason,
+    /// Of the best answer of a search, its log-likelihood over its length to the power of the penalty.
+    pub score: Option<f64>,
     /// Seconds to its first token.
     pub prefill_s: f64,
     /// Seconds from its first token to its last.
@@ -28,9 +30,9 @@ pub struct Generation {
 }
 
 impl Generation {
-    /// Tokens of the prompt computed a second.
+    /// Tokens of the prompt computed a second; `None` for a search, whose first token comes with its last.
     pub fn prefill_tokens_per_s(&self) -> Option<f64> {
-        (self.prefill_s > 0.0).then(|| self.prompt_tokens as f64 / self.prefill_s)
+        (self.prefill_s > 0.0 && self.score.is_none()).then(|| self.prompt_tokens as f64 / self.prefill_s)
     }
 
     /// Tokens of the answer after its first, a second; `None` where there is but one.
@@ -57,7 +59,7 @@ impl<F: Forward> Engine<F> {
         let mut stream = TextStream::new(request.stops(stops));
         let id = self.add(request)?;
         let (mut text, mut tokens) = (String::new(), Vec::new());
-        let (mut first, mut last) = (start, start);
+        let (mut first, mut last, mut found) = (start, start, None);
         let finish = loop {
             let events = match self.step() {
                 Ok(events) => events,
@@ -66,12 +68,13 @@ impl<F: Forward> Engine<F> {
                     return Err(error);
                 }
             };
+            let now = Instant::now();
             let mut piece = String::new();
             let mut over = None;
             for event in events {
                 match event {
                     Event::Token { sequence, token, finish, .. } if sequence == id && over.is_none() => {
-                        last = Instant::now();
+                        last = now;
                         first = if tokens.is_empty() { last } else { first };
                         tokens.push(token);
                         // The token that ends an answer is not a part of its text.
@@ -80,6 +83,7 @@ impl<F: Forward> Engine<F> {
                         }
                         over = if stream.stopped() { Some(FinishReason::Stop) } else { finish };
                     }
+                    Event::Found { sequence, score } if sequence == id => found = Some(score),
                     Event::Full { sequence } if sequence == id => over = Some(FinishReason::Length),
                     Event::Failed { sequence, error } if sequence == id => return Err(error),
                     _ => {}
@@ -101,6 +105,6 @@ impl<F: Forward> Engine<F> {
         }
         let seconds = |from: Instant, to: Instant| to.duration_since(from).as_secs_f64();
         let (prefill_s, decode_s) = (seconds(start, first), seconds(first, last));
-        Ok(Generation { text, tokens, prompt_tokens, finish, prefill_s, decode_s })
+        Ok(Generation { text, tokens, prompt_tokens, finish, score: found, prefill_s, decode_s })
     }
 }

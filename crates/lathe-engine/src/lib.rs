@@ -55,6 +55,7 @@
 
 mod adapters;
 mod artifact;
+mod beam;
 mod draft;
 mod encoder;
 mod engine;
@@ -80,11 +81,13 @@ mod score;
 mod sizes;
 mod stop;
 mod store;
+mod swap;
 mod weights;
 mod work;
 
 pub use adapters::AdapterId;
 pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_sequences};
+pub use beam::{Beams, EarlyStopping};
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};
 pub use error::EngineError;
@@ -105,4 +108,5 @@ pub use sampling::{Sampler, Sampling};
 pub use scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
 pub use score::{Divergence, Score, TokenScore, log_softmax};
 pub use stop::TextStream;
+pub use swap::SwapCosts;
 pub use work::{mixture, work};

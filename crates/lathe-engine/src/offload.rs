@@ -220,6 +220,32 @@ impl Spilling {
         write(&self.new, b.slot.iter().map(|slot| slot / PAGE as u32).collect())
     }
 
+    /// Bytes of what lies on the disk of a page.
+    pub fn page_bytes(&self) -> usize {
+        self.spill.layers.iter().flatten().map(|s| s.page as usize).sum()
+    }
+
+    /// What lies on the disk of a page, layer behind layer: where in the file, where in memory from `at` on, bytes.
+    fn pieces(&self, page: u32, at: usize) -> Vec<(u64, usize, usize)> {
+        let mut end = at;
+        let layers = self.spill.layers.iter().flatten().map(|s| {
+            let at = end;
+            end += s.page as usize;
+            ((s.offset + i64::from(page) * s.page) as u64, at, s.page as usize)
+        });
+        layers.collect()
+    }
+
+    /// Reads what lies on the disk of a page to memory, from `at` on.
+    pub fn read_page(&self, page: u32, to: &View, at: usize) -> Result<(), EngineError> {
+        self.disk.read_pieces(&self.pieces(page, at), to).map_err(below)
+    }
+
+    /// Writes it from there.
+    pub fn write_page(&self, page: u32, from: &View, at: usize) -> Result<(), EngineError> {
+        self.disk.write_pieces(&self.pieces(page, at), from).map_err(below)
+    }
+
     /// Copies what lies on the disk of a page to another.
     pub fn copy_page(&self, from: u32, to: u32) -> Result<(), EngineError> {
         for s in self.spill.layers.iter().flatten() {

@@ -2,6 +2,7 @@
 
 use crate::EngineError;
 use crate::adapters::AdapterId;
+use crate::beam::Beams;
 use crate::flows::Flow;
 use crate::grammar::Constraint;
 use crate::sampling::Sampling;
@@ -17,6 +18,9 @@ pub struct Request {
     pub max_tokens: usize,
     /// How many answers are wanted, at least one; they share the prompt's pages.
     pub samples: usize,
+    /// Search the likeliest answers instead of choosing token by token: they come when all are known, the best first. Of
+    /// `sampling` only penalties and biases count; nothing is guessed, and no answer is constrained.
+    pub beams: Option<Beams>,
     /// How each token is chosen.
     pub sampling: Sampling,
     /// The tokens that end an answer.
@@ -42,6 +46,7 @@ impl Default for Request {
             prompt: Vec::new(),
             max_tokens: 0,
             samples: 1,
+            beams: None,
             sampling: Sampling::default(),
             ends: Vec::new(),
             constraint: None,
@@ -55,6 +60,11 @@ impl Default for Request {
 }
 
 impl Request {
+    /// The sequences that it takes: the first is the request's name, the others follow it.
+    pub fn sequences(&self) -> usize {
+        self.beams.map_or(self.samples.max(1), |beams| beams.width)
+    }
+
     /// Of these stop strings those that count: none where the answer keeps to a grammar, which says where it may end. One of
     /// them would cut it before it is what it must be.
     pub fn stops<'a>(&self, stops: &'a [String]) -> &'a [String] {
@@ -103,6 +113,13 @@ pub enum Event {
         /// The token and its neighbours.
         score: TokenScore,
     },
+    /// It is the next best answer of a search, whose tokens follow.
+    Found {
+        /// The sequence.
+        sequence: SequenceId,
+        /// Its log-likelihood over its length to the power of the penalty.
+        score: f64,
+    },
     /// It has one more token; with a reason, its last.
     Token {
         /// The sequence.
@@ -134,6 +151,7 @@ impl Event {
         match *self {
             Event::Started { sequence, .. }
             | Event::Prompt { sequence, .. }
+            | Event::Found { sequence, .. }
             | Event::Token { sequence, .. }
             | Event::Full { sequence }
             | Event::Failed { sequence, .. } => sequence,

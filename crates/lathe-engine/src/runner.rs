@@ -3,10 +3,12 @@
 use crate::artifact;
 use crate::error::below;
 use crate::memory::{Memory, fixed_bytes, packed_bytes};
-use crate::offload::Budget;
+use crate::offload::{Budget, Spilling};
+use crate::pages::PageCopy;
 use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
 use crate::sizes::{class_of, classes};
 use crate::store::Store;
+use crate::swap::SwapFile;
 use crate::weights::{Weights, model, pack, pack_to_store, stand_ins};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
@@ -127,6 +129,8 @@ pub struct Runner {
     pool: Pool,
     vocabulary: usize,
     timing: LoadTiming,
+    /// Where pages of sequences that give way go.
+    swap: Option<SwapFile>,
     /// That the compiler is too old for the processor.
     warning: Option<lathe_diagnostic::Diagnostic>,
 }
@@ -199,12 +203,20 @@ impl Runner {
         let vocabulary = result.ty.shape[1].as_const().unwrap_or(0) as usize;
         let options = options.clone();
         let timing = LoadTiming::default();
-        Ok(Runner { options, longest, compiled, memory, pool, vocabulary, timing, warning: None })
+        Ok(Runner { options, longest, compiled, memory, pool, vocabulary, timing, swap: None, warning: None })
     }
 
     /// Says how long loading took.
     pub(crate) fn set_timing(&mut self, timing: LoadTiming) {
         self.timing = timing;
+    }
+
+    /// Lets pages of sequences that give way go to a scratch file of so many bytes in a folder.
+    pub fn set_swap(&mut self, folder: &Path, bytes: u64) -> Result<(), EngineError> {
+        let held: usize = self.memory.states.iter().map(|(_, page)| *page).sum();
+        let spilled = self.memory.spilling.as_ref().map_or(0, Spilling::page_bytes);
+        self.swap = Some(SwapFile::new(folder, bytes, held + spilled)?);
+        Ok(())
     }
 
     /// How long loading took.
@@ -467,6 +479,38 @@ impl Forward for Runner {
             part(to)?.copy(0, &part(from)?).map_err(below)?;
         }
         self.memory.spilling.as_ref().map_or(Ok(()), |s| s.copy_page(from, to))
+    }
+
+    fn swap_pages(&self) -> usize {
+        self.swap.as_ref().map_or(0, SwapFile::pages)
+    }
+
+    fn swap_page_bytes(&self) -> usize {
+        self.swap.as_ref().map_or(0, SwapFile::page_bytes)
+    }
+
+    fn swap_out(&mut self, pages: &[PageCopy]) -> Result<(), EngineError> {
+        let Some(swap) = &self.swap else { return Ok(()) };
+        swap.write(pages, &|page, window, mut at| {
+            for (view, bytes) in &self.memory.states {
+                let part = view.part(page as usize * bytes, *bytes).map_err(below)?;
+                window.copy(at, &part).map_err(below)?;
+                at += bytes;
+            }
+            self.memory.spilling.as_ref().map_or(Ok(()), |s| s.read_page(page, window, at))
+        })
+    }
+
+    fn swap_in(&mut self, pages: &[PageCopy]) -> Result<(), EngineError> {
+        let Some(swap) = &self.swap else { return Ok(()) };
+        swap.read(pages, &|page, window, mut at| {
+            for (view, bytes) in &self.memory.states {
+                let part = window.part(at, *bytes).map_err(below)?;
+                view.copy(page as usize * bytes, &part).map_err(below)?;
+                at += bytes;
+            }
+            self.memory.spilling.as_ref().map_or(Ok(()), |s| s.write_page(page, window, at))
+        })
     }
 
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {

@@ -80,7 +80,7 @@ impl Sampling {
     }
 
     /// Changes the logits after `history`, whose first `prompt` tokens are not of the answer.
-    fn adjust(&self, logits: &mut [f32], history: &[u32], prompt: usize) {
+    pub(crate) fn adjust(&self, logits: &mut [f32], history: &[u32], prompt: usize) {
         if self.repetition_penalty != 1.0 {
             for (id, _) in counts(history) {
                 if let Some(logit) = logits.get_mut(id as usize) {

@@ -9,6 +9,11 @@
 //!   pages for all its tokens, beside those that others will soon need; until then nobody passes it.
 //! - When a running sequence needs a page and none is free, the one that arrived last gives its pages back and waits again,
 //!   first in its flow. So the oldest sequence always goes on, and everything ends.
+//! - Its pages may go to a tier below the cache ([`Limits::swap_pages`]), from which they come back when it starts again, where that
+//!   costs less than to compute their tokens again ([`SwapCosts`]). The tier is another set of [`Pages`]: equal ones are there once.
+//! - Beams of one search wait for one another: one that has its logits has nothing to compute until the next step of the search
+//!   ([`branch`](Scheduler::branch)). Such a one gives its pages back before any other, and does not come back before the search
+//!   goes on; so beams need no pages at once, and no search can hold up another.
 //! - A sequence may have a *draft*: tokens that are guessed to follow. Where a step has room left they are computed behind the
 //!   known ones; those that are then chosen are computed already, the others are as if they had never been.
 
@@ -17,6 +22,7 @@ use crate::adapters::AdapterId;
 use crate::flows::{Flow, Flows};
 use crate::forward::{Batch, Forward, PAGE};
 use crate::pages::{PageCopy, PageTable, PageUse, Pages};
+use crate::swap::SwapCosts;
 
 /// The number of a sequence, in the order of arrival.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +48,8 @@ pub struct Limits {
     pub context: usize,
     /// Pages of the cache.
     pub pages: usize,
+    /// Pages of the tier below it.
+    pub swap_pages: usize,
 }
 
 impl Limits {
@@ -53,6 +61,7 @@ impl Limits {
             max_rows: model.max_rows(),
             context: model.context(),
             pages: model.pages(),
+            swap_pages: model.swap_pages(),
         }
     }
 }
@@ -91,11 +100,29 @@ pub(crate) struct Sequence {
     /// What may follow the known tokens.
     draft: Vec<u32>,
     table: PageTable,
+    /// Where its first `stored_tokens` tokens are in the tier below.
+    stored: PageTable,
+    stored_tokens: usize,
 }
 
 impl Sequence {
     fn missing(&self) -> usize {
         self.known.len() - self.computed
+    }
+
+    /// Another sequence with the same tokens, which has no pages yet.
+    fn twin(&self, id: SequenceId) -> Sequence {
+        Sequence {
+            id,
+            samples: 1,
+            known: self.known.clone(),
+            computed: 0,
+            draft: Vec::new(),
+            table: PageTable::new(self.adapter.serial),
+            stored: PageTable::new(self.adapter.serial),
+            stored_tokens: 0,
+            ..*self
+        }
     }
 
     /// Positions that it needs to compute what is known and to choose another token.
@@ -135,8 +162,12 @@ pub(crate) struct Drafted {
 /// What the next step does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// Pages to copy first.
+    /// Pages to copy to the tier below, before anything else.
+    pub out: Vec<PageCopy>,
+    /// Pages to copy then.
     pub copies: Vec<PageCopy>,
+    /// Pages to copy from the tier below.
+    pub back: Vec<PageCopy>,
     /// What to compute.
     pub batch: Batch,
     /// Whom each of the batch's rows of logits is for.
@@ -168,6 +199,14 @@ pub struct Load {
     pub prefix_hits: u64,
     /// How often a sequence lost its pages.
     pub preemptions: u64,
+    /// The tier below the cache.
+    pub swap: PageUse,
+    /// Pages that were copied there.
+    pub swapped_out: u64,
+    /// Pages that were copied back.
+    pub swapped_in: u64,
+    /// Bytes of a page there.
+    pub swap_page_bytes: u64,
     /// Tokens of drafts that were computed.
     pub drafted_tokens: u64,
     /// Of these, those that were chosen.
@@ -179,9 +218,16 @@ pub struct Load {
 pub struct Scheduler {
     limits: Limits,
     pages: Pages,
+    /// The tier below the cache.
+    below: Pages,
+    costs: SwapCosts,
+    /// Pages to copy there, with the next step.
+    out: Vec<PageCopy>,
     waiting: Flows,
     /// In the order of arrival.
     running: Vec<Sequence>,
+    /// Beams that lost their pages when they had nothing to compute.
+    resting: Vec<Sequence>,
     next: u64,
     done: Load,
 }
@@ -199,8 +245,12 @@ impl Scheduler {
         Scheduler {
             limits,
             pages: Pages::new(limits.pages),
+            below: Pages::new(limits.swap_pages),
+            costs: SwapCosts::default(),
+            out: Vec::new(),
             waiting: Flows::default(),
             running: Vec::new(),
+            resting: Vec::new(),
             next: 0,
             done: Load::default(),
         }
@@ -209,6 +259,11 @@ impl Scheduler {
     /// The most tokens of one sequence: the context, or as many as all pages hold.
     pub fn longest(&self) -> usize {
         self.limits.context.min(self.limits.pages * PAGE)
+    }
+
+    /// Says what swapping and computing cost now.
+    pub fn set_costs(&mut self, costs: SwapCosts) {
+        self.costs = costs;
     }
 
     /// A new job; its sequences are this one and those that follow it.
@@ -241,6 +296,8 @@ impl Scheduler {
             rows_from: if job.scored { 0 } else { usize::MAX },
             draft: Vec::new(),
             table: PageTable::new(job.adapter.serial),
+            stored: PageTable::new(job.adapter.serial),
+            stored_tokens: 0,
         });
         Ok(id)
     }
@@ -248,8 +305,8 @@ impl Scheduler {
     /// The tokens of a sequence so far.
     pub fn tokens(&self, id: SequenceId) -> Option<&[u32]> {
         let of = |s: &Sequence| id >= s.id && id < s.id.sample(s.samples);
-        let running = self.running.iter().find(|s| of(s));
-        running.or_else(|| self.waiting.iter().find(|s| of(s))).map(|s| s.known.as_slice())
+        let all = self.running.iter().chain(self.waiting.iter()).chain(&self.resting);
+        all.into_iter().find(|s| of(s)).map(|s| s.known.as_slice())
     }
 
     /// How many tokens of a sequence are computed.
@@ -273,7 +330,7 @@ impl Scheduler {
 
     /// Whether there is nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.running.is_empty() && self.waiting.is_empty()
+        self.running.is_empty() && self.waiting.is_empty() && self.resting.is_empty()
     }
 
     /// What is in hand and what was done.
@@ -281,8 +338,9 @@ impl Scheduler {
         let sequences = |all: &mut dyn Iterator<Item = &Sequence>| all.map(|s| s.samples).sum();
         Load {
             running: sequences(&mut self.running.iter()),
-            waiting: sequences(&mut self.waiting.iter()),
+            waiting: sequences(&mut self.waiting.iter().chain(&self.resting)),
             pages: self.pages.usage(),
+            swap: self.below.usage(),
             ..self.done
         }
     }
@@ -300,9 +358,10 @@ impl Scheduler {
             if self.running[index].missing() != 1 || self.catch_up(index, &mut budget, &mut plan) {
                 index += 1;
             } else {
-                // It is behind those that are in the plan: they arrived earlier. It may be this one.
+                // What goes is behind those that are in the plan, which arrived earlier, or has nothing to compute. It may be
+                // this one.
                 preempted = true;
-                self.preempt_last();
+                index -= usize::from(self.preempt().is_some_and(|gone| gone < index));
             }
         }
         for index in 0..self.running.len() {
@@ -312,12 +371,17 @@ impl Scheduler {
         }
         // One that just lost its pages would take them back at once.
         while !preempted && budget.tokens > 0 {
-            let Some((sequence, cached)) = self.start() else { break };
+            let Some((sequence, cached)) = self.start(&mut plan.back) else { break };
             plan.started.extend(cached.map(|cached| (sequence.id, cached)));
             let index = self.running.partition_point(|s| s.id < sequence.id);
             self.running.insert(index, sequence);
             self.catch_up(index, &mut budget, &mut plan);
         }
+        // Beams that wait for others of theirs hold the pages, or the places, that these need.
+        if plan.computed.is_empty() && !self.running.is_empty() && self.preempt().is_some() {
+            return self.plan();
+        }
+        plan.out = std::mem::take(&mut self.out);
         self.done.steps += u64::from(!plan.computed.is_empty());
         plan
     }
@@ -361,9 +425,9 @@ impl Scheduler {
         true
     }
 
-    /// Takes the next waiting sequence, with pages for all its tokens, if there is room for it. Says, where it runs for the first
-    /// time, how many of its tokens were found in the cache.
-    fn start(&mut self) -> Option<(Sequence, Option<usize>)> {
+    /// Takes the next waiting sequence, with pages for all its tokens, if there is room for it, and has those brought `back` that
+    /// went to the tier below. Says, where it runs for the first time, how many of its tokens were found in the cache.
+    fn start(&mut self, back: &mut Vec<PageCopy>) -> Option<(Sequence, Option<usize>)> {
         let started: usize = self.running.iter().map(|s| s.samples).sum();
         let samples = self.waiting.first()?.samples.min(self.most_running());
         if started + samples > self.most_running() {
@@ -390,8 +454,18 @@ impl Scheduler {
             self.done.prefix_tokens += tokens as u64;
             self.done.prefix_hits += found as u64;
         }
-        sequence.computed = found;
-        sequence.charged = sequence.charged.max(found);
+        // What the cache still has need not come back.
+        let stored = sequence.stored_tokens.min(known);
+        if stored > found {
+            let pages = sequence.stored.pages().iter().zip(sequence.table.pages());
+            let copies = pages.take(stored.div_ceil(PAGE)).skip(found / PAGE);
+            let before = back.len();
+            back.extend(copies.map(|(&from, &to)| PageCopy { from, to }));
+            self.done.swapped_in += (back.len() - before) as u64;
+        }
+        self.discard(&mut sequence);
+        sequence.computed = stored.max(found);
+        sequence.charged = sequence.charged.max(sequence.computed);
         Some((sequence, first.then_some(found)))
     }
 
@@ -417,32 +491,51 @@ impl Scheduler {
     /// Makes the samples of a running sequence sequences of their own, which share what is computed. Those for which there is
     /// no room wait, and find what they share in the cache.
     fn part(&mut self, index: usize) {
-        let first = &mut self.running[index];
-        let (flow, adapter, longest) = (first.flow, first.adapter, first.longest);
-        let (charged, rows_from) = (first.charged, first.rows_from);
-        for sample in 1..std::mem::replace(&mut first.samples, 1) {
+        let samples = std::mem::replace(&mut self.running[index].samples, 1);
+        for sample in 1..samples {
             let first = &self.running[index];
-            let (id, known) = (first.id.sample(sample), first.known.clone());
-            let mut twin = Sequence {
-                id,
-                flow,
-                adapter,
-                samples: 1,
-                known,
-                longest,
-                computed: 0,
-                charged,
-                rows_from,
-                draft: Vec::new(),
-                table: PageTable::new(adapter.serial),
-            };
-            if self.running.len() < self.most_running() {
-                twin.computed = first.computed;
-                twin.table = self.pages.fork(&first.table, first.computed);
-                self.running.insert(index + sample, twin);
+            let twin = first.twin(first.id.sample(sample));
+            let (computed, shared) = (first.computed, self.pages.fork(&first.table, first.computed));
+            self.join(twin, computed, shared);
+        }
+    }
+
+    /// A sequence runs whose first `computed` tokens are on these pages, or waits without them if there is no room for it.
+    fn join(&mut self, mut sequence: Sequence, computed: usize, mut pages: PageTable) {
+        if self.running.len() < self.most_running() {
+            (sequence.computed, sequence.table) = (computed, pages);
+            let index = self.running.partition_point(|s| s.id < sequence.id);
+            self.running.insert(index, sequence);
+        } else {
+            self.pages.release(&mut pages);
+            self.waiting.push(sequence);
+        }
+    }
+
+    /// Lets the beams of a search go on, which are the `beams` sequences from `first` on and have nothing left to compute: the
+    /// sequence of number `n` becomes the one that `next[n]` names, with one token more, and shares its pages. Those beyond are
+    /// over.
+    pub fn branch(&mut self, first: SequenceId, beams: usize, next: &[(usize, u32)]) {
+        let of = |s: &Sequence| (first..first.sample(beams)).contains(&s.id);
+        let mut parents: Vec<Sequence> = self.running.extract_if(.., |s| of(s)).collect();
+        parents.extend(self.resting.extract_if(.., |s| of(s)));
+        parents.extend((0..beams).filter_map(|beam| self.waiting.remove(first.sample(beam))));
+        for (beam, (parent, token)) in next.iter().enumerate() {
+            let Some(parent) = parents.iter().find(|s| s.id == first.sample(*parent)) else { continue };
+            let mut child = parent.twin(first.sample(beam));
+            child.known.push(*token);
+            if parent.computed > 0 {
+                let (computed, shared) = (parent.computed, self.pages.fork(&parent.table, parent.computed));
+                self.join(child, computed, shared);
             } else {
-                self.waiting.push(twin);
+                child.stored = self.below.fork(&parent.stored, parent.stored_tokens);
+                child.stored_tokens = parent.stored_tokens;
+                self.waiting.push(child);
             }
+        }
+        for mut parent in parents {
+            self.discard(&mut parent);
+            self.pages.release(&mut parent.table);
         }
     }
 
@@ -468,26 +561,64 @@ impl Scheduler {
             self.pages.release(&mut self.running.remove(index).table);
             return true;
         }
-        self.waiting.remove(id)
+        let resting = self.resting.iter().position(|s| s.id == id).map(|index| self.resting.remove(index));
+        let gone = self.waiting.remove(id).or(resting);
+        gone.map(|mut sequence| self.discard(&mut sequence)).is_some()
     }
 
     /// Takes the pages of every sequence back and forgets what they hold, for a step that failed: what the cache holds is then
     /// unknown.
     pub fn preempt_all(&mut self) {
-        while !self.running.is_empty() {
-            self.preempt_last();
-        }
+        let costs = std::mem::take(&mut self.costs);
+        while self.preempt().is_some() {}
+        self.costs = costs;
         self.pages.forget();
+        for sequence in self.waiting.iter_mut().chain(&mut self.resting) {
+            self.below.release(&mut sequence.stored);
+            sequence.stored_tokens = 0;
+        }
+        self.below.forget();
+        self.out.clear();
     }
 
-    fn preempt_last(&mut self) {
-        if let Some(mut sequence) = self.running.pop() {
-            self.done.preemptions += 1;
-            self.pages.release(&mut sequence.table);
-            sequence.computed = 0;
-            sequence.draft.clear();
-            self.waiting.push(sequence);
+    /// Has the pages of a sequence copied to the tier below, if there is room and that pays.
+    fn store(&mut self, sequence: &mut Sequence) {
+        let (tokens, pages) = (sequence.computed, sequence.computed.div_ceil(PAGE));
+        let known = &sequence.known[..tokens];
+        let found = self.below.adopt(&mut sequence.stored, known);
+        let pays = self.costs.pays(pages - found / PAGE, pages, tokens);
+        if !pays || self.below.reserve(&mut sequence.stored, found, tokens).is_err() {
+            return self.discard(sequence);
         }
+        let copies = sequence.table.pages().iter().zip(sequence.stored.pages()).skip(found / PAGE);
+        let before = self.out.len();
+        self.out.extend(copies.map(|(&from, &to)| PageCopy { from, to }));
+        self.done.swapped_out += (self.out.len() - before) as u64;
+        self.below.publish(&mut sequence.stored, known);
+        sequence.stored_tokens = tokens;
+    }
+
+    /// Gives back what a sequence has in the tier below.
+    fn discard(&mut self, sequence: &mut Sequence) {
+        self.below.release(&mut sequence.stored);
+        sequence.stored_tokens = 0;
+    }
+
+    /// Takes the pages of a running sequence back: of one that has nothing to compute, or else of the last one. Says which it was.
+    fn preempt(&mut self) -> Option<usize> {
+        let settled = self.running.iter().rposition(|s| s.missing() == 0);
+        let index = settled.or(self.running.len().checked_sub(1))?;
+        let mut sequence = self.running.remove(index);
+        self.done.preemptions += 1;
+        self.store(&mut sequence);
+        self.pages.release(&mut sequence.table);
+        sequence.computed = 0;
+        sequence.draft.clear();
+        match settled {
+            Some(_) => self.resting.push(sequence),
+            None => self.waiting.push(sequence),
+        }
+        Some(index)
     }
 
     /// A step has room for a token of each running sequence.

@@ -1,8 +1,8 @@
 //! A model that is larger than its memory: the logits are the same to the last bit, wherever weights, keys and values lie, in
-//! ragged steps over scattered pages and after a page is copied; what is too small or damaged is told.
+//! ragged steps over scattered pages, after a page is copied and after pages went to the tier below and came back; what is too small or damaged is told.
 
 use lathe_diagnostic::Diagnose;
-use lathe_engine::{Batch, Budget, EngineError, Forward, PAGE, Precision, Runner, RunnerOptions};
+use lathe_engine::{Batch, Budget, EngineError, Forward, PAGE, PageCopy, Precision, Runner, RunnerOptions};
 use lathe_models::{GgufWriter, KvType, ModelFile};
 use std::path::{Path, PathBuf};
 
@@ -55,7 +55,8 @@ fn options(cache: &Path, bytes: Option<u64>, kv: KvType) -> RunnerOptions {
     }
 }
 
-/// The logits of a few steps: two prompts, a page that is copied, then both go on, one of them on the copy.
+/// The logits of a few steps: two prompts, a page that is copied, then both go on, one of them on the copy. Where there is a tier
+/// below, the other's pages are swapped in between, and come back in other places.
 fn logits(runner: &mut Runner) -> Vec<f32> {
     let token = |i: usize| (i * 37 % 59) as u32 + 3;
     let mut tables: [Vec<u32>; 2] = [vec![5, 900, 3, 17], vec![1023, 2, 511, 8]];
@@ -82,6 +83,12 @@ fn logits(runner: &mut Runner) -> Vec<f32> {
     step(runner, &tables, [(19, 20), (0, 30)]);
     runner.copy_page(900, 700).unwrap();
     tables[0][1] = 700;
+    if runner.swap_pages() > 5 {
+        let copy = |from, to| PageCopy { from, to };
+        runner.swap_out(&[copy(1023, 5), copy(2, 0)]).unwrap();
+        runner.swap_in(&[copy(0, 600), copy(5, 44)]).unwrap();
+        tables[1][..2].copy_from_slice(&[44, 600]);
+    }
     for i in 0..4 {
         step(runner, &tables, [(20 + i, 21 + i), (30 + i, 31 + i)]);
     }
@@ -122,6 +129,12 @@ fn logits_do_not_depend_on_the_memory() {
                     continue;
                 }
             };
+            if eighths % 2 == 0 {
+                runner.set_swap(folder.path(), 2 << 20).unwrap();
+                assert!(runner.swap_pages() > 5);
+                let refused = runner.set_swap(folder.path(), 100).unwrap_err().diagnostic();
+                assert!(refused.code == "swap-too-small", "{refused}");
+            }
             let f = runner.footprint();
             assert!(f.weights_bytes + f.cache_bytes + f.activation_bytes <= bytes, "{name}: {f:?}");
             assert!(logits(&mut runner) == want, "{name} in {bytes} bytes: {f:?}");

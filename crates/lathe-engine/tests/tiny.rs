@@ -2,7 +2,10 @@
 //! and in several, alone and in a ragged batch over scattered pages.
 
 use lathe_diagnostic::Diagnose;
-use lathe_engine::{Batch, EngineError, Forward, PAGE, Precision, Runner, RunnerOptions};
+use lathe_engine::{
+    Batch, Beams, EarlyStopping, Engine, EngineError, Event, Forward, PAGE, Precision, Request, Runner,
+    RunnerOptions, Sampling,
+};
 use lathe_models::{KvType, ModelFile};
 use std::path::{Path, PathBuf};
 
@@ -75,6 +78,61 @@ fn add(b: &mut Batch, tokens: &[u32], from: usize, to: usize, pages: &[u32], all
     }
     b.pages.push(pages.to_vec());
     b.adapters.push(0);
+}
+
+/// Beam searches through the whole engine, with pages for about two of the beams: the answers of `transformers`, in its order and
+/// with its scores.
+#[test]
+fn beams_are_those_of_transformers() {
+    let cache = tempfile::tempdir().unwrap();
+    let mut engine = Engine::new(runner("llama-f32", Precision::Exact, 2, cache.path()));
+    let text = std::fs::read_to_string(data().join("beams.json")).unwrap();
+    let cases: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let (mut early, mut answers) = (0, 0);
+    for case in &cases {
+        let tokens = |of: &serde_json::Value| serde_json::from_value::<Vec<u32>>(of.clone()).unwrap();
+        let number = |of: &str| case[of].as_f64().unwrap();
+        let width = number("width") as usize;
+        let early_stopping = match case["early_stopping"].as_bool() {
+            Some(true) => EarlyStopping::AtWidth,
+            Some(false) => EarlyStopping::WhenUnlikely,
+            None => EarlyStopping::Never,
+        };
+        let beams = Beams { width, length_penalty: number("length_penalty"), early_stopping };
+        let sampling =
+            Sampling { repetition_penalty: number("repetition_penalty") as f32, ..Sampling::default() };
+        let max_tokens = number("max_tokens") as usize;
+        let request = Request {
+            prompt: tokens(&case["prompt"]),
+            max_tokens,
+            samples: width,
+            beams: Some(beams),
+            sampling,
+            ends: tokens(&case["ends"]),
+            ..Request::default()
+        };
+        engine.add(request).unwrap();
+        let mut found: Vec<(Vec<u32>, f64)> = vec![];
+        while !engine.is_idle() {
+            for event in engine.step().unwrap() {
+                match event {
+                    Event::Found { score, .. } => found.push((vec![], score)),
+                    Event::Token { token, .. } => found.last_mut().unwrap().0.push(token),
+                    _ => {}
+                }
+            }
+        }
+        let wanted = case["answers"].as_array().unwrap();
+        assert_eq!(found.len(), wanted.len());
+        for ((got, score), want) in found.iter().zip(wanted) {
+            assert_eq!(*got, tokens(&want[0]), "{case}");
+            assert!((score - want[1].as_f64().unwrap()).abs() < 1e-4, "{score} in {case}");
+            early += usize::from(got.len() < max_tokens);
+            answers += 1;
+        }
+    }
+    assert!(cases.len() > 30 && early * 4 > answers, "{} cases, {early} of {answers} end early", cases.len());
+    assert!(engine.load().preemptions > 0 && engine.load().pages.held == 0, "{:?}", engine.load());
 }
 
 const NAMES: [&str; 22] = [

@@ -94,6 +94,7 @@ impl Answers {
                         self.usage.cached = cached;
                         continue;
                     }
+                    Event::Found { .. } => continue,
                     Event::Prompt { score, .. } => {
                         self.prompt.push(score);
                         continue;

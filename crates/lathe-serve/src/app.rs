@@ -129,6 +129,10 @@ pub(crate) async fn engine(Of(service): Of<State>) -> Result<Json, OpenAiError> 
         "prefix_tokens": load.prefix_tokens,
         "prefix_hits": load.prefix_hits,
         "preemptions": load.preemptions,
+        "swap_pages": load.swap.total,
+        "swap_pages_held": load.swap.held,
+        "swapped_out_pages": load.swapped_out,
+        "swapped_in_pages": load.swapped_in,
         "drafted_tokens": load.drafted_tokens,
         "accepted_tokens": load.accepted_tokens,
     })))

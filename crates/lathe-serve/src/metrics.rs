@@ -32,7 +32,15 @@ const GAUGES: &[(&str, &str, fn(&Load) -> u64)] = &[
     ("lathe_prefix_hit_tokens_total", "Tokens of prompts found in the prefix cache", |l| l.prefix_hits),
     ("lathe_drafted_tokens_total", "Tokens that were guessed and computed", |l| l.drafted_tokens),
     ("lathe_accepted_tokens_total", "Tokens that were guessed right", |l| l.accepted_tokens),
-    ("lathe_preemptions_total", "Sequences that lost their pages and were computed again", |l| l.preemptions),
+    ("lathe_preemptions_total", "Sequences that lost their pages", |l| l.preemptions),
+    ("lathe_swap_pages", "Pages of the tier below the cache", |l| l.swap.total as u64),
+    ("lathe_swap_pages_held", "Pages there that sequences hold", |l| l.swap.held as u64),
+    ("lathe_swapped_out_pages_total", "Pages copied to the tier below", |l| l.swapped_out),
+    ("lathe_swapped_in_pages_total", "Pages copied back from there", |l| l.swapped_in),
+    ("lathe_swapped_out_bytes_total", "Bytes copied to the tier below", |l| {
+        l.swapped_out * l.swap_page_bytes
+    }),
+    ("lathe_swapped_in_bytes_total", "Bytes copied back from there", |l| l.swapped_in * l.swap_page_bytes),
 ];
 
 const FAST: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.1, 0.2, 0.5, 1.0];

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lathe_engine::{Constraint, Flow, Request, Sampling};
+use lathe_engine::{Beams, Constraint, EarlyStopping, Flow, Request, Sampling};
 use serde::Deserialize;
 
 use crate::error::ApiError;
@@ -43,6 +43,10 @@ pub(crate) struct Params {
     pub(crate) stream_options: Option<StreamOptions>,
     pub(crate) n: Option<usize>,
     pub(crate) best_of: Option<usize>,
+    /// The likeliest answers are searched, with `best_of` beams.
+    pub(crate) use_beam_search: Option<bool>,
+    pub(crate) length_penalty: Option<f64>,
+    pub(crate) early_stopping: Option<Stopping>,
     pub(crate) temperature: Option<f32>,
     pub(crate) top_p: Option<f32>,
     pub(crate) top_k: Option<i64>,
@@ -58,6 +62,14 @@ pub(crate) struct Params {
     pub(crate) priority: Option<i64>,
     /// Tokens that are guessed at a step.
     pub(crate) speculate: Option<usize>,
+}
+
+/// When a search ends: `true`, `false` or `"never"`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Stopping {
+    Flag(bool),
+    Named(String),
 }
 
 /// What a stream has beside its pieces.
@@ -87,6 +99,28 @@ impl Params {
             return Err(ApiError::field("best_of", "with best_of above n nothing can be streamed"));
         }
         Ok((n, best_of))
+    }
+
+    /// How the likeliest answers are searched, where they are.
+    fn beams(&self) -> Result<Option<Beams>, ApiError> {
+        if self.use_beam_search != Some(true) {
+            return Ok(None);
+        }
+        if self.stream == Some(true) {
+            let message = "the answers of a beam search come whole; leave 'stream' out";
+            return Err(ApiError::field("use_beam_search", message));
+        }
+        let (_, width) = self.samples()?;
+        let early_stopping = match &self.early_stopping {
+            None | Some(Stopping::Flag(false)) => EarlyStopping::WhenUnlikely,
+            Some(Stopping::Flag(true)) => EarlyStopping::AtWidth,
+            Some(Stopping::Named(name)) if name == "never" => EarlyStopping::Never,
+            Some(Stopping::Named(_)) => {
+                return Err(ApiError::field("early_stopping", "it is true, false or 'never'"));
+            }
+        };
+        let length_penalty = self.length_penalty.unwrap_or(1.0);
+        Ok(Some(Beams { width, length_penalty, early_stopping }))
     }
 
     /// The stop strings.
@@ -130,7 +164,8 @@ impl Params {
         logprobs: Option<usize>,
         constraint: Option<Constraint>,
     ) -> Result<Request, ApiError> {
-        let (_, samples) = self.samples()?;
+        let (n, best_of) = self.samples()?;
+        let beams = self.beams()?;
         if logprobs.is_some_and(|tops| tops > TOPS) {
             return Err(ApiError::field("logprobs", format!("at most {TOPS} alternatives are told")));
         }
@@ -146,11 +181,13 @@ impl Params {
         Ok(Request {
             prompt,
             max_tokens,
-            samples,
+            // A search has the best ones first.
+            samples: if beams.is_some() { n } else { best_of },
+            beams,
             sampling: self.sampling(service)?,
             ends,
             // The best of several is chosen by its likelihood.
-            logprobs: logprobs.or((self.best_of > self.n).then_some(0)),
+            logprobs: logprobs.or((best_of > n && beams.is_none()).then_some(0)),
             score_prompt: false,
             constraint,
             speculate: self.speculate.unwrap_or(service.settings.speculate).min(GUESSES),

@@ -270,6 +270,41 @@ fn answers_keep_to_their_structure() {
     }
 }
 
+/// The model counts whatever it is told, so the likeliest answer goes on counting, and the others differ from it in a token or so.
+#[test]
+fn beams_find_the_likeliest_answers() {
+    let server = Server::start(0, Settings::default());
+    let body = json!({ "prompt": [30, 31], "max_tokens": 5, "use_beam_search": true, "best_of": 6, "n": 3, "logprobs": 0 });
+    let answer = server.ok("/v1/completions", &body);
+    let choices = answer["choices"].as_array().expect("there are choices");
+    let sum = |choice: &Value| {
+        let of = choice["logprobs"]["token_logprobs"].as_array().expect("there are scores");
+        of.iter().filter_map(Value::as_f64).sum::<f64>()
+    };
+    assert_eq!((choices.len(), &choices[0]["text"]), (3, &json!(counted(32, 37))));
+    assert!(sum(&choices[0]) > -0.01 && choices.is_sorted_by(|a, b| sum(a) >= sum(b)), "{answer}");
+    assert!(choices[1]["text"] != choices[0]["text"] && choices[2]["text"] != choices[1]["text"]);
+    assert_eq!(answer["usage"]["completion_tokens"], 15);
+    let messages = json!([{ "role": "user", "content": "the band" }]);
+    let mut body = json!({ "messages": messages, "max_tokens": 3, "use_beam_search": true, "n": 2, "early_stopping": "never" });
+    let answer = server.ok("/v1/chat/completions", &body);
+    assert_eq!(answer["choices"].as_array().map(Vec::len), Some(2));
+    for (field, value, word) in [
+        ("stream", json!(true), "come whole"),
+        ("early_stopping", json!("soon"), "'never'"),
+        ("best_of", json!(1), "best_of"),
+        ("response_format", json!({ "type": "json_object" }), "beam search"),
+    ] {
+        let kept = body[field].take();
+        body[field] = value;
+        let (status, answer) = server.post("/v1/chat/completions", &body);
+        let message = answer["error"]["message"].as_str().unwrap_or_default();
+        assert!(status == 400 && message.contains(word), "{status} {answer} for {word}");
+        body[field] = kept;
+    }
+    assert_eq!(server.engine()["pages_held"], 0);
+}
+
 #[test]
 fn guesses_change_the_steps_and_not_the_answer() {
     let server = Server::start(0, Settings::default());

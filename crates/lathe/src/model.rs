@@ -110,7 +110,7 @@ impl Model {
         max_sequences: usize,
         max_rows: usize,
     ) -> Result<Engine<Runner>, Failure> {
-        self.engine(&generation(compute, context, max_sequences, max_rows)?)
+        Ok(Engine::new(self.runner(&generation(compute, context, max_sequences, max_rows)?)?))
     }
 
     /// The same model from another file of it.
@@ -146,7 +146,7 @@ impl Model {
         Ok(lathe_engine::router_choices(&self.file, &watched(longest, threads)?, texts, goes_on)?)
     }
 
-    fn engine(&self, options: &RunnerOptions) -> Result<Engine<Runner>, Failure> {
+    fn runner(&self, options: &RunnerOptions) -> Result<Runner, Failure> {
         let mut status = Status::new();
         let runner =
             Runner::load(&self.file, options, &mut |stage, done, total| status.stage(stage, done, total))?;
@@ -154,11 +154,11 @@ impl Model {
         for warning in runner.warnings() {
             output::message(&warning.to_string().replacen("error[", "warning[", 1));
         }
-        Ok(Engine::new(runner))
+        Ok(runner)
     }
 
     /// Compiles and loads it to serve `sequences` at once, or as many as its file is compiled for, with a cache of so many
-    /// tokens and steps of so many.
+    /// tokens and steps of so many, and with so many bytes in a folder for pages that the cache has no room for.
     pub fn load_server(
         &self,
         compute: Compute,
@@ -166,6 +166,7 @@ impl Model {
         sequences: usize,
         cache_tokens: usize,
         step_tokens: usize,
+        swap: (&Path, u64),
     ) -> Result<Engine<Runner>, Failure> {
         let sequences = compiled_sequences(&self.file).map_or(sequences, |compiled| compiled.min(sequences));
         let rows =
@@ -175,7 +176,11 @@ impl Model {
             max_tokens: step_tokens.max(sequences),
             ..generation(compute, context, sequences, rows)?
         };
-        self.engine(&options)
+        let mut runner = self.runner(&options)?;
+        if let (folder, bytes @ 1..) = swap {
+            runner.set_swap(folder, bytes)?;
+        }
+        Ok(Engine::new(runner))
     }
 
     /// Lets a smaller model, of the same tokens, guess for an engine of this one.
@@ -256,7 +261,7 @@ impl Model {
             max_tokens: (batch * prompt).div_ceil(policy.passes as usize) + batch,
             ..generation(compute, context, batch, batch)?
         };
-        self.engine(&options)
+        Ok(Engine::new(self.runner(&options)?))
     }
 
     /// Reads an adapter of it.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{Budget, EngineError, Grammar, Sampling};
+use lathe_engine::{Beams, Budget, EarlyStopping, EngineError, Grammar, Sampling};
 
 use crate::failure::Failure;
 use crate::model::Compute;
@@ -105,14 +105,18 @@ impl CacheOptions {
         })
     }
 
+    /// The folder for what has no room in memory.
+    pub fn folder(&self) -> Result<PathBuf, Failure> {
+        match &self.disk_cache {
+            Some(folder) => Ok(folder.clone()),
+            None => Ok(lathe_models::cache_dir()?.join("weights")),
+        }
+    }
+
     /// The memory to stay in.
     pub fn budget(&self) -> Result<Option<Budget>, Failure> {
         let Some(bytes) = self.memory else { return Ok(None) };
-        let folder = match &self.disk_cache {
-            Some(folder) => folder.clone(),
-            None => lathe_models::cache_dir()?.join("weights"),
-        };
-        Ok(Some(Budget::of_process(bytes as u64, folder, self.disk_rate.map(|rate| rate as u64))))
+        Ok(Some(Budget::of_process(bytes as u64, self.folder()?, self.disk_rate.map(|rate| rate as u64))))
     }
 }
 
@@ -227,6 +231,47 @@ impl GrammarOptions {
         let lark = self.grammar.as_deref().map(|path| read(path).map(Grammar::Lark)).transpose()?;
         let choice = (!self.choice.is_empty()).then(|| Grammar::Choice(self.choice.clone()));
         Ok(json.or(lark).or(choice).or(self.regex.clone().map(Grammar::Regex)))
+    }
+}
+
+/// The search of the likeliest answer.
+#[derive(Args)]
+pub struct BeamOptions {
+    /// Keep so many beginnings of an answer, the likeliest, and give the best of them when it is whole, instead of choosing token
+    /// by token.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128),
+        conflicts_with_all = ["temperature", "json_schema", "regex", "choice", "grammar", "speculate"])]
+    pub beams: Option<u16>,
+    /// Compare answers by their log-likelihood over their length to this power: above 0 longer ones gain.
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]
+    length_penalty: f64,
+    /// End the search with N answers (yes), when no better one is likely (no), or when none is possible (never), as
+    /// `transformers` has it.
+    #[arg(long, value_name = "WHEN", default_value = "no", requires = "beams")]
+    early_stopping: Stopping,
+}
+
+/// When a search ends.
+#[derive(Clone, Copy, ValueEnum)]
+enum Stopping {
+    /// With as many answers as beams.
+    Yes,
+    /// When the best beam is no better than the worst answer.
+    No,
+    /// When no beam can become better.
+    Never,
+}
+
+impl BeamOptions {
+    /// What was asked for.
+    pub fn beams(&self) -> Option<Beams> {
+        let early_stopping = match self.early_stopping {
+            Stopping::Yes => EarlyStopping::AtWidth,
+            Stopping::No => EarlyStopping::WhenUnlikely,
+            Stopping::Never => EarlyStopping::Never,
+        };
+        let length_penalty = self.length_penalty;
+        self.beams.map(|width| Beams { width: width.into(), length_penalty, early_stopping })
     }
 }
 

@@ -7,9 +7,12 @@ use lathe_models::{ModelFile, Tokenizer};
 use proptest::prelude::*;
 
 use super::*;
+use crate::beam::{Beams, EarlyStopping};
 use crate::flows::Flow;
 use crate::forward::{Batch, PAGE};
+use crate::pages::PageCopy;
 use crate::sampling::Sampling;
+use crate::score::log_softmax;
 
 const VOCABULARY: usize = 40;
 
@@ -23,6 +26,8 @@ struct Hashing {
     fails: Option<usize>,
     steps: usize,
     nan_after: Option<u32>,
+    /// The tier below.
+    below: Vec<u32>,
 }
 
 impl Hashing {
@@ -36,6 +41,7 @@ impl Hashing {
             fails: None,
             steps: 0,
             nan_after: None,
+            below: vec![],
         }
     }
 
@@ -78,10 +84,31 @@ impl Forward for Hashing {
         Ok(())
     }
 
+    fn swap_pages(&self) -> usize {
+        self.below.len() / PAGE
+    }
+
+    fn swap_out(&mut self, pages: &[PageCopy]) -> Result<(), EngineError> {
+        for PageCopy { from, to } in pages {
+            let (from, to) = (*from as usize * PAGE, *to as usize * PAGE);
+            self.below[to..to + PAGE].copy_from_slice(&self.cache[from..from + PAGE]);
+        }
+        Ok(())
+    }
+
+    fn swap_in(&mut self, pages: &[PageCopy]) -> Result<(), EngineError> {
+        for PageCopy { from, to } in pages {
+            let (from, to) = (*from as usize * PAGE, *to as usize * PAGE);
+            self.cache[to..to + PAGE].copy_from_slice(&self.below[from..from + PAGE]);
+        }
+        Ok(())
+    }
+
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.steps += 1;
         if self.fails.is_some_and(|n| self.steps.is_multiple_of(n)) {
             self.cache.fill(u32::MAX);
+            self.below.fill(u32::MAX);
             return Err(EngineError::Interrupted);
         }
         for (&slot, &token) in batch.slot.iter().zip(&batch.tokens) {
@@ -146,6 +173,7 @@ fn request() -> impl Strategy<Value = Request> {
             prompt,
             max_tokens,
             samples,
+            beams: None,
             sampling,
             ends,
             logprobs: score_prompt.then_some(2),
@@ -167,8 +195,10 @@ proptest! {
         pages in 4usize..14,
         (max_tokens, max_sequences) in (1usize..30, 1usize..6),
         fails in prop::option::of(20usize..40),
+        below in 0usize..10,
     ) {
-        let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, ..Hashing::new(pages) });
+        let below = vec![u32::MAX; below * PAGE];
+        let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, below, ..Hashing::new(pages) });
         let mut answers = BTreeMap::new();
         let mut scores: BTreeMap<SequenceId, Vec<TokenScore>> = BTreeMap::new();
         let mut requests = requests.into_iter();
@@ -192,13 +222,15 @@ proptest! {
                 wait = pause;
             }
             wait = wait.saturating_sub(1);
+            // Either way to come back, now and then.
+            engine.costs = SwapCosts { token_s: (engine.model().steps % 3) as f64, write_s: 8.0, read_s: 8.0 };
             for event in engine.step().unwrap_or_default() {
                 match event {
                     Event::Token { sequence, token, .. } => answers.get_mut(&sequence).unwrap().push(token),
                     Event::Prompt { sequence, score } => scores.get_mut(&sequence).unwrap().push(score),
                     Event::Started { sequence, cached } => prop_assert!(cached < prompts[&sequence] && cached.is_multiple_of(PAGE)),
                     Event::Full { .. } => {}
-                    Event::Failed { .. } => panic!("{event:?}"),
+                    Event::Failed { .. } | Event::Found { .. } => panic!("{event:?}"),
                 }
             }
             // After a failure all are computed again from their start; with failing steps a long one may never get there.
@@ -210,7 +242,108 @@ proptest! {
         prop_assert_eq!(answers, expected);
         prop_assert_eq!(scores, scored);
         prop_assert!(engine.requests.is_empty());
-        prop_assert_eq!(engine.load().pages.held, 0);
+        prop_assert_eq!((engine.load().pages.held, engine.load().swap.held), (0, 0));
+    }
+}
+
+/// What a search finds, from its definition: all beams as lists of tokens, no cache, no batch, no scheduler.
+fn search_alone(request: &Request, beams: Beams, longest: usize) -> Vec<(Vec<u32>, f64)> {
+    let prompt = &request.prompt;
+    let most = longest.min(prompt.len() + request.max_tokens) - prompt.len();
+    let (mut running, mut answers) = (vec![(vec![], 0.0f64)], Vec::<(Vec<u32>, f64)>::new());
+    for made in 1..=most {
+        let mut all = vec![];
+        for (tokens, sum) in &running {
+            let known = [prompt.as_slice(), tokens].concat();
+            let mut logprobs = log_softmax(&Hashing::logits(&known));
+            request.sampling.adjust(&mut logprobs, &known, prompt.len());
+            for (token, logprob) in (0..).zip(logprobs) {
+                all.push(([tokens.as_slice(), &[token]].concat(), sum + f64::from(logprob)));
+            }
+        }
+        all.sort_by(|a, b| b.1.total_cmp(&a.1));
+        all.truncate(beams.width * (request.ends.len() + 1).max(2));
+        let over = |tokens: &[u32]| made == most || request.ends.contains(&tokens[made - 1]);
+        let norm = |sum: f64, length: usize| sum / (length as f64).powf(beams.length_penalty);
+        let ended = all.iter().take(beams.width).filter(|(tokens, _)| over(tokens));
+        answers.extend(ended.map(|(tokens, sum)| (tokens.clone(), norm(*sum, made))));
+        answers.sort_by(|a, b| b.1.total_cmp(&a.1));
+        answers.truncate(beams.width);
+        all.retain(|(tokens, _)| !over(tokens));
+        all.truncate(beams.width);
+        running = all;
+        let Some((_, best)) = running.first() else { break };
+        let Some((_, worst)) = answers.get(beams.width - 1) else { continue };
+        let possible = match beams.early_stopping {
+            EarlyStopping::AtWidth => break,
+            EarlyStopping::Never if beams.length_penalty > 0.0 => norm(*best, most),
+            _ => norm(*best, made),
+        };
+        if possible <= *worst {
+            break;
+        }
+    }
+    answers.truncate(request.samples);
+    answers
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// Searches among other requests, with few pages, fewer places than beams, and steps that fail, find what they find alone; the
+    /// others' answers are theirs, and all pages come back, of what is cancelled too.
+    #[test]
+    fn searches_do_not_depend_on_the_batch(
+        requests in prop::collection::vec((request(), prop::option::of((1usize..6, -1.0f64..2.0, 0usize..3)), any::<prop::sample::Index>()), 1..6),
+        pages in 4usize..20,
+        (max_tokens, max_sequences) in (1usize..30, 1usize..6),
+        fails in prop::option::of(20usize..40),
+        below in 0usize..10,
+    ) {
+        let below = vec![u32::MAX; below * PAGE];
+        let mut engine = Engine::new(Hashing { max_tokens, max_sequences, fails, below, ..Hashing::new(pages) });
+        let (mut found, mut expected, mut cancelled) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+        for (mut request, beams, cancel) in requests {
+            request.max_tokens = request.max_tokens.clamp(1, 12);
+            request.score_prompt = false;
+            let stopping = [EarlyStopping::AtWidth, EarlyStopping::WhenUnlikely, EarlyStopping::Never];
+            request.beams = beams.map(|(more, length_penalty, stop)| Beams {
+                width: request.samples + more - 1, length_penalty, early_stopping: stopping[stop],
+            });
+            let id = engine.add(request.clone()).unwrap();
+            if cancel.index(4) == 0 {
+                cancelled.push((id, request.sequences()));
+                continue;
+            }
+            let longest = pages * PAGE;
+            match request.beams {
+                Some(beams) => expected.extend((0..).zip(search_alone(&request, beams, longest)).map(|(i, a)| (id.sample(i), a))),
+                None => expected.extend((0..request.samples).map(|i| (id.sample(i), (alone(&request, i, longest), 0.0)))),
+            }
+        }
+        let (mut steps, mut left) = (0, cancelled.into_iter());
+        while !engine.is_idle() {
+            if steps % 3 == 2 && let Some((id, sequences)) = left.next() {
+                (0..sequences).for_each(|i| { engine.cancel(id.sample(i)); });
+            }
+            engine.costs = SwapCosts { token_s: f64::from(steps % 3), write_s: 8.0, read_s: 8.0 };
+            for event in engine.step().unwrap_or_default() {
+                match event {
+                    Event::Found { sequence, score } => { found.insert(sequence, (vec![], score)); }
+                    Event::Token { sequence, token, .. } => found.entry(sequence).or_insert((vec![], 0.0)).0.push(token),
+                    Event::Failed { .. } => panic!("{event:?}"),
+                    _ => {}
+                }
+            }
+            steps += 1;
+            prop_assume!(steps < 5000);
+        }
+        for (id, (tokens, score)) in expected {
+            let (got, at) = &found[&id];
+            prop_assert_eq!((&tokens, (score - at).abs() < 1e-9), (got, true));
+        }
+        prop_assert!(engine.requests.is_empty() && engine.searches.is_empty());
+        prop_assert_eq!((engine.load().pages.held, engine.load().swap.held), (0, 0));
     }
 }
 
@@ -226,6 +359,13 @@ fn requests_that_cannot_be_served_are_refused() {
     assert_eq!(refused(unknown), EngineError::UnknownToken { token: 40, vocabulary: 40 });
     let sampling = Sampling { temperature: f32::NAN, ..Sampling::default() };
     assert!(matches!(refused(Request { sampling, ..prompt(1) }), EngineError::Sampling { .. }));
+    let too_few = Request { samples: 3, beams: Some(Beams::new(2)), ..prompt(1) };
+    assert!(matches!(refused(too_few), EngineError::Sampling { name: "beams", .. }));
+    let beams = Some(Beams { length_penalty: f64::NAN, ..Beams::new(2) });
+    assert!(matches!(
+        refused(Request { beams, ..prompt(1) }),
+        EngineError::Sampling { name: "length-penalty", .. }
+    ));
 }
 
 #[test]

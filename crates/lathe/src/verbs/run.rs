@@ -16,7 +16,7 @@ use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::{Compute, Model};
 use crate::options::{
-    AnswerOptions, CacheOptions, ComputeOptions, GrammarOptions, ModelOption, SamplingOptions,
+    AnswerOptions, BeamOptions, CacheOptions, ComputeOptions, GrammarOptions, ModelOption, SamplingOptions,
     SpeculateOptions,
 };
 use crate::{onnx, output};
@@ -29,6 +29,7 @@ Examples:
   lathe run --model ./model.gguf --json \"Hello\" | jq .timing
   lathe run ./model.lathe \"Why is the sky blue?\"
   lathe run --json-schema person.json \"Invent a person\"
+  lathe run --beams 4 \"The capital of France is\"
   lathe run --choice yes --choice no \"Is the sky blue?\"
   git diff | lathe run --context 8192 -
   lathe run ./program.onnx --input x.npy --output y.npz";
@@ -52,6 +53,8 @@ pub struct Run {
     answer: AnswerOptions,
     #[command(flatten)]
     sampling: SamplingOptions,
+    #[command(flatten)]
+    beam: BeamOptions,
     #[command(flatten)]
     grammar: GrammarOptions,
     #[command(flatten)]
@@ -122,7 +125,9 @@ impl Run {
         let adapter = self.lora.as_deref().map(|path| model.adapter(path)).transpose()?;
         let room = adapter.as_ref().map(|a| AdapterRoom::new(1, a.rank(), a.products()));
         let compute = Compute { adapters: room, ..self.cache.with(&self.compute)? };
-        let mut engine = model.load(compute.clone(), context, 1, rows)?;
+        let beams = self.beam.beams();
+        let sequences = beams.map_or(1, |beams| beams.width);
+        let mut engine = model.load(compute.clone(), context, sequences, rows)?;
         if let Some(name) = &self.guess.draft_model {
             engine = model.with_draft(engine, name, compute)?;
         }
@@ -132,6 +137,7 @@ impl Run {
         let request = Request {
             prompt,
             max_tokens,
+            beams,
             sampling,
             ends,
             constraint,
@@ -197,6 +203,7 @@ fn report(answer: &Generation, runner: &Runner, loaded_s: f64) -> Value {
         "tokens": answer.tokens,
         "prompt_tokens": answer.prompt_tokens,
         "finish_reason": answer.finish.as_str(),
+        "score": answer.score,
         "timing": {
             "load_s": timing.load_s,
             "compile_s": timing.compile_s,

@@ -14,7 +14,7 @@ use lathe_serve::{EmbeddingModel, Settings, TextModel, serve};
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::{Compute, Model};
-use crate::options::{CacheOptions, ComputeOptions, ModelOption, SpeculateOptions};
+use crate::options::{CacheOptions, ComputeOptions, ModelOption, SpeculateOptions, size};
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -71,6 +71,11 @@ pub struct Serve {
     /// Tokens whose keys and values are kept, of all sequences and of prefixes together.
     #[arg(long, value_name = "N", default_value_t = 16384, value_parser = clap::value_parser!(u32).range(16..))]
     cache_tokens: u32,
+    /// So many bytes of the disk (`2GiB`, in the folder of --disk-cache) for keys and values of requests that must give way when the
+    /// cache is full: they come back from there where that is faster than to compute them again. Without it a server writes nothing
+    /// of what it is told to a disk.
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0", conflicts_with = "draft_model")]
+    swap: usize,
     /// The most sequences in one step.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     max_sequences: u16,
@@ -169,6 +174,7 @@ impl Serve {
             self.max_sequences.into(),
             self.cache_tokens as usize,
             self.step_tokens.into(),
+            (&self.cache.folder()?, self.swap as u64),
         )?;
         if let Some(name) = &self.guess.draft_model {
             engine = model.with_draft(engine, name, compute)?;

@@ -1,9 +1,12 @@
-"""The official Python clients of OpenAI and Anthropic against `lathe serve`, every endpoint and option.
+"""The clients that people use against `lathe serve`: every endpoint and option with the official ones of OpenAI and Anthropic,
+and the harnesses that drive a server of their own choice.
 
-    python3 -m venv venv && venv/bin/pip install -r requirements.txt
-    venv/bin/python check.py ../../../../target/release/lathe [--model M] [--embedding-model E] [--lora ADAPTER]
+    python3 -m venv venv && venv/bin/pip install -r requirements-clients.txt
+    venv/bin/python clients.py ../../target/release/lathe [--model M] [--embedding-model E] [--lora ADAPTER]
+        [--only NAME ...] [--vllm VLLM]
 
-Starts a server of its own with a key, and says what each check found; exit code 1 if one failed.
+Starts servers of its own, and says what each check found; exit code 1 if one failed. `lm-eval` and `guidellm` are those of the
+environment; `--vllm` is the program of a vLLM that is installed elsewhere, whose serving benchmark is run then.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 import traceback
 import urllib.request
 
@@ -40,6 +44,7 @@ class Server:
         self.model_arguments = ["--model", arguments.model] if arguments.model else []
         command += self.model_arguments
         command += ["--embedding-model", arguments.embedding_model] if arguments.embedding_model else []
+        self.vllm = arguments.vllm
         self.lora = arguments.lora and os.path.abspath(arguments.lora)
         command += ["--lora", f"adapted={self.lora}", "--max-loras", "2", "--max-lora-rank", "64"] if self.lora else []
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -56,6 +61,10 @@ class Server:
         self.anthropic = anthropic.Anthropic(base_url=self.url, api_key="secret", max_retries=0)
         self.model = self.openai.models.list().data[0].id
 
+    def get(self, path):
+        with urllib.request.urlopen(self.url + path) as response:
+            return response.read().decode()
+
     def post(self, path, body):
         request = urllib.request.Request(self.url + path, json.dumps(body).encode())
         request.add_header("Content-Type", "application/json")
@@ -65,6 +74,8 @@ class Server:
             return json.loads(text) if response.headers["Content-Type"].startswith("application/json") else text
 
 
+DATA = Path(__file__).parent / "../../crates/lathe-models/tests/data"
+TINY = DATA / "safetensors/llama-f32"
 ASK = [{"role": "user", "content": "What is the capital of Japan?"}]
 TOOL = {
     "type": "function",
@@ -120,6 +131,81 @@ def echo_and_logprobs(s):
     assert all(value <= 0 for value in first.token_logprobs[1:])
     assert len(scored.choices[1].logprobs.tokens) == 4
     assert scored.choices[0].text.startswith("The capital of France is Paris")
+
+
+@check
+def choices_and_penalties(s):
+    def ask(**fields):
+        fields = {"max_tokens": 12, "temperature": 0, **fields}
+        return s.openai.completions.create(model=s.model, prompt="The best thing about rain is", **fields)
+
+    def ids(text):
+        return s.post("/tokenize", {"prompt": text, "add_special_tokens": False})["tokens"]
+
+    plain = ask().choices[0].text
+    first = ids(plain)[0]
+    assert ids(ask(logit_bias={str(first): -100}).choices[0].text)[0] != first, "a forbidden token comes"
+    always = ask(logit_bias={str(first): 100}, max_tokens=4).choices[0].text
+    assert ids(always) == [first] * 4, "a token that is always best does not come"
+    apart = ask(logit_bias={str(first): 50}, frequency_penalty=2.0, presence_penalty=2.0, max_tokens=40).choices[0].text
+    assert ids(apart).count(first) < 40, "penalties do nothing"
+    cut = ask(stop=plain[5:9]).choices[0]
+    assert cut.text == plain[: plain.index(plain[5:9])] and cut.finish_reason == "stop", cut
+    assert ask(max_tokens=2).choices[0].finish_reason == "length"
+    warm = [ask(temperature=1.5, seed=seed, n=2).choices for seed in (1, 1, 2)]
+    texts = [[c.text for c in choices] for choices in warm]
+    assert texts[0] == texts[1] != texts[2] and texts[0][0] != texts[0][1], texts
+    # The best of several is no less likely than any that the same seed makes alone.
+    many = ask(temperature=1.0, seed=3, n=4, logprobs=0).choices
+    best = ask(temperature=1.0, seed=3, n=1, best_of=4, logprobs=0).choices[0]
+    mean = lambda c: sum(c.logprobs.token_logprobs) / len(c.logprobs.token_logprobs)
+    assert abs(mean(best) - max(map(mean, many))) < 1e-3, (best, many)
+    assert ask(extra_body={"ignore_eos": True}, max_tokens=30).usage.completion_tokens == 30
+
+
+@check
+def beams(s):
+    def ask(width, n=1, **fields):
+        body = {"use_beam_search": True, "length_penalty": 1.0, "early_stopping": False, **fields}
+        return s.openai.completions.create(
+            model=s.model, prompt="The capital of France is", max_tokens=8, best_of=width, n=n, logprobs=0, temperature=0, extra_body=body
+        ).choices
+
+    total = lambda c: sum(c.logprobs.token_logprobs)
+    greedy = s.openai.completions.create(model=s.model, prompt="The capital of France is", max_tokens=8, temperature=0, extra_body={"ignore_eos": True})
+    one, four = ask(1, ignore_eos=True), ask(4, 4, ignore_eos=True)
+    assert one[0].text == greedy.choices[0].text, (one, greedy)
+    assert len({c.text for c in four}) == 4 and [total(c) for c in four] == sorted(map(total, four), reverse=True), four
+    assert total(four[0]) >= total(one[0]) - 1e-3, "four beams find nothing likelier than one"
+    answer = s.openai.chat.completions.create(model=s.model, messages=ASK, max_tokens=12, n=2, extra_body={"use_beam_search": True, "best_of": 3})
+    assert len(answer.choices) == 2 and answer.choices[0].message.content, answer
+    try:
+        s.openai.completions.create(model=s.model, prompt="x", stream=True, extra_body={"use_beam_search": True})
+        raise AssertionError("a search is streamed")
+    except openai.BadRequestError:
+        pass
+
+
+@check
+def tokens(s):
+    text = "Rain, and 12 \u00e9clairs.\n"
+    ids = s.post("/tokenize", {"prompt": text})["tokens"]
+    assert s.post("/detokenize", {"tokens": ids})["prompt"] == text
+    assert s.post("/tokenize", {"model": s.model, "prompt": text})["count"] == len(ids)
+
+
+@check
+def numbers(s):
+    before = s.get("/metrics")
+    s.openai.completions.create(model=s.model, prompt="One", max_tokens=3, temperature=0, extra_body={"ignore_eos": True})
+    value = lambda text, name: float(re.search(rf"^{name} (\S+)$", text, re.M).group(1))
+    after = s.get("/metrics")
+    assert value(after, "lathe_generated_tokens_total") == value(before, "lathe_generated_tokens_total") + 3
+    for name in ["lathe_kv_pages_held", "lathe_swapped_out_bytes_total", "lathe_time_to_first_token_seconds_count"]:
+        value(after, name)
+    assert json.loads(s.get("/health"))["status"] == "ok" and json.loads(s.get("/version"))["version"]
+    paths = json.loads(s.get("/openapi.json"))["paths"]
+    assert {"/v1/completions", "/v1/chat/completions", "/v1/messages", "/v1/responses"} <= set(paths)
 
 
 @check
@@ -179,6 +265,21 @@ def tools(s):
         assert forced.finish_reason == "tool_calls", forced
     strict = {"type": "function", "function": {**TOOL["function"], "strict": True}}
     s.openai.chat.completions.create(model=s.model, messages=ASK, tools=[strict], tool_choice="auto", max_tokens=30)
+
+
+@check
+def tools_in_a_stream(s):
+    ask = dict(model=s.model, messages=ASK, tools=[TOOL], tool_choice="required", max_tokens=100, temperature=0)
+    whole = s.openai.chat.completions.create(**ask).choices[0].message.tool_calls[0].function
+    name, arguments, finish = "", "", None
+    for event in s.openai.chat.completions.create(stream=True, **ask):
+        for choice in event.choices:
+            for call in choice.delta.tool_calls or []:
+                name, arguments = name + (call.function.name or ""), arguments + (call.function.arguments or "")
+            finish = choice.finish_reason or finish
+    assert (name, json.loads(arguments), finish) == (whole.name, json.loads(whole.arguments), "tool_calls")
+    none = s.openai.chat.completions.create(**{**ask, "tool_choice": "none", "max_tokens": 8}).choices[0]
+    assert not none.message.tool_calls and none.message.content, none
 
 
 @check
@@ -292,8 +393,6 @@ def anthropic_messages(s):
 
 @check
 def embeddings(s):
-    if not s.embeds:
-        return "no --embedding-model"
     floats = s.openai.embeddings.create(model=s.embeds, input=["the band", "a song"], encoding_format="float")
     packed = s.openai.embeddings.create(model=s.embeds, input="the band")
     near = zip(floats.data[0].embedding, packed.data[0].embedding)
@@ -342,7 +441,12 @@ def tls(s):
 @check
 def adapters(s):
     if not s.lora:
-        return "skipped: no --lora"
+        tiny = dict(model=str(TINY), lora=str(DATA / "adapters/llama-all"), embedding_model=None, vllm=None)
+        s = Server(argparse.Namespace(lathe=s.process.args[0], **tiny))
+        try:
+            return adapters(s)
+        finally:
+            s.process.kill()
     names = {m.id: m.model_dump().get("parent") for m in s.openai.models.list().data}
     assert names["adapted"] == s.model and names[s.model] is None, names
 
@@ -365,6 +469,93 @@ def adapters(s):
         pass
 
 
+class Tiny:
+    """A server of a tiny model whose folder has a tokenizer for the harnesses."""
+
+    def __init__(self, lathe):
+        command = [lathe, "serve", "--port", "0", "--model", str(TINY), "--served-name", "tiny", "--precision", "exact"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        self.url = next(m.group(1) for line in self.process.stderr if (m := re.search(r"listening on (http://\S+)", line)))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+
+
+def run(command, **more):
+    """Runs a harness and gives what it says."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OPENAI_API_KEY": "x"}
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment, **more)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+@check
+def lm_eval(s):
+    """A task from a local file, whose accuracy must be that of the server's own likelihoods."""
+    items = [
+        {"q": f"the {a} and the", "choices": [f" {b}ing", f" {c} other"], "gold": i % 2}
+        for i, (a, b, c) in enumerate([("band", "s", "an"), ("sea", "th", "in"), ("hat", "w", "re"), ("cat", "er", "on"), ("inn", "at", "is")])
+    ]
+    task = """task: own_file
+dataset_path: json
+dataset_kwargs: {data_files: {test: %s}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{q}}"
+doc_to_choice: "{{choices}}"
+doc_to_target: gold
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+    with Tiny(s.process.args[0]) as tiny, tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        (folder / "own.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+        (folder / "own_file.yaml").write_text(task % (folder / "own.jsonl"))
+        arguments = f"model=tiny,base_url={tiny.url}/v1/completions,tokenizer={TINY.resolve()},max_length=200"
+        run([
+            Path(sys.executable).parent / "lm_eval", "--model", "local-completions", "--model_args", arguments, "--tasks", "own_file",
+            "--include_path", folder, "--output_path", folder / "out", "--batch_size", "4",
+        ])
+        result = json.loads(next((folder / "out").rglob("results_*.json")).read_text())["results"]["own_file"]
+        client = openai.OpenAI(base_url=tiny.url + "/v1", api_key="x", max_retries=0)
+
+        def likelihood(item, choice):
+            scored = client.completions.create(model="tiny", prompt=item["q"] + choice, max_tokens=0, echo=True, logprobs=0).choices[0].logprobs
+            own = [n for n, at in enumerate(scored.text_offset) if at >= len(item["q"])]
+            return sum(scored.token_logprobs[n] for n in own)
+
+        right = [max((0, 1), key=lambda n: likelihood(item, item["choices"][n])) == item["gold"] for item in items]
+        assert abs(result["acc,none"] - sum(right) / len(right)) < 1e-9, (result, right)
+
+
+@check
+def guidellm(s):
+    with Tiny(s.process.args[0]) as tiny, tempfile.TemporaryDirectory() as folder:
+        run([
+            Path(sys.executable).parent / "guidellm", "run", "--disable-console",
+            "--backend", f"kind=openai_http,target={tiny.url},model=tiny", "--profile", "kind=concurrent,streams=2",
+            "--constraint", "kind=max_requests,count=8", "--tokenizer", f"kind=huggingface_auto,model={TINY.resolve()}",
+            "--data", "kind=synthetic_text,prompt_tokens=32,output_tokens=16", "--output", f"kind=json,path={folder}/out.json",
+        ])
+        report = json.loads((Path(folder) / "out.json").read_text())
+        totals = report["benchmarks"][0]["metrics"]["request_totals"]
+        assert totals["successful"] == 8 and totals["errored"] == 0, totals
+
+
+@check
+def vllm_bench(s):
+    if not s.vllm:
+        return "skipped: no --vllm"
+    with Tiny(s.process.args[0]) as tiny:
+        said = run([
+            s.vllm, "bench", "serve", "--backend", "openai", "--base-url", tiny.url, "--model", "tiny", "--tokenizer", TINY.resolve(),
+            "--dataset-name", "random", "--random-input-len", "32", "--random-output-len", "16", "--num-prompts", "16", "--ignore-eos",
+        ])
+        assert re.search(r"Successful requests:\s+16\b", said) and re.search(r"Total generated tokens:\s+256\b", said), said
+
+
 @check
 def drain(s):
     stream = iter(s.openai.completions.create(model=s.model, prompt="Once", max_tokens=40, stream=True, temperature=0))
@@ -378,10 +569,13 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("lathe")
     parser.add_argument("--model")
-    parser.add_argument("--embedding-model")
-    parser.add_argument("--lora")
-    server, failed = Server(parser.parse_args()), 0
-    for function in CHECKS:
+    parser.add_argument("--embedding-model", default=str(DATA / "tiny/bert-f16.gguf"), help="[default: a tiny one]")
+    parser.add_argument("--lora", help="an adapter of the model [default: a tiny model with one of its own]")
+    parser.add_argument("--vllm")
+    parser.add_argument("--only", help="these checks alone", nargs="+", default=[function.__name__ for function in CHECKS])
+    arguments = parser.parse_args()
+    server, failed = Server(arguments), 0
+    for function in (function for function in CHECKS if function.__name__ in arguments.only):
         try:
             print(f"{function.__name__}: {function(server) or 'ok'}")
         except Exception:
