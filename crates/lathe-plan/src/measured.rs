@@ -141,7 +141,7 @@ mod tests {
             &|m| m.prompt = vec![(2, 1.0), (2, 2.0)],
             &|m| m.held.token = u64::MAX,
             &|m| m.page = 0,
-            &|m| drop(m.attention.insert("f16".into(), Pairs { prompt: -1.0, token: 0.0 })),
+            &|m| m.attention = [("f16".into(), Pairs { prompt: -1.0, token: 0.0 })].into(),
         ];
         for change in wrong {
             let mut m = sound.clone();

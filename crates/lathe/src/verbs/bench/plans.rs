@@ -131,9 +131,9 @@ impl BenchPlan {
     /// The machine with as slow a disk as is asked for.
     fn throttled(&self, mut machine: Machine) -> Machine {
         if let (Some(rate), Some(disk)) = (self.disk_rate, &mut machine.disk) {
-            let at_most = |r: Rate| Rate { best: r.best.min(rate as f64), median: r.median.min(rate as f64) };
-            disk.read_bandwidth = at_most(disk.read_bandwidth);
-            disk.write_bandwidth = disk.write_bandwidth.map(at_most);
+            for r in std::iter::once(&mut disk.read_bandwidth).chain(&mut disk.write_bandwidth) {
+                *r = Rate { best: r.best.min(rate as f64), median: r.median.min(rate as f64) };
+            }
         }
         machine
     }
