@@ -3,8 +3,8 @@
 use lathe_diagnostic::Diagnose;
 use lathe_machine::Machine;
 use lathe_plan::{
-    Asked, Attention, Head, Layers, Load, Objective, Outcome, PlanError, Policy, Shares, Work, picture, plan,
-    predict, published_machine, published_work,
+    Asked, Attention, Head, Layers, Load, Measured, Objective, Outcome, Pairs, PlanError, Policy, Shares,
+    StepBytes, Work, picture, plan, predict, published_machine, published_work,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -166,6 +166,44 @@ fn in_memory_the_prediction_is_the_roofline() {
     assert!(close(p.tokens_per_second, 20.0 / p.seconds, 1e-12));
     assert_eq!((outcome.best.policy.weights["dram"], outcome.best.policy.kv["dram"]), (1.0, 1.0));
     assert_eq!(p.held("dram").unwrap().weight_window, 0.0);
+}
+
+#[test]
+fn what_was_measured_is_what_is_predicted() {
+    let machine = Shape { host: (1 << 30, 1e12, 1e9), disk: Some((1e6, 1e6)), device: None }.machine();
+    let measured = Measured {
+        prompt: vec![(1, 1.0), (100, 10.0)],
+        token: vec![(1, 2.0), (4, 5.0)],
+        attention: [("f32".to_string(), Pairs { prompt: 0.001, token: 0.002 })].into(),
+        held: StepBytes { constant: 1000, token: 10, sequence: 100 },
+        stored_bytes: 50_000,
+        page: 16,
+    };
+    let work = Work { measured: Some(measured), ..work(4, 8000, 16) };
+    let asked = Asked { kv_types: vec!["f32".into()], ..asked() };
+    let found = plan(&work, &machine, &load(10, 5, 4), &asked).unwrap();
+    let Policy { batch, passes, .. } = found.best.policy;
+    assert_eq!((batch, passes), (4, 1));
+    // 40 tokens of prompts on the line from 1 to 10 s, three more rows of logits than one, and 4 times 55 pairs.
+    let line = |tokens: f64| 1.0 + 9.0 * (tokens - 1.0) / 99.0;
+    let prefill = line(40.0) + (5.0 - line(4.0)) + 4.0 * 55.0 * 0.001;
+    // At a depth of 12.5 positions.
+    let decode = 5.0 + 4.0 * 12.5 * 0.002;
+    let p = &found.best.prediction;
+    assert!(close(p.prefill.seconds, prefill, 1e-9), "{} {prefill}", p.prefill.seconds);
+    assert!(close(p.decode.seconds, decode, 1e-9), "{} {decode}", p.decode.seconds);
+    let held = p.held("dram").unwrap();
+    assert_eq!(held.workspace, 1000.0 + 4.0 * 11.0 * 10.0 + 4.0 * 100.0);
+    // 15 positions are a page of 16.
+    assert_eq!((held.weights, held.kv), (50_000.0, 4.0 * 16.0 * 4.0 * 16.0));
+    assert_eq!(Work::from_toml(&work.to_toml()).unwrap(), work);
+    // On other machines it says nothing.
+    let device = Some((1 << 30, 1e12, 1e9, 1e9));
+    let other = Shape { host: (1 << 30, 1e12, 1e9), disk: None, device }.machine();
+    let bare = Work { measured: None, ..work.clone() };
+    let (with, without) =
+        (plan(&work, &other, &load(10, 5, 4), &asked), plan(&bare, &other, &load(10, 5, 4), &asked));
+    assert_eq!(with.unwrap().best, without.unwrap().best);
 }
 
 #[test]

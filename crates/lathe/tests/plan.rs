@@ -194,3 +194,36 @@ fn experts_take_the_time_that_was_planned() {
         assert!(String::from_utf8_lossy(&refused.stderr).contains(line), "{refused:?}");
     }
 }
+
+#[test]
+fn plans_are_run_beside_what_they_predict() {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        ["bench", "plan", "--memory", "1GiB", "--kv-types", "f16", "--sequences", "2", "--prompt", "8"];
+    let run = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
+        command.current_dir(folder.path()).args(arguments).args(["--model", &tiny()]).args(more);
+        command.env("LATHE_CACHE", env!("CARGO_TARGET_TMPDIR")).output().expect("lathe runs")
+    };
+    let output = run(&["--every", "2", "--json"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("it is JSON");
+    let plans = report["memories"][0]["plans"].as_array().expect("plans").clone();
+    assert_eq!(plans.len(), 2);
+    for p in &plans {
+        let speed = |name: &str| p[name].as_f64().expect("a number");
+        let (predicted, measured) = (speed("predicted_tokens_per_s"), speed("measured_tokens_per_s"));
+        assert!(predicted > 0.0 && measured > 0.0, "{p}");
+        assert!((p["error"].as_f64().unwrap() - (predicted / measured - 1.0)).abs() < 1e-9);
+        assert_eq!(p["read_bytes_per_step"], 0, "all is in memory: {p}");
+    }
+    // The best is first, and regret is how much slower it was than the fastest.
+    assert!(plans[0]["predicted_tokens_per_s"].as_f64() >= plans[1]["predicted_tokens_per_s"].as_f64());
+    let speeds = [0, 1].map(|i: usize| plans[i]["measured_tokens_per_s"].as_f64().unwrap());
+    let regret = 1.0 - speeds[0] / speeds[0].max(speeds[1]);
+    assert!((report["memories"][0]["regret"].as_f64().unwrap() - regret).abs() < 1e-9);
+    // What no plan fits into is said.
+    let output = run(&["--memory", "1kB"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("are needed at least"));
+}

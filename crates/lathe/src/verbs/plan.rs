@@ -261,7 +261,10 @@ fn file_text(code: &'static str, path: &Path) -> Result<String, Failure> {
 
 /// Writes a file, whole or not at all.
 fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
-    lathe_runtime::write_whole(path, text.as_bytes()).map_err(|error| {
+    // A folder that is not there is a slip of the keys.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let there = folder.map_or(Ok(()), |folder| std::fs::metadata(folder).map(drop));
+    there.and_then(|()| lathe_runtime::write_whole(path, text.as_bytes())).map_err(|error| {
         let what = format!("cannot write the file: {error}");
         Diagnostic::new("output", Fault::Environment, what).at(path.display().to_string()).into()
     })
