@@ -253,12 +253,13 @@ impl Model {
         policy: &Policy,
         load: &lathe_plan::Load,
     ) -> Result<Engine<Runner>, Failure> {
-        let (batch, prompt) = (policy.batch as usize, load.prompt as usize);
+        let batch = policy.batch as usize;
         let compute = Compute { kv_type: Some(kv_type_named(&policy.kv_type)?), ..compute };
-        let context = (prompt + load.generate as usize).next_multiple_of(PAGE);
+        let context = ((load.prompt + load.generate) as usize).next_multiple_of(PAGE);
+        // Sequences whose prompts are done have a token in each step beside those of other prompts.
+        let others = (policy.passes - 1).min(2 * (load.generate - 1)) * policy.batch / 2;
         let options = RunnerOptions {
-            // Sequences whose prompts are done have a token each beside those of other prompts.
-            max_tokens: (batch * prompt).div_ceil(policy.passes as usize) + batch,
+            max_tokens: ((policy.batch * load.prompt + others).div_ceil(policy.passes) as usize).max(batch),
             ..generation(compute, context, batch, batch)?
         };
         Ok(Engine::new(self.runner(&options)?))
