@@ -132,8 +132,12 @@ mod tests {
 
     #[test]
     fn what_falls_or_is_nothing_is_refused() {
-        let sound =
-            Measured { prompt: vec![(1, 1.0), (2, 1.0)], token: vec![(1, 1.0)], ..Measured::default() };
+        let sound = Measured {
+            prompt: vec![(1, 1.0), (2, 1.0)],
+            token: vec![(1, 1.0)],
+            page: 16,
+            ..Measured::default()
+        };
         assert!(sound.check().is_ok());
         let wrong: [&dyn Fn(&mut Measured); 6] = [
             &|m| m.prompt.clear(),
