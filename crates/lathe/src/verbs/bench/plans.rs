@@ -172,14 +172,15 @@ impl BenchPlan {
         order.sort_by_key(|i| (*i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20);
         let mut speeds: Vec<(Vec<f64>, [u64; 2])> = vec![(vec![], [0; 2]); chosen.len()];
         let mut status = Status::new();
+        let folder = match &self.disk_cache {
+            Some(folder) => folder.clone(),
+            None => cache_dir()?.join("weights"),
+        };
         let all = order.len() * usize::from(self.samples);
         for sample in 0..usize::from(self.samples) {
             for (done, i) in order.iter().enumerate() {
                 status.count("running plans", sample * order.len() + done, all);
-                let folder = self
-                    .disk_cache
-                    .clone()
-                    .map_or_else(|| Ok(cache_dir()?.join("weights")), Ok::<_, Failure>)?;
+                let folder = folder.clone();
                 let bandwidth = self.disk_rate.map(|rate| rate as u64);
                 let on_disk = chosen[*i].policy.kv.get("disk").copied().unwrap_or(0.0);
                 let spilled_layers = (on_disk * work.layer_count() as f64).round() as usize;
@@ -263,7 +264,7 @@ impl BenchPlan {
     fn print(&self, memory: usize, ran: &[Ran], regret: f64) -> Result<(), Failure> {
         output::line(&format!("{} of memory:", output::bytes(memory)))?;
         output::line(
-            "  predicted tok/s  measured tok/s   error   batch  sweeps     KV  read a step, and predicted",
+            "  predicted tok/s  measured tok/s   error   batch  sweeps     KV  weights read  predicted  KV on disk",
         )?;
         for r in ran {
             let p = &r.plan.policy;
