@@ -4,11 +4,11 @@
 //! memory can be measured. A mixture's router sees random numbers, so its experts are all used in large steps.
 
 use crate::error::below;
-use crate::memory::{fixed_bytes, packed_bytes, state_bytes};
+use crate::memory::{fixed_bytes, packed_bytes, row_bytes, state_bytes};
 use crate::report::Stage;
 use crate::runner::Made;
 use crate::weights::model;
-use crate::{Batch, EngineError, Forward, PAGE, Runner, RunnerOptions};
+use crate::{Batch, Budget, EngineError, Forward, PAGE, Runner, RunnerOptions};
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_models::{KvType, ModelFile};
 use lathe_plan::{Measured, Pairs, StepBytes};
@@ -20,6 +20,12 @@ const PROMPT: &[usize] = &[1, 8, 32, 64, 128, 256, 512];
 const SEQUENCES: &[usize] = &[1, 2, 4, 8, 16, 32, 64];
 /// Bytes that hold all weights while they are measured: more than caches do, and what many a model has.
 const ROOM: usize = 128 << 20;
+/// Raised when something else is measured, so that what is in caches is measured anew.
+const FORM: u32 = 3;
+/// Bytes that are enough to measure any model.
+const ENOUGH: usize = 1 << 30;
+/// The fewest tokens of the largest step that is timed, however little memory there is.
+const FEWEST: usize = 32;
 /// Steps that take longer are as fast, token by token, as shorter ones.
 const LONGEST_S: f64 = 3.0;
 /// How deep attention is timed at most, and over how many sequences at once.
@@ -28,8 +34,8 @@ const DEEP: usize = 4;
 /// Tokens of a short prompt: a page.
 const SHORT: usize = PAGE;
 
-/// Measures the model of a file as `options` load it (their precision, threads, cache folder and context count), with keys and values
-/// stored in each of these ways; or finds in the cache folder what was measured before, where `again` does not ask for it anew.
+/// Measures the model of a file as `options` load it (their precision, threads, cache folder, context and budget count: a budget bounds
+/// the memory that measuring takes, by smaller steps over fewer weights), with keys and values stored in each of these ways; or finds in the cache folder what was measured before, where `again` does not ask for it anew.
 pub fn measure(
     file: &ModelFile,
     options: &RunnerOptions,
@@ -43,9 +49,12 @@ pub fn measure(
     let mut hash = blake3::Hasher::new();
     let RunnerOptions { precision, threads, .. } = options;
     let cpu = lathe_runtime::detect_cpu();
+    // By powers of two, so that what was measured serves other budgets that are near.
+    let left = options.budget.as_ref().map_or(ENOUGH, Budget::left).clamp(1, ENOUGH);
+    let within = 1 << left.ilog2();
     for part in [
         graph.to_string(),
-        format!("{precision:?} {threads} {kv_types:?} {cpu:?} {}", env!("CARGO_PKG_VERSION")),
+        format!("{precision:?} {threads} {kv_types:?} {cpu:?} {within} {FORM} {}", env!("CARGO_PKG_VERSION")),
     ] {
         hash.update(&(part.len() as u64).to_le_bytes());
         hash.update(part.as_bytes());
@@ -56,7 +65,7 @@ pub fn measure(
     if let Some(measured) = (!again).then(before).flatten() {
         return Ok(measured);
     }
-    let measured = measure_now(file, options, kv_types, progress)?;
+    let measured = measure_now(file, options, kv_types, within, progress)?;
     lathe_runtime::write_whole(&path, measured.to_toml().as_bytes()).map_err(|error| {
         let what = format!("cannot keep what was measured: {error}");
         below(Diagnostic::new("measured-file", Fault::Environment, what).at(path.display().to_string()))
@@ -68,14 +77,15 @@ fn measure_now(
     file: &ModelFile,
     options: &RunnerOptions,
     kv_types: &[KvType],
+    within: usize,
     progress: &mut dyn FnMut(Stage, usize, usize),
 ) -> Result<Measured, EngineError> {
     let most = |list: &[usize]| list.iter().copied().max().unwrap_or(1);
-    let context = options.context.min(DEPTH + PAGE);
-    let depth = context.saturating_sub(PAGE).max(1);
-    let sized = |kv_type: KvType, tokens: usize, sequences: usize| RunnerOptions {
+    let (mut tokens, mut sequences) = (most(PROMPT), most(SEQUENCES));
+    let mut context = options.context.min(DEPTH + PAGE);
+    let of = |context: usize, kv_type: KvType, tokens: usize, sequences: usize| RunnerOptions {
         context,
-        pages: (context.div_ceil(PAGE) * DEEP).max(most(SEQUENCES)),
+        pages: (context.div_ceil(PAGE) * DEEP).max(sequences),
         max_tokens: tokens,
         max_sequences: sequences,
         max_rows: sequences,
@@ -84,15 +94,30 @@ fn measure_now(
         budget: None,
         ..options.clone()
     };
-    let (tokens, sequences) = (most(PROMPT), most(SEQUENCES));
+    let room = ROOM.min(within / 2);
+    for kv_type in kv_types {
+        while tokens > FEWEST {
+            let compiled =
+                Made::of(false, file, &of(context, *kv_type, tokens, sequences), progress)?.compiled;
+            if fixed_bytes(&compiled, options.threads) + room <= within {
+                break;
+            }
+            (tokens, sequences) = (tokens / 2, (sequences / 2).max(DEEP));
+            context = (context / 2).max(2 * PAGE).min(context);
+        }
+    }
+    let depth = context.saturating_sub(PAGE).max(1);
+    let sized = |kv_type: KvType, tokens: usize, sequences: usize| of(context, kv_type, tokens, sequences);
+    let upto =
+        |list: &[usize], most: usize| -> Vec<usize> { list.iter().copied().filter(|n| *n <= most).collect() };
     let mut out = Measured::default();
     for (i, kv_type) in kv_types.iter().enumerate() {
-        let mut runner = Runner::stand_in(file, &sized(*kv_type, tokens, sequences), ROOM, progress)?;
+        let mut runner = Runner::stand_in(file, &sized(*kv_type, tokens, sequences), room, progress)?;
         runner.memory.fill_states()?;
         let mut clock = Clock { runner: &mut runner, logits: vec![] };
         if i == 0 {
-            out.prompt = clock.all(PROMPT, &short_prompts, progress)?;
-            out.token = clock.all(SEQUENCES, &|n| tokens_of(n, 0), progress)?;
+            out.prompt = clock.all(&upto(PROMPT, tokens), &short_prompts, progress)?;
+            out.token = clock.all(&upto(SEQUENCES, sequences), &|n| tokens_of(n, 0), progress)?;
         }
         // The same number of tokens, with more before them.
         let mut between = |near: Batch, far: Batch, pairs: usize| {
@@ -114,19 +139,25 @@ fn measure_now(
     // Kernels of other sizes are the same, their memory is not.
     let kv_type = kv_types.first().copied().unwrap_or_default();
     out.page = PAGE as u64;
+    let mut row = 0;
     let mut held = |tokens: usize, sequences: usize| {
         let options = sized(kv_type, tokens, sequences);
         let compiled = Made::of(false, file, &options, progress)?.compiled;
         out.stored_bytes = packed_bytes(&compiled, lathe_runtime::BLOCK) as u64;
+        row = row_bytes(&compiled);
         Ok::<u64, EngineError>(
             (fixed_bytes(&compiled, options.threads) - state_bytes(&compiled, options.pages)) as u64,
         )
     };
+    let fewest = sequences.min(2);
     let (all, fewer_tokens, fewer_sequences) =
-        (held(tokens, sequences)?, held(tokens / 2, sequences)?, held(tokens, sequences / 2)?);
+        (held(tokens, sequences)?, held(tokens / 2, sequences)?, held(tokens, fewest)?);
     let token = all.saturating_sub(fewer_tokens) / (tokens / 2) as u64;
-    let sequence = all.saturating_sub(fewer_sequences) / (sequences / 2) as u64;
-    let constant = all.saturating_sub(token * tokens as u64 + sequence * sequences as u64);
+    // Logits come in groups of rows: a line of one row for each sequence that lies above all of them.
+    let sequence = row.max(all.saturating_sub(fewer_sequences) / (sequences - fewest).max(1) as u64);
+    let constant = fewer_sequences.saturating_sub(token * tokens as u64 + sequence);
+    // Who reads them has a copy.
+    let sequence = sequence + row;
     out.held = StepBytes { constant, token, sequence };
     Ok(out)
 }

@@ -48,7 +48,9 @@ impl Memory {
         options: &RunnerOptions,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Memory, EngineError> {
-        let Weights { given, bytes: outside, store } = weights;
+        let Weights { given, bytes: weights_bytes, store } = weights;
+        // Who reads the logits has a copy of them.
+        let outside = weights_bytes + row_bytes(compiled) as usize * options.max_rows;
         let capacity = options.budget.as_ref().map_or(usize::MAX, |b| b.left().saturating_sub(outside));
         let most: HashMap<Name, i64> = compiled.graph.dims.iter().cloned().collect();
         let states = states_of(compiled, options.pages);
@@ -85,7 +87,7 @@ impl Memory {
         let cache_bytes = states.iter().map(|(v, _)| v.len()).sum::<usize>();
         let programs = binding.programs(stream.as_ref(), spilling.as_ref())?;
         let footprint = Footprint {
-            weights_bytes: (outside + kept) as u64,
+            weights_bytes: (weights_bytes + kept) as u64,
             streamed_bytes: stream.as_ref().map_or(0, |s| s.stream.copied() as u64),
             cache_bytes: cache_bytes as u64,
             spilled_bytes: spilling.as_ref().map_or(0, |s| s.spill.stored() as u64),
@@ -218,6 +220,13 @@ pub(crate) fn fixed_bytes(compiled: &Compiled, threads: usize) -> usize {
     let planned = compiled.classes.iter().map(|c| c.plan.arena_bytes).max().unwrap_or(0) as usize;
     let scratch = |c: &lathe_compile::Class| Executable::workspace_bytes(&c.images, &most, threads);
     values + logits + planned.next_multiple_of(64) + compiled.classes.iter().map(scratch).sum::<usize>() + 128
+}
+
+/// Bytes of the logits of one sequence.
+pub(crate) fn row_bytes(compiled: &Compiled) -> u64 {
+    let ty = &compiled.graph.value(compiled.graph.outputs[0]).ty;
+    let row = Type { shape: vec![lathe_ir::Int::from(1), ty.shape[1].clone()], ..ty.clone() };
+    storage_bytes(&row, &|_| None) as u64
 }
 
 /// Bytes of the cache of a compiled model with so many pages.

@@ -40,15 +40,21 @@ pub(crate) const DISK: &str = "disk";
 /// data, the threads' stacks.
 const SLACK: u64 = 40 << 20;
 
+/// The most bytes of code that is in use: without them in memory, a process that may hold no more reads them again and again.
+const CODE: u64 = 24 << 20;
+
 impl Budget {
     /// So many bytes for all of this process.
     pub fn of_process(bytes: u64, folder: PathBuf, bandwidth: Option<u64>) -> Budget {
         Budget { bytes, reserved: Budget::reserved_by_process(), folder, bandwidth, spilled_layers: 0 }
     }
 
-    /// Bytes that this process needs beside a model.
+    /// Bytes that this process needs beside a model, its code among them. What is freed goes back to the system first.
     pub fn reserved_by_process() -> u64 {
-        lathe_runtime::anonymous_rss_bytes().unwrap_or(0) + SLACK
+        lathe_runtime::release_freed_memory();
+        let anonymous = lathe_runtime::anonymous_rss_bytes().unwrap_or(0);
+        let files = lathe_runtime::current_rss_bytes().unwrap_or(0).saturating_sub(anonymous);
+        anonymous + files.min(CODE) + SLACK
     }
 
     /// Bytes for the model.

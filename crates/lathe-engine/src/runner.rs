@@ -170,6 +170,10 @@ impl Runner {
             _ => pack(file, &model, &compiled, &used, &pool, progress)?,
         };
         let mut runner = Runner::bind(compiled, weights, options, options.context, pool, progress)?;
+        if options.budget.is_some() {
+            // The compiler's own data are gone.
+            lathe_runtime::release_freed_memory();
+        }
         runner.set_timing(LoadTiming { load_s: start.elapsed().as_secs_f64(), compile_s });
         runner.warning = warning;
         Ok(runner)

@@ -8,7 +8,7 @@
 //!   [`read_bandwidth`], [`direct_read_bandwidth`], [`peak_f32`], [`peak_bf16`], [`peak_int8`];
 //! - threads: [`Pool`], [`PoolOptions`], [`Barrier`];
 //! - memory: [`Arena`], [`Buffer`], [`View`], [`DiskFile`] (stores by [`StoreWriter`] in checked [`BLOCK`]s), [`peak_rss_bytes`], [`current_rss_bytes`],
-//!   [`anonymous_rss_bytes`];
+//!   [`anonymous_rss_bytes`], [`release_freed_memory`];
 //! - kernels: [`KernelCache`] builds a [`BuildRequest`] into a [`Library`] of [`KernelFn`]s; a [`Kernel`] is one of them with
 //!   its [`Signature`], called with [`BufferArg`]s or [`Prepared`] once for many calls;
 //! - [`RuntimeError`].
@@ -84,4 +84,4 @@ pub use probe::{
     direct_read_bandwidth, machine_file, measure, peak_bf16, peak_f32, peak_int8, read_bandwidth,
     this_machine,
 };
-pub use resident::{anonymous_rss_bytes, current_rss_bytes, peak_rss_bytes};
+pub use resident::{anonymous_rss_bytes, current_rss_bytes, peak_rss_bytes, release_freed_memory};

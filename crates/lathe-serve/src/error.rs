@@ -26,6 +26,14 @@ pub enum ServeError {
         /// What is wrong with it.
         why: String,
     },
+    /// The model failed at a request of a batch.
+    #[error("the model failed: {why}")]
+    Batch {
+        /// The request.
+        custom_id: String,
+        /// What happened.
+        why: String,
+    },
     /// The server that is measured cannot be reached, or answers with what is not expected.
     #[error("{0}")]
     Peer(String),
@@ -40,6 +48,11 @@ impl Diagnose for ServeError {
             ServeError::Tls { path, .. } => Diagnostic::new("serve-tls", Fault::User, self.to_string())
                 .at(path.display().to_string())
                 .fix("give a certificate and its key in PEM"),
+            ServeError::Batch { custom_id, .. } => new(
+                "batch-failed",
+                "answers that are there are kept; the same command goes on with the others",
+            )
+            .at(custom_id.clone()),
             ServeError::Peer(_) => new("bench-peer", "see that the server runs and what it logs"),
         }
     }

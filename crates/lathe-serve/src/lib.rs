@@ -2,7 +2,7 @@
 //!
 //! [`serve`] listens as [`Settings`] say and serves a [`TextModel`], an [`EmbeddingModel`] or both. The engine runs on a thread of
 //! its own; each request is a task on one other thread, which reaches the engine by channels. A client that goes away
-//! cancels its request. [`bench()`] measures any server of that kind.
+//! cancels its request. [`batch()`] answers a list of requests without a socket, and [`bench()`] measures any server of that kind.
 //!
 //! Where what is: `routes` is the table of endpoints, `app` what holds for all of them, `service` what they share, `params` the fields they have in common, `answers` makes
 //! text of an engine's events, `structure` says
@@ -11,6 +11,7 @@
 mod adapters;
 mod answers;
 mod app;
+mod batch;
 mod bench;
 mod chat;
 mod completions;
@@ -32,6 +33,7 @@ mod tokens;
 mod tools;
 mod worker;
 
+pub use batch::{BatchRequest, batch};
 pub use bench::{BenchOptions, BenchRow, bench};
 pub use error::ServeError;
 pub use server::serve;

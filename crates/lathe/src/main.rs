@@ -10,6 +10,7 @@ mod model;
 mod onnx;
 mod options;
 mod output;
+mod planner;
 mod progress;
 mod verbs;
 

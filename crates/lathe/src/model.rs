@@ -15,11 +15,12 @@ use lathe_models::{
     Adapter, AdapterRoom, CacheShape, ChatTemplate, KvType, ModelFile, Tokenizer, build, cache_dir,
 };
 use lathe_plan::experts::Routing;
-use lathe_plan::{Measured, Policy};
+use lathe_plan::{Load, Measured, Policy};
 
 use crate::failure::Failure;
 use crate::foreign::Clocks;
 use crate::output;
+use crate::planner::{Sizes, step_tokens};
 use crate::progress::Status;
 
 /// The most tokens of one step: enough for a prompt's matrices to be worth their packing.
@@ -47,6 +48,14 @@ pub struct Compute {
     pub adapters: Option<AdapterRoom>,
     /// The memory to stay in.
     pub budget: Option<Budget>,
+}
+
+impl Compute {
+    /// As it is done where nothing is asked for.
+    pub fn usual() -> Compute {
+        let threads = lathe_runtime::detect_cpu().cores;
+        Compute { precision: Precision::Fast, threads, kv_type: None, adapters: None, budget: None }
+    }
 }
 
 /// A model's file with what is read from it before anything is compiled.
@@ -157,24 +166,20 @@ impl Model {
         Ok(runner)
     }
 
-    /// Compiles and loads it to serve `sequences` at once, or as many as its file is compiled for, with a cache of so many
-    /// tokens and steps of so many, and with so many bytes in a folder for pages that the cache has no room for.
+    /// Compiles and loads it to serve requests as they come, in these sizes (no more sequences than its file is compiled for), and with so
+    /// many bytes in a folder for pages that the cache has no room for.
     pub fn load_server(
         &self,
         compute: Compute,
-        context: usize,
-        sequences: usize,
-        cache_tokens: usize,
-        step_tokens: usize,
+        sizes: Sizes,
         swap: (&Path, u64),
     ) -> Result<Engine<Runner>, Failure> {
-        let sequences = compiled_sequences(&self.file).map_or(sequences, |compiled| compiled.min(sequences));
-        let rows =
-            if compiled_sequences(&self.file).is_some() { sequences } else { sequences + SCORE_TOKENS };
+        let compiled = compiled_sequences(&self.file).unwrap_or(usize::MAX);
+        let sequences = sizes.sequences.min(compiled);
         let options = RunnerOptions {
-            pages: cache_tokens.max(context).div_ceil(PAGE),
-            max_tokens: step_tokens.max(sequences),
-            ..generation(compute, context, sequences, rows)?
+            pages: sizes.cache_tokens.max(sizes.context).div_ceil(PAGE),
+            max_tokens: sizes.step_tokens.max(sequences),
+            ..generation(compute, sizes.context, sequences, sizes.rows.min(compiled))?
         };
         let mut runner = self.runner(&options)?;
         if let (folder, bytes @ 1..) = swap {
@@ -221,12 +226,16 @@ impl Model {
         Ok(engine.with_draft(Box::new(draft))?)
     }
 
-    /// Measures how long its steps take, with keys and values stored in each of these ways.
-    pub fn measure(&self, kv_types: &[String], refresh: bool) -> Result<Measured, Failure> {
+    /// Measures how long its steps take as it computes, within the budget where there is one, with keys and values stored in each
+    /// of these ways.
+    pub fn measure(
+        &self,
+        compute: &Compute,
+        kv_types: &[String],
+        refresh: bool,
+    ) -> Result<Measured, Failure> {
         let kv_types = kv_types.iter().map(|t| kv_type_named(t)).collect::<Result<Vec<_>, _>>()?;
-        let threads = lathe_runtime::detect_cpu().cores;
-        let compute =
-            Compute { precision: Precision::Fast, threads, kv_type: None, adapters: None, budget: None };
+        let compute = Compute { kv_type: None, adapters: None, ..compute.clone() };
         let options = generation(compute, self.context, 1, 1)?;
         let mut status = Status::new();
         let report = &mut |stage, done, total| status.stage(stage, done, total);
@@ -251,15 +260,13 @@ impl Model {
         &self,
         compute: Compute,
         policy: &Policy,
-        load: &lathe_plan::Load,
+        load: &Load,
     ) -> Result<Engine<Runner>, Failure> {
         let batch = policy.batch as usize;
         let compute = Compute { kv_type: Some(kv_type_named(&policy.kv_type)?), ..compute };
         let context = ((load.prompt + load.generate) as usize).next_multiple_of(PAGE);
-        // Sequences whose prompts are done have a token in each step beside those of other prompts.
-        let others = (policy.passes - 1).min(2 * (load.generate - 1)) * policy.batch / 2;
         let options = RunnerOptions {
-            max_tokens: ((policy.batch * load.prompt + others).div_ceil(policy.passes) as usize).max(batch),
+            max_tokens: step_tokens(policy, load),
             ..generation(compute, context, batch, batch)?
         };
         Ok(Engine::new(self.runner(&options)?))
@@ -274,6 +281,11 @@ impl Model {
             return Err(d.fix("use the model it was made from").into());
         }
         Ok(Adapter::open(path, &self.file)?)
+    }
+
+    /// Whether it is a file of `lathe compile`, whose sizes are chosen.
+    pub fn is_compiled(&self) -> bool {
+        compiled_context(&self.file).is_some()
     }
 
     /// Whether it embeds texts and generates none.

@@ -1,5 +1,6 @@
 //! The verbs, one thin file each: what it takes, what it does, what it prints.
 
+mod batch;
 mod bench;
 mod chat;
 mod compile;
@@ -33,6 +34,8 @@ pub enum Verb {
     Chat(chat::Chat),
     /// Serve a model over HTTP, as OpenAI and Anthropic do
     Serve(serve::Serve),
+    /// Answer a file of requests
+    Batch(batch::Batch),
     /// Turn texts into vectors
     Embed(embed::Embed),
     /// Measure how well a model foresees a text
@@ -68,6 +71,7 @@ impl Verb {
             Verb::Run(verb) => return verb.run(start),
             Verb::Chat(verb) => verb.run(),
             Verb::Serve(verb) => verb.run(),
+            Verb::Batch(verb) => verb.run(),
             Verb::Embed(verb) => verb.run(),
             Verb::Score(verb) => verb.run(),
             Verb::Compile(verb) => verb.run(),

@@ -17,7 +17,7 @@ use lathe_plan::{
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::model::Model;
+use crate::model::{Compute, Model};
 use crate::options::size;
 use crate::output;
 
@@ -194,7 +194,7 @@ impl Plan {
         let mut work = work(&model.file, &lathe_runtime::detect_target()?)?;
         let kv_types = or("f32");
         if self.machine.is_none() && !self.peaks {
-            work.measured = Some(model.measure(&kv_types, self.refresh)?);
+            work.measured = Some(model.measure(&Compute::usual(), &kv_types, self.refresh)?);
         }
         Ok((work, kv_types))
     }

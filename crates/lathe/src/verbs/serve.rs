@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::Runner;
+use lathe_engine::{Runner, SCORE_TOKENS};
 use lathe_models::{Adapter, AdapterRoom};
 use lathe_serve::{EmbeddingModel, Settings, TextModel, serve};
 
@@ -16,11 +16,15 @@ use crate::interrupt::Listening;
 use crate::model::{Compute, Model};
 use crate::options::{CacheOptions, ComputeOptions, ModelOption, SpeculateOptions, size};
 use crate::output;
+use crate::planner::{ExpectOptions, Sizes, planned};
 
 const EXAMPLES: &str = "\
 Endpoints: /v1/completions, /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/rerank, /v1/models, /v1/messages,
 /v1/messages/count_tokens, /v1/load_lora_adapter, /v1/unload_lora_adapter, /tokenize, /detokenize, /health, /version, /metrics (Prometheus), /engine, /openapi.json, and a page to
 chat at /.
+
+With --memory a plan over the measured machine says how many sequences there are at once, how many tokens are kept and how large
+a step is, so that the most tokens a second are made; what is said here is kept to.
 
 SIGTERM and Ctrl-C let the requests that are there finish; a second Ctrl-C does not wait for them.
 
@@ -29,11 +33,21 @@ Examples:
   lathe serve --model ./model.gguf --context 8192 --cache-tokens 65536 --port 9000
   lathe serve --embedding-model all-minilm.gguf --api-keys keys.txt --host 0.0.0.0
   lathe serve --lora poet=./poet-adapter --max-loras 4
+  lathe serve --model ./large.gguf --memory 2GiB --expect 512,128
   curl http://127.0.0.1:8000/v1/chat/completions -H 'Content-Type: application/json' \\
     -d '{\"messages\": [{\"role\": \"user\", \"content\": \"Why is the sky blue?\"}]}'";
 
 /// Tokens of a context where the user does not say.
 const CONTEXT: usize = 4096;
+
+/// Tokens that are kept where neither the user nor a plan says.
+const CACHE_TOKENS: usize = 16384;
+
+/// Tokens of a step where neither the user nor a plan says.
+const STEP_TOKENS: usize = 256;
+
+/// Tokens of a prompt and of an answer that are planned for where the user does not say.
+const EXPECTED: (u32, u32) = (512, 128);
 
 /// `NAME=PATH`, taken apart.
 fn named(text: &str) -> Result<(String, PathBuf), String> {
@@ -65,23 +79,27 @@ pub struct Serve {
     /// The port to listen on; 0 takes a free one.
     #[arg(long, value_name = "N", default_value_t = 8000)]
     port: u16,
-    /// The most tokens of a sequence, the prompt's and the answer's [default: 4096, or the model's if that is less].
+    #[command(flatten)]
+    expect: ExpectOptions,
+    /// The most tokens of a sequence, the prompt's and the answer's [default: 4096, or what there is room for, or the model's if that
+    /// is less].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     context: Option<u32>,
-    /// Tokens whose keys and values are kept, of all sequences and of prefixes together.
-    #[arg(long, value_name = "N", default_value_t = 16384, value_parser = clap::value_parser!(u32).range(16..))]
-    cache_tokens: u32,
+    /// Tokens whose keys and values are kept, of all sequences and of prefixes together [default: 16384, or as planned].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..))]
+    cache_tokens: Option<u32>,
     /// So many bytes of the disk (`2GiB`, in the folder of --disk-cache) for keys and values of requests that must give way when the
     /// cache is full: they come back from there where that is faster than to compute them again. Without it a server writes nothing
     /// of what it is told to a disk.
     #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0", conflicts_with = "draft_model")]
     swap: usize,
-    /// The most sequences in one step.
+    /// The most sequences in one step; a plan may take fewer.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
     max_sequences: u16,
-    /// The most tokens in one step: more is faster for long prompts, less is smoother for the answers beside them.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(16..))]
-    step_tokens: u16,
+    /// The most tokens in one step: more is faster for long prompts, less is smoother for the answers beside them [default: 256, or
+    /// as planned].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(16..))]
+    step_tokens: Option<u16>,
     #[command(flatten)]
     guess: SpeculateOptions,
     /// An adapter of the model, served under this name: a folder of PEFT, or a GGUF file. May be given several times.
@@ -158,7 +176,6 @@ impl Serve {
     }
 
     fn text(&self, name: String, model: Model) -> Result<TextModel<Runner>, Failure> {
-        let context = model.context_for(CONTEXT, self.context)?;
         let served = name.clone();
         let opened = self.lora.iter().map(|(_, path)| model.adapter(path)).collect::<Result<Vec<_>, _>>()?;
         let taken = |name: &String| *name == served || self.lora.iter().filter(|l| l.0 == *name).count() > 1;
@@ -168,14 +185,9 @@ impl Serve {
             )));
         }
         let compute = Compute { adapters: self.room(&opened), ..self.cache.with(&self.compute)? };
-        let mut engine = model.load_server(
-            compute.clone(),
-            context,
-            self.max_sequences.into(),
-            self.cache_tokens as usize,
-            self.step_tokens.into(),
-            (&self.cache.folder()?, self.swap as u64),
-        )?;
+        let (sizes, compute) = self.sizes(&model, compute)?;
+        let swap = (&*self.cache.folder()?, self.swap as u64);
+        let mut engine = model.load_server(compute.clone(), sizes, swap)?;
         if let Some(name) = &self.guess.draft_model {
             engine = model.with_draft(engine, name, compute)?;
         }
@@ -184,6 +196,31 @@ impl Serve {
         let (template, ends) = (model.template()?, model.ends());
         let file = self.max_loras.map(|_| model.file.clone());
         Ok(TextModel { name, tokenizer: model.tokenizer, template, ends, engine, adapters, file })
+    }
+
+    /// How large the engine is: as it was said, planned, or usual.
+    fn sizes(&self, model: &Model, compute: Compute) -> Result<(Sizes, Compute), Failure> {
+        let sequences = usize::from(self.max_sequences);
+        let usual = Sizes {
+            context: model.context_for(CONTEXT, self.context)?,
+            sequences,
+            cache_tokens: CACHE_TOKENS,
+            step_tokens: STEP_TOKENS,
+            rows: sequences + SCORE_TOKENS,
+        };
+        let (mut sizes, compute) = match model.is_compiled() || compute.budget.is_none() {
+            true => (usual, compute),
+            false => {
+                let asked = self.context.map(|_| usual.context);
+                let load = self.expect.load(EXPECTED, sequences);
+                let planned = planned(model, compute, &load, asked, usual.context)?;
+                output::message(&planned.0.describe());
+                planned
+            }
+        };
+        sizes.cache_tokens = self.cache_tokens.map_or(sizes.cache_tokens, |n| n as usize);
+        sizes.step_tokens = self.step_tokens.map_or(sizes.step_tokens, usize::from);
+        Ok((sizes, compute))
     }
 
     /// Room for the adapters that are there, and for those that may come, which may change any product.

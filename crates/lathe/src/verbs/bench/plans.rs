@@ -1,13 +1,11 @@
 //! `lathe bench plan`: what plans predict beside what they take, and the plan that is chosen beside all others.
 
-use std::collections::BTreeMap;
 use std::time::Instant;
 
 use clap::Args;
-use lathe_engine::{Budget, Engine, Event, Forward, Request, Runner, work};
-use lathe_machine::{Machine, Rate};
+use lathe_engine::{Budget, Engine, Event, Forward, Request, Runner};
 use lathe_models::cache_dir;
-use lathe_plan::{Asked, Load, Objective, Plan, Work, plans};
+use lathe_plan::{Load, Objective, Plan};
 use serde_json::{Value, json};
 
 use super::measure::median;
@@ -17,6 +15,7 @@ use crate::interrupt::Listening;
 use crate::model::{Compute, Model};
 use crate::options::{ModelOption, size};
 use crate::output;
+use crate::planner::Planner;
 use crate::progress::Status;
 
 const EXAMPLES: &str = "\
@@ -94,14 +93,12 @@ impl BenchPlan {
         let model = Model::open(self.model.name())?;
         // What measuring, or one plan, leaves behind is not taken from the next one.
         let reserved = Budget::reserved_by_process();
-        let mut tell = |what: &str| output::message(&format!("measuring {what}"));
-        let machine = self.throttled(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?);
-        let mut work = work(&model.file, &machine.target())?;
-        work.measured = Some(model.measure(&self.kv_types, false)?);
+        let rate = self.disk_rate.map(|rate| rate as u64);
+        let planner = Planner::new(&model, &Compute::usual(), &self.kv_types, rate)?;
         let interrupt = Listening::begin();
         let (mut errors, mut rows) = (vec![], vec![]);
         for memory in &self.memory {
-            let ran = self.all(&model, &work, &machine, *memory, reserved, &interrupt)?;
+            let ran = self.all(&model, &planner, *memory, reserved, &interrupt)?;
             errors.extend(ran.iter().map(|r| r.error().abs()));
             let best = ran.iter().map(|r| r.tokens_per_second).fold(0.0, f64::max);
             let regret = 1.0 - ran[0].tokens_per_second / best;
@@ -128,16 +125,6 @@ impl BenchPlan {
         output::line(&format!("median error of {} predictions: {:.1}%", errors.len(), 100.0 * error))
     }
 
-    /// The machine with as slow a disk as is asked for.
-    fn throttled(&self, mut machine: Machine) -> Machine {
-        if let (Some(rate), Some(disk)) = (self.disk_rate, &mut machine.disk) {
-            for r in std::iter::once(&mut disk.read_bandwidth).chain(&mut disk.write_bandwidth) {
-                *r = Rate { best: r.best.min(rate as f64), median: r.median.min(rate as f64) };
-            }
-        }
-        machine
-    }
-
     fn load(&self) -> Load {
         Load {
             prompt: self.prompt.into(),
@@ -150,22 +137,13 @@ impl BenchPlan {
     fn all(
         &self,
         model: &Model,
-        work: &Work,
-        machine: &Machine,
+        planner: &Planner,
         memory: usize,
         reserved: u64,
         interrupt: &Listening,
     ) -> Result<Vec<Ran>, Failure> {
-        let host = machine.main_memory().map(|m| m.name.clone()).unwrap_or_default();
-        let budget = (memory as u64).saturating_sub(reserved);
-        let asked = Asked {
-            objective: Objective::Throughput,
-            budgets: BTreeMap::from([(host, budget)]),
-            kv_types: self.kv_types.clone(),
-            most_batches: Some(1),
-            ..Asked::default()
-        };
-        let found = plans(work, machine, &self.load(), &asked)?;
+        let bytes = (memory as u64).saturating_sub(reserved);
+        let found = planner.plans(bytes, &self.load(), Objective::Throughput)?;
         let chosen = spread(found, self.every.into());
         // A fixed shuffle: neighbours in time are not neighbours in speed.
         let mut order: Vec<usize> = (0..chosen.len()).collect();
@@ -182,9 +160,9 @@ impl BenchPlan {
                 status.count("running plans", sample * order.len() + done, all);
                 let folder = folder.clone();
                 let bandwidth = self.disk_rate.map(|rate| rate as u64);
-                let on_disk = chosen[*i].policy.kv.get("disk").copied().unwrap_or(0.0);
-                let spilled_layers = (on_disk * work.layer_count() as f64).round() as usize;
-                let budget = Budget { bytes: memory as u64, reserved, folder, bandwidth, spilled_layers };
+                let (bytes, spilled_layers) = (memory as u64, 0);
+                let budget = Budget { bytes, reserved, folder, bandwidth, spilled_layers };
+                let budget = planner.budget(&chosen[*i].policy, budget);
                 let (speed, on_disk) = self.speed(model, &chosen[*i], budget, interrupt)?;
                 speeds[*i].0.push(speed);
                 speeds[*i].1 = on_disk;
@@ -206,13 +184,7 @@ impl BenchPlan {
         budget: Budget,
         interrupt: &Listening,
     ) -> Result<(f64, [u64; 2]), Failure> {
-        let compute = Compute {
-            precision: lathe_engine::Precision::Fast,
-            threads: lathe_runtime::detect_cpu().cores,
-            kv_type: None,
-            adapters: None,
-            budget: Some(budget),
-        };
+        let compute = Compute { budget: Some(budget), ..Compute::usual() };
         let mut engine = model.load_planned(compute, &plan.policy, &self.load())?;
         let mut best = 0.0f64;
         for attempt in 0..4 {

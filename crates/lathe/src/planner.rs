@@ -1,0 +1,184 @@
+//! Plans for a model on this machine, in the memory that it may use.
+
+use std::collections::BTreeMap;
+
+use clap::Args;
+use lathe_engine::{Budget, PAGE, work};
+use lathe_machine::{Machine, Rate};
+use lathe_models::cache_dir;
+use lathe_plan::{Asked, Load, Objective, Plan, Policy, Work, plans};
+
+use crate::failure::Failure;
+use crate::model::{Compute, Model};
+use crate::output;
+
+/// This machine and what a model asks of it, both measured: what plans are made from.
+pub struct Planner {
+    machine: Machine,
+    work: Work,
+    kv_types: Vec<String>,
+}
+
+impl Planner {
+    /// Measures what was not measured before: the machine, with a disk of at most `disk_rate` bytes a second, and the steps of the
+    /// model as it computes, with keys and values stored in each of these ways (as `compute` has it, where none is named).
+    pub fn new(
+        model: &Model,
+        compute: &Compute,
+        kv_types: &[String],
+        disk_rate: Option<u64>,
+    ) -> Result<Planner, Failure> {
+        let mut tell = |what: &str| output::message(&format!("measuring {what}"));
+        let machine = throttled(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?, disk_rate);
+        let mut work = work(&model.file, &machine.target())?;
+        let own = || vec![compute.kv_type.unwrap_or_default().as_str().to_owned()];
+        let kv_types = if kv_types.is_empty() { own() } else { kv_types.to_vec() };
+        work.measured = Some(model.measure(compute, &kv_types, false)?);
+        Ok(Planner { machine, work, kv_types })
+    }
+
+    /// The plans of a load in so many bytes, the best first.
+    pub fn plans(&self, bytes: u64, load: &Load, objective: Objective) -> Result<Vec<Plan>, Failure> {
+        let host = self.machine.main_memory().map(|m| m.name.clone()).unwrap_or_default();
+        let asked = Asked {
+            objective,
+            budgets: BTreeMap::from([(host, bytes)]),
+            kv_types: self.kv_types.clone(),
+            most_batches: Some(1),
+            ..Asked::default()
+        };
+        Ok(plans(&self.work, &self.machine, load, &asked)?)
+    }
+
+    /// A budget with as many layers' keys and values on the disk as a plan has there.
+    pub fn budget(&self, policy: &Policy, budget: Budget) -> Budget {
+        let on_disk = policy.kv.get("disk").copied().unwrap_or(0.0);
+        Budget { spilled_layers: (on_disk * self.work.layer_count() as f64).round() as usize, ..budget }
+    }
+
+    /// Bytes of so many rows of logits.
+    fn logits_bytes(&self, rows: usize) -> u64 {
+        self.work.head.logits_bytes * rows as u64
+    }
+}
+
+/// A machine with as slow a disk as is asked for.
+fn throttled(mut machine: Machine, disk_rate: Option<u64>) -> Machine {
+    if let (Some(rate), Some(disk)) = (disk_rate, &mut machine.disk) {
+        for r in std::iter::once(&mut disk.read_bandwidth).chain(&mut disk.write_bandwidth) {
+            *r = Rate { best: r.best.min(rate as f64), median: r.median.min(rate as f64) };
+        }
+    }
+    machine
+}
+
+/// The most tokens of a step of a plan.
+pub fn step_tokens(policy: &Policy, load: &Load) -> usize {
+    // Sequences whose prompts are done have a token in each step beside those of other prompts.
+    let others = (policy.passes - 1).min(2 * (load.generate - 1)) * policy.batch / 2;
+    (policy.batch * load.prompt + others).div_ceil(policy.passes).max(policy.batch) as usize
+}
+
+/// How large an engine is that takes requests as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// The most tokens of a sequence.
+    pub context: usize,
+    /// The most sequences in one step.
+    pub sequences: usize,
+    /// Tokens whose keys and values are kept.
+    pub cache_tokens: usize,
+    /// The most tokens in one step.
+    pub step_tokens: usize,
+    /// The most rows of logits in one step.
+    pub rows: usize,
+}
+
+impl Sizes {
+    /// One line that says them.
+    pub fn describe(&self) -> String {
+        let Sizes { context, sequences, cache_tokens, step_tokens, .. } = self;
+        format!(
+            "planned: {sequences} sequences at once, {cache_tokens} tokens kept, {step_tokens} in a step, a context of {context}"
+        )
+    }
+}
+
+/// Rows of logits, beside one for each sequence, of an engine in little memory: prompts that are scored take more steps.
+const FEW_ROWS: usize = 16;
+
+/// What requests are like.
+#[derive(Args)]
+pub struct ExpectOptions {
+    /// What --memory is planned for: requests with a prompt of P tokens and an answer of G. Others are served too.
+    #[arg(long, value_name = "P,G", value_parser = pair, requires = "memory")]
+    expect: Option<(u32, u32)>,
+}
+
+/// Two numbers from 1 on.
+fn pair(text: &str) -> Result<(u32, u32), String> {
+    let number = |text: &str| text.trim().parse::<u32>().ok().filter(|n| (1..=1 << 20).contains(n));
+    let both = text.split_once(',').and_then(|(p, g)| number(p).zip(number(g)));
+    both.ok_or_else(|| "two numbers from 1 to 1048576 are needed: 512,128".into())
+}
+
+impl ExpectOptions {
+    /// What was said, or what seems likely.
+    pub fn load(&self, likely: (u32, u32), sequences: usize) -> Load {
+        let (prompt, generate) = self.expect.unwrap_or(likely);
+        Load { prompt: prompt.into(), generate: generate.into(), sequences: Some(sequences as u64) }
+    }
+}
+
+/// The sizes of an engine for requests of this kind in a budget: those of the plan with the most tokens a second, among plans that have room for
+/// a sequence of `context` tokens where one is asked for; with the budget and the way to store keys and values that the plan wants.
+pub fn planned(
+    model: &Model,
+    compute: Compute,
+    load: &Load,
+    context: Option<usize>,
+    most_context: usize,
+) -> Result<(Sizes, Compute), Failure> {
+    let Some(budget) = compute.budget.clone() else {
+        return Err(Failure::usage("a plan needs --memory"));
+    };
+    let planner = Planner::new(model, &compute, &[], budget.bandwidth)?;
+    // Measuring leaves something behind.
+    let budget = Budget { reserved: Budget::reserved_by_process(), ..budget };
+    let bytes = budget.bytes.saturating_sub(budget.reserved + planner.logits_bytes(2 * FEW_ROWS));
+    let held = |plan: &Plan, load: &Load| {
+        plan.policy.batch as usize * ((load.prompt + load.generate) as usize).next_multiple_of(PAGE)
+    };
+    let mut found = planner.plans(bytes, load, Objective::Throughput)?;
+    found.retain(|plan| held(plan, load) >= context.unwrap_or(1));
+    let mut load = load.clone();
+    if let (true, Some(context)) = (found.is_empty(), context) {
+        // One long sequence, and nothing beside it.
+        load = Load { prompt: context as u64, generate: 1, sequences: Some(1) };
+        found = planner.plans(bytes, &load, Objective::Latency)?;
+    }
+    let (policy, cache_tokens) = (&found[0].policy, held(&found[0], &load));
+    let sequences = policy.batch as usize;
+    let sizes = Sizes {
+        context: context.unwrap_or(cache_tokens.min(most_context)),
+        sequences,
+        cache_tokens,
+        step_tokens: step_tokens(policy, &load),
+        rows: sequences + FEW_ROWS,
+    };
+    let budget = planner.budget(policy, budget);
+    Ok((sizes, Compute { budget: Some(budget), ..compute }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_numbers_are_two_numbers() {
+        assert_eq!((pair("512,128"), pair("1, 1")), (Ok((512, 128)), Ok((1, 1))));
+        for bad in ["", "5", "0,1", "5,", "1,2,3", "4000000000,1"] {
+            assert!(pair(bad).is_err(), "{bad}");
+        }
+    }
+}
