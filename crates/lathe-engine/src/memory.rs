@@ -1,12 +1,12 @@
 //! The memory of a compiled model: its inputs, cache, results and activations, and what of its weights and cache passes through
-//! from a disk. What is here decides where everything lies before a step runs.
+//! from what is below. What is here decides where everything lies before a step runs.
 
 use crate::EngineError;
 use crate::error::below;
-use crate::offload::{Budget, DIRECT, Placement, Spilling, Streaming, spilled};
+use crate::lower::Lower;
+use crate::offload::{DIRECT, Placement, Spilling, Streaming, spilled};
 use crate::report::{Footprint, Stage};
 use crate::runner::{RunnerOptions, adapted};
-use crate::store::Store;
 use crate::weights::Weights;
 use lathe_compile::Compiled;
 use lathe_exec::{Executable, Places};
@@ -17,10 +17,9 @@ use lathe_ir::tensor::HOST;
 use lathe_rewrite::{
     CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, STORE, Spill, Stream, WINDOW, storage_bytes,
 };
-use lathe_runtime::{Arena, DiskFile, View};
+use lathe_runtime::{Arena, View};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 /// What a step reads and writes, and the programs over it.
 pub(crate) struct Memory {
@@ -74,15 +73,19 @@ impl Memory {
         let (mut stream, mut spilling, mut kept) = (None, None, 0);
         if let Some(budget) = &options.budget {
             binding.places.links.extend(budget.links());
-            spilling = spill.map(|spill| binding.spilling(spill, budget)).transpose()?;
-            if let Some(store) = store {
-                let placement = Placement::choose(compiled, &store, (capacity - fixed) as u64)
+            let mut placed = None;
+            if let Some(store) = &store {
+                let placement = Placement::choose(compiled, store, (capacity - fixed) as u64)
                     .map_err(|needed| budget.too_small(outside + fixed + needed as usize))?;
                 let before = binding.arena.used();
                 store.keep(&placement.kept, &binding.arena, &mut binding.places.given, progress)?;
-                stream = placement.stream.map(|s| binding.streaming(s, &store)).transpose()?;
+                placed = placement.stream.map(|stream| (stream, store));
                 kept = binding.arena.used() - before;
             }
+            let stored = spill.as_ref().map(|spill| spill.stored() as usize);
+            let (streamed, spilled) = budget.lower(placed, stored)?;
+            stream = streamed.map(|(stream, lower)| binding.streaming(stream, lower)).transpose()?;
+            spilling = spill.zip(spilled).map(|(spill, lower)| binding.spilling(spill, lower)).transpose()?;
         }
         let cache_bytes = states.iter().map(|(v, _)| v.len()).sum::<usize>();
         let programs = binding.programs(stream.as_ref(), spilling.as_ref())?;
@@ -169,8 +172,7 @@ impl Binding<'_> {
         Ok(logits)
     }
 
-    fn spilling(&mut self, spill: Spill, budget: &Budget) -> Result<Spilling, EngineError> {
-        let disk = Arc::new(DiskFile::scratch(&budget.folder, spill.stored() as u64).map_err(below)?);
+    fn spilling(&mut self, spill: Spill, lower: Lower) -> Result<Spilling, EngineError> {
         let list = || self.alloc((self.options.pages + 1) * 4);
         let (used, new) = (list()?, list()?);
         let largest = spill.layers.iter().flatten().map(|s| s.page).max().unwrap_or(0) as usize;
@@ -178,15 +180,15 @@ impl Binding<'_> {
         let window = self.alloc((spill.window() as usize).max(DIRECT))?;
         let given = [(CACHE_WINDOW, &window), (PAGES_USED, &used), (PAGES_NEW, &new)];
         self.places.given.extend(given.map(|(name, view)| (name.into(), view.clone())));
-        self.places.files.insert(CACHE.into(), disk.clone());
-        Ok(Spilling { spill, disk, used, new, page })
+        lower.give(CACHE, &mut self.places);
+        Ok(Spilling { spill, lower, used, new, page })
     }
 
-    fn streaming(&mut self, stream: Stream, store: &Store) -> Result<Streaming, EngineError> {
+    fn streaming(&mut self, stream: Stream, lower: Lower) -> Result<Streaming, EngineError> {
         let window = self.alloc(stream.window as usize)?;
         self.places.given.insert(WINDOW.into(), window.clone());
-        self.places.files.insert(STORE.into(), store.disk.clone());
-        Ok(Streaming { stream, disk: store.disk.clone(), window, ready: false })
+        lower.give(STORE, &mut self.places);
+        Ok(Streaming { stream, lower, window, ready: false })
     }
 
     fn programs(

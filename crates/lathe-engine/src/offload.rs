@@ -1,8 +1,10 @@
 //! Models that are larger than the memory they may use: packed weights lie in a store on a disk, as many as fit are kept, and the
 //! others come through a window in each step (`lathe_rewrite::Stream`); keys and values lie there too where they must
-//! (`lathe_rewrite::Spill`).
+//! (`lathe_rewrite::Spill`). Where the memory is a device's, its host's is in the place of the disk: a device that is described but
+//! not here computes on this processor, in as much memory and over as slow a link as it has.
 
 use crate::error::below;
+use crate::lower::Lower;
 use crate::store::Store;
 use crate::{Batch, EngineError, PAGE};
 use lathe_compile::Compiled;
@@ -12,13 +14,22 @@ use lathe_ir::tensor::HOST;
 use lathe_machine::Link;
 use lathe_plan::load_bytes;
 use lathe_rewrite::{Extent, Spill, Stream, read_once};
-use lathe_runtime::{BLOCK, DiskFile, View};
+use lathe_runtime::{Arena, BLOCK, DiskFile, View};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// The memory of a device's host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostMemory {
+    /// Bytes that a model may use.
+    pub bytes: u64,
+    /// The way to the device, and the one back.
+    pub links: [Link; 2],
+}
+
 /// The memory that a model may use.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Budget {
     /// Bytes that the whole process may hold, what the system can take back (pages of mapped files) apart.
     pub bytes: u64,
@@ -31,10 +42,12 @@ pub struct Budget {
     /// The keys and values of at least so many layers lie on the disk, so that more weights are kept: as a plan says. Without
     /// one they lie there where they must.
     pub spilled_layers: usize,
+    /// Where the memory is a device's: its host's, which what does not fit lies in, instead of on the disk.
+    pub host: Option<HostMemory>,
 }
 
-/// The tier of a store.
-pub(crate) const DISK: &str = "disk";
+/// The tier below the one that computes.
+pub(crate) const BELOW: &str = "below";
 
 /// What a process may need beside a model and what it holds before one is loaded, bytes: requests, texts, the compiler's own
 /// data, the threads' stacks.
@@ -46,7 +59,14 @@ const CODE: u64 = 24 << 20;
 impl Budget {
     /// So many bytes for all of this process.
     pub fn of_process(bytes: u64, folder: PathBuf, bandwidth: Option<u64>) -> Budget {
-        Budget { bytes, reserved: Budget::reserved_by_process(), folder, bandwidth, spilled_layers: 0 }
+        Budget {
+            bytes,
+            reserved: Budget::reserved_by_process(),
+            folder,
+            bandwidth,
+            spilled_layers: 0,
+            host: None,
+        }
     }
 
     /// Bytes that this process needs beside a model, its code among them. What is freed goes back to the system first.
@@ -71,18 +91,65 @@ impl Budget {
             mib(self.reserved + needed as u64)
         );
         let d = Diagnostic::new("memory-budget", Fault::User, what);
-        let fix =
-            "raise --memory, or ask for less: fewer sequences, a shorter --context, a smaller --kv-type";
-        below(d.fix(fix))
+        let raise = if self.host.is_some() { "take a device with more memory" } else { "raise --memory" };
+        let less = "fewer sequences, a shorter --context, a smaller --kv-type";
+        below(d.fix(format!("{raise}, or ask for less: {less}")))
     }
 
-    /// What copies to and from the disk go over.
+    /// That the host of a device has too little memory for what does not fit there.
+    fn host_too_small(&self, needed: usize, has: u64) -> EngineError {
+        let mib = |n: u64| n.div_ceil(1 << 20);
+        let (needed, has) = (mib(needed as u64), mib(has));
+        let what = format!(
+            "what does not fit into the device needs {needed} MiB of its host's memory, which has {has}"
+        );
+        below(Diagnostic::new("memory-budget", Fault::User, what).fix("raise --memory, or ask for less"))
+    }
+
+    /// Room below for weights of a store, as they are copied, and for so many bytes beside them.
+    pub(crate) fn lower(
+        &self,
+        stream: Option<(Stream, &Store)>,
+        beside: Option<usize>,
+    ) -> Result<(Option<(Stream, Lower)>, Option<Lower>), EngineError> {
+        let Some(host) = &self.host else {
+            let stream = stream.map(|(stream, store)| (stream, Lower::File(store.disk.clone())));
+            let scratch = |n: usize| DiskFile::scratch(&self.folder, n as u64).map_err(below);
+            let beside = beside.map(scratch).transpose()?;
+            return Ok((stream, beside.map(|file| Lower::File(Arc::new(file)))));
+        };
+        let copied = stream.as_ref().map_or(0, |(stream, _)| stream.copied() as usize);
+        let needed = copied + beside.unwrap_or(0);
+        if needed as u64 > host.bytes {
+            return Err(self.host_too_small(needed, host.bytes));
+        }
+        let arena = Arena::new(BELOW, needed.next_multiple_of(DIRECT) + 2 * DIRECT);
+        let alloc = |n: usize| arena.alloc_sparse(n.max(64)).map_err(below);
+        let stream = stream.map(|(stream, store)| {
+            let (compact, from) = stream.compact();
+            let memory = alloc(copied)?.into_view();
+            for (load, from) in compact.loads.iter().zip(from) {
+                let part = memory.part(load.offset() as usize, load.len() as usize).map_err(below)?;
+                store.disk.read(from as u64, &part).map_err(below)?;
+            }
+            Ok::<_, EngineError>((compact, Lower::Memory(memory)))
+        });
+        let beside = beside.map(|n| Ok::<_, EngineError>(Lower::Memory(alloc(n)?.into_view())));
+        Ok((stream.transpose()?, beside.transpose()?))
+    }
+
+    /// What copies to and from what is below go over.
     pub(crate) fn links(&self) -> [Link; 2] {
+        let ends = [(BELOW, HOST), (HOST, BELOW)];
+        let named =
+            |link: &Link, (from, to): (&str, &str)| Link { from: from.into(), to: to.into(), ..*link };
+        if let Some(host) = &self.host {
+            return [0, 1].map(|way| named(&host.links[way], ends[way]));
+        }
         // Without a bound a copy takes as long as the disk needs.
         let bandwidth = self.bandwidth.map_or(1e18, |b| b.max(1) as f64);
-        let link =
-            |from: &str, to: &str| Link { from: from.into(), to: to.into(), bandwidth, latency_seconds: 0.0 };
-        [link(DISK, HOST), link(HOST, DISK)]
+        let link = Link { from: String::new(), to: String::new(), bandwidth, latency_seconds: 0.0 };
+        ends.map(|ends| named(&link, ends))
     }
 }
 
@@ -139,7 +206,7 @@ fn place(
             let forced_bytes: i64 = forced.iter().map(|e| e.len).sum();
             let free: Vec<Extent> = free.into_iter().cloned().collect();
             // What loads would be without keeping any more.
-            let whole = Stream::new(DISK, bytes, &free, enough, i64::MAX / 4).expect("the window is large");
+            let whole = Stream::new(BELOW, bytes, &free, enough, i64::MAX / 4).expect("the window is large");
             let window = 2 * whole.loads.iter().map(lathe_rewrite::Load::len).max().unwrap_or(0);
             least = least.min(forced_bytes + window);
             let spare = room - forced_bytes - window;
@@ -163,7 +230,7 @@ fn place(
             kept.sort_by_key(|e| e.offset);
             // What could not be kept makes the window larger: more is under way while kernels compute.
             let window = window + (spare - more) / BLOCK as i64 * BLOCK as i64;
-            let Some(stream) = Stream::new(DISK, bytes, &streamed, enough, window) else { continue };
+            let Some(stream) = Stream::new(BELOW, bytes, &streamed, enough, window) else { continue };
             let copied = stream.copied();
             if best.as_ref().is_none_or(|(c, _)| copied < *c) {
                 best = Some((copied, Placement { kept, stream: Some(stream) }));
@@ -181,7 +248,7 @@ pub(crate) struct Streaming {
     /// Which, and how.
     pub stream: Stream,
     /// Where they lie.
-    pub disk: Arc<DiskFile>,
+    pub lower: Lower,
     /// The memory that they come through.
     pub window: View,
     /// Whether the window holds what a run begins with.
@@ -194,7 +261,7 @@ impl Streaming {
         if !self.ready {
             for l in &self.stream.loads[..self.stream.carried] {
                 let part = self.window.part(l.place as usize, l.len() as usize).map_err(below)?;
-                self.disk.read(l.offset() as u64, &part).map_err(below)?;
+                self.lower.read(l.offset() as u64, &part)?;
             }
             self.ready = true;
         }
@@ -207,7 +274,7 @@ pub(crate) struct Spilling {
     /// Which, and how.
     pub spill: Spill,
     /// Where they lie.
-    pub disk: Arc<DiskFile>,
+    pub lower: Lower,
     /// The lists of pages that a step uses, and that it writes.
     pub used: View,
     pub new: View,
@@ -244,20 +311,20 @@ impl Spilling {
 
     /// Reads what lies on the disk of a page to memory, from `at` on.
     pub fn read_page(&self, page: u32, to: &View, at: usize) -> Result<(), EngineError> {
-        self.disk.read_pieces(&self.pieces(page, at), to).map_err(below)
+        self.lower.read_pieces(&self.pieces(page, at), to)
     }
 
     /// Writes it from there.
     pub fn write_page(&self, page: u32, from: &View, at: usize) -> Result<(), EngineError> {
-        self.disk.write_pieces(&self.pieces(page, at), from).map_err(below)
+        self.lower.write_pieces(&self.pieces(page, at), from)
     }
 
     /// Copies what lies on the disk of a page to another.
     pub fn copy_page(&self, from: u32, to: u32) -> Result<(), EngineError> {
         for s in self.spill.layers.iter().flatten() {
             let at = |page: u32| (s.offset + i64::from(page) * s.page) as u64;
-            self.disk.read_pieces(&[(at(from), 0, s.page as usize)], &self.page).map_err(below)?;
-            self.disk.write_pieces(&[(at(to), 0, s.page as usize)], &self.page).map_err(below)?;
+            self.lower.read_pieces(&[(at(from), 0, s.page as usize)], &self.page)?;
+            self.lower.write_pieces(&[(at(to), 0, s.page as usize)], &self.page)?;
         }
         Ok(())
     }
@@ -282,7 +349,7 @@ pub(crate) fn spilled(
     let run = &compiled.classes[0].plan.run;
     let mut least = fixed;
     for layers in asked.max(1)..=states.len() {
-        let spill = Spill::new(run, DISK, states, pages as i64, layers);
+        let spill = Spill::new(run, BELOW, states, pages as i64, layers);
         if spill.layers.len() < layers {
             break;
         }

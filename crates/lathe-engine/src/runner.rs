@@ -50,7 +50,7 @@ impl Precision {
 }
 
 /// How a model is loaded.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RunnerOptions {
     /// How exact the arithmetic is.
     pub precision: Precision,
@@ -235,7 +235,7 @@ impl Runner {
 
     /// The file that steps read weights from, where they do.
     pub fn store(&self) -> Option<&Path> {
-        self.memory.stream.as_ref().map(|s| s.disk.path())
+        self.memory.stream.as_ref().and_then(|s| s.lower.path())
     }
 
     /// What a person should know about how the kernels were made: by an old compiler, without a cache.

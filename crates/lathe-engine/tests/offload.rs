@@ -2,7 +2,10 @@
 //! ragged steps over scattered pages, after a page is copied and after pages went to the tier below and came back; what is too small or damaged is told.
 
 use lathe_diagnostic::Diagnose;
-use lathe_engine::{Batch, Budget, EngineError, Forward, PAGE, PageCopy, Precision, Runner, RunnerOptions};
+use lathe_engine::{
+    Batch, Budget, EngineError, Forward, HostMemory, PAGE, PageCopy, Precision, Runner, RunnerOptions,
+};
+use lathe_machine::Link;
 use lathe_models::{GgufWriter, KvType, ModelFile};
 use std::path::{Path, PathBuf};
 
@@ -39,6 +42,7 @@ fn options(cache: &Path, bytes: Option<u64>, kv: KvType) -> RunnerOptions {
         folder: cache.join("weights"),
         bandwidth: None,
         spilled_layers: 0,
+        host: None,
     };
     RunnerOptions {
         precision: Precision::Fast,
@@ -53,6 +57,17 @@ fn options(cache: &Path, bytes: Option<u64>, kv: KvType) -> RunnerOptions {
         cache: cache.into(),
         budget: bytes.map(budget),
     }
+}
+
+/// A host with so much memory, over a link of 4 GB/s.
+fn host(bytes: u64) -> HostMemory {
+    let link = |from: &str, to: &str| Link {
+        from: from.into(),
+        to: to.into(),
+        bandwidth: 4e9,
+        latency_seconds: 1e-6,
+    };
+    HostMemory { bytes, links: [link("dram", "vram"), link("vram", "dram")] }
 }
 
 /// The logits of a few steps: two prompts, a page that is copied, then both go on, one of them on the copy. Where there is a tier
@@ -117,14 +132,21 @@ fn logits_do_not_depend_on_the_memory() {
         assert!(want.iter().all(|v| v.is_finite()));
         let all = plain.footprint();
         let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
-        let (mut streamed, mut spilled, mut refused) = (0, 0, 0);
+        let (mut streamed, mut spilled, mut hosted, mut refused) = (0, 0, 0, 0);
         for eighths in 1..=9 {
             let bytes = all * eighths / 8;
-            let mut runner = match load(&file, &options(folder.path(), Some(bytes), kv)) {
+            let mut options = options(folder.path(), Some(bytes), kv);
+            // Two are a device's memory, with the rest in its host's.
+            let on_device = matches!(eighths, 5 | 6);
+            if on_device {
+                options.budget.as_mut().unwrap().host = Some(host(4 * all));
+            }
+            let mut runner = match load(&file, &options) {
                 Ok(runner) => runner,
                 Err(e) => {
                     let text = e.diagnostic().to_string();
-                    assert!(text.contains("memory-budget") && text.contains("raise --memory"), "{text}");
+                    let fix = if on_device { "take a device with more" } else { "raise --memory" };
+                    assert!(text.contains("memory-budget") && text.contains(fix), "{text}");
                     refused += 1;
                     continue;
                 }
@@ -138,13 +160,20 @@ fn logits_do_not_depend_on_the_memory() {
             let f = runner.footprint();
             assert!(f.weights_bytes + f.cache_bytes + f.activation_bytes <= bytes, "{name}: {f:?}");
             assert!(logits(&mut runner) == want, "{name} in {bytes} bytes: {f:?}");
+            if on_device && f.streamed_bytes + f.spilled_bytes > 0 {
+                assert_eq!(runner.store(), None, "nothing is read from a disk");
+                options.budget.as_mut().unwrap().host = Some(host(1000));
+                let text = load(&file, &options).err().unwrap().diagnostic().to_string();
+                assert!(text.contains("of its host's memory, which has 1"), "{text}");
+                hosted += 1;
+            }
             streamed += usize::from(f.streamed_bytes > 0);
             spilled += usize::from(f.spilled_bytes > 0);
         }
         println!(
-            "{name}: of 9 budgets {refused} refused, {streamed} with streamed weights, {spilled} with spilled caches"
+            "{name}: of 9 budgets {refused} refused, {streamed} with streamed weights, {spilled} with spilled caches, {hosted} of them on a host"
         );
-        assert!(refused < 9 && (streamed > 0 || spilled > 0));
+        assert!(refused < 9 && hosted > 0 && (streamed > 0 || spilled > 0));
     }
 }
 

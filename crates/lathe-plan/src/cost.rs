@@ -185,13 +185,18 @@ impl Maker<'_> {
         if self.choice.head_stays { all - self.head_bytes() } else { all }
     }
 
-    /// What was measured: on the processor, not on a device.
+    /// What was measured: its bytes are the same wherever the model is computed.
     fn measured(&self) -> Option<&Measured> {
-        self.work.measured.as_ref().filter(|_| self.tiers.device.is_none())
+        self.work.measured.as_ref()
+    }
+
+    /// The times among it, which are the processor's, not a device's.
+    fn timed(&self) -> Option<&Measured> {
+        self.measured().filter(|_| self.tiers.device.is_none())
     }
 
     fn measured_pairs(&self) -> Option<&Pairs> {
-        self.measured()?.attention.get(&self.choice.kv_type)
+        self.timed()?.attention.get(&self.choice.kv_type)
     }
 
     /// Seconds of all layers' products for so many tokens at once: as long as their operations take, or as reading the weights.
@@ -239,7 +244,7 @@ impl Maker<'_> {
 
         // Arithmetic is in a row: a layer's attention waits for its products, and they for the layer before.
         let each = tokens / (batches * sweeps);
-        let products = match self.measured() {
+        let products = match self.timed() {
             Some(m) if prefill => batches * (sweeps * m.prompt_seconds(each) + m.logits_seconds(batch)),
             Some(m) => batches * m.token_seconds(batch),
             None => batches * (sweeps * self.products(each)? + self.logits(batch)?),

@@ -143,6 +143,18 @@ impl Stream {
         Some(Stream { tier: tier.into(), bytes, loads, window, carried })
     }
 
+    /// The same with nothing on the other tier but what is copied, load behind load; and where each load lay.
+    pub fn compact(&self) -> (Stream, Vec<i64>) {
+        let (mut s, mut end) = (self.clone(), 0);
+        for load in &mut s.loads {
+            let by = end - load.offset();
+            end += load.len();
+            load.parts.iter_mut().for_each(|part| part.offset += by);
+        }
+        s.bytes = end;
+        (s, self.loads.iter().map(Load::offset).collect())
+    }
+
     /// Bytes that a run copies.
     pub fn copied(&self) -> i64 {
         self.loads.iter().map(Load::len).sum()

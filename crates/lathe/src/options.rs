@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{Beams, Budget, EarlyStopping, EngineError, Grammar, Sampling};
+use lathe_engine::{Beams, Budget, EarlyStopping, EngineError, Grammar, HostMemory, Sampling};
+use lathe_machine::Machine;
+use lathe_plan::published_machine;
 
 use crate::failure::Failure;
 use crate::model::Compute;
@@ -81,6 +83,11 @@ pub struct CacheOptions {
     /// Read the disk at no more than so many bytes a second (`900MB`), to stand for a slower one.
     #[arg(long, value_name = "SIZE", value_parser = size, requires = "memory")]
     disk_rate: Option<usize>,
+    /// Run as on a machine that is described (a file of `lathe machine --toml`): with no more memory than it has, and a disk as slow. One
+    /// with a device holds in the device's memory what it computes with; what does not fit there lies in the host's (--memory) and comes
+    /// over the link at its rate. The arithmetic is as fast as this processor is.
+    #[arg(long, value_name = "F")]
+    machine: Option<String>,
 }
 
 impl CacheOptions {
@@ -113,11 +120,59 @@ impl CacheOptions {
         }
     }
 
+    /// The machine that is described, where one is.
+    pub fn machine(&self) -> Result<Option<Machine>, Failure> {
+        self.machine.as_deref().map(machine_of).transpose()
+    }
+
     /// The memory to stay in.
     pub fn budget(&self) -> Result<Option<Budget>, Failure> {
-        let Some(bytes) = self.memory else { return Ok(None) };
-        Ok(Some(Budget::of_process(bytes as u64, self.folder()?, self.disk_rate.map(|rate| rate as u64))))
+        let memory = self.memory.map(|bytes| bytes as u64);
+        let rate = self.disk_rate.map(|rate| rate as u64);
+        let machine = self.machine()?;
+        let Some(machine) = machine else {
+            let Some(bytes) = memory else { return Ok(None) };
+            return Ok(Some(Budget::of_process(bytes, self.folder()?, rate)));
+        };
+        let has = machine.main_memory().map_or(u64::MAX, |memory| memory.capacity_bytes);
+        let on_host = Budget::of_process(memory.unwrap_or(has).min(has), self.folder()?, None);
+        let Some(device) = machine.devices.first() else {
+            let disk = machine.disk.map(|disk| disk.read_bandwidth.median as u64);
+            return Ok(Some(Budget { bandwidth: rate.or(disk), ..on_host }));
+        };
+        let lacks = |what: String| {
+            let d = Diagnostic::new("machine-device", Fault::User, what);
+            Failure::from(d.at(machine.name.clone()).fix("describe it in the machine's file"))
+        };
+        let own =
+            machine.memory(&device.memory).ok_or_else(|| lacks(format!("no memory '{}'", device.memory)))?;
+        let host = machine.main_memory().ok_or_else(|| lacks("no memory of the host".into()))?;
+        let link = |from: &str, to: &str| {
+            machine.link(from, to).cloned().ok_or_else(|| lacks(format!("no link from '{from}' to '{to}'")))
+        };
+        let links = [link(&host.name, &own.name)?, link(&own.name, &host.name)?];
+        // The process is in the host's memory, not in the device's.
+        let bytes = on_host.bytes.saturating_sub(on_host.reserved);
+        let host = Some(HostMemory { bytes, links });
+        Ok(Some(Budget { bytes: own.capacity_bytes, reserved: 0, host, ..on_host }))
     }
+}
+
+/// The machine of a file, or a published one by its name.
+pub fn machine_of(name: &str) -> Result<Machine, Failure> {
+    let text = match published_machine(name) {
+        Some(text) => text.to_owned(),
+        None => file_text("machine-file", Path::new(name))?,
+    };
+    Ok(Machine::from_toml(&text)?)
+}
+
+/// The text of a file that the user named.
+pub fn file_text(code: &'static str, path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let what = format!("cannot read the file: {error}");
+        Diagnostic::new(code, Fault::User, what).at(path.display().to_string()).into()
+    })
 }
 
 /// How an element of keys and values is stored.

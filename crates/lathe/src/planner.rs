@@ -1,12 +1,10 @@
 //! Plans for a model on this machine, in the memory that it may use.
 
-use std::collections::BTreeMap;
-
 use clap::Args;
 use lathe_engine::{Budget, PAGE, work};
 use lathe_machine::{Machine, Rate};
 use lathe_models::cache_dir;
-use lathe_plan::{Asked, Load, Objective, Plan, Policy, Work, plans};
+use lathe_plan::{Asked, Attention, Load, Objective, Plan, Policy, Work, plans};
 
 use crate::failure::Failure;
 use crate::model::{Compute, Model};
@@ -20,40 +18,70 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// Measures what was not measured before: the machine, with a disk of at most `disk_rate` bytes a second, and the steps of the
-    /// model as it computes, with keys and values stored in each of these ways (as `compute` has it, where none is named).
+    /// For the machine that is described, or for this one, which is measured where it was not before, with a disk of at most `disk_rate` bytes a second.
+    /// So are the steps of the model as it computes, with keys and values stored in each of these ways (as `compute` has it, where none
+    /// is named); of what a device computes only how many bytes they hold counts.
     pub fn new(
         model: &Model,
         compute: &Compute,
         kv_types: &[String],
+        machine: Option<Machine>,
         disk_rate: Option<u64>,
     ) -> Result<Planner, Failure> {
         let mut tell = |what: &str| output::message(&format!("measuring {what}"));
-        let machine = throttled(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?, disk_rate);
-        let mut work = work(&model.file, &machine.target())?;
+        let machine = match machine {
+            Some(machine) => machine,
+            None => throttled(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?, disk_rate),
+        };
+        let mut work = work(&model.file, &lathe_runtime::detect_target()?)?;
         let own = || vec![compute.kv_type.unwrap_or_default().as_str().to_owned()];
         let kv_types = if kv_types.is_empty() { own() } else { kv_types.to_vec() };
         work.measured = Some(model.measure(compute, &kv_types, false)?);
         Ok(Planner { machine, work, kv_types })
     }
 
-    /// The plans of a load in so many bytes, the best first.
-    pub fn plans(&self, bytes: u64, load: &Load, objective: Objective) -> Result<Vec<Plan>, Failure> {
+    /// The plans of a load in a budget, with `beside` bytes of it for something else; the best first.
+    pub fn plans(
+        &self,
+        budget: &Budget,
+        beside: u64,
+        load: &Load,
+        objective: Objective,
+    ) -> Result<Vec<Plan>, Failure> {
+        let left = budget.bytes.saturating_sub(budget.reserved + beside);
         let host = self.machine.main_memory().map(|m| m.name.clone()).unwrap_or_default();
+        let budgets = match &budget.host {
+            // What lies below a device's memory is its host's, and nothing below that.
+            Some(memory) => vec![(self.computes_in(), left), (host, memory.bytes), ("disk".into(), 0)],
+            None => vec![(host, left)],
+        };
         let asked = Asked {
             objective,
-            budgets: BTreeMap::from([(host, bytes)]),
+            budgets: budgets.into_iter().filter(|(name, _)| self.knows(name)).collect(),
             kv_types: self.kv_types.clone(),
             most_batches: Some(1),
             ..Asked::default()
         };
-        Ok(plans(&self.work, &self.machine, load, &asked)?)
+        let mut found = plans(&self.work, &self.machine, load, &asked)?;
+        // The engine computes attention where it computes products.
+        found.retain(|plan| plan.policy.attention == Attention::Main || self.machine.devices.is_empty());
+        Ok(found)
     }
 
-    /// A budget with as many layers' keys and values on the disk as a plan has there.
+    fn knows(&self, tier: &str) -> bool {
+        self.machine.memory(tier).is_some() || tier == "disk" && self.machine.disk.is_some()
+    }
+
+    /// The name of the memory that products are computed in.
+    fn computes_in(&self) -> String {
+        let device = self.machine.devices.first().map(|device| device.memory.clone());
+        device.or(self.machine.main_memory().map(|memory| memory.name.clone())).unwrap_or_default()
+    }
+
+    /// A budget with as many layers' keys and values below as a plan has there.
     pub fn budget(&self, policy: &Policy, budget: Budget) -> Budget {
-        let on_disk = policy.kv.get("disk").copied().unwrap_or(0.0);
-        Budget { spilled_layers: (on_disk * self.work.layer_count() as f64).round() as usize, ..budget }
+        let below = 1.0 - policy.kv.get(&self.computes_in()).copied().unwrap_or(0.0);
+        Budget { spilled_layers: (below * self.work.layer_count() as f64).round() as usize, ..budget }
     }
 
     /// Bytes of so many rows of logits.
@@ -110,8 +138,8 @@ const FEW_ROWS: usize = 16;
 /// What requests are like.
 #[derive(Args)]
 pub struct ExpectOptions {
-    /// What --memory is planned for: requests with a prompt of P tokens and an answer of G. Others are served too.
-    #[arg(long, value_name = "P,G", value_parser = pair, requires = "memory")]
+    /// What --memory (or --machine) is planned for: requests with a prompt of P tokens and an answer of G. Others are served too.
+    #[arg(long, value_name = "P,G", value_parser = pair)]
     expect: Option<(u32, u32)>,
 }
 
@@ -136,26 +164,28 @@ pub fn planned(
     model: &Model,
     compute: Compute,
     load: &Load,
+    machine: Option<Machine>,
     context: Option<usize>,
     most_context: usize,
 ) -> Result<(Sizes, Compute), Failure> {
     let Some(budget) = compute.budget.clone() else {
         return Err(Failure::usage("a plan needs --memory"));
     };
-    let planner = Planner::new(model, &compute, &[], budget.bandwidth)?;
+    let planner = Planner::new(model, &compute, &[], machine, budget.bandwidth)?;
     // Measuring leaves something behind.
-    let budget = Budget { reserved: Budget::reserved_by_process(), ..budget };
-    let bytes = budget.bytes.saturating_sub(budget.reserved + planner.logits_bytes(2 * FEW_ROWS));
+    let reserved = if budget.host.is_some() { 0 } else { Budget::reserved_by_process() };
+    let budget = Budget { reserved, ..budget };
+    let beside = planner.logits_bytes(2 * FEW_ROWS);
     let held = |plan: &Plan, load: &Load| {
         plan.policy.batch as usize * ((load.prompt + load.generate) as usize).next_multiple_of(PAGE)
     };
-    let mut found = planner.plans(bytes, load, Objective::Throughput)?;
+    let mut found = planner.plans(&budget, beside, load, Objective::Throughput)?;
     found.retain(|plan| held(plan, load) >= context.unwrap_or(1));
     let mut load = load.clone();
     if let (true, Some(context)) = (found.is_empty(), context) {
         // One long sequence, and nothing beside it.
         load = Load { prompt: context as u64, generate: 1, sequences: Some(1) };
-        found = planner.plans(bytes, &load, Objective::Latency)?;
+        found = planner.plans(&budget, beside, &load, Objective::Latency)?;
     }
     let (policy, cache_tokens) = (&found[0].policy, held(&found[0], &load));
     let sequences = policy.batch as usize;

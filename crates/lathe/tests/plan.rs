@@ -227,3 +227,53 @@ fn plans_are_run_beside_what_they_predict() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("are needed at least"));
 }
+
+#[test]
+fn a_device_that_is_described_runs_in_its_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |machine: Option<String>| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
+        command.current_dir(folder.path()).env("LATHE_CACHE", env!("CARGO_TARGET_TMPDIR"));
+        command.args(["run", "--model", &tiny(), "--raw", "--max-tokens", "4", "--context", "64", "--json"]);
+        if let Some(text) = machine {
+            std::fs::write(folder.path().join("machine.toml"), text).unwrap();
+            command.args(["--machine", "machine.toml"]);
+        }
+        command.arg("the band").output().expect("lathe runs")
+    };
+    let device = |bytes: u64, back: &str| {
+        format!(
+            "{HERE}
+[[memory]]
+name = \"vram\"
+capacity_bytes = {bytes}
+[[devices]]
+name = \"gpu\"
+memory = \"vram\"
+[[links]]
+from = \"dram\"
+to = \"vram\"
+bandwidth = 1e9
+[[links]]
+from = \"vram\"
+to = \"{back}\"
+bandwidth = 1e9
+"
+        )
+    };
+    let text = |output: &Output| serde_json::from_slice::<Value>(&output.stdout).unwrap()["text"].clone();
+    let want = text(&run(None));
+    assert_eq!(text(&run(Some(device(4_000_000, "dram")))), want);
+    // A machine without one bounds the process, as --memory does.
+    assert_eq!(text(&run(Some(HERE.to_owned()))), want);
+    for (machine, part) in [
+        (device(100_000, "dram"), "take a device with more memory"),
+        (device(4_000_000, "disk"), "no link from 'vram' to 'dram'"),
+        (HERE.replace("1073741824", "1000000"), "raise --memory"),
+    ] {
+        let output = run(Some(machine));
+        let line = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{line}");
+        assert!(line.contains(part), "{part}: {line}");
+    }
+}

@@ -215,7 +215,9 @@ impl Batch {
                 let (rows, step_tokens) = (most + SCORE_TOKENS, STEP_TOKENS);
                 (Sizes { context, sequences: most, cache_tokens, step_tokens, rows }, compute)
             }
-            false => planned(model, compute, &load, self.context.map(|_| context), context)?,
+            false => {
+                planned(model, compute, &load, self.cache.machine()?, self.context.map(|_| context), context)?
+            }
         };
         if compute.budget.is_some() {
             output::message(&sizes.describe());

@@ -12,13 +12,13 @@ use lathe_machine::Machine;
 use lathe_models::cache_dir;
 use lathe_plan::{
     Asked, Attention, Load, Outcome, Plan as Planned, Policy, Prediction, Shares, Work, picture, plan,
-    predict, published_machine, published_work,
+    predict, published_work,
 };
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::model::{Compute, Model};
-use crate::options::size;
+use crate::options::{file_text, machine_of, size};
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -241,22 +241,6 @@ impl Plan {
         }
         out
     }
-}
-
-/// The machine of a file, or a published one by its name.
-pub fn machine_of(name: &str) -> Result<Machine, Failure> {
-    let text = match published_machine(name) {
-        Some(text) => text.to_owned(),
-        None => file_text("machine-file", Path::new(name))?,
-    };
-    Ok(Machine::from_toml(&text)?)
-}
-
-fn file_text(code: &'static str, path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| {
-        let what = format!("cannot read the file: {error}");
-        Diagnostic::new(code, Fault::User, what).at(path.display().to_string()).into()
-    })
 }
 
 /// Writes a file, whole or not at all.

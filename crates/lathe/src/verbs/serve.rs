@@ -213,7 +213,7 @@ impl Serve {
             false => {
                 let asked = self.context.map(|_| usual.context);
                 let load = self.expect.load(EXPECTED, sequences);
-                let planned = planned(model, compute, &load, asked, usual.context)?;
+                let planned = planned(model, compute, &load, self.cache.machine()?, asked, usual.context)?;
                 output::message(&planned.0.describe());
                 planned
             }

@@ -7,8 +7,8 @@ use lathe_plan::experts::{Mixture, Router, published_mixture};
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::options::machine_of;
 use crate::output;
-use crate::verbs::plan::machine_of;
 
 const EXAMPLES: &str = "\
 Steps of one sequence through layers of a mixture of random weights in f32, with kernels of the compiler on one thread, a throttled

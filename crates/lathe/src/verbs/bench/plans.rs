@@ -94,7 +94,7 @@ impl BenchPlan {
         // What measuring, or one plan, leaves behind is not taken from the next one.
         let reserved = Budget::reserved_by_process();
         let rate = self.disk_rate.map(|rate| rate as u64);
-        let planner = Planner::new(&model, &Compute::usual(), &self.kv_types, rate)?;
+        let planner = Planner::new(&model, &Compute::usual(), &self.kv_types, None, rate)?;
         let interrupt = Listening::begin();
         let (mut errors, mut rows) = (vec![], vec![]);
         for memory in &self.memory {
@@ -142,27 +142,25 @@ impl BenchPlan {
         reserved: u64,
         interrupt: &Listening,
     ) -> Result<Vec<Ran>, Failure> {
-        let bytes = (memory as u64).saturating_sub(reserved);
-        let found = planner.plans(bytes, &self.load(), Objective::Throughput)?;
+        let folder = match &self.disk_cache {
+            Some(folder) => folder.clone(),
+            None => cache_dir()?.join("weights"),
+        };
+        let bandwidth = self.disk_rate.map(|rate| rate as u64);
+        let budget =
+            Budget { bytes: memory as u64, reserved, folder, bandwidth, spilled_layers: 0, host: None };
+        let found = planner.plans(&budget, 0, &self.load(), Objective::Throughput)?;
         let chosen = spread(found, self.every.into());
         // A fixed shuffle: neighbours in time are not neighbours in speed.
         let mut order: Vec<usize> = (0..chosen.len()).collect();
         order.sort_by_key(|i| (*i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20);
         let mut speeds: Vec<(Vec<f64>, [u64; 2])> = vec![(vec![], [0; 2]); chosen.len()];
         let mut status = Status::new();
-        let folder = match &self.disk_cache {
-            Some(folder) => folder.clone(),
-            None => cache_dir()?.join("weights"),
-        };
         let all = order.len() * usize::from(self.samples);
         for sample in 0..usize::from(self.samples) {
             for (done, i) in order.iter().enumerate() {
                 status.count("running plans", sample * order.len() + done, all);
-                let folder = folder.clone();
-                let bandwidth = self.disk_rate.map(|rate| rate as u64);
-                let (bytes, spilled_layers) = (memory as u64, 0);
-                let budget = Budget { bytes, reserved, folder, bandwidth, spilled_layers };
-                let budget = planner.budget(&chosen[*i].policy, budget);
+                let budget = planner.budget(&chosen[*i].policy, budget.clone());
                 let (speed, on_disk) = self.speed(model, &chosen[*i], budget, interrupt)?;
                 speeds[*i].0.push(speed);
                 speeds[*i].1 = on_disk;
