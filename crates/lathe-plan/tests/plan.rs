@@ -197,13 +197,17 @@ fn what_was_measured_is_what_is_predicted() {
     // 15 positions are a page of 16.
     assert_eq!((held.weights, held.kv), (50_000.0, 4.0 * 16.0 * 4.0 * 16.0));
     assert_eq!(Work::from_toml(&work.to_toml()).unwrap(), work);
-    // On other machines it says nothing.
+    // A device is as fast as it is without them, and holds the bytes that were measured.
     let device = Some((1 << 30, 1e12, 1e9, 1e9));
     let other = Shape { host: (1 << 30, 1e12, 1e9), disk: None, device }.machine();
-    let bare = Work { measured: None, ..work.clone() };
+    let slower = |m: &Measured| Measured { prompt: vec![(1, 1e3)], token: vec![(1, 1e3)], ..m.clone() };
+    let slow = Work { measured: work.measured.as_ref().map(slower), ..work.clone() };
     let (with, without) =
-        (plan(&work, &other, &load(10, 5, 4), &asked), plan(&bare, &other, &load(10, 5, 4), &asked));
-    assert_eq!(with.unwrap().best, without.unwrap().best);
+        (plan(&work, &other, &load(10, 5, 4), &asked), plan(&slow, &other, &load(10, 5, 4), &asked));
+    let with = with.unwrap().best;
+    assert_eq!(with, without.unwrap().best);
+    assert_eq!((with.policy.batch, with.policy.batches, with.policy.passes), (1, 4, 1));
+    assert_eq!(with.prediction.held("vram").unwrap().workspace, 1000.0 + 11.0 * 10.0 + 100.0);
 }
 
 #[test]
