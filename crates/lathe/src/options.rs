@@ -77,8 +77,8 @@ pub struct CacheOptions {
     /// there in every step [default: as much as the model needs].
     #[arg(long, value_name = "SIZE", value_parser = size)]
     memory: Option<usize>,
-    /// The folder for what does not fit into --memory [default: `weights` in the cache folder].
-    #[arg(long, value_name = "DIR", requires = "memory")]
+    /// The folder for what does not fit into --memory, and for weights packed for a device [default: `weights` in the cache folder].
+    #[arg(long, value_name = "DIR")]
     disk_cache: Option<PathBuf>,
     /// Read the disk at no more than so many bytes a second (`900MB`), to stand for a slower one.
     #[arg(long, value_name = "SIZE", value_parser = size, requires = "memory")]

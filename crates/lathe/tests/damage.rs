@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use lathe_models::{GgufWriter, ModelFile};
 use tempfile::TempDir;
 
 fn tiny() -> PathBuf {
@@ -260,4 +261,105 @@ fn two_at_once() {
     let both = [start(), start()];
     let texts = both.map(|child| answered(&child.wait_with_output().expect("lathe ends")).0);
     assert_eq!(texts[0], texts[1]);
+}
+
+/// A machine with a device that does not hold the deep model.
+const DEVICE: &str = "\
+name = \"m\"
+cpu = { vendor = \"v\", model = \"m\", cores = 2, features = [], vector_bits = 256 }
+memory = [{ name = \"vram\", capacity_bytes = 1000000 }, { name = \"dram\", capacity_bytes = 1000000000 }]
+links = [{ from = \"dram\", to = \"vram\", bandwidth = 1e9 }, { from = \"vram\", to = \"dram\", bandwidth = 1e9 }]
+devices = [{ name = \"gpu\", memory = \"vram\" }]
+";
+
+/// Files of a folder, with their sizes.
+fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
+    let entries = fs::read_dir(folder).map_or(vec![], |all| all.map(|e| e.expect("an entry")).collect());
+    let mut all: Vec<(PathBuf, u64)> =
+        entries.iter().map(|e| (e.path(), e.metadata().expect("it is there").len())).collect();
+    all.sort();
+    all
+}
+
+/// The tiny model with its first layer so many times: weights that are worth a store, for kernels that are compiled already.
+fn deep(layers: u32, path: &Path) {
+    let file = ModelFile::open(&tiny()).expect("the tiny model is there");
+    let mut writer = GgufWriter::new();
+    file.copy_metadata(&mut writer, &["llama.block_count"]);
+    writer.u32("llama.block_count", layers);
+    for t in file.tensors().iter().filter(|t| !t.name().starts_with("blk.1.")) {
+        let names: Vec<String> = match t.name().strip_prefix("blk.0.") {
+            Some(rest) => (0..layers).map(|layer| format!("blk.{layer}.{rest}")).collect(),
+            None => vec![t.name().to_owned()],
+        };
+        for name in &names {
+            writer.tensor(name, &t.shape(), t.ty(), file.data(t).to_vec());
+        }
+    }
+    writer.write(path).expect("it can be written");
+}
+
+#[test]
+fn a_disk_that_fills_leaves_no_half_file() {
+    let place = Place::new();
+    let model = tiny();
+    let folder = |name: &str| place.0.path().join(name);
+    deep(32, &folder("deep.gguf"));
+    place.file("device.toml", DEVICE.as_bytes());
+    for name in ["weights", "other", "out"] {
+        fs::create_dir(folder(name)).expect("a folder can be made");
+    }
+    let lines: Vec<String> = (0..6)
+        .map(|i| format!("{{\"prompt\": \"the band {i}\", \"max_tokens\": 4, \"temperature\": 0}}"))
+        .collect();
+    place.file("in.jsonl", lines.join("\n").as_bytes());
+    place.file("text.txt", "the band and the other one".repeat(9).as_bytes());
+    // A file that no process may make longer than so many sectors stands for a disk with no more room.
+    let run = |sectors: Option<u32>, arguments: &[&str]| {
+        let mut command = Command::new("sh");
+        let limit = sectors.map_or(String::new(), |n| format!("trap '' XFSZ; ulimit -f {n}; "));
+        command.args(["-c", &format!("{limit}exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_lathe")]);
+        command.args(arguments).current_dir(place.0.path()).env("LATHE_CACHE", place.cache());
+        command.stdin(Stdio::null()).output().expect("sh runs")
+    };
+    let model = model.to_str().expect("a path in UTF-8");
+    let store = |folder| {
+        let one =
+            ["run", "--raw", "--max-tokens", "4", "--context", "64", "the band", "--model", "deep.gguf"];
+        [&one[..], &["--machine", "device.toml", "--disk-cache", folder]].concat()
+    };
+    let quantize = vec!["quantize", model, "out/small.gguf", "--scheme", "q8_0"];
+    let score = vec!["score", "--model", model, "--file", "text.txt", "--save-log-softmax", "out/all.npy"];
+    let batch = vec!["batch", "--model", model, "in.jsonl", "answers.jsonl"];
+    // With room once, so that kernels are built.
+    let warm = ["batch", "--model", model, "in.jsonl", "warm.jsonl"];
+    for arguments in [&store("weights"), &score, &warm[..]] {
+        let output = run(None, arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    fs::remove_file(folder("out/all.npy")).expect("it was written");
+    for (sectors, arguments) in [(40, store("other")), (4, quantize.clone()), (4, score.clone())] {
+        let output = run(Some(sectors), &arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {text}");
+        let last = text.lines().last().unwrap_or_default();
+        assert!(last.starts_with("error[") && text.lines().count() <= 3, "{arguments:?}: {text}");
+        assert_eq!([files(&folder("other")), files(&folder("out"))], [vec![], vec![]], "{arguments:?}");
+        let output = run(None, &arguments);
+        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        for name in ["other", "out"] {
+            files(&folder(name)).iter().for_each(|(path, _)| fs::remove_file(path).expect("a file"));
+        }
+    }
+    // Answers that were written stay, and the others come when there is room.
+    let output = run(Some(2), &batch);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && text.contains("the same command goes on"), "{text}");
+    let output = run(None, &batch);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answers = fs::read_to_string(folder("answers.jsonl")).expect("answers");
+    let mut ids: Vec<&str> =
+        answers.lines().filter_map(|l| Some(l.split_once("line-")?.1.get(..1)?)).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["1", "2", "3", "4", "5", "6"]);
 }

@@ -120,7 +120,7 @@ struct Distributions {
 
 impl Distributions {
     fn create(path: &std::path::Path, [rows, columns]: [usize; 2]) -> Result<Distributions, Failure> {
-        let file = File::create(path.with_extension("npy.part")).map_err(|e| Self::failed(path, &e))?;
+        let file = File::create(Self::part(path)).map_err(|e| Self::failed(path, &e))?;
         let mut file = BufWriter::new(file);
         let text = format!("{{'descr': '<f2', 'fortran_order': False, 'shape': ({rows}, {columns}), }}");
         let width = (10 + text.len() + 1).next_multiple_of(64) - 10;
@@ -145,14 +145,26 @@ impl Distributions {
             Some(error) => Err(error),
             None => self.file.flush(),
         };
-        let part = self.path.with_extension("npy.part");
-        result.and_then(|()| std::fs::rename(&part, &self.path)).map_err(|e| Self::failed(&self.path, &e))
+        result
+            .and_then(|()| std::fs::rename(Self::part(&self.path), &self.path))
+            .map_err(|e| Self::failed(&self.path, &e))
+    }
+
+    fn part(path: &std::path::Path) -> PathBuf {
+        path.with_extension("npy.part")
     }
 
     fn failed(path: &std::path::Path, error: &std::io::Error) -> Failure {
         let what = format!("cannot write it: {error}");
         let d = Diagnostic::new("output", Fault::Environment, what).at(path.display().to_string());
         d.fix("free some space or give another path").into()
+    }
+}
+
+impl Drop for Distributions {
+    /// What was not finished goes.
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(Self::part(&self.path));
     }
 }
 
