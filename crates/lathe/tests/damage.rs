@@ -283,7 +283,7 @@ fn files(folder: &Path) -> Vec<(PathBuf, u64)> {
 
 /// The tiny model with its first layer so many times: weights that are worth a store, for kernels that are compiled already.
 fn deep(layers: u32, path: &Path) {
-    let file = ModelFile::open(&tiny()).expect("the tiny model is there");
+    let file = ModelFile::open(tiny()).expect("the tiny model is there");
     let mut writer = GgufWriter::new();
     file.copy_metadata(&mut writer, &["llama.block_count"]);
     writer.u32("llama.block_count", layers);
@@ -358,8 +358,7 @@ fn a_disk_that_fills_leaves_no_half_file() {
     let output = run(None, &batch);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answers = fs::read_to_string(folder("answers.jsonl")).expect("answers");
-    let mut ids: Vec<&str> =
-        answers.lines().filter_map(|l| Some(l.split_once("line-")?.1.get(..1)?)).collect();
+    let mut ids: Vec<&str> = answers.lines().filter_map(|l| l.split_once("line-")?.1.get(..1)).collect();
     ids.sort_unstable();
     assert_eq!(ids, ["1", "2", "3", "4", "5", "6"]);
 }

@@ -22,7 +22,7 @@ const EXAMPLES: &str = "\
 For each memory the best plan is run: its sequences with their prompts, until each has its tokens. With --every N the best plan
 and N - 1 others, spread from the second best to the worst, are run in a random order, so that a slow minute of the machine meets
 plans of all kinds; then the regret is how much slower the chosen one was than the fastest.
-A sample in which other processes take over 5% of the machine is taken again, a few times.
+A plan that needs more memory than it says is as slow as can be. A sample in which other processes take over 5% of the machine is taken again, a few times.
 
 Examples:
   lathe bench plan --memory 90MiB,110MiB,140MiB --disk-rate 300MB --prompt 64 --generate 8
@@ -69,12 +69,18 @@ pub struct BenchPlan {
 /// A plan that was run.
 struct Ran {
     plan: Plan,
+    /// 0 where the engine needs more memory than the plan says.
     tokens_per_second: f64,
     /// Bytes of weights that each step reads from the disk, and of keys and values that lie there.
     on_disk: [u64; 2],
 }
 
 impl Ran {
+    /// Whether it ran.
+    fn fits(&self) -> bool {
+        self.tokens_per_second > 0.0
+    }
+
     /// How far the prediction was off, as a share of what was measured.
     fn error(&self) -> f64 {
         self.plan.prediction.tokens_per_second / self.tokens_per_second - 1.0
@@ -99,7 +105,7 @@ impl BenchPlan {
         let (mut errors, mut rows) = (vec![], vec![]);
         for memory in &self.memory {
             let ran = self.all(&model, &planner, *memory, reserved, &interrupt)?;
-            errors.extend(ran.iter().map(|r| r.error().abs()));
+            errors.extend(ran.iter().filter(|r| r.fits()).map(|r| r.error().abs()));
             let best = ran.iter().map(|r| r.tokens_per_second).fold(0.0, f64::max);
             let regret = 1.0 - ran[0].tokens_per_second / best;
             if !self.json {
@@ -161,9 +167,14 @@ impl BenchPlan {
             for (done, i) in order.iter().enumerate() {
                 status.count("running plans", sample * order.len() + done, all);
                 let budget = planner.budget(&chosen[*i].policy, budget.clone());
-                let (speed, on_disk) = self.speed(model, &chosen[*i], budget, interrupt)?;
-                speeds[*i].0.push(speed);
-                speeds[*i].1 = on_disk;
+                match self.speed(model, &chosen[*i], budget, interrupt) {
+                    Ok((speed, on_disk)) => {
+                        speeds[*i].0.push(speed);
+                        speeds[*i].1 = on_disk;
+                    }
+                    Err(Failure::Error(why)) if why.code == "memory-budget" => speeds[*i].0.push(0.0),
+                    Err(other) => return Err(other),
+                }
             }
         }
         let ran = chosen.into_iter().zip(speeds).map(|(plan, (speeds, on_disk))| Ran {
@@ -238,11 +249,13 @@ impl BenchPlan {
         )?;
         for r in ran {
             let p = &r.plan.policy;
+            let measured = match r.fits() {
+                true => format!("{:>14.3}  {:>+5.0}%", r.tokens_per_second, 100.0 * r.error()),
+                false => format!("{:>14}  {:>6}", "too large", ""),
+            };
             output::line(&format!(
-                "  {:>15.3}  {:>14.3}  {:>+5.0}%  {:>6}  {:>6}  {:>5}  {:>12}  {:>9}  {:>10}",
+                "  {:>15.3}  {measured}  {:>6}  {:>6}  {:>5}  {:>12}  {:>9}  {:>10}",
                 r.plan.prediction.tokens_per_second,
-                r.tokens_per_second,
-                100.0 * r.error(),
                 p.batch,
                 p.passes,
                 p.kv_type,
@@ -278,8 +291,8 @@ fn row(r: &Ran) -> Value {
     json!({
         "policy": r.plan.policy,
         "predicted_tokens_per_s": r.plan.prediction.tokens_per_second,
-        "measured_tokens_per_s": r.tokens_per_second,
-        "error": r.error(),
+        "measured_tokens_per_s": r.fits().then_some(r.tokens_per_second),
+        "error": r.fits().then(|| r.error()),
         "read_bytes_per_step": r.on_disk[0],
         "kv_bytes_on_disk": r.on_disk[1],
         "predicted_read_bytes_per_step": r.predicted_read(),
