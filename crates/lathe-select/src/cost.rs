@@ -45,8 +45,8 @@ pub fn cost(target: &Target, head: &Head, args: &[&Facts], result: &Facts) -> f6
         return LEAST;
     }
     if let Some(i) = str_attr(&head.attrs, ON).and_then(|n| target.instruction(n)) {
-        if &*head.op == "cast" {
-            // A part of the instruction that takes it.
+        if &*head.op != "dot" {
+            // A part of the instruction or its loads and stores.
             return LEAST;
         }
         let p = i.product;
@@ -57,8 +57,9 @@ pub fn cost(target: &Target, head: &Head, args: &[&Facts], result: &Facts) -> f6
         let Some(a) = target.accelerator else {
             return time + (bytes(0) + bytes(1) + result.bytes()) / target.host.bytes_per_ns;
         };
-        // The columns' tile is loaded for each issue, the others once.
-        let loads = tiles * (steps * p.width() * p.factors[1].bits() / 8) as f64 + bytes(0);
+        // A tile of columns is loaded for each product, one of rows for as many as there are accumulators.
+        let tile = |rows: i64, i: usize| (steps * rows * p.factors[i].bits() / 8) as f64;
+        let loads = tiles * (tile(p.width(), 1) + tile(p.rows, 0) / a.accumulators as f64);
         return time + (loads + result.bytes()) / a.bytes_per_ns;
     }
     let moved: f64 = args.iter().map(|f| f.bytes()).sum::<f64>() + result.bytes();

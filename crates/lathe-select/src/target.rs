@@ -51,6 +51,8 @@ pub struct Instruction {
     pub meaning: Kernel,
     /// What its meaning was recognised as.
     pub product: Product,
+    /// Whether its loads put zeros around tiles and its stores leave them out.
+    pub pads: bool,
     /// Nanoseconds of one.
     pub ns: f64,
     /// Nanoseconds more for each step of its sum.
@@ -249,7 +251,8 @@ impl Target {
                 return Err(refuse("instructions have names of their own"));
             }
             let Entry { name, ns, ns_per_step, .. } = e;
-            instructions.push(Instruction { name, meaning, product, ns, ns_per_step });
+            let pads = file.accelerator.is_some();
+            instructions.push(Instruction { name, meaning, product, pads, ns, ns_per_step });
         }
         if instructions.is_empty() {
             return Err(bad("instruction", "there is none".into()));

@@ -3,6 +3,7 @@
 use lathe_ir::graph::{Graph, interpret, parse};
 use lathe_ir::{DType, Elements, Name, Tensor};
 use lathe_schedule::Tag;
+use lathe_select::accelerator::run;
 use lathe_select::rule::{KINDS, Kind};
 use lathe_select::{Limits, Selection, Target, select};
 use std::collections::HashMap;
@@ -124,6 +125,20 @@ fn selected(text: &str, target: &Target, kinds: &[Kind]) -> (Selection, f64) {
     (s, worst / largest)
 }
 
+/// The chosen graph on the accelerator's emulator gives what the graph means, and every product that was placed ran there.
+fn emulated(text: &str, target: &Target, s: &Selection) {
+    let table = lathe_ops::table();
+    let g = parse(text).expect("it is a graph");
+    let values = values(&g);
+    let expected = interpret(&g, &table, &HashMap::new(), &values).expect("it runs").remove(0).values();
+    let (got, counts) = run(&s.graph, &table, &values, target).expect("it runs");
+    let largest = expected.iter().fold(0f64, |m, v| m.max(v.abs()));
+    let worst = expected.iter().zip(got[0].values()).fold(0f64, |m, (a, b)| m.max((a - b).abs()));
+    assert!(worst < 1e-5 * largest, "{worst} of {largest}");
+    // Each product has at most 16 x 256 x 16 multiply-adds.
+    assert!(counts.products as f64 * 65536.0 >= s.products().0, "{counts:?}");
+}
+
 fn on(s: &Selection) -> Vec<bool> {
     s.operators.iter().map(|o| o.on.is_some()).collect()
 }
@@ -140,6 +155,7 @@ fn convolutions_are_found_behind_rewrites() {
     assert_eq!(on(&all), [true; 4], "{}", all.graph);
     assert!(worst < 1e-5, "{worst}");
     assert_eq!(all.share(), 1.0);
+    emulated(NETWORK, &target, &all);
     // A fast one keeps what would be mostly zeros: filters of one channel.
     target.host.products_per_ns = 20.0;
     target.host.bytes_per_ns = 1e6;
@@ -156,6 +172,8 @@ fn attention_is_found_as_it_stands() {
     assert_eq!(worst, 0.0);
     let (all, worst) = selected(ATTENTION, &target, &[Kind::Exact, Kind::Layout]);
     assert_eq!((on(&all), all.tag, worst), (vec![true; 5], Tag::Bitwise, 0.0));
+    emulated(ATTENTION, &target, &all);
+    emulated(ATTENTION, &target, &exact);
 }
 
 #[test]

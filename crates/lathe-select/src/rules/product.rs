@@ -66,7 +66,7 @@ fn swap(r: &mut Right<'_>) -> Option<Place> {
 }
 
 /// Zeros behind the elements of each axis.
-fn zeros(r: &mut Right<'_>, x: Place, to: &[i64]) -> Option<Place> {
+fn zeros(r: &mut Right<'_>, x: Place, to: &[i64], on: &Attrs) -> Option<Place> {
     let dims = r.dims(x)?;
     let high: Vec<i64> = dims.iter().zip(to).map(|(n, to)| to - n).collect();
     if high.iter().all(|n| *n == 0) {
@@ -79,7 +79,7 @@ fn zeros(r: &mut Right<'_>, x: Place, to: &[i64]) -> Option<Place> {
         ("mode".into(), Attr::Str("constant".into())),
         ("value".into(), zero),
     ];
-    r.op("pad", &[x], attrs.into())
+    r.op("pad", &[x], on.iter().map(|(n, a)| (n.clone(), a.clone())).chain(attrs).collect())
 }
 
 fn up(n: i64, to: i64) -> i64 {
@@ -96,8 +96,11 @@ fn pad(r: &mut Right<'_>) -> Option<Place> {
     let (m, k, n) = (dx[b], dx[b + 1], dy[b + 1]);
     let to = [up(m, p.rows), up(k, p.step(k)), up(n, p.width())];
     (to != [m, k, n]).then_some(())?;
-    let x = zeros(r, x, &[&dx[..b], &to[..2]].concat())?;
-    let y = zeros(r, y, &[&dy[..b], &to[1..]].concat())?;
+    // Loads of an accelerator put the zeros around, and its stores leave them out.
+    let i = r.instruction()?;
+    let on: Attrs = i.pads.then(|| (ON.into(), Attr::Str(i.name.as_str().into()))).into_iter().collect();
+    let x = zeros(r, x, &[&dx[..b], &to[..2]].concat(), &on)?;
+    let y = zeros(r, y, &[&dy[..b], &to[1..]].concat(), &on)?;
     let z = r.dot(x, y, &a)?;
     if to[0] == m && to[2] == n {
         return Some(z);
@@ -108,7 +111,7 @@ fn pad(r: &mut Right<'_>) -> Option<Place> {
         ("sizes".into(), list(&[m, n])),
         ("steps".into(), list(&[1, 1])),
     ];
-    r.op("slice", &[z], attrs.into())
+    r.op("slice", &[z], on.into_iter().chain(attrs).collect())
 }
 
 /// The last extents of rows, steps and columns; 1 for columns that are not there.
