@@ -23,6 +23,7 @@ pub mod accelerator;
 mod cost;
 mod error;
 mod extract;
+pub mod host;
 pub mod replay;
 pub mod rule;
 pub mod rules;

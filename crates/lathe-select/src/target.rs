@@ -51,8 +51,9 @@ pub struct Instruction {
     pub meaning: Kernel,
     /// What its meaning was recognised as.
     pub product: Product,
-    /// Whether its loads put zeros around tiles and its stores leave them out.
-    pub pads: bool,
+    /// Whether an accelerator loads its tiles: with strides, and with zeros behind their elements, which its stores leave out.
+    /// Tiles of the host's own instructions lie in memory as the meaning has them.
+    pub loads: bool,
     /// Nanoseconds of one.
     pub ns: f64,
     /// Nanoseconds more for each step of its sum.
@@ -251,8 +252,8 @@ impl Target {
                 return Err(refuse("instructions have names of their own"));
             }
             let Entry { name, ns, ns_per_step, .. } = e;
-            let pads = file.accelerator.is_some();
-            instructions.push(Instruction { name, meaning, product, pads, ns, ns_per_step });
+            let loads = file.accelerator.is_some();
+            instructions.push(Instruction { name, meaning, product, loads, ns, ns_per_step });
         }
         if instructions.is_empty() {
             return Err(bad("instruction", "there is none".into()));

@@ -1,11 +1,12 @@
 //! Selections of small networks: what is offloaded with and without rewrites, that it means the same, and that proofs are checked.
 
-use lathe_ir::graph::{Graph, interpret, parse};
+use lathe_ir::graph::{Graph, ValueId, interpret, parse};
+use lathe_ir::tensor::{self, Memory};
 use lathe_ir::{DType, Elements, Name, Tensor};
 use lathe_schedule::Tag;
 use lathe_select::accelerator::run;
 use lathe_select::rule::{KINDS, Kind};
-use lathe_select::{Limits, Selection, Target, select};
+use lathe_select::{Limits, Selection, Target, host, select};
 use std::collections::HashMap;
 
 /// Two convolutions with a factor and an offset of each channel, a sum beside, and a dense layer.
@@ -186,6 +187,22 @@ fn products_of_bytes_are_found_behind_scales_and_offsets() {
     println!("{}", all.graph);
     assert_eq!((on(&all), all.tag), (vec![true], Tag::Reassociates), "{}", all.graph);
     assert!(worst < 1e-6, "{worst}");
+    // Schedules take it: the instruction is put where the search placed it, and the program computes the placed product.
+    let n = all.graph.nodes.iter().find(|n| &*n.op == "dot").expect("it was placed");
+    let s = host::schedule(&all.graph, n, &target).expect("schedules have it").expect("it is placed");
+    assert!(s.kernel().to_string().contains("intrinsic dpbusd"), "{}", s.kernel());
+    let v = values(&parse(BYTES).expect("it is a graph"));
+    let mut cut = all.graph.clone();
+    let before = |v: &ValueId| all.graph.nodes.iter().find(|n| n.outputs[0] == *v).expect("a cast").inputs[0];
+    cut.outputs = vec![before(&n.inputs[0]), before(&n.inputs[1]), n.outputs[0]];
+    let table = lathe_ops::table();
+    let values = interpret(&cut, &table, &HashMap::new(), &v).expect("it runs");
+    let mut m = Memory::new(&[]);
+    m.set("x", &values[0].bytes);
+    m.set("y", &values[1].bytes);
+    m.set("z", &vec![0; values[2].bytes.len()]);
+    tensor::interpret(s.kernel(), &mut m).expect("it runs");
+    assert_eq!(m.params["z"], values[2].bytes);
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn pad(r: &mut Right<'_>) -> Option<Place> {
     (to != [m, k, n]).then_some(())?;
     // Loads of an accelerator put the zeros around, and its stores leave them out.
     let i = r.instruction()?;
-    let on: Attrs = i.pads.then(|| (ON.into(), Attr::Str(i.name.as_str().into()))).into_iter().collect();
+    let on: Attrs = i.loads.then(|| (ON.into(), Attr::Str(i.name.as_str().into()))).into_iter().collect();
     let x = zeros(r, x, &[&dx[..b], &to[..2]].concat(), &on)?;
     let y = zeros(r, y, &[&dy[..b], &to[1..]].concat(), &on)?;
     let z = r.dot(x, y, &a)?;
@@ -118,6 +118,25 @@ fn pad(r: &mut Right<'_>) -> Option<Place> {
 fn last(a: &Axes, dx: &[i64], dy: &[i64]) -> Option<(i64, i64, i64)> {
     let columns = a.free[1].last().map_or(1, |d| dy[*d]);
     Some((dx[*a.free[0].last()?], dx[*a.sum[0].last()?], columns))
+}
+
+/// The factors with the axes of their tiles behind all others, in the order that an instruction's factors have.
+fn packed(r: &mut Right<'_>, x: Place, y: Place, a: &Axes, columns: bool) -> Option<(Place, Place, Axes)> {
+    let (rows, rest_x) = a.free[0].split_last()?;
+    let (step, steps) = a.sum[0].split_last()?;
+    let (step_y, steps_y) = a.sum[1].split_last()?;
+    let (width, rest_y) = match a.free[1].split_last() {
+        Some((w, rest)) if columns => (vec![*w], rest.to_vec()),
+        _ => (vec![], a.free[1].clone()),
+    };
+    let order_x = [&a.batch[0][..], rest_x, steps, &[*rows, *step]].concat();
+    let order_y = [&a.batch[1][..], &rest_y, steps_y, &[*step_y], &width].concat();
+    let now = |order: &[usize], axes: &[usize]| -> Vec<usize> {
+        axes.iter().filter_map(|d| order.iter().position(|o| o == d)).collect()
+    };
+    let both = |axes: &[Vec<usize>; 2]| [now(&order_x, &axes[0]), now(&order_y, &axes[1])];
+    let to = Axes { batch: both(&a.batch), sum: both(&a.sum), free: both(&a.free) };
+    Some((r.permute(x, &order_x)?, r.permute(y, &order_y)?, to))
 }
 
 fn block(r: &mut Right<'_>) -> Option<Place> {
@@ -142,9 +161,12 @@ fn block(r: &mut Right<'_>) -> Option<Place> {
     let columns = if p.columns.is_some() { split(&dy, &a.free[1], width) } else { kept.clone() };
     let batch = at(&dx, &a.batch[0]);
     let (front, sum) = (split(&dx, &a.free[0], rows), split(&dx, &a.sum[0], steps));
-    let to = Axes::ordered(batch.len(), front.len(), sum.len(), columns.len());
-    let x = r.reshape(x, &[&batch[..], &front, &sum].concat())?;
-    let y = r.reshape(y, &[&batch[..], &sum, &columns].concat())?;
+    let mut to = Axes::ordered(batch.len(), front.len(), sum.len(), columns.len());
+    let mut x = r.reshape(x, &[&batch[..], &front, &sum].concat())?;
+    let mut y = r.reshape(y, &[&batch[..], &sum, &columns].concat())?;
+    if !r.instruction()?.loads {
+        (x, y, to) = packed(r, x, y, &to, p.columns.is_some())?;
+    }
     let mut attrs = to.attrs();
     attrs.insert(TILES.into(), Attr::Str(r.instruction()?.name.as_str().into()));
     let z = r.op("dot", &[x, y], attrs)?;
@@ -163,7 +185,20 @@ fn is_tile(r: &Right<'_>, x: Place, y: Place) -> Option<bool> {
     let columns = p.columns.is_none_or(|c| c == n && !a.free[1].is_empty());
     let here = lathe_ir::graph::str_attr(r.attrs(0), TILES).is_none_or(|t| *t == *r.instruction().map_or("", |i| &i.name));
     let free = here && !r.attrs(0).contains_key(ON);
-    Some(free && a.is_ordered() && m == p.rows && steps && columns && [r.dtype(x), r.dtype(y)] == p.factors)
+    // Where the tiles lie: behind loops in order, or as the meaning's factors.
+    let behind = |rank: usize, axes: &[Option<&usize>]| {
+        let axes: Vec<usize> = axes.iter().flatten().map(|d| **d).collect();
+        axes.iter().rev().enumerate().all(|(i, d)| d + i + 1 == rank)
+    };
+    let width = p.columns.and(a.free[1].last());
+    let lies = if r.instruction()?.loads {
+        a.is_ordered()
+    } else {
+        behind(r.dims(x)?.len(), &[a.free[0].last(), a.sum[0].last()])
+            && behind(r.dims(y)?.len(), &[a.sum[1].last(), width])
+            && a.free[1].windows(2).chain(a.free[0].windows(2)).chain(a.sum[0].windows(2)).all(|w| w[0] < w[1])
+    };
+    Some(free && lies && m == p.rows && steps && columns && [r.dtype(x), r.dtype(y)] == p.factors)
 }
 
 fn on(r: &mut Right<'_>, x: Place, y: Place) -> Option<Place> {
@@ -343,9 +378,9 @@ pub(super) const RULES: &[Rule] = &[
             let types = if bytes { [DType::U8, DType::I8] } else { [DType::BF16; 2] };
             let (to, k) = if bytes { (DType::I32, 4) } else { (DType::F32, 2) };
             let (m, j, n) = (s.pick(1, 2), s.pick(1, 3), s.pick(1, 5));
-            let (x, y) = (s.input(types[0], &[m, 16, j, k]), s.input(types[1], &[j, k, n]));
+            let (x, y) = (s.input(types[0], &[m, j, 16, k]), s.input(types[1], &[n, j, k]));
             let (x, y) = (s.cast(x, to), s.cast(y, to));
-            s.op("dot", &[x, y], &dot([&[], &[]], [&[2, 3], &[0, 1]]));
+            s.op("dot", &[x, y], &dot([&[], &[]], [&[1, 3], &[1, 2]]));
             s
         },
     },
