@@ -34,12 +34,16 @@ impl Sample {
         self.graph.input(&name, Type::dense(dtype, &shape))
     }
 
-    /// A constant of one element.
-    pub fn number(&mut self, dtype: DType, v: f64) -> ValueId {
+    /// A constant whose elements are all one number.
+    pub fn number(&mut self, dtype: DType, dims: &[i64], v: f64) -> ValueId {
         let name: Name = format!("n{}", self.graph.values.len()).into();
-        let elements = if dtype.is_int() { Elements::Ints(vec![v as i128]) } else { Elements::Floats(vec![v]) };
-        self.constants.insert(name.clone(), Tensor::of(dtype, &[], &elements));
-        self.graph.constant(&name, Type::dense(dtype, &[]))
+        let n = dims.iter().product::<i64>() as usize;
+        let elements =
+            if dtype.is_int() { Elements::Ints(vec![v as i128; n]) } else { Elements::Floats(vec![v; n]) };
+        let extents: Vec<usize> = dims.iter().map(|d| *d as usize).collect();
+        self.constants.insert(name.clone(), Tensor::of(dtype, &extents, &elements));
+        let shape: Vec<Int> = dims.iter().map(|d| Int::from(*d)).collect();
+        self.graph.constant(&name, Type::dense(dtype, &shape))
     }
 
     /// An operator.

@@ -56,7 +56,7 @@ impl Search {
     /// The classes of a graph alone: each value is equal to what its node says.
     pub fn new(g: &Graph, table: &OpTable, constants: &HashMap<Name, Tensor>) -> Search {
         let analysis = Analysis { ops: Ops::new(table), values: known(g, constants) };
-        let mut egraph = EGraph::new(analysis).with_explanations_enabled();
+        let mut egraph = EGraph::new(analysis).with_explanations_enabled().without_explanation_length_optimization();
         let mut leaves = HashMap::new();
         for v in &g.values {
             let id = egraph.add_uncanonical(Term { head: Head::value(&v.name), args: vec![] });

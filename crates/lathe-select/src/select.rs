@@ -50,7 +50,7 @@ pub struct Selection {
 impl Selection {
     /// Multiply-adds that instructions compute, and all of them.
     pub fn products(&self) -> (f64, f64) {
-        let sum = |all: &mut dyn Iterator<Item = &Operator>| all.map(|o| o.products).sum::<f64>();
+        let sum = |all: &mut dyn Iterator<Item = &Operator>| all.fold(0.0, |s, o| s + o.products);
         (sum(&mut self.operators.iter().filter(|o| o.on.is_some())), sum(&mut self.operators.iter()))
     }
 

@@ -136,7 +136,7 @@ impl fmt::Display for Tree {
 pub struct Facts {
     /// Its type.
     pub ty: Type,
-    /// Its one element, where it is a constant of one.
+    /// What each of its elements is, where it is a small constant and they are all alike.
     pub number: Option<f64>,
     /// Whether it is made of constants alone.
     pub constant: bool,
@@ -184,6 +184,14 @@ impl Ops {
     }
 }
 
+/// Constants of more elements are not looked into.
+const SMALL: usize = 1 << 12;
+
+/// The number that all of these are.
+pub fn alike(all: &[f64]) -> Option<f64> {
+    all.first().copied().filter(|v| all.iter().all(|x| x == v))
+}
+
 /// What is known of a graph's values, by name, with the order in which they are made (arguments and constants have 0).
 pub fn known(g: &Graph, constants: &HashMap<Name, Tensor>) -> HashMap<Name, (Facts, usize)> {
     let made = g.producers();
@@ -192,7 +200,7 @@ pub fn known(g: &Graph, constants: &HashMap<Name, Tensor>) -> HashMap<Name, (Fac
             Source::Const(n) => constants.get(n),
             _ => None,
         };
-        let number = tensor.filter(|t| t.len() == 1).map(|t| t.values()[0]);
+        let number = tensor.filter(|t| t.len() <= SMALL).and_then(|t| alike(&t.values()));
         let constant = matches!(v.source, Source::Const(_));
         let facts = Facts { ty: v.ty.clone(), number, constant };
         (v.name.clone(), (facts, made[i].map_or(0, |n| n + 1)))

@@ -6,7 +6,7 @@ use lathe_schedule::Tag;
 use lathe_select::rule::{Applied, KINDS, Kind, Made, Pattern};
 use lathe_select::sample::Sample;
 use lathe_select::target::{Product, Steps};
-use lathe_select::term::{Facts, Head, Ops};
+use lathe_select::term::{Facts, Head, Ops, alike};
 use lathe_select::{TARGETS, Target};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ fn applied(s: &Sample, rule: &Applied<'_>) -> Option<Graph> {
         matched(&g, &Pattern::parse(left), g.outputs[0].0, &mut heads, &mut vars).then_some(())?;
         let facts = |v: &u32| {
             let v = &g.values[*v as usize];
-            let number = s.constants.get(&v.name).filter(|t| t.len() == 1).map(|t| t.values()[0]);
+            let number = s.constants.get(&v.name).and_then(|t| alike(&t.values()));
             Facts { ty: v.ty.clone(), number, constant: false }
         };
         let (right, root) = rule.right(&ops, &heads, vars.iter().map(facts).collect())?;

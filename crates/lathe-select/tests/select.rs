@@ -62,7 +62,7 @@ const BYTES: &str = "graph bytes() {
   x: u8[20, 24] = input
   w: i8[24, 40] = const \"w\"
   z: i32[] = const \"z\"
-  nothing: i32[] = const \"nothing\"
+  nothing: i32[40] = const \"nothing\"
   s: f32[] = const \"s\"
   t: f32[40] = const \"t\"
   xi: i32[20, 24] = cast(x) {to = \"i32\"}

@@ -106,7 +106,8 @@ fn offset(r: &mut Right<'_>, side: usize) -> Option<Place> {
 
 fn sub_zero(r: &mut Right<'_>) -> Option<Place> {
     let (x, z) = (r.var(0), r.var(1));
-    let same = r.dims(z)?.len() <= r.dims(x)?.len();
+    let (dx, dz) = (r.dims(x)?, r.dims(z)?);
+    let same = dz.len() <= dx.len() && dz.iter().rev().zip(dx.iter().rev()).all(|(z, x)| *z == 1 || z == x);
     (same && r.dtype(x).is_int() && r.facts(z).number == Some(0.0)).then_some(x)
 }
 
@@ -190,11 +191,11 @@ pub(super) const RULES: &[Rule] = &[
             let [x, y] = factors(&mut s, [DType::U8, DType::I8]);
             let (mut x, mut y) = (s.cast(x, DType::I32), s.cast(y, DType::I32));
             if seed % 2 == 1 {
-                let z = s.number(DType::I32, 7.0);
+                let z = s.number(DType::I32, &[], 7.0);
                 x = s.op("sub", &[x, z], &[]);
             }
             if seed / 2 % 2 == 1 {
-                let z = s.number(DType::I32, -5.0);
+                let z = s.number(DType::I32, &[], -5.0);
                 y = s.op("sub", &[y, z], &[]);
             }
             let (x, y) = (s.cast(x, DType::F32), s.cast(y, DType::F32));
@@ -247,8 +248,9 @@ pub(super) const RULES: &[Rule] = &[
         sample: |seed| {
             let mut s = Sample::new(seed);
             let n = s.pick(1, 9);
-            let x = s.input(DType::I32, &[n]);
-            let z = s.number(DType::I32, 0.0);
+            let x = s.input(DType::I32, &[2, n]);
+            let dims = if seed % 2 == 0 { vec![] } else { vec![n] };
+            let z = s.number(DType::I32, &dims, 0.0);
             s.op("sub", &[x, z], &[]);
             s
         },

@@ -221,7 +221,7 @@ pub(super) const RULES: &[Rule] = &[
             let dims = [s.pick(1, 3), s.pick(2, 4), s.pick(2, 4)];
             let t = if seed % 2 == 0 { DType::I32 } else { DType::F32 };
             let x = s.input(t, &dims);
-            let z = s.number(t, 3.0);
+            let z = s.number(t, &[], 3.0);
             let y = s.op("sub", &[x, z], &[]);
             view(&mut s, y, &dims);
             s
