@@ -79,16 +79,7 @@ pub fn select(
     let mut search = Search::new(g, table, constants);
     search.saturate(&rules, limits);
     let (size, rounds, saturated) = (search.size(), search.rounds, search.saturated);
-    let extraction = Extraction::new(&search, target, g);
-    // Values that the results need.
-    let mut terms: HashMap<Id, Rc<Tree>> = HashMap::new();
-    let mut work: Vec<Id> = g.outputs.iter().map(|v| search.of(g, *v)).collect();
-    while let Some(class) = work.pop() {
-        let tree = extraction.term(class);
-        if terms.insert(class, tree.clone()).is_none() && tree.head.named().is_none() {
-            leaves(tree, &mut |t| work.extend(extraction.class(&t.head)));
-        }
-    }
+    let terms = Extraction::best_of(&search, target, g).terms;
     let mut kept: Vec<(usize, Id)> =
         terms.keys().filter_map(|c| Some((search.egraph[*c].data.value?.0, *c))).collect();
     kept.sort_unstable();
@@ -111,13 +102,6 @@ pub fn select(
     check(&graph, table)?;
     let operators = operators(g, &known(g, constants), &search, &terms, &proofs);
     Ok(Selection { graph, proofs, tag, operators, size, rounds, saturated })
-}
-
-fn leaves(t: &Tree, f: &mut dyn FnMut(&Tree)) {
-    if t.head.named().is_some() {
-        f(t);
-    }
-    t.args.iter().for_each(|a| leaves(a, f));
 }
 
 /// The proof that a class's value is a term.
