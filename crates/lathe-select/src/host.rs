@@ -58,7 +58,13 @@ pub fn schedule(g: &Graph, n: &Node, target: &Target) -> Result<Option<Schedule>
     let zero = format!("0{}", p.sums);
     let mut text = format!(
         "kernel {}() {{\n in x: {}[{}]\n in y: {}[{}]\n out z: {}[{}]\n",
-        i.name, p.factors[0], list(&x), p.factors[1], list(&y), p.sums, list(&z),
+        i.name,
+        p.factors[0],
+        list(&x),
+        p.factors[1],
+        list(&y),
+        p.sums,
+        list(&z),
     );
     let mut depth = 0;
     let mut open = |text: &mut String, name: &str, n: i64, kind: &str| {
@@ -94,7 +100,8 @@ pub fn schedule(g: &Graph, n: &Node, target: &Target) -> Result<Option<Schedule>
     inner.push_str(&"}\n".repeat(sums.len()));
     text.push_str(&inner);
     lane(&mut text, "w");
-    let to: Vec<String> = nz.iter().map(|v| if v == "l" || v == "j" { format!("{v}w") } else { v.clone() }).collect();
+    let to: Vec<String> =
+        nz.iter().map(|v| if v == "l" || v == "j" { format!("{v}w") } else { v.clone() }).collect();
     let _ = write!(text, "W: z[{}] = acc[{}]\n{close}", to.join(", "), at("w"));
     text.push_str(&"}\n".repeat(depth + 1));
     let kernel = parse(&text)?;

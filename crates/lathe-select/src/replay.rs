@@ -111,7 +111,8 @@ impl<'g> Checker<'g> {
                     return Err(fail("is not what the graph says"));
                 }
             } else {
-                let (rule, forms) = self.rules.get(&s.rule).ok_or_else(|| fail("is by no rule of the table"))?;
+                let (rule, forms) =
+                    self.rules.get(&s.rule).ok_or_else(|| fail("is by no rule of the table"))?;
                 if !forms.iter().any(|p| self.gives(rule, p, left).as_ref() == Some(right)) {
                     return Err(fail("is not what the rule says"));
                 }
@@ -167,7 +168,12 @@ impl<'g> Checker<'g> {
 }
 
 /// Matches a term with a pattern: the heads of its operators, outer first, and the terms of its variables.
-fn matches(p: &Pattern, t: &Rc<Tree>, heads: &mut Vec<Arc<Head>>, vars: &mut Vec<Option<Rc<Tree>>>) -> Option<()> {
+fn matches(
+    p: &Pattern,
+    t: &Rc<Tree>,
+    heads: &mut Vec<Arc<Head>>,
+    vars: &mut Vec<Option<Rc<Tree>>>,
+) -> Option<()> {
     match p {
         Pattern::Variable(v) => {
             if vars.len() <= *v {

@@ -88,7 +88,12 @@ impl<'t> Applied<'t> {
     }
 
     /// The right side for what its left side was found to be: the heads of its operators, outer first, and its variables.
-    pub fn right<'r>(&self, ops: &'r Ops, heads: &'r [Arc<Head>], vars: Vec<Facts>) -> Option<(Right<'r>, Place)>
+    pub fn right<'r>(
+        &self,
+        ops: &'r Ops,
+        heads: &'r [Arc<Head>],
+        vars: Vec<Facts>,
+    ) -> Option<(Right<'r>, Place)>
     where
         't: 'r,
     {

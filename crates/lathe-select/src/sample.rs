@@ -63,12 +63,15 @@ impl Sample {
     pub fn values(&mut self) -> HashMap<Name, Tensor> {
         let mut out = self.constants.clone();
         for v in self.graph.values.clone().iter().filter(|v| v.source == Source::Input) {
-            let dims: Vec<usize> =
-                v.ty.shape.iter().map(|d| d.as_const().unwrap_or(0) as usize).collect();
+            let dims: Vec<usize> = v.ty.shape.iter().map(|d| d.as_const().unwrap_or(0) as usize).collect();
             let n = dims.iter().product();
             let t = v.ty.dtype;
             let elements = if let DType::Int { signed, bits } = t {
-                let (lo, hi) = if signed { (-(1i64 << (bits.min(12) - 1)), (1i64 << (bits.min(12) - 1)) - 1) } else { (0, (1i64 << bits.min(12)) - 1) };
+                let (lo, hi) = if signed {
+                    (-(1i64 << (bits.min(12) - 1)), (1i64 << (bits.min(12) - 1)) - 1)
+                } else {
+                    (0, (1i64 << bits.min(12)) - 1)
+                };
                 Elements::Ints((0..n).map(|_| self.pick(lo, hi).into()).collect())
             } else {
                 Elements::Floats((0..n).map(|_| self.pick(-64, 64) as f64 / 64.0).collect())

@@ -56,7 +56,8 @@ impl Search {
     /// The classes of a graph alone: each value is equal to what its node says.
     pub fn new(g: &Graph, table: &OpTable, constants: &HashMap<Name, Tensor>) -> Search {
         let analysis = Analysis { ops: Ops::new(table), values: known(g, constants) };
-        let mut egraph = EGraph::new(analysis).with_explanations_enabled().without_explanation_length_optimization();
+        let mut egraph =
+            EGraph::new(analysis).with_explanations_enabled().without_explanation_length_optimization();
         let mut leaves = HashMap::new();
         for v in &g.values {
             let id = egraph.add_uncanonical(Term { head: Head::value(&v.name), args: vec![] });
@@ -160,7 +161,9 @@ impl Search {
         let vars: Vec<Id> = m.vars.iter().map(|v| self.standing(self.egraph.find(*v))).collect();
         let facts: Option<Vec<Facts>> = vars.iter().map(|v| self.egraph[*v].data.facts.clone()).collect();
         let Some(facts) = facts else { return false };
-        let Some((right, root)) = rule.right(&self.egraph.analysis.ops, &m.heads, facts) else { return false };
+        let Some((right, root)) = rule.right(&self.egraph.analysis.ops, &m.heads, facts) else {
+            return false;
+        };
         let made = right.made;
         let mut heads = m.heads.iter();
         let left = self.left(form, &mut heads, &vars);

@@ -72,7 +72,10 @@ pub fn select(
     limits: Limits,
 ) -> Result<Selection, SelectError> {
     if let Some(v) = g.values.iter().find(|v| v.source == Source::State) {
-        return Err(SelectError::Unsupported(format!("'{}' is state: graphs without state are selected for", v.name)));
+        return Err(SelectError::Unsupported(format!(
+            "'{}' is state: graphs without state are selected for",
+            v.name
+        )));
     }
     check(g, table)?;
     let rules = Applied::all(target, kinds);

@@ -141,7 +141,9 @@ impl Product {
             && c_index == [&rows[..], &columns].concat()
             && loops.len() == a_index.len() + columns.len();
         if !ordered {
-            return Err("is not c[row, column] += a[row, step] * b[step, column], with or without columns".into());
+            return Err(
+                "is not c[row, column] += a[row, step] * b[step, column], with or without columns".into()
+            );
         }
         let extent = |v: &str| loops.iter().find(|(n, _)| &**n == v).map(|(_, e)| e);
         let fixed = |v: &str| extent(v).and_then(|e| e.as_int()).filter(|n| *n > 0);
@@ -244,7 +246,8 @@ impl Target {
                 _ => return Err(refuse("give either its meaning, a tensor program, or an intrinsic's name")),
             };
             check(&meaning).map_err(|m| refuse(&format!("its meaning: {m}")))?;
-            let product = Product::of(&meaning, &e.limits).map_err(|m| refuse(&format!("its meaning {m}")))?;
+            let product =
+                Product::of(&meaning, &e.limits).map_err(|m| refuse(&format!("its meaning {m}")))?;
             if !positive(e.ns) || !(e.ns_per_step >= 0.0 && e.ns_per_step.is_finite()) {
                 return Err(refuse("its times must be numbers, `ns` above 0"));
             }
@@ -258,8 +261,7 @@ impl Target {
         if instructions.is_empty() {
             return Err(bad("instruction", "there is none".into()));
         }
-        let target =
-            Target { name: file.name, host: file.host, accelerator: file.accelerator, instructions };
+        let target = Target { name: file.name, host: file.host, accelerator: file.accelerator, instructions };
         target.check_memories()?;
         Ok(target)
     }
@@ -281,7 +283,10 @@ impl Target {
             };
             let bytes = 4 * most * (p.rows + p.width());
             if bytes as usize > a.scratchpad_bytes {
-                return Err(bad(format!("the factors of '{}' are {bytes} bytes, more than the scratchpad", i.name)));
+                return Err(bad(format!(
+                    "the factors of '{}' are {bytes} bytes, more than the scratchpad",
+                    i.name
+                )));
             }
         }
         Ok(())

@@ -111,7 +111,8 @@ fn what_leaves_the_memories_is_refused() {
         let error = result.err().expect(program).to_string();
         assert!(error.contains(says), "{program}: {error}");
     }
-    for text in ["load", "load 0 = x", "clear x", "matmul 0 += 0 * 0", "store x + 0, 1 x 1 by 1 = 0", "halt"] {
+    for text in ["load", "load 0 = x", "clear x", "matmul 0 += 0 * 0", "store x + 0, 1 x 1 by 1 = 0", "halt"]
+    {
         assert!(parse(text).is_err(), "{text}");
     }
 }

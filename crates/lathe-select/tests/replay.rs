@@ -45,7 +45,8 @@ fn changed_proofs_are_refused() {
             other.steps[i].rule = "dot-free".into();
             assert!(checker.check(&other).is_err(), "a rule that is not in the table, step {i}");
             let mut other = p.clone();
-            other.steps[i].rule = if other.steps[i].rule == "dot-order" { "dot-swap" } else { "dot-order" }.into();
+            other.steps[i].rule =
+                if other.steps[i].rule == "dot-order" { "dot-swap" } else { "dot-order" }.into();
             assert!(checker.check(&other).is_err(), "another rule, step {i} of {}", p.value);
             let mut other = p.clone();
             other.steps[i].forward ^= true;

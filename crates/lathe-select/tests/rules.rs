@@ -19,8 +19,7 @@ fn matched(g: &Graph, p: &Pattern, v: u32, heads: &mut Vec<Arc<Head>>, vars: &mu
     };
     let Some(n) = g.nodes.iter().find(|n| n.outputs[0].0 == v && *n.op == **name) else { return false };
     heads.push(Head::new(&n.op, n.attrs.clone(), 0));
-    args.len() == n.inputs.len()
-        && args.iter().zip(&n.inputs).all(|(p, a)| matched(g, p, a.0, heads, vars))
+    args.len() == n.inputs.len() && args.iter().zip(&n.inputs).all(|(p, a)| matched(g, p, a.0, heads, vars))
 }
 
 /// The sample with the right side in the place of its result; `None` where the rule does not apply.
@@ -80,7 +79,8 @@ fn every_rule_keeps_the_meaning() {
                 let Some(right) = applied(&s, &rule) else { continue };
                 used.insert(rule.rule.name);
                 let values = s.values();
-                let run = |g: &Graph| interpret(g, &table, &HashMap::new(), &values).expect("it runs").remove(0);
+                let run =
+                    |g: &Graph| interpret(g, &table, &HashMap::new(), &values).expect("it runs").remove(0);
                 let (before, after) = (run(&s.graph), run(&right));
                 let ok = close(&before, &after, rule.rule.tag);
                 assert!(ok, "{} seed {seed}:\n{}\n{right}\n{before:?}\n{after:?}", rule.name(), s.graph);

@@ -41,7 +41,8 @@ fn slow_host(folder: &Path) -> String {
     let (code, text, error) = select(&["--show-target", "gemm16"], folder);
     assert_eq!((code, error.as_str()), (Some(0), ""));
     let path = folder.join("target.toml");
-    std::fs::write(&path, text.replace("products_per_ns = 20.0", "products_per_ns = 0.001")).expect("it is written");
+    std::fs::write(&path, text.replace("products_per_ns = 20.0", "products_per_ns = 0.001"))
+        .expect("it is written");
     path.to_str().expect("the path is UTF-8").to_owned()
 }
 
@@ -61,7 +62,8 @@ fn a_convolution_is_found_and_emulated() {
     assert!(v["run"]["emulated"]["products"].as_u64() > Some(0), "{v}");
     assert!(v["run"]["largest_difference"].as_f64().expect("a number") < 1e-5, "{v}");
     // Without windows there is no product.
-    let (_, out, _) = select(&[&model, "--target", &target, "--rules", "exact,layout,padding", "--json"], folder.path());
+    let (_, out, _) =
+        select(&[&model, "--target", &target, "--rules", "exact,layout,padding", "--json"], folder.path());
     let v: Value = serde_json::from_str(&out).expect("it is JSON");
     assert_eq!(v["found"]["share"], 0.0, "{v}");
     let (_, out, _) = select(&[&model, "--target", &target, "--proofs"], folder.path());

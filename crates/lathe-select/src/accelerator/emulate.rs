@@ -117,13 +117,21 @@ impl<'t> Emulator<'t> {
     }
 
     /// `c[i, j] += sum over k of a[i, k] * b[k, j]`, in the order of k, as the meaning's loops have it.
-    fn product(&mut self, row: &Instruction, to: usize, factors: [usize; 2], steps: usize) -> Result<(), String> {
+    fn product(
+        &mut self,
+        row: &Instruction,
+        to: usize,
+        factors: [usize; 2],
+        steps: usize,
+    ) -> Result<(), String> {
         let p = row.product;
         let allowed = match p.steps {
             Steps::Exactly(k) => steps as i64 == k,
             Steps::UpTo(k) => (1..=k).contains(&(steps as i64)),
         };
-        allowed.then_some(()).ok_or_else(|| format!("a sum of {steps} steps is not one of this instruction"))?;
+        allowed
+            .then_some(())
+            .ok_or_else(|| format!("a sum of {steps} steps is not one of this instruction"))?;
         let (rows, columns, width) = (p.rows as usize, p.width() as usize, self.tile[1]);
         let (a, b) = (self.range(factors[0], rows, steps)?, self.range(factors[1], steps, columns)?);
         let unwritten = self.written[a.clone()].iter().chain(&self.written[b.clone()]).any(|w| !w);

@@ -26,7 +26,9 @@ pub fn generate<E>(
     target: &Target,
     f: &mut dyn FnMut(Instr) -> Result<(), E>,
 ) -> Result<bool, E> {
-    let (Some(i), Some(a)) = (target.instruction(&call.instruction), target.accelerator) else { return Ok(false) };
+    let (Some(i), Some(a)) = (target.instruction(&call.instruction), target.accelerator) else {
+        return Ok(false);
+    };
     let Instruction { product, name, .. } = i;
     let (rows, width) = (product.rows as usize, product.width() as usize);
     let ([m, k, n], [x, y, z]) = (call.size, &call.buffers);

@@ -78,7 +78,9 @@ impl fmt::Display for Memory {
 impl fmt::Display for Instr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Instr::Load { to, from, tile } => write!(f, "load {to} = {from}, zeros to {} x {}", tile[0], tile[1]),
+            Instr::Load { to, from, tile } => {
+                write!(f, "load {to} = {from}, zeros to {} x {}", tile[0], tile[1])
+            }
             Instr::Clear { to } => write!(f, "clear {to}"),
             Instr::Product { name, to, factors: [a, b], steps } => {
                 write!(f, "{name} {to} += {a} * {b}, {steps} steps")

@@ -18,8 +18,9 @@ pub fn run(
     named: &HashMap<Name, Tensor>,
     target: &Target,
 ) -> Result<(Vec<Tensor>, Counts), SelectError> {
-    let mut emulator = Emulator::new(target)
-        .ok_or_else(|| SelectError::Unsupported(format!("'{}' is no accelerator with an emulator", target.name)))?;
+    let mut emulator = Emulator::new(target).ok_or_else(|| {
+        SelectError::Unsupported(format!("'{}' is no accelerator with an emulator", target.name))
+    })?;
     let mut r = Run { g, table, named, target, made: g.producers(), values: HashMap::new() };
     let mut out = vec![];
     for v in &g.outputs {
@@ -65,7 +66,8 @@ impl<'r> Run<'r> {
                 Some((_, factors)) => factors.to_vec(),
                 None => n.inputs.clone(),
             };
-            let lacking: Vec<ValueId> = needs.iter().filter(|a| !self.values.contains_key(a)).copied().collect();
+            let lacking: Vec<ValueId> =
+                needs.iter().filter(|a| !self.values.contains_key(a)).copied().collect();
             if !lacking.is_empty() {
                 work.push(v);
                 work.extend(lacking);
@@ -76,7 +78,8 @@ impl<'r> Run<'r> {
                 self.values.insert(v, t);
                 continue;
             }
-            let row = self.table.get(&n.op).ok_or_else(|| IrError::run(&*n.op, "there is no such operator"))?;
+            let row =
+                self.table.get(&n.op).ok_or_else(|| IrError::run(&*n.op, "there is no such operator"))?;
             let args: Vec<Tensor> = needs.iter().map(|a| self.values[a].clone()).collect();
             let types: Vec<_> = n.outputs.iter().map(|o| self.g.ty(*o).clone()).collect();
             for (o, t) in n.outputs.iter().zip((row.reference)(&args, &n.attrs, &types)) {
@@ -110,7 +113,13 @@ impl<'r> Run<'r> {
     }
 
     /// The call of a product on factors that are its own, or its own without the zeros around.
-    fn call(&self, n: &Node, name: &str, result: ValueId, factors: [ValueId; 2]) -> Option<(Call, [ValueId; 2])> {
+    fn call(
+        &self,
+        n: &Node,
+        name: &str,
+        result: ValueId,
+        factors: [ValueId; 2],
+    ) -> Option<(Call, [ValueId; 2])> {
         let dims = |v: ValueId| self.shape(v).iter().map(|d| *d as i64).collect::<Vec<_>>();
         let (x, y) = (dims(n.inputs[0]), dims(n.inputs[1]));
         let a = Axes::of(&n.attrs, [x.len(), y.len()])?;
@@ -146,7 +155,10 @@ impl<'r> Run<'r> {
         let z = &call.buffers[2];
         host.insert(z.clone(), vec![f32::NAN; shape.iter().product()]);
         if !generate(call, self.target, &mut |i| emulator.step(&i, &mut host))? {
-            return Err(SelectError::Unsupported(format!("the target has no instruction '{}'", call.instruction)));
+            return Err(SelectError::Unsupported(format!(
+                "the target has no instruction '{}'",
+                call.instruction
+            )));
         }
         let sums = host.remove(z).unwrap_or_default();
         let floats = Elements::Floats(sums.into_iter().map(f64::from).collect());

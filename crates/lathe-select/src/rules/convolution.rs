@@ -5,7 +5,7 @@ use crate::sample::{Sample, list};
 use lathe_ir::DType;
 use lathe_ir::graph::{Attr, Attrs, int_attr, ints_attr};
 
-/// The strides of the convolution at the root, one an axis of space.
+/// The strides of the convolution or the windows at the root, one an axis of space.
 fn strides(r: &Right<'_>, n: usize) -> Vec<i64> {
     let all = ints_attr(r.attrs(0), "strides").to_vec();
     if all.is_empty() { vec![1; n] } else { all }
@@ -32,13 +32,21 @@ fn conv_windows(r: &mut Right<'_>) -> Option<Place> {
     let (x, w) = (r.var(0), r.var(1));
     let dw = r.dims(w)?;
     let n = dw.len() - 2;
-    (groups(r) == 1 && dw[2..].iter().any(|k| *k > 1)).then_some(())?;
+    (groups(r) == 1).then_some(())?;
     // Windows are [batch, channel, place.., element..].
     let p = windows(r, x, &dw[2..])?;
     let over = [&[1][..], &run(2 + n, n)].concat();
     let axes = Axes { sum: [run(1, 1 + n), over], ..Axes::default() };
     let z = r.dot(w, p, &axes)?;
     r.permute(z, &[&[1, 0][..], &run(2, n)].concat())
+}
+
+fn windows_none(r: &mut Right<'_>) -> Option<Place> {
+    let (x, window) = (r.var(0), ints_attr(r.attrs(0), "window").to_vec());
+    let steps = strides(r, window.len());
+    window.iter().chain(&steps).all(|n| *n == 1).then_some(())?;
+    let shape = [r.dims(x)?, window].concat();
+    r.reshape(x, &shape)
 }
 
 fn conv_pointwise(r: &mut Right<'_>) -> Option<Place> {
@@ -113,7 +121,23 @@ pub(super) const RULES: &[Rule] = &[
         kind: Kind::Windows,
         of_instruction: false,
         right: conv_windows,
-        sample: |seed| sample(seed, 1, 2),
+        sample: |seed| sample(seed, 1, 1 + (seed % 2) as i64),
+    },
+    Rule {
+        name: "windows-none",
+        left: &["windows(x)"],
+        doc: "windows of one position, one apart, are the elements in another shape",
+        tag: Tag::Bitwise,
+        kind: Kind::Layout,
+        of_instruction: false,
+        right: windows_none,
+        sample: |seed| {
+            let mut s = Sample::new(seed);
+            let dims = [s.pick(1, 3), s.pick(1, 4), s.pick(1, 4)];
+            let x = s.input(DType::F32, &dims);
+            s.op("windows", &[x], &[("window", list(&[1, 1]))]);
+            s
+        },
     },
     Rule {
         name: "conv-pointwise",

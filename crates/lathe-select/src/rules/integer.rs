@@ -91,8 +91,7 @@ fn sums(r: &mut Right<'_>, y: Place, side: usize, a: &Axes) -> Option<Place> {
 }
 
 fn offset(r: &mut Right<'_>, side: usize) -> Option<Place> {
-    let (x, z, y) =
-        if side == 0 { (r.var(0), r.var(1), r.var(2)) } else { (r.var(1), r.var(2), r.var(0)) };
+    let (x, z, y) = if side == 0 { (r.var(0), r.var(1), r.var(2)) } else { (r.var(1), r.var(2), r.var(0)) };
     let single = r.dims(z)?.iter().product::<i64>() == 1 && r.dims(z)?.len() <= r.dims(x)?.len();
     (single && r.dtype(x).is_int()).then_some(())?;
     let factors = if side == 0 { [x, y] } else { [y, x] };
@@ -113,7 +112,8 @@ fn sub_zero(r: &mut Right<'_>) -> Option<Place> {
 
 fn rounded(r: &mut Right<'_>) -> Option<Place> {
     let (x, y) = (r.var(0), r.var(1));
-    ([r.dtype(x), r.dtype(y)] == [DType::F32; 2] && !r.attrs(0).contains_key(crate::term::ON)).then_some(())?;
+    ([r.dtype(x), r.dtype(y)] == [DType::F32; 2] && !r.attrs(0).contains_key(crate::term::ON))
+        .then_some(())?;
     let mut half = |v: Place| {
         let h = r.cast(v, DType::BF16)?;
         r.cast(h, DType::F32)

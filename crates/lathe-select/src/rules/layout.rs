@@ -6,8 +6,10 @@ use lathe_ir::DType;
 use lathe_ir::graph::{Attr, Attrs, float_attr, ints_attr, str_attr};
 
 fn permute_permute(r: &mut Right<'_>) -> Option<Place> {
-    let order: Vec<usize> =
-        ints_attr(r.attrs(0), "axes").iter().map(|d| ints_attr(r.attrs(1), "axes")[*d as usize] as usize).collect();
+    let order: Vec<usize> = ints_attr(r.attrs(0), "axes")
+        .iter()
+        .map(|d| ints_attr(r.attrs(1), "axes")[*d as usize] as usize)
+        .collect();
     r.permute(r.var(0), &order)
 }
 
@@ -192,7 +194,13 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "view-scale",
-        left: &["reshape(mul(x, s))", "permute(mul(x, s))", "windows(mul(x, s))", "slice(mul(x, s))", "pad(mul(x, s))"],
+        left: &[
+            "reshape(mul(x, s))",
+            "permute(mul(x, s))",
+            "windows(mul(x, s))",
+            "slice(mul(x, s))",
+            "pad(mul(x, s))",
+        ],
         doc: "elements are moved before all are multiplied by one number; zeros are put around",
         tag: Tag::Bitwise,
         kind: Kind::Algebra,
@@ -210,7 +218,13 @@ pub(super) const RULES: &[Rule] = &[
     },
     Rule {
         name: "view-offset",
-        left: &["reshape(sub(x, z))", "permute(sub(x, z))", "windows(sub(x, z))", "slice(sub(x, z))", "pad(sub(x, z))"],
+        left: &[
+            "reshape(sub(x, z))",
+            "permute(sub(x, z))",
+            "windows(sub(x, z))",
+            "slice(sub(x, z))",
+            "pad(sub(x, z))",
+        ],
         doc: "elements are moved before one number is taken off all; where zeros were put around, it is put there",
         tag: Tag::Bitwise,
         kind: Kind::Algebra,

@@ -9,8 +9,7 @@ use crate::rule::Rule;
 
 /// All rules.
 pub fn rules() -> impl Iterator<Item = &'static Rule> {
-    let families: [&'static [Rule]; 4] =
-        [product::RULES, layout::RULES, convolution::RULES, integer::RULES];
+    let families: [&'static [Rule]; 4] = [product::RULES, layout::RULES, convolution::RULES, integer::RULES];
     families.into_iter().flatten()
 }
 

@@ -183,7 +183,8 @@ fn is_tile(r: &Right<'_>, x: Place, y: Place) -> Option<bool> {
         Steps::UpTo(s) => k <= s,
     };
     let columns = p.columns.is_none_or(|c| c == n && !a.free[1].is_empty());
-    let here = lathe_ir::graph::str_attr(r.attrs(0), TILES).is_none_or(|t| *t == *r.instruction().map_or("", |i| &i.name));
+    let here = lathe_ir::graph::str_attr(r.attrs(0), TILES)
+        .is_none_or(|t| *t == *r.instruction().map_or("", |i| &i.name));
     let free = here && !r.attrs(0).contains_key(ON);
     // Where the tiles lie: behind loops in order, or as the meaning's factors.
     let behind = |rank: usize, axes: &[Option<&usize>]| {
@@ -196,7 +197,11 @@ fn is_tile(r: &Right<'_>, x: Place, y: Place) -> Option<bool> {
     } else {
         behind(r.dims(x)?.len(), &[a.free[0].last(), a.sum[0].last()])
             && behind(r.dims(y)?.len(), &[a.sum[1].last(), width])
-            && a.free[1].windows(2).chain(a.free[0].windows(2)).chain(a.sum[0].windows(2)).all(|w| w[0] < w[1])
+            && a.free[1]
+                .windows(2)
+                .chain(a.free[0].windows(2))
+                .chain(a.sum[0].windows(2))
+                .all(|w| w[0] < w[1])
     };
     Some(free && lies && m == p.rows && steps && columns && [r.dtype(x), r.dtype(y)] == p.factors)
 }

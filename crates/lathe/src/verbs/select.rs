@@ -127,11 +127,14 @@ impl Select {
             return Err(Failure::usage("give a program of ONNX, a file that ends in .onnx"));
         }
         let model = onnx::open(path)?;
-        let inputs = if self.input.is_empty() { zeros(&model)? } else { onnx::arguments(&model, &self.input)? };
+        let inputs =
+            if self.input.is_empty() { zeros(&model)? } else { onnx::arguments(&model, &self.input)? };
         let mut region = Region::default();
         let Some(prepared) = model.prepare(&inputs, &mut region)? else {
             let what = "the program decides by what it computes, so it is no one graph to select in";
-            return Err(Diagnostic::new("select-regions", Whose::User, what).fix("select in a part of it").into());
+            return Err(Diagnostic::new("select-regions", Whose::User, what)
+                .fix("select in a part of it")
+                .into());
         };
         let table = lathe_ops::table();
         let of = |kinds: &[Kind]| {
@@ -228,7 +231,8 @@ fn zeros(model: &lathe_onnx::Model) -> Result<Vec<(String, Passed)>, Failure> {
     for (name, ty) in model.inputs() {
         let ty = ty.and_then(|t| t.tensor_type.as_ref()).ok_or_else(|| lacks(name))?;
         let dims = ty.shape.as_ref().ok_or_else(|| lacks(name))?.dim.iter();
-        let dims: Option<Vec<usize>> = dims.map(|d| d.dim_value.and_then(|n| usize::try_from(n).ok())).collect();
+        let dims: Option<Vec<usize>> =
+            dims.map(|d| d.dim_value.and_then(|n| usize::try_from(n).ok())).collect();
         let (dims, elem) = (dims.ok_or_else(|| lacks(name))?, elem(ty.elem_type)?);
         let bytes = vec![0; dims.iter().product::<usize>() * elem.dtype().bits() as usize / 8];
         let tensor = Tensor { shape: dims, dtype: elem.dtype(), encoding: None, bytes };
@@ -289,7 +293,10 @@ fn told(
     found: &(Selection, f64),
     ran: Option<&Ran>,
 ) -> Result<(), Failure> {
-    output::line(&format!("{:24} {:8} {:>14}  {:10} {:10} by", "value", "operator", "multiply-adds", "exact", "found"))?;
+    output::line(&format!(
+        "{:24} {:8} {:>14}  {:10} {:10} by",
+        "value", "operator", "multiply-adds", "exact", "found"
+    ))?;
     for (o, e) in found.0.operators.iter().zip(&exact.0.operators) {
         let on = |o: &Operator| o.on.as_deref().unwrap_or("host").to_string();
         let by = if o.on.is_some() { o.rules.join(" ") } else { String::new() };
