@@ -230,10 +230,13 @@ impl Right<'_> {
         self.op("reshape", &[x], [("shape".into(), Attr::Ints(shape.to_vec()))].into())
     }
 
-    /// A node with its axes in another order; itself where that is theirs.
+    /// A node with its axes in another order; itself where that is theirs, and another shape where none but axes of one
+    /// position move: of those there would be as many orders as there are permutations.
     pub fn permute(&mut self, x: Place, axes: &[usize]) -> Option<Place> {
-        if axes.iter().enumerate().all(|(i, d)| i == *d) {
-            return Some(x);
+        let dims = self.dims(x)?;
+        let moved: Vec<usize> = axes.iter().filter(|d| dims[**d] != 1).copied().collect();
+        if moved.is_sorted() {
+            return self.reshape(x, &at(&dims, axes));
         }
         self.op("permute", &[x], [("axes".into(), ints(axes))].into())
     }

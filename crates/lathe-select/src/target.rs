@@ -177,11 +177,7 @@ fn load(e: &Expr) -> Result<(&str, &[Expr], Option<DType>), String> {
 
 /// An index that is variables and nothing else.
 fn variables(index: &[Expr]) -> Result<Vec<&str>, String> {
-    let one = |e: &'_ Expr| match &**e {
-        Node::Var(_) => true,
-        _ => false,
-    };
-    if !index.iter().all(one) {
+    if !index.iter().all(|e| matches!(&**e, Node::Var(_))) {
         return Err("has an index that is no variable".into());
     }
     Ok(index.iter().filter_map(|e| if let Node::Var(n) = &**e { Some(&**n) } else { None }).collect())
@@ -248,7 +244,8 @@ impl Target {
             check(&meaning).map_err(|m| refuse(&format!("its meaning: {m}")))?;
             let product =
                 Product::of(&meaning, &e.limits).map_err(|m| refuse(&format!("its meaning {m}")))?;
-            if !positive(e.ns) || !(e.ns_per_step >= 0.0 && e.ns_per_step.is_finite()) {
+            let fits = positive(e.ns) && e.ns_per_step >= 0.0 && e.ns_per_step.is_finite();
+            if !fits {
                 return Err(refuse("its times must be numbers, `ns` above 0"));
             }
             if instructions.iter().any(|i| i.name == e.name) || e.name.is_empty() {

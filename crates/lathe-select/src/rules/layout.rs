@@ -15,10 +15,9 @@ fn permute_permute(r: &mut Right<'_>) -> Option<Place> {
 
 fn permute_reshape(r: &mut Right<'_>) -> Option<Place> {
     let (x, axes) = (r.var(0), ints_attr(r.attrs(0), "axes").to_vec());
-    let dims = r.dims(x)?;
-    let moved: Vec<i64> = axes.iter().filter(|d| dims[**d as usize] != 1).copied().collect();
-    moved.windows(2).all(|w| w[0] < w[1]).then_some(())?;
-    r.reshape(x, &axes.iter().map(|d| dims[*d as usize]).collect::<Vec<_>>())
+    let (dims, axes) = (r.dims(x)?, axes.iter().map(|d| *d as usize).collect::<Vec<_>>());
+    let moved: Vec<usize> = axes.iter().filter(|d| dims[**d] != 1).copied().collect();
+    moved.is_sorted().then(|| r.permute(x, &axes))?
 }
 
 fn reshape_none(r: &mut Right<'_>) -> Option<Place> {
