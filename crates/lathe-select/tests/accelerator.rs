@@ -108,7 +108,7 @@ fn what_leaves_the_memories_is_refused() {
         let mut emulator = Emulator::new(&target).expect("it is an accelerator");
         let all = parse(program).expect(program);
         let result: Result<Vec<()>, _> = all.iter().map(|i| emulator.step(i, &mut host)).collect();
-        let error = result.err().expect(program).to_string();
+        let error = result.expect_err(program).to_string();
         assert!(error.contains(says), "{program}: {error}");
     }
     for text in ["load", "load 0 = x", "clear x", "matmul 0 += 0 * 0", "store x + 0, 1 x 1 by 1 = 0", "halt"]

@@ -133,7 +133,7 @@ fn other_meanings_are_refused() {
         ("host]", "hosts]", "unknown field"),
     ];
     for (from, to, says) in cases {
-        let error = Target::parse(&text.replace(from, to)).err().expect(from).to_string();
+        let error = Target::parse(&text.replace(from, to)).expect_err(from).to_string();
         assert!(error.contains(says), "{from} -> {to}: {error}");
     }
 }

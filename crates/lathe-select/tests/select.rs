@@ -114,9 +114,7 @@ fn selected(text: &str, target: &Target, kinds: &[Kind]) -> (Selection, f64) {
     let table = lathe_ops::table();
     let g = parse(text).expect("it is a graph");
     let values = values(&g);
-    let start = std::time::Instant::now();
     let s = select(&g, &table, &values, target, kinds, Limits::default()).expect("something is selected");
-    println!("{:?} {} rounds {:?}", s.size, s.rounds, start.elapsed());
     assert!(s.saturated, "{} rounds, {:?}", s.rounds, s.size);
     let run = |g: &Graph| interpret(g, &table, &HashMap::new(), &values).expect("it runs").remove(0).values();
     let (before, after) = (run(&g), run(&s.graph));
@@ -152,7 +150,6 @@ fn convolutions_are_found_behind_rewrites() {
     // So slow a host gives away whatever it can.
     target.host.products_per_ns = 0.01;
     let (all, worst) = selected(NETWORK, &target, &ALL);
-    println!("{}", all.graph);
     assert_eq!(on(&all), [true; 4], "{}", all.graph);
     assert!(worst < 1e-5, "{worst}");
     assert_eq!(all.share(), 1.0);
@@ -184,7 +181,6 @@ fn products_of_bytes_are_found_behind_scales_and_offsets() {
     let (exact, _) = selected(BYTES, &target, &[Kind::Exact]);
     assert_eq!(on(&exact), [false]);
     let (all, worst) = selected(BYTES, &target, &ALL);
-    println!("{}", all.graph);
     assert_eq!((on(&all), all.tag), (vec![true], Tag::Reassociates), "{}", all.graph);
     assert!(worst < 1e-6, "{worst}");
     // Schedules take it: the instruction is put where the search placed it, and the program computes the placed product.
