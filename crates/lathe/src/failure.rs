@@ -11,6 +11,7 @@ use lathe_onnx::OnnxError;
 use lathe_plan::PlanError;
 use lathe_runtime::RuntimeError;
 use lathe_schedule::ScheduleError;
+use lathe_select::SelectError;
 use lathe_serve::ServeError;
 use lathe_tune::TuneError;
 use lathe_verify::TextError;
@@ -81,6 +82,7 @@ from_rooms!(
     TokenizerError,
     RuntimeError,
     ScheduleError,
+    SelectError,
     ServeError,
     TextError,
     TuneError

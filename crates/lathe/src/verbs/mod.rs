@@ -13,6 +13,7 @@ mod pull;
 mod quantize;
 mod run;
 mod score;
+mod select;
 mod serve;
 mod show;
 mod tune;
@@ -60,6 +61,8 @@ pub enum Verb {
     Tune(tune::Tune),
     /// Show what the compiler made of a model
     Show(show::Show),
+    /// Find where the instructions of an accelerator or a processor fit into a program
+    Select(select::Select),
     /// Prove that schedules keep the meaning of their programs
     Verify(verify::Verify),
 }
@@ -84,6 +87,7 @@ impl Verb {
             Verb::Bench(verb) => verb.run(),
             Verb::Tune(verb) => verb.run(),
             Verb::Show(verb) => verb.run(),
+            Verb::Select(verb) => verb.run(),
             Verb::Verify(verb) => verb.run(),
         };
         done.map(|()| ExitCode::SUCCESS)
