@@ -235,6 +235,17 @@ impl Run<'_> {
         }
     }
 
+    /// Watches the side of a choice that is not taken: C may compute it, which must not fail.
+    fn other_side(&mut self, e: &Expr, place: &str) {
+        let Some((aside, exact)) = self.watch.as_ref().map(|w| (w.aside, w.seen.exact)) else { return };
+        self.aside(true);
+        let failed = self.eval(e, place).is_err();
+        if let Some(w) = &mut self.watch {
+            (w.aside, w.seen.exact) = (aside, exact);
+            w.open(failed, || format!("the other side of a choice, {e}, has no value"));
+        }
+    }
+
     /// The value as a type, of an operation that may round it or that C may leave open.
     fn converted(&mut self, v: Value, t: DType) -> Value {
         let out = v.cast(t);
@@ -629,7 +640,11 @@ impl Run<'_> {
             }
             Node::Select(c, a, b) => {
                 let c = self.eval(c, place)?.int() != 0;
-                self.eval(if c { a } else { b }, place)?
+                let (taken, other) = if c { (a, b) } else { (b, a) };
+                if self.watch.is_some() {
+                    self.other_side(other, place);
+                }
+                self.eval(taken, place)?
             }
             Node::Unary(op, a) => {
                 let t = self.type_of(a);

@@ -21,7 +21,8 @@ pub struct Seen {
     /// Whether every operation on floats had a finite result without rounding, so that sums are the same in any order.
     pub exact: bool,
     /// The first operation that C leaves open: signed integers that overflow, shifts by more than the width, and floats
-    /// converted to integers that do not hold them. Here all are defined.
+    /// converted to integers that do not hold them, all of which are defined here; or the side of a choice that is not taken and
+    /// has no value, as C may compute both.
     pub open: Option<String>,
     /// The first read of what nobody wrote: of a temporary, or of a parameter that is only written.
     pub unwritten: Option<String>,

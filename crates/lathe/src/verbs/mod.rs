@@ -4,6 +4,7 @@ mod bench;
 mod chat;
 mod compile;
 mod embed;
+mod fuzz;
 mod inspect;
 mod machine;
 mod models;
@@ -59,6 +60,8 @@ pub enum Verb {
     Show(show::Show),
     /// Prove that schedules keep the meaning of their programs
     Verify(verify::Verify),
+    /// Look for programs and schedules that the compiler gets wrong
+    Fuzz(fuzz::Fuzz),
 }
 
 impl Verb {
@@ -81,6 +84,7 @@ impl Verb {
             Verb::Tune(verb) => verb.run(),
             Verb::Show(verb) => verb.run(),
             Verb::Verify(verb) => verb.run(),
+            Verb::Fuzz(verb) => verb.run(),
         };
         done.map(|()| ExitCode::SUCCESS)
     }
