@@ -366,6 +366,7 @@ impl Emitter<'_> {
                 Stmt::Alloc(b) => self.alloc(b)?,
                 Stmt::For(l) => self.for_(l)?,
                 Stmt::If(c, b) => {
+                    self.same_in_lanes(c)?;
                     let c = self.scalar(c)?;
                     self.line(&format!("if ({c}) {{"));
                     self.scope(&mut |e| e.body(b))?;
@@ -389,8 +390,17 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// Refuses what decides what is run, where lanes would decide otherwise.
+    fn same_in_lanes(&self, e: &Expr) -> Result<(), CodegenError> {
+        match &self.lane {
+            Some(l) if e.mentions(&l.var) => self.fail(format!("lanes of '{}' would run apart: {e}", l.var)),
+            _ => Ok(()),
+        }
+    }
+
     fn for_(&mut self, l: &For) -> Result<(), CodegenError> {
         let var = ident(&l.var);
+        self.same_in_lanes(&l.extent)?;
         let extent = l.extent.simplify_index(&self.bounds);
         match &*l.level {
             UNROLLED if self.dialect.lanes > 1 => {
