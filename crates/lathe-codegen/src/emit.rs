@@ -217,6 +217,7 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
         return e
             .fail(format!("the dialect '{}' has no fixed point, the type of '{}'", dialect.name, b.name));
     }
+    e.written()?;
     let _ = writeln!(
         e.out,
         "int {symbol}(const struct lathe_ctx *ctx, unsigned char *const *buffers, const i64 *dims, \
@@ -245,7 +246,84 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
     Ok(Emitted { source: e.out, grid, workspace_bytes: e.workspace })
 }
 
+/// Whether C has this type in memory.
+fn is_stored(t: DType) -> bool {
+    match t {
+        DType::Int { bits, .. } => bits < 8 || [8, 16, 32, 64].contains(&bits),
+        t => [DType::F16, DType::BF16, DType::F32, DType::F64].contains(&t),
+    }
+}
+
+/// Whether a name is one that the emitter makes, or C's own.
+fn is_reserved(c: &str) -> bool {
+    let numbered = |p: &str| c.strip_prefix(p).is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()));
+    let own = [
+        "begin",
+        "buffers",
+        "ctx",
+        "dims",
+        "end",
+        "workspace",
+        "i64",
+        "f32",
+        "i32",
+        "u64",
+        "u32",
+        "i16",
+        "u16",
+        "i8",
+        "u8",
+        "f64",
+    ];
+    let words = [
+        "auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum",
+        "extern", "float", "for", "goto", "if", "inline", "int", "long", "register", "restrict", "return",
+        "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void",
+        "volatile", "while",
+    ];
+    own.contains(&c) || words.contains(&c) || numbered("t")
+}
+
 impl Emitter<'_> {
+    /// Refuses what the kernel ABI and C have no form for: a loop over cores that is not the outermost one, elements of unknown
+    /// types, and names that are C's or one in C.
+    fn written(&self) -> Result<(), CodegenError> {
+        let mut names: HashMap<String, Name> = HashMap::new();
+        let mut all: Vec<Name> = self.kernel.dims.clone();
+        for_each(&self.kernel.body, &mut |s| {
+            all.extend(match s {
+                Stmt::For(l) => Some(l.var.clone()),
+                Stmt::Alloc(b) => Some(b.name.clone()),
+                _ => None,
+            });
+        });
+        for n in all {
+            let c = ident(&n);
+            if is_reserved(&c) {
+                return self.fail(format!("'{n}' needs another name, as C has one of its own in '{c}'"));
+            }
+            if let Some(other) = names.insert(c, n.clone()).filter(|o| *o != n) {
+                return self
+                    .fail(format!("'{other}' and '{n}' are one name in C: one of them needs another"));
+            }
+        }
+        if let Some(b) = self.buffers.values().find(|b| !is_stored(b.dtype)) {
+            return self.fail(format!("C has no {} in memory, the type of '{}'", b.dtype, b.name));
+        }
+        let (mut cores, mut first) = (0, false);
+        for_each(&self.kernel.body, &mut |s| {
+            cores += usize::from(matches!(s, Stmt::For(l) if &*l.level == CORE))
+        });
+        let outer: Vec<&Stmt> = self.kernel.body.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).collect();
+        if let [Stmt::For(l)] = outer.as_slice() {
+            first = &*l.level == CORE;
+        }
+        match cores > usize::from(first) {
+            true => self.fail("a loop over cores is not the one outermost loop"),
+            false => Ok(()),
+        }
+    }
+
     pub fn fail<T>(&self, message: impl Into<String>) -> Result<T, CodegenError> {
         Err(CodegenError { kernel: self.kernel.name.to_string(), message: message.into() })
     }
@@ -288,6 +366,7 @@ impl Emitter<'_> {
                 Stmt::Alloc(b) => self.alloc(b)?,
                 Stmt::For(l) => self.for_(l)?,
                 Stmt::If(c, b) => {
+                    self.same_in_lanes(c)?;
                     let c = self.scalar(c)?;
                     self.line(&format!("if ({c}) {{"));
                     self.scope(&mut |e| e.body(b))?;
@@ -311,8 +390,17 @@ impl Emitter<'_> {
         Ok(())
     }
 
+    /// Refuses what decides what is run, where lanes would decide otherwise.
+    fn same_in_lanes(&self, e: &Expr) -> Result<(), CodegenError> {
+        match &self.lane {
+            Some(l) if e.mentions(&l.var) => self.fail(format!("lanes of '{}' would run apart: {e}", l.var)),
+            _ => Ok(()),
+        }
+    }
+
     fn for_(&mut self, l: &For) -> Result<(), CodegenError> {
         let var = ident(&l.var);
+        self.same_in_lanes(&l.extent)?;
         let extent = l.extent.simplify_index(&self.bounds);
         match &*l.level {
             UNROLLED if self.dialect.lanes > 1 => {
@@ -352,6 +440,9 @@ impl Emitter<'_> {
 
     /// A loop over lanes: as many vectors side by side as its extent needs.
     fn lanes(&mut self, l: &For, extent: &Expr) -> Result<(), CodegenError> {
+        if self.lane.is_some() {
+            return self.fail(format!("'{}' is a lane loop inside another one", l.var));
+        }
         let lanes = self.dialect.lanes;
         let whole = extent.as_int().filter(|n| n % lanes == 0);
         let most = Opaque::default().int(extent, &self.bounds).and_then(|e| self.bounds.range(&e).hi);

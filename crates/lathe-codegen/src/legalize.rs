@@ -87,6 +87,63 @@ fn bf16_of_f32(x: &Expr) -> Expr {
     Expr::select(&nan, &u(0x7fc0), &near).cast(DType::uint(16)).bitcast(DType::BF16)
 }
 
+/// The type that C computes an integer in whose width it has not; no truth value.
+fn container(t: DType) -> Option<DType> {
+    match t {
+        DType::BOOL => None,
+        DType::Int { signed, bits } if ![8, 16, 32, 64].contains(&bits) => {
+            let bits = [8, 16, 32].into_iter().find(|w| bits < *w).unwrap_or(64);
+            Some(DType::Int { signed, bits })
+        }
+        _ => None,
+    }
+}
+
+/// A value of the container, wrapped to the width of `t`.
+fn wrapped(e: &Expr, t: DType, of: DType) -> Expr {
+    let by = Expr::int(of.bits() - t.bits(), of);
+    match t {
+        DType::Int { signed: true, .. } => e.bin(Binary::Shl, &by).bin(Binary::Shr, &by),
+        _ => e.bin(Binary::And, &Expr::int((1i64 << t.bits()) - 1, of)),
+    }
+}
+
+/// Arithmetic of integers of any width, and of truth values, in types that C has; nothing where C's is the same.
+/// C++ of hardware has all widths.
+pub(crate) fn narrow(e: &Expr, dtype: &dyn Fn(&Expr) -> Option<DType>) -> Option<Expr> {
+    let t = dtype(e)?;
+    if t == DType::BOOL {
+        let wide = |x: &Expr| x.cast(DType::I32);
+        return match &**e {
+            Node::Cast(_, x) if dtype(x)? != t => {
+                let odd = if dtype(x)?.is_int() { x.clone() } else { wide(x) };
+                let one = Expr::int(1, dtype(&odd)?);
+                Some(odd.bin(Binary::And, &one).bin(Binary::Ne, &Expr::int(0, dtype(&odd)?)))
+            }
+            Node::Unary(Unary::Not, x) => Some(x.bin(Binary::Eq, &Expr::int(0, t))),
+            Node::Unary(op, x) => Some(wide(x).un(*op).cast(t)),
+            Node::Binary(op, a, b)
+                if !op.is_comparison()
+                    && !matches!(op, Binary::And | Binary::Or | Binary::Xor)
+                    && dtype(a)? == t =>
+            {
+                Some(wide(a).bin(*op, &wide(b)).cast(t))
+            }
+            Node::Binary(op @ (Binary::Lt | Binary::Le), a, b) if dtype(a)? == t => {
+                Some(wide(a).bin(*op, &wide(b)))
+            }
+            _ => None,
+        };
+    }
+    let of = container(t)?;
+    match &**e {
+        Node::Cast(_, x) | Node::Bitcast(_, x) if dtype(x)? != t => Some(wrapped(&x.cast(of), t, of)),
+        Node::Unary(op, x) => Some(wrapped(&x.cast(of).un(*op), t, of)),
+        Node::Binary(op, a, b) => Some(wrapped(&a.cast(of).bin(*op, &b.cast(of)), t, of)),
+        _ => None,
+    }
+}
+
 fn is_half(t: DType) -> bool {
     matches!(t, DType::F16 | DType::BF16)
 }

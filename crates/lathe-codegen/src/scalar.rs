@@ -1,10 +1,10 @@
 //! Scalar expressions: text for indices, a named temporary for everything that costs an instruction.
 
 use crate::emit::{CodegenError, Emitter, Place, c_type, ident};
-use crate::legalize::legalize;
+use crate::legalize::{legalize, narrow};
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Expr, Fact, Node, Opaque, Store, Unary};
-use lathe_ir::{DType, Int, Name};
+use lathe_ir::{DType, Int, Name, encode_bits};
 
 impl Emitter<'_> {
     /// C text of a scalar expression.
@@ -31,6 +31,9 @@ impl Emitter<'_> {
             }
             Node::Float(bits, t) => {
                 let v = f64::from_bits(*bits);
+                if matches!(*t, DType::F16 | DType::BF16) && self.dialect.form.is_none() {
+                    return Ok(format!("((u16){})", encode_bits(*t, v)));
+                }
                 return Ok(match v {
                     v if matches!(t, DType::Fixed { .. }) => {
                         format!("(({}){v:?})", self.dialect.type_name(*t))
@@ -49,7 +52,9 @@ impl Emitter<'_> {
             return Ok(t.clone());
         }
         let ty = self.dtype(e)?;
-        let legal = legalize(e, &|x| self.dtype(x).ok(), false);
+        let known = |x: &Expr| self.dtype(x).ok();
+        let narrowed = if self.dialect.form.is_none() { narrow(e, &known) } else { None };
+        let legal = narrowed.or_else(|| legalize(e, &known, false));
         let text = match &legal {
             Some(l) => self.scalar(l)?,
             None => self.scalar_node(e)?,
@@ -196,6 +201,15 @@ impl Emitter<'_> {
         Ok((format!("({p} + {byte})"), a.rem(8, &self.bounds), o))
     }
 
+    /// Refuses elements of parts of bytes that may lie in two.
+    fn within_a_byte(&self, n: &Name, shift: &Int, t: DType) -> Result<(), CodegenError> {
+        let most = self.bounds.range(shift).hi.unwrap_or(7);
+        match 8 % t.bits() == 0 || most + t.bits() <= 8 {
+            true => Ok(()),
+            false => self.fail(format!("an element of '{n}' may lie in two bytes")),
+        }
+    }
+
     fn load(&mut self, n: &Name, index: &[Expr]) -> Result<String, CodegenError> {
         if let Some(Place::Registers(kind)) = self.places.get(n) {
             return self.register(n, index, *kind);
@@ -205,9 +219,18 @@ impl Emitter<'_> {
         if t.bits() % 8 == 0 {
             return Ok(format!("*(const m_{} *){p}", c_type(t)));
         }
+        self.within_a_byte(n, &shift, t)?;
         let shift = self.scalar(&o.restore(&shift))?;
         let mask = (1i64 << t.bits()) - 1;
-        Ok(format!("(*(const m_u8 *){p} >> {shift}) & {mask}"))
+        let bits = format!("(*(const m_u8 *){p} >> {shift}) & {mask}");
+        Ok(match t {
+            // The highest bit is the sign.
+            DType::Int { signed: true, bits: n } => {
+                let sign = 1i64 << (n - 1);
+                format!("(({bits}) ^ {sign}) - {sign}")
+            }
+            _ => bits,
+        })
     }
 
     fn assign(&mut self, n: &Name, index: &[Expr], value: &str) -> Result<(), CodegenError> {
@@ -225,6 +248,7 @@ impl Emitter<'_> {
             self.line(&format!("*(m_{} *){p} = {value};", c_type(t)));
             return Ok(());
         }
+        self.within_a_byte(n, &shift, t)?;
         let shift = self.scalar(&o.restore(&shift))?;
         let mask = (1i64 << t.bits()) - 1;
         self.line(&format!("*{p} = (*{p} & ~({mask} << {shift})) | (({value} & {mask}) << {shift});"));

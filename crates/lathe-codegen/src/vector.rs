@@ -1,7 +1,7 @@
 //! Expressions and blocks in the lanes of a vector.
 
 use crate::emit::{CodegenError, Emitter, Place, c_type};
-use crate::legalize::legalize;
+use crate::legalize::{legalize, narrow};
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Opaque, Store, Unary};
 use lathe_ir::{DType, Name};
@@ -52,6 +52,8 @@ impl Emitter<'_> {
         let text = if !e.mentions(&var) {
             let s = self.scalar(e)?;
             self.broadcast(t, &lane_text(t, s))
+        } else if let Some(l) = narrow(e, &|x| self.dtype(x).ok()) {
+            self.vector(&l)?
         } else if let Some(l) = legalize(e, &|x| self.dtype(x).ok(), self.dialect.row("f32_of_f16").is_some())
         {
             self.vector(&l)?
@@ -159,6 +161,12 @@ impl Emitter<'_> {
                 let from = self.dtype(x)?;
                 if from == DType::INDEX {
                     return self.lanes_apart(e, t);
+                }
+                if from == DType::BOOL && *to != DType::BOOL {
+                    // Truth is all bits of a lane, and 1 as a number.
+                    let [one, none] = [1, 0].map(|v| Expr::int(v, DType::I32));
+                    let number = Expr::select(x, &one, &none);
+                    return self.vector(&if *to == DType::I32 { number } else { number.cast(*to) });
                 }
                 if *to == DType::I32
                     && let Node::Table(of, values, i) = &**x

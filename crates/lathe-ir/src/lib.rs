@@ -41,4 +41,4 @@ pub use encoding::{Coded, Decode, Encoding, Field, Layout, Term, row_major};
 pub use error::IrError;
 pub use lathe_symbolic::{Bounds, Int, Name};
 pub use lexer::parse_int;
-pub use value::{Elements, Tensor, encode_bits, read_bits, write_bits};
+pub use value::{Elements, Tensor, decode_bits, encode_bits, read_bits, write_bits};

@@ -198,7 +198,7 @@ fn decoded(c: &Coded, get: &dyn Fn(&str) -> Option<(f64, i64)>) -> f32 {
 }
 
 /// The value of stored bits as f64.
-pub(crate) fn decode_bits(t: DType, bits: u64) -> f64 {
+pub fn decode_bits(t: DType, bits: u64) -> f64 {
     match t {
         DType::F32 => f64::from(f32::from_bits(bits as u32)),
         DType::F64 => f64::from_bits(bits),

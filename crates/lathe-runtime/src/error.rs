@@ -130,7 +130,8 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
-    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>, error: &std::io::Error) -> RuntimeError {
+    /// A failure of the system: what was done, to which file.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>, error: &std::io::Error) -> RuntimeError {
         RuntimeError::Io { action, path: path.into(), message: error.to_string() }
     }
 }

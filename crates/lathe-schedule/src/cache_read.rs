@@ -57,6 +57,15 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let names: Vec<&str> =
         [cache.as_str(), &copy].into_iter().chain(vars.iter().map(String::as_str)).collect();
     need_free(k, &names)?;
+    let mut made = touched(&scope.body, true);
+    for_each(&scope.body, &mut |s| {
+        if let Stmt::Alloc(b) = s {
+            made.push(b.name.clone());
+        }
+    });
+    if made.iter().any(|n| **n == *name || first.1.iter().any(|i| i.loads(n))) {
+        return Err(format!("'{name}', or where it is read, is made in the iteration"));
+    }
     // The loops of the copy.
     let mut places: Vec<Arc<For>> = vec![];
     for (v, l) in vars.iter().zip(&from) {

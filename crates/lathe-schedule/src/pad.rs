@@ -7,7 +7,7 @@ use crate::util::{arg, in_family, need_loop, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Binary, Expr, Fact, For, Iter, Kernel, Node, Stmt, expr_type, for_each, loop_bounds, map_stmts,
+    Binary, Expr, Fact, For, Iter, Kernel, Node, Opaque, Stmt, expr_type, for_each, loop_bounds, map_stmts,
 };
 use std::sync::Arc;
 
@@ -92,18 +92,58 @@ pub(crate) fn promise(k: &Kernel, uses: &[Use], multiple: i64) -> Kernel {
     out
 }
 
+/// Whether the first iteration of a shorter last block that is left out, and so each behind it, is behind the end of a parameter's
+/// outermost dimension. `family` is that of the block's loop.
+fn ends_with(k: &Kernel, buffer: &str, index: &Expr, family: &str) -> bool {
+    let bounds = loop_bounds(k);
+    let mut loops = vec![];
+    for_each(&k.body, &mut |s| {
+        if let Stmt::For(l) = s
+            && in_family(&l.var, family)
+            && index.mentions(&l.var)
+        {
+            loops.push(l.clone());
+        }
+    });
+    let [l] = loops.as_slice() else { return false };
+    // Where blocks are always whole, nothing is left out.
+    let Node::Binary(Binary::Min, left, _) = &*l.extent else { return true };
+    let end = |o: &mut Opaque, by: &Expr| o.int(&index.substitute(&l.var, by), &bounds);
+    let mut o = Opaque::default();
+    let ends = (end(&mut o, left), end(&mut o, &(left.clone() + 1)), k.buffer(buffer));
+    let (Some(at), Some(next), Some(b)) = ends else { return false };
+    let over = at.clone() - b.shape[0].clone();
+    (next - at).as_const() == Some(1) && bounds.range(&over).lo.is_some_and(|lo| lo >= 0)
+}
+
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
-    let f = block(&l.extent).ok_or("the extent is not that of a block")?;
+    let f = block(&l.extent).filter(|f| *f > 0).ok_or("the extent is not that of a block")?;
+    let mut other = None;
+    for_each(&k.body, &mut |s| {
+        if let Stmt::For(c) = s
+            && in_family(&c.var, var)
+            && c.extent != l.extent
+        {
+            other = Some(c.var.clone());
+        }
+    });
+    if let Some(c) = other {
+        return Err(format!("'{c}' is not as long as '{var}'"));
+    }
     let (uses, nested) = uses(k, var);
     if nested {
         return Err(format!("'{var}' picks an index out of a buffer, whose padding means nothing"));
     }
+    let written = touched(&k.body, true);
     for (n, d, i) in &uses {
         if k.views().any(|b| b.name == *n) {
             if *d > 0 {
                 return Err(format!("dimension {d} of '{n}' has no room behind it"));
+            }
+            if written.contains(n) && !ends_with(k, n, i, var) {
+                return Err(format!("the iterations behind the end would write elements of '{n}'"));
             }
         } else {
             let size = k.buffer(n).and_then(|b| b.shape.get(*d)?.as_const());

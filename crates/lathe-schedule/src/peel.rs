@@ -1,7 +1,7 @@
 //! `peel L f`: the loop `L` over whole blocks of `f` iterations, and what is left of them in a loop `L.p` behind it. Order is
 //! kept. After it, `split L f` needs no shorter last block, so that what is made of the blocks has constant extents.
 
-use crate::util::{arg, copy_name, need_free, need_loop, number};
+use crate::util::{arg, copy_name, need_free, need_loop, need_serial, number};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -21,6 +21,16 @@ pub(crate) static PEEL: Primitive = Primitive {
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (var, f) = (arg(args, 0)?, number(arg(args, 1)?)?);
     let l = need_loop(k, var)?;
+    need_serial(&l)?;
+    let mut temporary = None;
+    for_each(&l.body, &mut |s| {
+        if let Stmt::Alloc(b) = s {
+            temporary = Some(b.name.clone());
+        }
+    });
+    if let Some(t) = temporary {
+        return Err(format!("'{var}' has the temporary '{t}', which cannot be in both loops"));
+    }
     let rest = format!("{var}.p");
     need_free(k, &[&rest])?;
     let bounds = loop_bounds(k);

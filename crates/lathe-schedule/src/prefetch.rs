@@ -3,7 +3,7 @@
 
 use crate::util::{arg, edit_list, need_free, need_loop};
 use crate::{Primitive, Tag};
-use lathe_ir::tensor::{Buffer, Expr, Kernel, LANE, Node, REGISTER, Stmt, find_block, loop_bounds};
+use lathe_ir::tensor::{Buffer, Expr, Kernel, LANE, Node, REGISTER, Stmt, find_block, for_each, loop_bounds};
 use std::sync::Arc;
 
 /// The name of the instruction.
@@ -49,6 +49,15 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         },
         &mut |list, i| {
             let Stmt::For(f) = &list[i] else { return Err("no loop over lanes".into()) };
+            let mut inside = vec![];
+            for_each(&f.body, &mut |s| match s {
+                Stmt::Alloc(b) => inside.push(b.name.clone()),
+                Stmt::For(l) => inside.push(l.var.clone()),
+                _ => {}
+            });
+            if inside.iter().any(|n| &**n == buffer || index.iter().any(|e| e.mentions(n) || e.loads(n))) {
+                return Err(format!("what '{block}' reads is known inside of its lanes only"));
+            }
             let at = index
                 .iter()
                 .map(|e| e.substitute(&f.var, &0.into()).substitute(var, &next))

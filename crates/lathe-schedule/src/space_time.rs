@@ -75,7 +75,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     made.extend(feeders);
     made.extend(body);
     let body = replace_loop(&k.body, &space[0].var, &mut |_| made.clone());
-    Ok(Kernel { body: body.expect("found above"), ..k.clone() })
+    let k = Kernel { body: body.expect("found above"), ..k.clone() };
+    // Whether processes see nothing of each other but through channels is known to the checker.
+    lathe_ir::tensor::check(&k).map_err(|e| e.to_string())?;
+    Ok(k)
 }
 
 struct Array<'a> {

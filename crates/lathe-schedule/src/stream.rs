@@ -147,6 +147,11 @@ impl Cut<'_> {
             goes[i] = true;
             wanted.extend(touched(one(&list[i]), false).into_iter().filter(|n| local(n)));
         }
+        let early =
+            (0..last).find(|i| !goes[*i] && touched(one(&list[*i]), false).iter().any(|n| &**n == self.t));
+        if early.is_some() {
+            return Err(format!("'{}' is used before it is complete", self.t));
+        }
         let (mut made, mut rest) = (vec![], vec![]);
         for (s, goes) in list.iter().zip(goes) {
             match s {

@@ -1,7 +1,7 @@
 //! What several primitives need: finding loops and lists, families of names, accesses.
 
 use lathe_ir::Name;
-use lathe_ir::tensor::{Expr, For, Kernel, Node, Stmt, find_loop, for_each};
+use lathe_ir::tensor::{Expr, For, Kernel, Node, SERIAL, Stmt, UNROLLED, find_loop, for_each};
 use std::sync::Arc;
 
 /// Whether a loop belongs to the family of a name: itself or one of its copies.
@@ -12,6 +12,14 @@ pub(crate) fn in_family(var: &str, family: &str) -> bool {
 /// The loop of a name, or why not.
 pub(crate) fn need_loop(k: &Kernel, var: &str) -> Result<Arc<For>, String> {
     find_loop(&k.body, var).ok_or_else(|| format!("there is no loop '{var}'"))
+}
+
+/// Refuses a loop whose iterations go to lanes, cores or processes already.
+pub(crate) fn need_serial(l: &For) -> Result<(), String> {
+    match [SERIAL, UNROLLED].contains(&&*l.level) {
+        true => Ok(()),
+        false => Err(format!("the iterations of '{}' are on the level '{}' already", l.var, l.level)),
+    }
 }
 
 /// Refuses names that a loop, block or temporary has already.

@@ -2,6 +2,7 @@
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
+use lathe_fuzz::{CaseError, FuzzError};
 use lathe_ir::IrError;
 use lathe_machine::MachineError;
 use lathe_models::{
@@ -70,9 +71,11 @@ macro_rules! from_rooms {
 
 from_rooms!(
     AdapterError,
+    CaseError,
     ChatError,
     FamilyError,
     FileError,
+    FuzzError,
     GgufError,
     IrError,
     MachineError,

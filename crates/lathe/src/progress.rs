@@ -153,3 +153,43 @@ impl Drop for Trials {
         self.bar.finish_and_clear();
     }
 }
+
+/// Shows how far fuzzing is; cleared when dropped.
+pub struct Fuzzing {
+    bar: ProgressBar,
+    told: Instant,
+}
+
+impl Fuzzing {
+    /// Nothing was run yet.
+    pub fn new(time: Duration) -> Fuzzing {
+        let bar =
+            if stderr().is_terminal() { ProgressBar::new(time.as_secs()) } else { ProgressBar::hidden() };
+        let style = ProgressStyle::with_template("[{bar:30}] {pos} of {len} s, {msg}");
+        bar.set_style(style.expect("the template is valid").progress_chars("=> "));
+        Fuzzing { bar, told: Instant::now() }
+    }
+
+    /// So far.
+    pub fn show(&mut self, p: &lathe_fuzz::Progress<'_>) {
+        let lathe_fuzz::Progress::Runs(o) = p else {
+            self.bar.set_message("building the instrumented program");
+            return output::message("building the instrumented program ...");
+        };
+        let edges = o.coverage.last().map_or(0, |p| p.edges);
+        let what = format!("{} cases, {edges} edges, {} findings", o.counts.cases, o.findings.len());
+        self.bar.set_position(o.seconds as u64);
+        self.bar.set_message(what.clone());
+        // Where there is no terminal, a line now and then.
+        if self.bar.is_hidden() && self.told.elapsed() > 10 * LONG {
+            self.told = Instant::now();
+            output::message(&format!("{:.0} s: {what}", o.seconds));
+        }
+    }
+}
+
+impl Drop for Fuzzing {
+    fn drop(&mut self) {
+        self.bar.finish_and_clear();
+    }
+}

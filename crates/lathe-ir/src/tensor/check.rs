@@ -1,10 +1,10 @@
 //! The checker: refuses malformed tensor programs and names the place.
 
 use super::{
-    Access, Buffer, CHANNEL, Expr, Fact, For, Iter, Kernel, Node, PROCESS, Stmt, Store, Unary, for_each,
-    network, popped, processes,
+    Access, Buffer, CHANNEL, Expr, Fact, For, Iter, Kernel, Node, Opaque, PROCESS, Stmt, Store, Unary,
+    for_each, loop_bounds, network, popped, processes,
 };
-use crate::{DType, IrError, Name};
+use crate::{Bounds, DType, IrError, Name};
 use std::collections::{HashMap, HashSet};
 
 /// The type of an expression, given the buffers in scope; `None` when it is ill-typed.
@@ -35,6 +35,9 @@ struct Checker<'k> {
     kernel: &'k Kernel,
     buffers: HashMap<Name, (Buffer, usize)>,
     writable: HashSet<Name>,
+    bounds: Bounds,
+    /// In a loop that has no iterations: nothing collides.
+    never: bool,
     loops: Vec<(Name, Iter)>,
     names: HashSet<Name>,
 }
@@ -45,11 +48,17 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
         kernel,
         buffers: HashMap::new(),
         writable: HashSet::new(),
+        bounds: loop_bounds(kernel),
+        never: false,
         loops: vec![],
         names: HashSet::new(),
     };
-    for p in &kernel.params {
+    for (i, p) in kernel.params.iter().enumerate() {
+        if kernel.params[..i].iter().any(|q| q.name == p.name) {
+            return c.fail(&p.name, "two parameters of this name");
+        }
         for v in &p.views {
+            c.shape(v)?;
             if c.buffers.insert(v.name.clone(), (v.clone(), 0)).is_some() {
                 return c.fail(&v.name, "two buffers of this name");
             }
@@ -63,6 +72,9 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
     }
     for v in kernel.views() {
         for f in &v.facts {
+            if matches!(f, Fact::Padded(d, m) if *m < 1 || *d >= v.shape.len()) {
+                return c.fail(&v.name, "a dimension that it has is padded to a multiple of at least 1");
+            }
             if let Fact::Ascending(o) = f
                 && c.buffers.get(o).is_none_or(|(b, _)| b.shape.len() != 1)
             {
@@ -88,8 +100,25 @@ impl Checker<'_> {
         Err(IrError::check(format!("{}/{place}", self.kernel.name), message))
     }
 
+    /// Refuses a shape that names what is not there: any number for what is tells.
+    fn shape(&self, b: &Buffer) -> Result<(), IrError> {
+        let known = |v: &str| {
+            let dim = self.kernel.dims.iter().any(|d| &**d == v);
+            (dim || self.loops.iter().any(|(l, _)| &**l == v)).then_some(1009)
+        };
+        match b.shape.iter().find(|n| n.eval(&known).is_none()) {
+            Some(n) => self.fail(&b.name, format!("its extent {n} is not known here")),
+            None => Ok(()),
+        }
+    }
+
     fn is_fixed(&self, e: &Expr) -> bool {
         matches!(expr_type(e, &|n| self.buffers.get(n).map(|(b, _)| b.dtype)), Some(DType::Fixed { .. }))
+    }
+
+    fn at_most(&self, extent: &Expr, iterations: i64) -> bool {
+        let n = Opaque::default().int(extent, &self.bounds);
+        n.and_then(|n| self.bounds.range(&n).hi).is_some_and(|most| most <= iterations)
     }
 
     fn is_channel(&self, n: &str) -> bool {
@@ -152,7 +181,9 @@ impl Checker<'_> {
                     if &*b.memory == CHANNEL && b.shape.is_empty() {
                         return self.fail(&b.name, "a channel's last extent is its depth");
                     }
-                    if self.buffers.insert(b.name.clone(), ((**b).clone(), self.loops.len())).is_some() {
+                    self.shape(b)?;
+                    let depth = self.loops.len();
+                    if self.buffers.insert(b.name.clone(), ((**b).clone(), depth)).is_some() {
                         return self.fail(&b.name, "two buffers of this name");
                     }
                     self.writable.insert(b.name.clone());
@@ -170,10 +201,14 @@ impl Checker<'_> {
                         return self.fail(&l.var, "a loop of processes is spatial");
                     }
                     // One iteration has nothing to collide with.
-                    let iter = if l.extent.as_int() == Some(1) { Iter::Sequential } else { l.iter };
+                    let around = self.never;
+                    self.never |= self.at_most(&l.extent, 0);
+                    let alone = self.never || self.at_most(&l.extent, 1);
+                    let iter = if alone { Iter::Sequential } else { l.iter };
                     self.loops.push((l.var.clone(), iter));
                     self.body(&l.body)?;
                     self.loops.pop();
+                    self.never = around;
                 }
                 Stmt::If(c, b) => {
                     if self.expr("if", c)? != DType::BOOL {
@@ -212,6 +247,15 @@ impl Checker<'_> {
             index.iter().try_for_each(|i| self.pure(&s.name, i))?;
             self.expr(&s.name, &s.values[0])?;
             self.ordered(s, n, index)?;
+        }
+        if let Some(r) = s.reducer {
+            let old: Vec<Expr> = s.targets.iter().map(|(n, i)| Expr::load(n, i)).collect();
+            for ((n, index), v) in s.targets.iter().zip(r.combine(&old, &s.values)) {
+                if self.expr(&s.name, &v)? != self.expr(&s.name, &Expr::load(n, index))? {
+                    return self
+                        .fail(&s.name, format!("'{}' does not accumulate in the type of '{n}'", r.name));
+                }
+            }
         }
         for ((n, index), v) in s.targets.iter().zip(&s.values) {
             let t = self.expr(&s.name, &Expr::load(n, index))?;
@@ -277,8 +321,7 @@ impl Checker<'_> {
                         return self.fail(&l.var, message);
                     }
                 }
-                let picked =
-                    |i: &[Expr]| l.extent.as_int() == Some(1) || i.iter().any(|e| e.mentions(&l.var));
+                let picked = |i: &[Expr]| self.at_most(&l.extent, 1) || i.iter().any(|e| e.mentions(&l.var));
                 if mine.iter().any(|(m, i, _)| self.kernel.overlap(m, n) && !picked(i)) {
                     return self.fail(&l.var, format!("processes of '{}' share elements of '{n}'", l.var));
                 }

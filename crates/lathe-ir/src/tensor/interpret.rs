@@ -5,7 +5,10 @@
 //! modes of `ap_fixed` do (`AP_TRN`, `AP_WRAP`) when a result is assigned.
 
 use super::network::{label, shown};
-use super::{Binary, Buffer, CHANNEL, Expr, For, Kernel, Node, Stmt, Store, Unary, network, popped};
+use super::watch::{Seen, Storage, Touch, Watch, overflow_is_open};
+use super::{
+    Access, Binary, Buffer, CHANNEL, Expr, For, Kernel, Node, Param, Stmt, Store, Unary, network, popped,
+};
 use crate::encoding::Resolved;
 use crate::value::{decode_bits, encode_bits, read_bits, write_bits};
 use crate::{DType, IrError, Layout, Name};
@@ -122,6 +125,7 @@ struct Slot {
     shape: Vec<i64>,
     /// Bit addresses, or the numbers of channels.
     layout: Resolved,
+    storage: Storage,
 }
 
 /// Statements on the way, and the loop they are the body of: its iteration and their number.
@@ -148,6 +152,8 @@ enum Stop<'k> {
     Waits(String),
     Starts(Vec<(&'k For, i64, i64)>),
     Ends,
+    /// There is too much to do.
+    GivesUp,
 }
 
 /// The arguments, and what the process that has its turn sees.
@@ -157,6 +163,9 @@ struct Run<'m> {
     slots: HashMap<Name, Slot>,
     vars: HashMap<Name, i64>,
     channels: Vec<Rc<Channels>>,
+    /// Allocations so far.
+    places: u64,
+    watch: Option<Watch>,
 }
 
 /// Processes that a message about a deadlock names.
@@ -164,14 +173,27 @@ const NAMED: usize = 8;
 
 /// Runs a kernel over the whole range of its loops.
 pub fn interpret(k: &Kernel, memory: &mut Memory) -> Result<(), IrError> {
+    run(k, memory, None).map(|_| ())
+}
+
+/// Runs a kernel over the whole range of its loops, and tells what was seen. A run of more `work` (statements, and elements of
+/// temporaries) is given up, with the memory as it is then. In a program of processes, loops are not watched.
+pub fn interpret_watched(k: &Kernel, memory: &mut Memory, work: u64) -> Result<Seen, IrError> {
+    let watch = run(k, memory, Some(Watch::new(work, super::is_network(k))))?;
+    Ok(watch.expect("it was given one").seen)
+}
+
+fn run(k: &Kernel, memory: &mut Memory, watch: Option<Watch>) -> Result<Option<Watch>, IrError> {
     let vars = memory.dims.clone();
-    let mut r = Run { memory, name: k.name.clone(), slots: HashMap::new(), vars, channels: vec![] };
+    let slots = HashMap::new();
+    let mut r = Run { memory, name: k.name.clone(), slots, vars, channels: vec![], places: 0, watch };
     for p in &k.params {
         if !r.memory.params.contains_key(&p.name) {
             return r.fail(&p.name, "no storage was passed");
         }
+        r.places += 1;
         for v in &p.views {
-            let slot = r.slot(v, Some(p.name.clone()))?;
+            let slot = r.slot(v, Some(p))?;
             r.slots.insert(v.name.clone(), slot);
         }
     }
@@ -185,12 +207,13 @@ pub fn interpret(k: &Kernel, memory: &mut Memory) -> Result<(), IrError> {
         stack: vec![Frame { body: &k.body, at: 0, turn: None }],
     };
     r.tasks(whole)?;
-    for c in &r.channels {
+    let ended = r.watch.as_ref().is_none_or(|w| w.seen.ended);
+    for c in r.channels.iter().filter(|_| ended) {
         if let Some(n) = c.queues.borrow().iter().map(VecDeque::len).find(|n| *n > 0) {
             return r.fail(&c.name, format!("{n} of the values pushed were never popped"));
         }
     }
-    Ok(())
+    Ok(r.watch)
 }
 
 impl Run<'_> {
@@ -198,15 +221,101 @@ impl Run<'_> {
         Err(IrError::run(format!("{}/{place}", self.name), message))
     }
 
-    fn slot(&mut self, b: &Buffer, param: Option<Name>) -> Result<Slot, IrError> {
+    /// From now on accesses do not count, or count again.
+    fn aside(&mut self, aside: bool) {
+        if let Some(w) = &mut self.watch {
+            w.aside = aside;
+        }
+    }
+
+    fn touch(&mut self, n: &Name, address: i64, touch: Touch) {
+        let slot = &self.slots[n];
+        if let Some(w) = &mut self.watch {
+            w.touch(n, slot.storage, address, slot.dtype.bits(), touch);
+        }
+    }
+
+    /// Watches the side of a choice that is not taken: C may compute it, which must not fail.
+    fn other_side(&mut self, e: &Expr, place: &str) {
+        let Some((aside, exact)) = self.watch.as_ref().map(|w| (w.aside, w.seen.exact)) else { return };
+        self.aside(true);
+        let failed = self.eval(e, place).is_err();
+        if let Some(w) = &mut self.watch {
+            (w.aside, w.seen.exact) = (aside, exact);
+            w.open(failed, || format!("the other side of a choice, {e}, has no value"));
+        }
+    }
+
+    /// The value as a type, of an operation that may round it or that C may leave open.
+    fn converted(&mut self, v: Value, t: DType) -> Value {
+        let out = v.cast(t);
+        if let Some(w) = &mut self.watch {
+            match (v, t) {
+                (Value::Float(f), DType::Int { .. }) => {
+                    let fits = f.is_finite() && out.float() == f.trunc();
+                    w.open(!fits, || format!("{f} converted to {t}"));
+                }
+                (_, DType::Float { .. }) => {
+                    let same = out.float() == v.float() && out.float().is_finite();
+                    w.float(same && !matches!(v, Value::Int(i) if v.float() as i128 != i128::from(i)));
+                }
+                _ => {}
+            }
+        }
+        out
+    }
+
+    /// A result of arithmetic on integers, wrapped to their type.
+    fn integer(&mut self, t: DType, op: &str, exact: Option<i128>, v: i64) -> Value {
+        let out = t.wrap(v);
+        if let Some(w) = &mut self.watch {
+            let open = exact.is_none_or(|e| overflow_is_open(t) && e != i128::from(out));
+            w.open(open, || format!("{op} of {t} overflows"));
+        }
+        Value::Int(out)
+    }
+
+    /// A result of arithmetic on floats, rounded to their type.
+    fn float(&mut self, t: DType, v: f64, exact: bool) -> Value {
+        let out = t.round(v);
+        if let Some(w) = &mut self.watch {
+            w.float(exact && out == v && v.is_finite());
+        }
+        Value::Float(out)
+    }
+
+    /// Whether there is work left for this much more.
+    fn works(&mut self, n: u64) -> bool {
+        self.watch.as_mut().is_none_or(|w| w.work(n))
+    }
+
+    fn slot(&mut self, b: &Buffer, param: Option<&Param>) -> Result<Slot, IrError> {
         let get = |n: &str| self.vars.get(n).copied();
         let shape = b.shape.iter().map(|s| s.eval(&get)).collect::<Option<Vec<_>>>();
         let (Some(mut shape), Some(mut layout)) = (shape, b.layout.resolve(&get)) else {
             return self.fail(&b.name, "its shape mentions an unbound dimension");
         };
-        let elements = |shape: &[i64]| shape.iter().map(|n| (*n).max(0) as usize).product::<usize>();
+        let parts = |b: &Buffer| b.dtype.bits() % 8 != 0;
+        let storage = match param {
+            Some(p) => Storage {
+                place: self.places,
+                given: p.access != Access::Out,
+                fine: p.views.iter().any(parts),
+            },
+            None => {
+                self.places += 1;
+                Storage { place: self.places, given: false, fine: parts(b) }
+            }
+        };
+        let elements =
+            |shape: &[i64]| shape.iter().map(|n| (*n).max(0) as usize).fold(1usize, usize::saturating_mul);
+        // A run that is given up has no use for the temporary.
+        let made = elements(&shape) as u64;
+        if param.is_none() && self.watch.as_mut().is_some_and(|w| !w.work(made)) {
+            shape.iter_mut().for_each(|n| *n = 0);
+        }
         let place = match param {
-            Some(p) => Place::Param(p),
+            Some(p) => Place::Param(p.name.clone()),
             None if &*b.memory == CHANNEL => {
                 let depth = shape.pop().unwrap_or(0).max(0) as usize;
                 let bounds = Layout::dense(DType::BOOL, &b.shape[..shape.len()]).resolve(&get);
@@ -221,7 +330,7 @@ impl Run<'_> {
                 Place::Local(Rc::new(RefCell::new(vec![0xa5; bits / 8 + 8])))
             }
         };
-        Ok(Slot { place, dtype: b.dtype, shape, layout })
+        Ok(Slot { place, dtype: b.dtype, shape, layout, storage })
     }
 
     /// Runs a process and all that it starts, by turns.
@@ -235,6 +344,7 @@ impl Run<'_> {
                 let (stop, ran) = self.turn(task)?;
                 moved |= ran;
                 match stop {
+                    Stop::GivesUp => return Ok(()),
                     Stop::Waits(what) => task.waits = what,
                     Stop::Ends => {
                         let parent = tasks.remove(&id).and_then(|t| t.parent);
@@ -293,17 +403,26 @@ impl Run<'_> {
         std::mem::swap(&mut self.slots, &mut task.slots);
         let mut ran = false;
         let stop = loop {
+            if !self.works(1) {
+                break Stop::GivesUp;
+            }
             let Some(frame) = task.stack.last_mut() else { break Stop::Ends };
             let Some(s) = frame.body.get(frame.at) else {
                 match &mut frame.turn {
                     Some((l, i, n)) if *i + 1 < *n => {
                         *i += 1;
                         self.vars.insert(l.var.clone(), *i);
+                        if let Some(w) = &mut self.watch {
+                            w.next(*i);
+                        }
                         frame.at = 0;
                         continue;
                     }
                     Some((l, ..)) => {
                         self.vars.remove(&l.var);
+                        if let Some(w) = &mut self.watch {
+                            w.leave();
+                        }
                     }
                     None => {}
                 }
@@ -333,6 +452,9 @@ impl Run<'_> {
                     let n = self.eval(&l.extent, &l.var)?.int();
                     if n > 0 {
                         self.vars.insert(l.var.clone(), 0);
+                        if let Some(w) = &mut self.watch {
+                            w.enter(l);
+                        }
                         inner = Some(Frame { body: &l.body, at: 0, turn: Some((l, 0, n)) });
                     }
                 }
@@ -416,14 +538,22 @@ impl Run<'_> {
             }
             Some(r) => {
                 let old: Vec<Expr> = s.targets.iter().map(|(n, i)| Expr::load(n, i)).collect();
+                // What accumulates reads its own target, which is no read of another's.
+                self.aside(true);
                 for v in r.combine(&old, &s.values) {
                     values.push(self.eval(&v, &s.name)?);
+                }
+                self.aside(false);
+                for v in s.values.iter().filter(|_| self.watch.is_some()).collect::<Vec<_>>() {
+                    self.eval(v, &s.name)?;
                 }
             }
         }
         for ((n, index), v) in s.targets.iter().zip(values) {
             let index = self.index(index, &s.name)?;
             let address = self.address(n, &index, &s.name)?;
+            let touch = s.reducer.map_or(Touch::Write, |r| Touch::Accumulate(r.name));
+            self.touch(n, address, touch);
             let slot = &self.slots[n];
             let (width, bits) = (slot.dtype.bits(), v.bits(slot.dtype));
             let written = match &slot.place {
@@ -483,13 +613,15 @@ impl Run<'_> {
                 let Some(bits) = bits else {
                     return self.fail(place, format!("{n}{i:?} is outside the storage"));
                 };
-                Value::of_bits(slot.dtype, bits)
+                let v = Value::of_bits(slot.dtype, bits);
+                self.touch(n, a, Touch::Read);
+                v
             }
             Node::Cast(t, a) => match (self.eval(a, place)?, t) {
                 (Value::Int(v), DType::Float { .. }) if self.type_of(a) == DType::U64 => {
-                    Value::Float(v as u64 as f64).cast(*t)
+                    self.converted(Value::Float(v as u64 as f64), *t)
                 }
-                (v, t) => v.cast(*t),
+                (v, t) => self.converted(v, *t),
             },
             Node::Bitcast(t, a) => {
                 let from = self.type_of(a);
@@ -508,20 +640,31 @@ impl Run<'_> {
             }
             Node::Select(c, a, b) => {
                 let c = self.eval(c, place)?.int() != 0;
-                self.eval(if c { a } else { b }, place)?
+                let (taken, other) = if c { (a, b) } else { (b, a) };
+                if self.watch.is_some() {
+                    self.other_side(other, place);
+                }
+                self.eval(taken, place)?
             }
             Node::Unary(op, a) => {
                 let t = self.type_of(a);
                 match (op, self.eval(a, place)?) {
-                    (Unary::Neg, Value::Int(v)) => Value::Int(t.wrap(v.wrapping_neg())),
+                    (Unary::Neg, Value::Int(v)) => {
+                        self.integer(t, "neg", Some(-i128::from(v)), v.wrapping_neg())
+                    }
                     (Unary::Abs, Value::Int(v)) if matches!(t, DType::Int { signed: false, .. }) => {
                         Value::Int(v)
                     }
-                    (Unary::Abs, Value::Int(v)) => Value::Int(t.wrap(v.wrapping_abs())),
+                    (Unary::Abs, Value::Int(v)) => {
+                        self.integer(t, "abs", Some(i128::from(v).abs()), v.wrapping_abs())
+                    }
                     (Unary::Not, Value::Int(v)) => Value::Int(t.wrap(!v)),
                     (Unary::Neg, Value::Fixed(v, f)) => Value::Fixed(t.wrap(v.wrapping_neg()), f),
                     (op, Value::Fixed(..)) => return self.fail(place, format!("{t} has no '{}'", op.name())),
-                    (op, v) => Value::Float(t.round(unary(*op, v.float()))),
+                    (op, v) => {
+                        let (x, y) = (v.float(), unary(*op, v.float()));
+                        self.float(t, y, exact_unary(*op, x, y))
+                    }
                 }
             }
             Node::Binary(op, a, b) => {
@@ -530,7 +673,7 @@ impl Run<'_> {
                 match (x, y) {
                     (Value::Int(x), Value::Int(y)) => match integer(t)(*op, x, y) {
                         Some(v) if op.is_comparison() => Value::Int(v),
-                        Some(v) => Value::Int(t.wrap(v)),
+                        Some(v) => self.integer(t, op.spelling().0, exact_int(*op, x, y, v, t), v),
                         None => return self.fail(place, format!("division by zero in {e}")),
                     },
                     (Value::Fixed(x, f), Value::Fixed(y, _)) => match binary_fixed(*op, x, y, f) {
@@ -545,7 +688,10 @@ impl Run<'_> {
                             Binary::Le => Value::Int((x <= y).into()),
                             Binary::Eq => Value::Int((x == y).into()),
                             Binary::Ne => Value::Int((x != y).into()),
-                            op => Value::Float(t.round(binary_float(*op, x, y))),
+                            op => {
+                                let v = binary_float(*op, x, y);
+                                self.float(t, v, exact_binary(*op, x, y, v))
+                            }
                         }
                     }
                 }
@@ -573,6 +719,41 @@ fn unary(op: Unary, v: f64) -> f64 {
         Unary::Floor => v.floor(),
         Unary::Round => v.round_ties_even(),
     }
+}
+
+/// Whether an operation's result in f64 is what it is in the reals; where that is not known, it is not.
+fn exact_unary(op: Unary, x: f64, y: f64) -> bool {
+    match op {
+        Unary::Neg | Unary::Abs | Unary::Floor | Unary::Round => true,
+        Unary::Sqrt => y.mul_add(y, -x) == 0.0,
+        _ => false,
+    }
+}
+
+/// The same of two operands.
+fn exact_binary(op: Binary, x: f64, y: f64, v: f64) -> bool {
+    match op {
+        Binary::Add => v - x == y && v - y == x,
+        Binary::Sub => v + y == x && x - v == y,
+        Binary::Mul => x.mul_add(y, -v) == 0.0,
+        Binary::Div => v.mul_add(y, -x) == 0.0,
+        Binary::Min | Binary::Max => true,
+        _ => false,
+    }
+}
+
+/// The result on integers without end; nothing where C has none: for shifts by more than the width or of what is negative.
+fn exact_int(op: Binary, x: i64, y: i64, v: i64, t: DType) -> Option<i128> {
+    let (a, b) = (i128::from(x), i128::from(y));
+    Some(match op {
+        Binary::Add => a + b,
+        Binary::Sub => a - b,
+        Binary::Mul => a.wrapping_mul(b),
+        Binary::Shl | Binary::Shr if !(0..t.bits()).contains(&y) => return None,
+        Binary::Shl | Binary::Shr if x < 0 && t != DType::U64 => return None,
+        Binary::Shl => a << y,
+        _ => i128::from(v),
+    })
 }
 
 /// The arithmetic of a type: what fits 63 bits is the same signed and unsigned.
@@ -654,6 +835,65 @@ fn binary_float(op: Binary, x: f64, y: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn seen(text: &str, work: u64) -> Seen {
+        let k = crate::tensor::parse(text).unwrap();
+        let mut m = Memory::new(&[]);
+        for p in &k.params {
+            m.set(&p.name, &vec![0; p.bits.as_const().unwrap() as usize / 8]);
+        }
+        interpret_watched(&k, &mut m, work).unwrap()
+    }
+
+    #[test]
+    fn loops_are_watched() {
+        let kernel = |kind: &str, block: &str| {
+            format!(
+                "kernel k() {{\n  in x: f32[8]\n  inout y: f32[9]\n  for i in 8 {kind} serial {{\n    S: {block}\n  }}\n}}"
+            )
+        };
+        let meets = |kind, block| seen(&kernel(kind, block), 1000).meet.is_some();
+        assert!(!meets("spatial", "y[i] = x[i] + 1f32"));
+        assert!(!meets("spatial", "y[i] = y[i] + 1f32"));
+        // Each reads what the next one, or the one before, writes; or all write one element.
+        assert!(meets("spatial", "y[i] = y[i + 1]"));
+        assert!(meets("spatial", "y[i + 1] = y[i]"));
+        assert!(!meets("scan", "y[i + 1] = y[i]"));
+        assert!(meets("spatial", "y[i / 2] = x[i]"));
+        assert!(!meets("reduce", "y[0] sum = x[i]"));
+        assert!(meets("reduce", "y[0] sum = y[1 + i % 2 - 1]"));
+        assert!(meets("reduce", "y[0] = x[i]"));
+        // Of two loops the one in which accesses are apart counts.
+        let two = "kernel k() {
+  inout y: f32[9]
+  for i in 8 scan serial {
+    for j in 8 spatial serial {
+      S: y[j] = y[7 - j] * 1f32
+    }
+  }
+}";
+        assert!(seen(two, 1000).meet.is_some());
+        assert!(seen(&two.replace("y[7 - j] * 1f32", "y[j] * 1f32"), 1000).meet.is_none());
+        assert!(seen(two, 1000).parallel.is_none());
+        assert!(seen(&two.replace("spatial serial", "spatial lane"), 1000).parallel.is_some());
+    }
+
+    #[test]
+    fn arithmetic_and_reads_are_watched() {
+        let kernel = |value: &str, given: &str| {
+            format!("kernel k() {{\n  {given} x: f32[1]\n  out y: f32[1]\n  S: y[0] = {value}\n}}")
+        };
+        let exact = |value| seen(&kernel(value, "in"), 100).exact;
+        assert!(exact("x[0] + 3f32") && exact("3f32 * 5f32") && exact("6f32 / 3f32") && exact("sqrt(9f32)"));
+        assert!(!exact("1f32 / 3f32") && !exact("exp(x[0])") && !exact("1f32 / x[0]"));
+        assert!(!exact("16777216f32 + 1f32"));
+        let open = |value| seen(&kernel(value, "in"), 100).open.is_some();
+        assert!(open("f32(2147483647i32 + 1i32)") && open("f32(1i32 << 32i32)") && open("f32(i32(1e10f32))"));
+        assert!(!open("f32(255u8 + 1u8)") && !open("f32(1i32 << 3i32)"));
+        assert!(seen(&kernel("x[0]", "out"), 100).unwritten.is_some());
+        assert!(seen(&kernel("x[0]", "inout"), 100).unwritten.is_none());
+        assert!(!seen("kernel k() {\n  for i in 1000000000 spatial serial {\n    for j in 0 spatial serial {\n    }\n  }\n}", 50).ended);
+    }
 
     #[test]
     fn words_of_64_bits_are_unsigned() {

@@ -14,11 +14,12 @@ mod parse;
 mod print;
 mod reducer;
 mod rewrite;
+mod watch;
 
 pub use check::{check, expr_type};
 pub use expr::{Binary, Expr, Node, Opaque, Unary};
 pub use inside::inside;
-pub use interpret::{Memory, interpret};
+pub use interpret::{Memory, interpret, interpret_watched};
 pub use network::{CHANNEL, End, PROCESS, Process, is_network, network, popped, processes};
 pub use parse::parse;
 pub(crate) use parse::parse_expr;
@@ -26,6 +27,7 @@ pub use reducer::{Law, REDUCERS, Reducer};
 pub use rewrite::{
     find_block, find_loop, for_each, loop_bounds, map_exprs, map_stmts, rename_vars, replace_loop,
 };
+pub use watch::Seen;
 
 use crate::{DType, Int, Layout, Name};
 use std::sync::Arc;

@@ -5,6 +5,7 @@ mod bench;
 mod chat;
 mod compile;
 mod embed;
+mod fuzz;
 mod inspect;
 mod machine;
 mod models;
@@ -65,6 +66,8 @@ pub enum Verb {
     Select(select::Select),
     /// Prove that schedules keep the meaning of their programs
     Verify(verify::Verify),
+    /// Look for programs and schedules that the compiler gets wrong
+    Fuzz(fuzz::Fuzz),
 }
 
 impl Verb {
@@ -89,6 +92,7 @@ impl Verb {
             Verb::Show(verb) => verb.run(),
             Verb::Select(verb) => verb.run(),
             Verb::Verify(verb) => verb.run(),
+            Verb::Fuzz(verb) => verb.run(),
         };
         done.map(|()| ExitCode::SUCCESS)
     }

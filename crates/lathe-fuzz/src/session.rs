@@ -1,0 +1,194 @@
+//! A run of the fuzzer inside the instrumented program: cases are judged, some are compiled, findings are made small and written
+//! to a folder, and who waits is told.
+
+use crate::case::Case;
+use crate::compiled::compile;
+use crate::mutate::{Mode, mutate};
+use crate::oracle::{Code, Finding, Judge};
+use crate::random::Random;
+use crate::reduce::reduce;
+use lathe_runtime::{RuntimeError, write_whole};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Programs of one call of the C compiler.
+const BATCH: usize = 64;
+
+/// Of so many programs that could be compiled one is: the compiler takes a hundred times as long as all else.
+const SAMPLED: u64 = 12;
+
+/// Findings of one kind and place that are made small and written; more are counted.
+const KEPT: usize = 3;
+
+/// Cases that are judged to make a finding small, and those that the C compiler must take part in.
+const BUDGET: usize = 3000;
+const BUDGET_COMPILED: usize = 120;
+
+/// Cases that may lend their moves and programs.
+const REMEMBERED: usize = 200;
+
+/// Cases between two lines that tell how far it is.
+const TOLD: u64 = 50;
+
+/// What a line begins with that tells whoever started the program.
+pub const MARK: &str = "lathe-fuzz ";
+
+/// The folders of a run, in its own: cases to start from, findings, and cases whose code is being run, which are left there when
+/// it ends the process.
+pub const FOLDERS: [&str; 4] = ["corpus", "findings", "running", "kernels"];
+
+/// A run.
+pub struct Session {
+    folder: PathBuf,
+    mode: Mode,
+    judge: Judge,
+    waiting: Vec<Code>,
+    seen: u64,
+    found: BTreeMap<String, usize>,
+    recent: Vec<Case>,
+}
+
+impl Session {
+    /// A run whose files are in a folder.
+    pub fn new(folder: &Path, mode: Mode) -> Session {
+        Session {
+            folder: folder.into(),
+            mode,
+            judge: Judge::default(),
+            waiting: vec![],
+            seen: 0,
+            found: BTreeMap::new(),
+            recent: vec![],
+        }
+    }
+
+    /// Runs a case, given as text; what is no case is nothing. An error is one of the machine.
+    pub fn run(&mut self, text: &[u8]) -> Result<(), RuntimeError> {
+        let case = std::str::from_utf8(text).ok().and_then(|t| Case::parse(t).ok());
+        let Some(case) = case else { return Ok(()) };
+        match self.judge.judge(&case) {
+            Ok(codes) => {
+                for code in codes {
+                    self.seen += 1;
+                    if self.seen.is_multiple_of(SAMPLED) {
+                        self.waiting.push(code);
+                    }
+                }
+            }
+            Err(finding) => self.keep(&case, &finding)?,
+        }
+        if self.waiting.len() >= BATCH {
+            self.compile()?;
+        }
+        if self.judge.counts.cases.is_multiple_of(TOLD) {
+            self.tell();
+        }
+        Ok(())
+    }
+
+    /// Judges and compiles one case at once.
+    pub fn replay(&mut self, text: &[u8]) -> Result<(), RuntimeError> {
+        let case = std::str::from_utf8(text).ok().and_then(|t| Case::parse(t).ok());
+        let Some(case) = case else { return Ok(()) };
+        replay(&case, &self.folder.join("kernels")).map(|_| ())
+    }
+
+    /// Compiles what waits.
+    fn compile(&mut self) -> Result<(), RuntimeError> {
+        let codes = std::mem::take(&mut self.waiting);
+        let running = self.folder.join("running");
+        let path = |i: usize| running.join(format!("{i}.txt"));
+        for (i, code) in codes.iter().enumerate() {
+            written(&path(i), code.case())?;
+        }
+        let found = compile(&codes, &self.folder.join("kernels"))?;
+        for i in 0..codes.len() {
+            // One that stays would only be tried once more.
+            let _ = std::fs::remove_file(path(i));
+        }
+        let _ = std::fs::remove_dir_all(self.folder.join("kernels"));
+        self.judge.counts.compiled += codes.len() as u64;
+        found.iter().try_for_each(|(case, finding)| self.keep(case, finding))
+    }
+
+    /// Makes a finding small and writes it, unless there are enough like it.
+    fn keep(&mut self, case: &Case, finding: &Finding) -> Result<(), RuntimeError> {
+        let key = format!("{}-{}", finding.kind, finding.place);
+        let n = self.found.entry(key.clone()).or_default();
+        *n += 1;
+        if *n > KEPT {
+            return Ok(());
+        }
+        let number = *n;
+        let folder = self.folder.join("kernels");
+        let (small, finding) = smallest(case, finding, &folder);
+        let path = self.folder.join("findings").join(format!("{key}-{number}.txt"));
+        written(&path, &small)?;
+        tell_error(&format!("{MARK}found {key}-{number} {finding}"));
+        self.tell();
+        Ok(())
+    }
+
+    fn tell(&self) {
+        let c = &self.judge.counts;
+        let mut line = format!("{MARK}counts {} {} {}", c.cases, c.defined, c.compiled);
+        for (n, s) in &c.steps {
+            line += &format!(" {n}:{}:{}:{}:{}:{}", s.applied, s.refused, s.certified, s.alarms, s.caught);
+        }
+        tell_error(&line);
+    }
+
+    /// Changes a case, given as text, by a seed; what is none becomes one of those that were run.
+    pub fn mutate(&mut self, text: &[u8], seed: u64) -> String {
+        let mut random = Random::new(seed);
+        let case = std::str::from_utf8(text).ok().and_then(|t| Case::parse(t).ok());
+        if let Some(case) = &case {
+            match self.recent.len() < REMEMBERED {
+                true => self.recent.push(case.clone()),
+                false => self.recent[random.below(REMEMBERED)] = case.clone(),
+            }
+        }
+        let Some(case) = case.or_else(|| random.pick(&self.recent).cloned()) else { return String::new() };
+        let other = random.pick(&self.recent).cloned();
+        mutate(&case, other.as_ref(), self.mode, &mut random).to_string()
+    }
+}
+
+/// Writes a case whole, or says why it cannot be.
+pub(crate) fn written(path: &Path, case: &Case) -> Result<(), RuntimeError> {
+    write_whole(path, case.to_string().as_bytes()).map_err(|e| RuntimeError::io("write", path, &e))
+}
+
+fn tell_error(line: &str) {
+    use std::io::Write;
+    // Where nobody listens, nobody is told.
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// What a case shows, judged and compiled on its own.
+pub fn replay(case: &Case, folder: &Path) -> Result<Option<Finding>, RuntimeError> {
+    match Judge::default().judge(case) {
+        Err(finding) => Ok(Some(finding)),
+        Ok(codes) => Ok(compile(&codes, folder)?.into_iter().next().map(|(_, finding)| finding)),
+    }
+}
+
+/// The smallest case that shows a finding like one, and what it shows.
+pub fn smallest(case: &Case, finding: &Finding, folder: &Path) -> (Case, Finding) {
+    let mut last = finding.clone();
+    let judged = Judge::default().judge(case).is_err();
+    let shown = |c: &Case| match judged {
+        true => Judge::default().judge(c).err(),
+        false => replay(c, folder).ok().flatten(),
+    };
+    let budget = if judged { BUDGET } else { BUDGET_COMPILED };
+    let mut small = reduce(case, budget, &mut |c| match shown(c) {
+        Some(f) if f.like(finding) => {
+            last = f;
+            true
+        }
+        _ => false,
+    });
+    small.notes = format!("{last}\n`lathe fuzz --replay` with this file shows it again.\n");
+    (small, last)
+}

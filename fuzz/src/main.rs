@@ -1,0 +1,56 @@
+//! libFuzzer around a session of `lathe-fuzz`. It chooses what to change by coverage; what is changed, and what must hold, is the
+//! library's. Arguments behind `-ignore_remaining_args=1` are the folder of the run and the mode.
+
+#![no_main]
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use lathe_fuzz::{Mode, Session};
+use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};
+
+thread_local! {
+    static SESSION: RefCell<Session> = RefCell::new(session());
+}
+
+/// The folder and the mode: one of the library's, `bytes` for libFuzzer's own changes, or `replay` for one case that is compiled at
+/// once.
+fn arguments() -> (String, String) {
+    let mut rest = std::env::args().skip_while(|a| a != "-ignore_remaining_args=1").skip(1);
+    let mut next = || rest.next().unwrap_or_else(|| ".".into());
+    (next(), next())
+}
+
+fn session() -> Session {
+    let (folder, mode) = arguments();
+    Session::new(Path::new(&folder), Mode::named(&mode).unwrap_or(Mode::Joint))
+}
+
+fuzz_target!(
+    init: {
+        // Panics are findings, which are caught and written.
+        std::panic::set_hook(Box::new(|_| {}));
+    },
+    |data: &[u8]| {
+        let done = SESSION.with_borrow_mut(|s| match arguments().1 == "replay" {
+            true => s.replay(data),
+            false => s.run(data),
+        });
+        if let Err(e) = done {
+            eprintln!("lathe-fuzz failed {e}");
+            std::process::exit(2);
+        }
+    }
+);
+
+fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    if Mode::named(&arguments().1).is_none() {
+        return fuzzer_mutate(data, size, max_size);
+    }
+    let text = SESSION.with_borrow_mut(|s| s.mutate(&data[..size], seed.into()));
+    if text.is_empty() || text.len() > max_size {
+        return size;
+    }
+    data[..text.len()].copy_from_slice(text.as_bytes());
+    text.len()
+});
