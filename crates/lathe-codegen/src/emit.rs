@@ -256,7 +256,8 @@ fn is_stored(t: DType) -> bool {
 
 /// Whether a name is one that the emitter makes, or C's own.
 fn is_reserved(c: &str) -> bool {
-    let numbered = |p: &str| c.strip_prefix(p).is_some_and(|r| r.starts_with(|c: char| c.is_ascii_digit()));
+    let temporary =
+        c.strip_prefix('t').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
     let own = [
         "begin",
         "buffers",
@@ -281,7 +282,7 @@ fn is_reserved(c: &str) -> bool {
         "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union", "unsigned", "void",
         "volatile", "while",
     ];
-    own.contains(&c) || words.contains(&c) || numbered("t")
+    temporary || own.contains(&c) || words.contains(&c)
 }
 
 impl Emitter<'_> {
