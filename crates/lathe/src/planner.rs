@@ -122,6 +122,9 @@ pub struct Sizes {
     pub rows: usize,
 }
 
+/// Bytes that copies of keys and values past the page cache take at least, whatever the plan: two pieces of 2 MiB, and lists of pages.
+const DIRECT: u64 = 5 << 20;
+
 impl Sizes {
     /// One line that says them.
     pub fn describe(&self) -> String {
@@ -175,7 +178,7 @@ pub fn planned(
     // Measuring leaves something behind.
     let reserved = if budget.host.is_some() { 0 } else { Budget::reserved_by_process() };
     let budget = Budget { reserved, ..budget };
-    let beside = planner.logits_bytes(2 * FEW_ROWS);
+    let beside = planner.logits_bytes(2 * FEW_ROWS) + DIRECT;
     let held = |plan: &Plan, load: &Load| {
         plan.policy.batch as usize * ((load.prompt + load.generate) as usize).next_multiple_of(PAGE)
     };
