@@ -330,8 +330,8 @@ impl Spilling {
     }
 }
 
-/// Memory of this many bytes begins at a multiple of a sector, so that a disk is read into it past the page cache.
-pub(crate) const DIRECT: usize = 2 << 20;
+/// The least that a window of the disk has, bytes.
+pub(crate) const DIRECT: usize = lathe_plan::DIRECT_BYTES as usize;
 
 /// How many layers' caches lie on the disk, from `asked` on, so that what is `fixed` fits into `room`, as few as can be: what is fixed then, and
 /// which they are. Or the least that they can be.

@@ -2,7 +2,7 @@
 //! The solver minimises over these forms, and a prediction is their value.
 
 use crate::tiers::{DEVICE, DISK, HOST, Processor, Tiers};
-use crate::{Attention, Choice, Layers, Load, Measured, Pairs, PlanError, Work, load_bytes};
+use crate::{Attention, Choice, DIRECT_BYTES, Layers, Load, Measured, Pairs, PlanError, Work, load_bytes};
 use std::collections::BTreeMap;
 use std::ops::{Add, Mul};
 
@@ -360,6 +360,10 @@ impl Maker<'_> {
         let layer = 2.0 * (self.work.largest_layer_bytes(choice.four_bit) as f64).max(head);
         let pages =
             2.0 * self.position_of_layer() * batch * if prefill { load.prompt as f64 } else { positions };
+        let pages = match self.measured() {
+            Some(_) => pages.max(DIRECT_BYTES as f64) + DIRECT_BYTES as f64,
+            None => pages,
+        };
         let at_main = prefill || choice.attention == Attention::Main || !device;
         let of = |tier: usize| {
             let mut holds = Holds {

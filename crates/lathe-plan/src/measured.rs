@@ -103,6 +103,10 @@ pub fn load_bytes(room: u64) -> u64 {
     (room / 64).clamp(64 << 10, 16 << 20)
 }
 
+/// Memory of so many bytes begins at a multiple of a sector, so that a disk is copied to and from it past the page cache: keys and values
+/// that pass have a window and a piece beside it of at least so many bytes each.
+pub const DIRECT_BYTES: u64 = 2 << 20;
+
 fn on_line(rows: &[(u64, f64)], at: f64) -> f64 {
     let (first, last) = (rows[0], rows[rows.len() - 1]);
     if at <= first.0 as f64 {

@@ -122,9 +122,6 @@ pub struct Sizes {
     pub rows: usize,
 }
 
-/// Bytes that copies of keys and values past the page cache take at least, whatever the plan: two pieces of 2 MiB, and lists of pages.
-const DIRECT: u64 = 5 << 20;
-
 impl Sizes {
     /// One line that says them.
     pub fn describe(&self) -> String {
@@ -162,7 +159,7 @@ impl ExpectOptions {
 }
 
 /// The sizes of an engine for requests of this kind in a budget: those of the plan with the most tokens a second, among plans that have room for
-/// a sequence of `context` tokens where one is asked for; with the budget and the way to store keys and values that the plan wants.
+/// a sequence of `context` tokens where one is asked for; and how it computes, with the layers below that the plan has there.
 pub fn planned(
     model: &Model,
     compute: Compute,
@@ -178,7 +175,7 @@ pub fn planned(
     // Measuring leaves something behind.
     let reserved = if budget.host.is_some() { 0 } else { Budget::reserved_by_process() };
     let budget = Budget { reserved, ..budget };
-    let beside = planner.logits_bytes(2 * FEW_ROWS) + DIRECT;
+    let beside = planner.logits_bytes(2 * FEW_ROWS);
     let held = |plan: &Plan, load: &Load| {
         plan.policy.batch as usize * ((load.prompt + load.generate) as usize).next_multiple_of(PAGE)
     };
