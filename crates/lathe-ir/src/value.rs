@@ -7,12 +7,19 @@ use std::sync::Arc;
 /// Reads `bits` (1 to 64) at a bit address, little endian.
 pub fn read_bits(bytes: &[u8], address: i64, bits: i64) -> Option<u64> {
     let (start, shift) = (usize::try_from(address >> 3).ok()?, (address & 7) as u32);
+    let mask = u64::MAX >> (64 - bits);
+    // Nearly always a word from there on has them all.
+    if bits + i64::from(shift) <= 64
+        && let Some(word) = bytes.get(start..).and_then(|rest| rest.first_chunk())
+    {
+        return Some(u64::from_le_bytes(*word) >> shift & mask);
+    }
     let n = (bits as usize + shift as usize).div_ceil(8);
     let mut v: u128 = 0;
     for (i, b) in bytes.get(start..start.checked_add(n)?)?.iter().enumerate() {
         v |= u128::from(*b) << (8 * i);
     }
-    Some((v >> shift) as u64 & (u64::MAX >> (64 - bits)))
+    Some((v >> shift) as u64 & mask)
 }
 
 /// Writes the low `bits` of `v` at a bit address, little endian; `None` when it is outside.

@@ -4,7 +4,8 @@
 //! - [`ModelFile`]: a GGUF file, a split set or a safetensors folder, memory-mapped; metadata by [`get`](ModelFile::get) under
 //!   GGUF's keys, tensors as [`TensorInfo`] of a [`GgmlType`] under GGUF's names;
 //!   [`dequantize`] is what each block format means, [`quantize`] finds what loses the least in one, [`GgufWriter`] writes a file.
-//! - [`quantize_file`]: a model in other types, tensor by tensor; [`quantize_folder`]: a folder with its matrices in 4 bits.
+//! - [`quantize_file`]: a model in other types, tensor by tensor; [`quantize_folder`]: a folder with its matrices in 4 bits;
+//!   [`Rounded`]: a matrix that was rounded for the inputs it meets.
 //! - [`write_artifact`]: the container of a compiled model, which a [`ModelFile`] then is.
 //! - [`family`], [`build`]: a file's model as a graph over a cache of some [`CacheShape`]; a family is one file in `families/`.
 //! - [`Adapter`]: a low-rank adapter of a model's products, as PEFT or llama.cpp writes one.
@@ -61,8 +62,8 @@ pub use gguf::{
 };
 pub use prompt::{chat_tokens, prompt_tokens};
 pub use quantize::{
-    Chosen, Int8, Loss, QuantizeError, Way, Written, estimate_losses, is_product, quantize, quantize_file,
-    suitable_type, with_quantized, within_budget,
+    Chosen, Correlation, Factor, Int8, Loss, QuantizeError, Rounded, Rounding, Way, Written, estimate_losses,
+    is_product, quantize, quantize_file, suitable_type, with_quantized, within_budget,
 };
 pub use safetensors::{FourBits, SafetensorsError, SafetensorsErrorKind, WrittenTensor, quantize_folder};
 pub use source::{

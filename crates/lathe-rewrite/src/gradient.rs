@@ -2,7 +2,7 @@
 //! once; each row's `gradient` adds operators of the same table, so what follows (passes, grouping, planning, schedules)
 //! sees nothing new.
 
-use lathe_ir::graph::{Adjoint, Attr, Graph, Node, OpTable, Source, Value, ValueId, check};
+use lathe_ir::graph::{Adjoint, Attr, Graph, OpTable, Value, ValueId, check};
 use lathe_ir::{DType, IrError};
 use std::collections::{HashMap, HashSet};
 
@@ -101,39 +101,12 @@ pub fn differentiate(g: &Graph, table: &OpTable, by: &[&str]) -> Result<Graph, I
         };
         out.outputs.push(d);
     }
-    let out = without_dead(&out, g.nodes.len());
+    // Gradients that were not asked for.
+    let out = out.without_dead(g.nodes.len());
     check(&out, table)?;
     Ok(out)
 }
 
 fn smooth(v: &Value) -> bool {
     v.ty.dtype == DType::F32 && v.ty.encoding.is_none()
-}
-
-/// The graph without the nodes behind the first `keep` whose results nobody uses (gradients that were not asked for).
-fn without_dead(g: &Graph, keep: usize) -> Graph {
-    let mut used: HashSet<ValueId> = g.outputs.iter().copied().collect();
-    let mut nodes: Vec<&Node> = vec![];
-    for (i, n) in g.nodes.iter().enumerate().rev() {
-        if i < keep || n.outputs.iter().any(|v| used.contains(v)) {
-            used.extend(&n.inputs);
-            nodes.push(n);
-        }
-    }
-    let made: HashSet<ValueId> = nodes.iter().flat_map(|n| n.outputs.iter().copied()).collect();
-    let mut out = Graph { values: vec![], nodes: vec![], outputs: vec![], ..g.clone() };
-    let mut at: HashMap<ValueId, ValueId> = HashMap::new();
-    for (i, v) in g.values.iter().enumerate() {
-        let id = ValueId(i as u32);
-        if v.source != Source::Node || made.contains(&id) {
-            at.insert(id, ValueId(out.values.len() as u32));
-            out.values.push(v.clone());
-        }
-    }
-    let moved = |list: &[ValueId]| list.iter().map(|v| at[v]).collect::<Vec<_>>();
-    out.nodes = (nodes.into_iter().rev())
-        .map(|n| Node { inputs: moved(&n.inputs), outputs: moved(&n.outputs), ..n.clone() })
-        .collect();
-    out.outputs = moved(&g.outputs);
-    out
 }

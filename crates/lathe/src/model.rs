@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{
-    ArtifactOptions, Budget, Encoder, Engine, EngineError, Forward, PAGE, Precision, Runner, RunnerOptions,
-    SCORE_TOKENS, compile_model, compiled_context, compiled_sequences,
+    ArtifactOptions, Budget, Encoder, Engine, EngineError, Forward, Met, PAGE, Precision, Runner,
+    RunnerOptions, SCORE_TOKENS, compile_model, compiled_context, compiled_sequences,
 };
 use lathe_machine::Target;
 use lathe_models::{
@@ -32,7 +32,7 @@ const LEAST_CONTEXT: usize = 1024;
 /// What takes less time was not measured but found in the cache.
 const FOUND: Duration = Duration::from_secs(1);
 
-/// The most texts of one step of an encoder.
+/// The most texts of one step where each is read at once.
 const STEP_SEQUENCES: usize = 32;
 
 /// How a model computes.
@@ -141,7 +141,21 @@ impl Model {
         threads: usize,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<HashMap<String, Vec<f32>>, Failure> {
-        Ok(lathe_engine::feature_maxima(&self.file, &watched(longest, threads)?, texts, goes_on)?)
+        Ok(lathe_engine::feature_maxima(&self.file, &watched(longest, threads, 1)?, texts, goes_on)?)
+    }
+
+    /// What the `wanted` matrices of each layer meet on texts of at most `longest` tokens; `each` may change them.
+    pub fn layer_by_layer(
+        &self,
+        texts: &[&[u32]],
+        longest: usize,
+        threads: usize,
+        wanted: &dyn Fn(&str) -> bool,
+        goes_on: &dyn Fn() -> bool,
+        each: &mut dyn FnMut(Met) -> Result<ModelFile, Failure>,
+    ) -> Result<(), Failure> {
+        let options = watched(longest, threads, STEP_SEQUENCES)?;
+        lathe_engine::layer_by_layer(&self.file, &options, texts, wanted, goes_on, each)
     }
 
     /// Which experts the tokens of texts of at most `longest` tokens are sent to.
@@ -152,7 +166,7 @@ impl Model {
         threads: usize,
         goes_on: &dyn Fn() -> bool,
     ) -> Result<Routing, Failure> {
-        Ok(lathe_engine::router_choices(&self.file, &watched(longest, threads)?, texts, goes_on)?)
+        Ok(lathe_engine::router_choices(&self.file, &watched(longest, threads, 1)?, texts, goes_on)?)
     }
 
     fn runner(&self, options: &RunnerOptions) -> Result<Runner, Failure> {
@@ -353,11 +367,11 @@ pub fn kv_type_named(name: &str) -> Result<KvType, Failure> {
     })
 }
 
-/// As steps are run to see what is inside.
-fn watched(longest: usize, threads: usize) -> Result<RunnerOptions, Failure> {
+/// As steps are run to see what is inside, of so many texts.
+fn watched(longest: usize, threads: usize, texts: usize) -> Result<RunnerOptions, Failure> {
     let precision = Precision::Exact;
     let kv_type = Some(KvType::F32);
-    generation(Compute { precision, threads, kv_type, adapters: None, budget: None }, longest, 1, 1)
+    generation(Compute { precision, threads, kv_type, adapters: None, budget: None }, longest, texts, texts)
 }
 
 /// How a model that generates is loaded.

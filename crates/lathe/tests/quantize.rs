@@ -171,7 +171,10 @@ fn bytes_have_their_scales_and_outliers_beside_them() {
     let out = folder.path().join("no.gguf");
     refused(&quantize(&from, &out, &["--scheme", "int8-outliers"]), "needs --calibrate");
     refused(&quantize(&from, &out, &["--scheme", "int8", "--threshold", "6"]), "for --scheme int8-outliers");
-    refused(&quantize(&from, &out, &["--scheme", "int8", "--calibrate", text]), "--calibrate is for");
+    refused(
+        &quantize(&from, &out, &["--scheme", "int8", "--calibrate", text]),
+        "--calibrate is not for int8",
+    );
     assert!(!out.exists());
 }
 
@@ -223,6 +226,33 @@ fn folders_get_matrices_of_four_bits() {
         );
     }
     assert_eq!(names(folder.path()), ["int4-g64", "int4z-g64", "nf4"]);
+}
+
+#[test]
+fn a_text_says_how_matrices_are_rounded() {
+    let folder = tempfile::tempdir().expect("a temporary folder can be made");
+    let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+    let from = data("safetensors/llama-bf16");
+    // Queries and keys have another order of rows in a GGUF file than in a folder.
+    for (scheme, file) in [("q4_0", "q4_0.gguf"), ("int4z-g64", "int4z-g64")] {
+        let (plain, out) = (folder.path().join(format!("plain-{file}")), folder.path().join(file));
+        made(&from, &plain, &["--scheme", scheme]);
+        let report = made(&from, &out, &["--scheme", scheme, "--calibrate", text]);
+        let far = (perplexity(&out).ln() / perplexity(&from).ln() - 1.0).abs();
+        assert!(far < 0.05, "{scheme}: {far}");
+        // The same numbers of bits, other ones; further from the weights than what is nearest to them.
+        let (file, nearest) = (open(&out), open(&plain));
+        for name in ["blk.0.attn_q.weight", "blk.1.ffn_gate.weight"] {
+            let (info, other) =
+                (file.tensor(name).expect("it is there"), nearest.tensor(name).expect("it is there"));
+            assert_eq!((info.ty(), info.shape()), (other.ty(), other.shape()), "{name}");
+            let (rounded, nearest) = (values(&file, name), values(&nearest, name));
+            let apart = relative(&nearest, &rounded);
+            assert!(apart > 1e-4 && apart < 0.1, "{scheme} {name}: {apart}");
+        }
+        let tensors = report["tensors"].as_array().expect("there are tensors");
+        assert!(tensors.iter().all(|t| t["relative_error"].as_f64() < Some(0.1)), "{report}");
+    }
 }
 
 fn open(path: &Path) -> ModelFile {

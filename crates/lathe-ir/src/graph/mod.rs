@@ -26,7 +26,7 @@ pub use text::parse;
 
 use crate::encodings::encoding;
 use crate::{DType, Encoding, Int, IrError, Name};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The type of a value: logical shape and element type, and how it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -213,6 +213,39 @@ impl Graph {
             }
             n += 1;
         }
+    }
+
+    /// Without the nodes behind the first `keep` whose results nobody uses, and without constants that nobody uses.
+    pub fn without_dead(&self, keep: usize) -> Graph {
+        let mut used: HashSet<ValueId> = self.outputs.iter().copied().collect();
+        let mut nodes: Vec<&Node> = vec![];
+        for (i, n) in self.nodes.iter().enumerate().rev() {
+            if i < keep || n.outputs.iter().any(|v| used.contains(v)) {
+                used.extend(&n.inputs);
+                nodes.push(n);
+            }
+        }
+        let made: HashSet<ValueId> = nodes.iter().flat_map(|n| n.outputs.iter().copied()).collect();
+        let mut out = Graph { values: vec![], nodes: vec![], outputs: vec![], ..self.clone() };
+        let mut at: HashMap<ValueId, ValueId> = HashMap::new();
+        for (i, v) in self.values.iter().enumerate() {
+            let id = ValueId(i as u32);
+            let kept = match v.source {
+                Source::Node => made.contains(&id),
+                Source::Const(_) => used.contains(&id),
+                _ => true,
+            };
+            if kept {
+                at.insert(id, ValueId(out.values.len() as u32));
+                out.values.push(v.clone());
+            }
+        }
+        let moved = |list: &[ValueId]| list.iter().map(|v| at[v]).collect::<Vec<_>>();
+        out.nodes = (nodes.into_iter().rev())
+            .map(|n| Node { inputs: moved(&n.inputs), outputs: moved(&n.outputs), ..n.clone() })
+            .collect();
+        out.outputs = moved(&self.outputs);
+        out
     }
 
     /// Adds an argument.

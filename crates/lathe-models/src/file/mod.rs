@@ -204,6 +204,16 @@ impl ModelFile {
         ModelFile(Arc::new(inner))
     }
 
+    /// The same model with these values for the tensor of this number, as f32.
+    ///
+    /// # Panics
+    /// Where they are more or fewer.
+    pub fn with_values(&self, index: usize, values: &[f32]) -> ModelFile {
+        let mut inner = (*self.0).clone();
+        inner.tensors[index].ty = gguf::GgmlType::F32;
+        ModelFile(Arc::new(inner)).with_data(index, values.iter().flat_map(|x| x.to_le_bytes()).collect())
+    }
+
     /// Gives the memory of a tensor's pages back to the system; a later read fetches them from the file again.
     pub fn drop_pages(&self, info: &TensorInfo) {
         info.view.ranges(&mut |file, range| {

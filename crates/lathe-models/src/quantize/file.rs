@@ -6,12 +6,14 @@ use std::cell::RefCell;
 use std::io::{self, Write};
 use std::ops::AddAssign;
 use std::path::Path;
+use std::sync::Arc;
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use thiserror::Error;
 
 use super::int8::Int8;
 use super::quantize;
+use super::rounded::{Rounded, Stored};
 use super::types::file_type;
 use crate::families::{FamilyError, in_layer, neighbours_in_gguf, row_in_halves};
 use crate::file::{Format, ModelFile, TensorInfo};
@@ -99,6 +101,18 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// What is lost where values become others.
+    pub(crate) fn of(values: &[f32], others: &[f32]) -> Loss {
+        let mut loss = Loss { values: values.len(), ..Loss::default() };
+        for (x, y) in values.iter().zip(others) {
+            let (x, error) = (f64::from(*x), f64::from(y - x));
+            loss.sum += x;
+            loss.squares += x * x;
+            loss.error += error * error;
+        }
+        loss
+    }
+
     /// The mean squared error relative to the variance of the values; 0 where nothing is lost.
     pub fn relative(&self) -> f64 {
         if self.error == 0.0 { 0.0 } else { self.error / self.variance() }
@@ -107,6 +121,17 @@ impl Loss {
     /// The variance of the values, times their number.
     pub fn variance(&self) -> f64 {
         (self.squares - self.sum * self.sum / self.values as f64).max(f64::MIN_POSITIVE)
+    }
+}
+
+impl Written {
+    /// The type of its blocks, or of its bytes.
+    pub fn ty(&self) -> GgmlType {
+        match self {
+            Written::As(ty) => *ty,
+            Written::Rounded(rounded) => rounded.ty(),
+            Written::Int8(_) => GgmlType::I8,
+        }
     }
 }
 
@@ -128,11 +153,16 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn of(file: &'a ModelFile, info: &'a TensorInfo) -> Result<Rows<'a>, QuantizeError> {
-        if GgmlType::INTEGERS.contains(&info.ty()) {
-            return Err(QuantizeError::Integers { tensor: info.name().to_owned() });
+    /// In the order in which they are stored.
+    pub(super) fn stored(file: &'a ModelFile, info: &'a TensorInfo) -> Result<Rows<'a>, QuantizeError> {
+        match GgmlType::INTEGERS.contains(&info.ty()) {
+            true => Err(QuantizeError::Integers { tensor: info.name().to_owned() }),
+            false => Ok(Rows { file, info, half: None }),
         }
-        let mut half = None;
+    }
+
+    pub(super) fn of(file: &'a ModelFile, info: &'a TensorInfo) -> Result<Rows<'a>, QuantizeError> {
+        let Rows { mut half, .. } = Rows::stored(file, info)?;
         if file.format() == Format::Safetensors {
             let heads = neighbours_in_gguf(file)
                 .map_err(|kind| FamilyError { path: file.path().map(Into::into), kind })?;
@@ -157,9 +187,8 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The bytes of `len` values from one on, of the tensor's.
-    fn bytes(&self, data: &'a [u8], start: usize, len: usize) -> Cow<'a, [u8]> {
-        let ty = self.info.ty();
+    /// The bytes of `len` values from one on, of the tensor's in this type.
+    fn bytes<'b>(&self, ty: GgmlType, data: &'b [u8], start: usize, len: usize) -> Cow<'b, [u8]> {
         let bytes = |start: usize, len: usize| {
             let at = start / ty.block_len() * ty.block_bytes();
             &data[at..at + len / ty.block_len() * ty.block_bytes()]
@@ -175,9 +204,7 @@ impl<'a> Rows<'a> {
     pub(super) fn values(&self) -> Result<Vec<f32>, QuantizeError> {
         let (data, total) = (self.file.data(self.info), self.info.elements());
         let mut values = vec![0.0; total];
-        // The file's own bytes, as `bytes` lends them, would have to live as long as it.
-        let rows = Rows { file: self.file, info: self.info, half: self.half };
-        dequantize(self.info.ty(), &rows.bytes(&data, 0, total), &mut values);
+        dequantize(self.info.ty(), &self.bytes(self.info.ty(), &data, 0, total), &mut values);
         self.finite(&values)?;
         Ok(values)
     }
@@ -192,15 +219,14 @@ impl<'a> Rows<'a> {
     /// Quantizes a piece: its bytes and what it lost.
     fn piece(
         &self,
-        data: &'a [u8],
+        data: &[u8],
         start: usize,
         len: usize,
         ty: GgmlType,
     ) -> Result<(Vec<u8>, Loss), QuantizeError> {
-        let stored = self.bytes(data, start, len);
+        let stored = self.bytes(self.info.ty(), data, start, len);
         let mut values = vec![0.0; len];
         dequantize(self.info.ty(), &stored, &mut values);
-        let tensor = || self.info.name().to_owned();
         self.finite(&values)?;
         let (mut bytes, mut decoded) = (vec![], vec![0.0; len]);
         match ty == self.info.ty() {
@@ -208,17 +234,10 @@ impl<'a> Rows<'a> {
             false => quantize(ty, &values, &mut bytes),
         }
         dequantize(ty, &bytes, &mut decoded);
-        let mut loss = Loss { values: len, ..Loss::default() };
-        for (x, y) in values.iter().zip(&decoded) {
-            if !y.is_finite() {
-                return Err(QuantizeError::TooLarge { tensor: tensor(), value: *x, ty });
-            }
-            let (x, error) = (f64::from(*x), f64::from(y - x));
-            loss.sum += x;
-            loss.squares += x * x;
-            loss.error += error * error;
+        if let Some((x, _)) = values.iter().zip(&decoded).find(|(_, y)| !y.is_finite()) {
+            return Err(QuantizeError::TooLarge { tensor: self.info.name().to_owned(), value: *x, ty });
         }
-        Ok((bytes, loss))
+        Ok((bytes, Loss::of(&values, &decoded)))
     }
 
     /// Quantizes the tensor, several pieces at a time, and gives `out` the bytes of each; `progress` is told how many values
@@ -318,10 +337,12 @@ pub fn with_quantized(
 }
 
 /// What a tensor is written as.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Written {
     /// A tensor of this type.
     As(GgmlType),
+    /// Blocks of a type that were found before.
+    Rounded(Arc<Rounded>),
     /// Bytes, with their scales and perhaps outliers in tensors beside it.
     Int8(Int8),
 }
@@ -355,10 +376,10 @@ pub fn quantize_file(
     let replaced = ["general.file_type", "general.quantization_version"];
     file.copy_metadata(&mut writer, &replaced);
     let bytes_in = |ty: GgmlType| {
-        let of = |(i, w): (&TensorInfo, &Written)| if *w == Written::As(ty) { i.elements() } else { 0 };
+        let of = |(i, w): (&TensorInfo, &Written)| if w.ty() == ty { i.elements() } else { 0 };
         file.tensors().iter().zip(written).map(of).sum::<usize>()
     };
-    let types = written.iter().filter_map(|w| if let Written::As(ty) = w { Some(*ty) } else { None });
+    let types = written.iter().map(Written::ty).filter(|ty| *ty != GgmlType::I8);
     let most = types.max_by_key(|ty| bytes_in(*ty)).unwrap_or(GgmlType::F32);
     writer.u32(replaced[0], file_type(most)).u32(replaced[1], 2);
     for (index, (info, written)) in file.tensors().iter().zip(written).enumerate() {
@@ -370,6 +391,25 @@ pub fn quantize_file(
         };
         let ty = match written {
             Written::As(ty) => *ty,
+            Written::Rounded(rounded) => {
+                let produce = move |out: &mut dyn Write| {
+                    let mut state = state.borrow_mut();
+                    state.losses.push(rounded.loss);
+                    let values = rounded.loss.values;
+                    if let Stored::Blocks(ty, bytes) = &rounded.stored {
+                        out.write_all(&rows.bytes(*ty, bytes, 0, values))?;
+                    }
+                    match (state.progress)(index, values) {
+                        true => Ok(()),
+                        false => {
+                            state.error = Some(QuantizeError::Stopped);
+                            Err(io::Error::other("stopped"))
+                        }
+                    }
+                };
+                writer.tensor_with(info.name(), &info.shape(), rounded.ty(), produce);
+                continue;
+            }
             Written::Int8(int8) => {
                 let (stem, shape) = (info.name().trim_end_matches("weight"), info.shape());
                 let (height, width) = (shape[0], shape[1]);

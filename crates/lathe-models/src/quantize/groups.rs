@@ -2,6 +2,8 @@
 
 use half::f16;
 
+use super::calibrate::Grid;
+
 /// The last code.
 const LAST: f32 = 15.0;
 /// The zero point where groups have none of their own.
@@ -30,8 +32,9 @@ impl Group {
         f32::from(i16::from(code) - i16::from(self.zero)) * self.scale.to_f32()
     }
 
-    /// The group that loses about the least of these values, in squares; `zeros` gives it a zero point of its own.
-    pub(crate) fn of(x: &[f32], zeros: bool) -> Group {
+    /// The group that loses about the least of these values, in squares with these weights; `zeros` gives it a zero point of its
+    /// own.
+    pub(crate) fn of(x: &[f32], w: &[f32], zeros: bool) -> Group {
         let (least, most) = x.iter().fold((0f32, 0f32), |(l, m), x| (l.min(*x), m.max(*x)));
         let mut best = (f32::INFINITY, Group { scale: f16::ZERO, zero: MIDDLE });
         let mut consider = |scale: f32, zero: u8| {
@@ -39,12 +42,12 @@ impl Group {
             let mut g = Group { scale: f16::from_f32(scale), zero };
             for _ in 0..2 {
                 let (mut error, mut along, mut square) = (0.0, 0.0, 0.0);
-                for x in x {
+                for (x, w) in x.iter().zip(w) {
                     let code = g.code(*x);
                     let level = f32::from(i16::from(code) - i16::from(zero));
-                    error += (g.value(code) - x).powi(2);
-                    along += level * x;
-                    square += level * level;
+                    error += w * (g.value(code) - x).powi(2);
+                    along += w * level * x;
+                    square += w * level * level;
                 }
                 if error < best.0 {
                     best = (error, g);
@@ -67,6 +70,30 @@ impl Group {
     }
 }
 
+/// Groups of so many columns.
+pub(crate) struct Groups {
+    pub columns: usize,
+    /// Whether they have zero points of their own.
+    pub zeros: bool,
+}
+
+impl Grid for Groups {
+    type Block = (Group, Vec<u8>);
+
+    fn block(&self) -> usize {
+        self.columns
+    }
+
+    fn fit(&self, values: &[f32], weights: &[f32]) -> (Group, Vec<u8>) {
+        (Group::of(values, weights, self.zeros), vec![0; self.columns])
+    }
+
+    fn round(&self, (group, codes): &mut (Group, Vec<u8>), i: usize, value: f32) -> f32 {
+        codes[i] = group.code(value);
+        group.value(codes[i])
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,11 +104,11 @@ mod tests {
             let given = Group { scale: f16::from_f32(0.037), zero: if zeros { 3 } else { MIDDLE } };
             let codes: Vec<u8> = (0..64).map(|i| (i * 7 % 16) as u8).collect();
             let x: Vec<f32> = codes.iter().map(|c| given.value(*c)).collect();
-            let found = Group::of(&x, zeros);
+            let found = Group::of(&x, &[1.0; 64], zeros);
             assert!(x.iter().all(|x| found.value(found.code(*x)) == *x), "{found:?}");
             let x: Vec<f32> =
                 (0..64).map(|i| (i as f32 * 1.3).sin() + if zeros { 0.8 } else { 0.0 }).collect();
-            let found = Group::of(&x, zeros);
+            let found = Group::of(&x, &[1.0; 64], zeros);
             let step = 2.0 / LAST;
             assert!(x.iter().all(|x| (found.value(found.code(*x)) - x).abs() < 1.5 * step), "{found:?}");
         }

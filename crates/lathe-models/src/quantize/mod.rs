@@ -4,27 +4,34 @@
 //! it, `search` finds the numbers that lose the least, `exact` those that lose nothing where there are such. A type that the
 //! table gains is quantized to without a line in any of them.
 //!
+//! Where it is known what inputs a matrix meets, `calibrate` rounds it for these; `rounded` is such a matrix until it is written.
+//!
 //! `int8` is apart: bytes whose scales are tensors of their own.
 //!
 //! `types` says which type each tensor of a model gets, `budget` chooses under a budget, `file` writes the model.
 
 mod budget;
+mod calibrate;
 mod codec;
 mod exact;
 mod file;
 mod groups;
 mod int8;
 mod levels;
+mod rounded;
 mod search;
 mod types;
 
 use half::{bf16, f16};
 
 pub use budget::{Way, within_budget};
+pub use calibrate::{Correlation, Factor};
 pub(crate) use codec::Codec;
 pub use file::{Loss, QuantizeError, Written, estimate_losses, quantize_file, with_quantized};
 pub(crate) use groups::{Group, MIDDLE};
 pub use int8::{Int8, is_product};
+pub(crate) use rounded::Stored;
+pub use rounded::{Rounded, Rounding};
 use search::Search;
 pub use types::{Chosen, suitable_type};
 

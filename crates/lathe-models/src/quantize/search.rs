@@ -9,6 +9,7 @@
 
 use half::f16;
 
+use super::calibrate::Grid;
 use super::codec::{Block, Codec, GROUPS, MOST};
 use super::exact::exact;
 use super::levels::Levels;
@@ -147,6 +148,24 @@ fn search(x: &[f32], w: &[f32], levels: &Levels, offset: Offset) -> Line {
         best = line;
     }
     best
+}
+
+impl Grid for Search<'_> {
+    type Block = Block;
+
+    fn block(&self) -> usize {
+        self.codec.block
+    }
+
+    fn fit(&self, values: &[f32], weights: &[f32]) -> Block {
+        self.block(values, weights)
+    }
+
+    fn round(&self, b: &mut Block, i: usize, value: f32) -> f32 {
+        let (scale, offset) = b.line(i / self.codec.group);
+        self.codec.levels().nearest(&[value], scale, offset, &mut b.levels[i..=i]);
+        scale * b.levels[i] + offset
+    }
 }
 
 /// The nearest number that a block can keep.

@@ -1,8 +1,10 @@
 //! A folder with the matrices of its layers in 4 bits: NF4 as bitsandbytes keeps it, or groups with zero points as GPTQ does.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -14,7 +16,7 @@ use super::schemes::Scheme;
 use super::{CONFIG, MAX_CONFIG, SafetensorsError, SafetensorsErrorKind as Kind, read_shards};
 use crate::file::Bytes;
 use crate::gguf::{GgmlType, dequantize};
-use crate::quantize::{Group, Loss, MIDDLE, quantize};
+use crate::quantize::{Group, Loss, MIDDLE, Rounded, Rounding, Stored as Made, quantize};
 
 /// The values that share a scale.
 const GROUP: usize = NF4_BLOCK;
@@ -29,6 +31,16 @@ pub enum FourBits {
         /// Whether groups have zero points.
         zeros: bool,
     },
+}
+
+impl FourBits {
+    /// What a matrix is rounded to.
+    pub fn rounding(self) -> Rounding {
+        match self {
+            FourBits::Nf4 => Rounding::Type(GgmlType::NF4),
+            FourBits::Groups { zeros } => Rounding::Groups { columns: GROUP, zeros },
+        }
+    }
 }
 
 /// A tensor that was written.
@@ -53,14 +65,16 @@ struct Part {
 }
 
 /// Writes the folder `from` as the new folder `to` with its matrices so; under a temporary name until it is whole. Embeddings, heads,
-/// vectors and matrices whose rows are no whole groups stay as they are, and so do the other files. `progress` is told how many
-/// tensors are done, of how many, and says whether to go on: `None` is what comes of it where it does not.
+/// vectors and matrices whose rows are no whole groups stay as they are, and so do the other files. Matrices that were
+/// [`rounded`](FourBits::rounding) before are taken so, by their names as tensors of a model. `progress` is told how many tensors are
+/// done, of how many, and says whether to go on: `None` is what comes of it where it does not.
 ///
 /// The memory it takes is that of the new file's tensors.
 pub fn quantize_folder(
     from: &Path,
     to: &Path,
     bits: FourBits,
+    rounded: &HashMap<String, Arc<Rounded>>,
     progress: &mut dyn FnMut(usize, usize) -> bool,
 ) -> Result<Option<Vec<WrittenTensor>>, SafetensorsError> {
     let path = from.join(CONFIG);
@@ -79,10 +93,11 @@ pub fn quantize_folder(
         if !progress(i, stored.len()) {
             return Ok(None);
         }
-        let matrix = is_product(s, &names);
-        let (made, loss) = match matrix {
-            true => quantized(s, &files, bits).map_err(|kind| kind.at(from))?,
-            false => (vec![copy(s, &files)], Loss::default()),
+        let product = product(s, &names);
+        let matrix = product.is_some();
+        let (made, loss) = match &product {
+            Some(name) => quantized(s, &files, bits, rounded.get(name)).map_err(|kind| kind.at(from))?,
+            None => (vec![copy(s, &files)], Loss::default()),
         };
         let bytes = made.iter().map(|p| p.bytes.len()).sum();
         written.push(WrittenTensor { name: s.name.clone(), quantized: matrix, bytes, loss });
@@ -119,15 +134,16 @@ pub fn quantize_folder(
     Ok(Some(written))
 }
 
-/// Whether it is the matrix of a product of a layer, in a type and of a shape that can be quantized.
-fn is_product(s: &Stored, names: &Names) -> bool {
+/// The name of the matrix of a product of a layer, if it is one, in a type and of a shape that can be quantized.
+fn product(s: &Stored, names: &Names) -> Option<String> {
     let fits = |shape: &[usize]| matches!(shape, [rows, columns] if rows % 8 == 0 && columns % GROUP == 0);
     let targets = names.targets(&s.name);
-    let [target] = &targets[..] else { return false };
+    let [target] = &targets[..] else { return None };
     let layer =
         target.name.starts_with("blk.") && target.name.ends_with(".weight") && target.expert.is_none();
     let router = target.name.ends_with("ffn_gate_inp.weight");
-    layer && !router && target.form == Form::Plain && fits(&s.shape) && ty(s).is_some()
+    let fits = layer && !router && target.form == Form::Plain && fits(&s.shape) && ty(s).is_some();
+    fits.then(|| target.name.clone())
 }
 
 fn ty(s: &Stored) -> Option<GgmlType> {
@@ -153,25 +169,43 @@ fn settings(bits: FourBits) -> Value {
     }
 }
 
-fn quantized(s: &Stored, files: &[Bytes], bits: FourBits) -> Result<(Vec<Part>, Loss), Kind> {
-    let (rows, columns) = (s.shape[0], s.shape[1]);
-    let mut values = vec![0.0; rows * columns];
+fn quantized(
+    s: &Stored,
+    files: &[Bytes],
+    bits: FourBits,
+    rounded: Option<&Arc<Rounded>>,
+) -> Result<(Vec<Part>, Loss), Kind> {
+    if let Some(rounded) = rounded {
+        let parts = match &rounded.stored {
+            Made::Blocks(_, blocks) => nf4(s, blocks),
+            Made::Groups(of) => groups(s, of),
+        };
+        return Ok((parts, rounded.loss));
+    }
+    let mut values = vec![0.0; s.shape[0] * s.shape[1]];
     dequantize(ty(s).expect("asked before"), s.place.bytes(files), &mut values);
     if let Some(value) = values.iter().find(|x| !x.is_finite()) {
         return Err(Kind::tensor(&s.name, format!("holds {value}, which is no weight")));
     }
     let (parts, decoded) = match bits {
-        FourBits::Nf4 => nf4(s, &values),
-        FourBits::Groups { zeros } => groups(s, &values, zeros),
+        FourBits::Nf4 => {
+            let (mut blocks, mut decoded) = (vec![], vec![0.0; values.len()]);
+            quantize(GgmlType::NF4, &values, &mut blocks);
+            dequantize(GgmlType::NF4, &blocks, &mut decoded);
+            (nf4(s, &blocks), decoded)
+        }
+        FourBits::Groups { zeros } => {
+            let group = |x: &[f32]| {
+                let group = Group::of(x, &[1.0; GROUP], zeros);
+                (group, x.iter().map(|x| group.code(*x)).collect())
+            };
+            let of: Vec<(Group, Vec<u8>)> = values.chunks_exact(GROUP).map(group).collect();
+            debug_assert!(zeros || of.iter().all(|(g, _)| g.zero == MIDDLE));
+            let decoded = of.iter().flat_map(|(g, codes)| codes.iter().map(|code| g.value(*code))).collect();
+            (groups(s, &of), decoded)
+        }
     };
-    let mut loss = Loss { values: values.len(), ..Loss::default() };
-    for (x, y) in values.iter().zip(&decoded) {
-        let (x, error) = (f64::from(*x), f64::from(y - x));
-        loss.sum += x;
-        loss.squares += x * x;
-        loss.error += error * error;
-    }
-    Ok((parts, loss))
+    Ok((parts, Loss::of(&values, &decoded)))
 }
 
 fn part(name: String, dtype: &str, shape: &[usize], bytes: Vec<u8>) -> Part {
@@ -198,10 +232,8 @@ const QUANTILES: [f32; 16] = [
     1.0,
 ];
 
-fn nf4(s: &Stored, values: &[f32]) -> (Vec<Part>, Vec<f32>) {
-    let (mut blocks, mut decoded) = (vec![], vec![0.0; values.len()]);
-    quantize(GgmlType::NF4, values, &mut blocks);
-    dequantize(GgmlType::NF4, &blocks, &mut decoded);
+/// The parts of a matrix of blocks of NF4.
+fn nf4(s: &Stored, blocks: &[u8]) -> Vec<Part> {
     let (mut codes, mut largest) = (vec![], vec![]);
     for block in blocks.chunks_exact(GgmlType::NF4.block_bytes()) {
         let scale = half::f16::from_le_bytes([block[0], block[1]]).to_f32();
@@ -214,47 +246,43 @@ fn nf4(s: &Stored, values: &[f32]) -> (Vec<Part>, Vec<f32>) {
     });
     let state = state.to_string().into_bytes();
     let name = |end: &str| format!("{}{end}", s.name);
-    let parts = vec![
+    vec![
         part(s.name.clone(), "U8", &[codes.len(), 1], codes),
         part(name(LARGEST), "F32", &[largest.len() / 4], largest),
         part(name(LEVELS), "F32", &[16], QUANTILES.iter().flat_map(|q| q.to_le_bytes()).collect()),
         part(name(STATE), "U8", &[state.len()], state),
-    ];
-    (parts, decoded)
+    ]
 }
 
-fn groups(s: &Stored, values: &[f32], zeros: bool) -> (Vec<Part>, Vec<f32>) {
+/// The parts of a matrix of groups with their codes.
+fn groups(s: &Stored, of: &[(Group, Vec<u8>)]) -> Vec<Part> {
     let (rows, columns) = (s.shape[0], s.shape[1]);
     let count = columns / GROUP;
-    let of: Vec<Group> = values.chunks_exact(GROUP).map(|x| Group::of(x, zeros)).collect();
-    let codes: Vec<u8> = values.iter().enumerate().map(|(i, x)| of[i / GROUP].code(*x)).collect();
-    let decoded = codes.iter().enumerate().map(|(i, code)| of[i / GROUP].value(*code)).collect();
     // By input, then output; eight codes of neighbouring inputs, or zero points of neighbouring outputs, in a word.
     let mut words = vec![];
     for input in (0..columns).step_by(8) {
         for output in 0..rows {
-            let nibble = |i: usize| u32::from(codes[output * columns + input + i]) << (4 * i);
+            let codes = &of[output * count + input / GROUP].1[input % GROUP..];
+            let nibble = |i: usize| u32::from(codes[i]) << (4 * i);
             words.extend((0..8).map(nibble).sum::<u32>().to_le_bytes());
         }
     }
     let (mut scales, mut points) = (vec![], vec![]);
     for group in 0..count {
-        scales.extend((0..rows).flat_map(|output| of[output * count + group].scale.to_le_bytes()));
+        scales.extend((0..rows).flat_map(|output| of[output * count + group].0.scale.to_le_bytes()));
         for output in (0..rows).step_by(8) {
-            let nibble = |i: usize| u32::from(of[(output + i) * count + group].zero) << (4 * i);
+            let nibble = |i: usize| u32::from(of[(output + i) * count + group].0.zero) << (4 * i);
             points.extend((0..8).map(nibble).sum::<u32>().to_le_bytes());
         }
     }
     let number = |input: usize| ((input / GROUP) as u32).to_le_bytes();
     let name = |end: &str| format!("{}{end}", s.name.trim_end_matches("weight"));
-    let parts = vec![
+    vec![
         part(name("qweight"), "I32", &[columns / 8, rows], words),
         part(name("qzeros"), "I32", &[count, rows / 8], points),
         part(name("scales"), "F16", &[count, rows], scales),
         part(name("g_idx"), "I32", &[columns], (0..columns).flat_map(number).collect()),
-    ];
-    debug_assert!(zeros || of.iter().all(|g| g.zero == MIDDLE));
-    (parts, decoded)
+    ]
 }
 
 /// Writes a file of safetensors.

@@ -1,17 +1,19 @@
 //! `lathe quantize`: a model's file with its weights in other types.
 
 mod budget;
+mod calibrate;
 mod outliers;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_models::{
-    Chosen, FileError, Format, FourBits, GgmlType, Loss, ModelFile, Progress, Written, WrittenTensor,
-    quantize_file, quantize_folder, suitable_type,
+    Chosen, FileError, Format, FourBits, GgmlType, Loss, ModelFile, Progress, Rounded, Rounding, TensorInfo,
+    Written, WrittenTensor, quantize_file, quantize_folder, suitable_type,
 };
 use serde_json::{Value, json};
 
@@ -32,16 +34,21 @@ columns that meet an activation over a threshold somewhere in a text, which stay
 stays as it is. nf4, int4-g64 and int4z-g64 make a folder of safetensors from such a folder, its layers' matrices in 4 bits with a
 scale for every 64: levels of NF4 in the layout of bitsandbytes, or even ones in GPTQ's, without and with zero points.
 
-The error is the mean squared one, relative to the variance of the weights.
+With --calibrate the matrices of layers are rounded for what they meet on a text: layer by layer, column by column, what an
+error changes in the products the columns after it take back (GPTQ). The model runs once for each layer, its weights in
+memory as f32.
+
+The error is the mean squared one, relative to the variance of the weights; what calibration gains does not show in it.
 
 With --size or --bits each tensor gets a type of its own: those are chosen that lose the least together and fit, by the relative
 errors of the weights, or with --calibrate by how far each moves the distribution over the next token (that runs the
-model once for each tensor, with its weights in memory as f32).
+model once for each tensor).
 
 Examples:
   lathe quantize ./model-f16.gguf ./model-q4_k.gguf --scheme q4_k
   lathe quantize ./folder-of-safetensors ./model.gguf --scheme q4_k --keep 'output.weight=q6_k' --keep '*ffn_down*=q5_k'
   lathe quantize ./model-f16.gguf ./model-small.gguf --bits 4.5 --calibrate text.txt
+  lathe quantize ./encoder-folder ./encoder-int4 --scheme int4z-g64 --calibrate one-text-a-line.txt
   lathe quantize smollm2-135m ./wide.gguf --scheme f32 --json
   lathe quantize smollm2-135m ./int8.gguf --scheme int8-outliers --calibrate text.txt";
 
@@ -57,9 +64,9 @@ pub struct Quantize {
     output: PathBuf,
     #[command(flatten)]
     goal: Goal,
-    /// Measure on this text. With a budget: on its first 256 tokens, with the weights in f32, how far the model's answers move when
-    /// each tensor is quantized, to choose by that [default: by the errors of the weights alone]. For int8-outliers: on its
-    /// first 1024, how large activations become.
+    /// Measure on this text: on its first 8192 tokens, what matrices meet, to round them for that [default: for the errors of the
+    /// weights alone]. With a budget also, on its first 256, how far the model's answers move when each tensor is quantized, to
+    /// choose by that. For int8-outliers: on its first 1024, how large activations become. An encoder reads each line as a text.
     #[arg(long, value_name = "F")]
     calibrate: Option<PathBuf>,
     /// For int8-outliers: columns that meet a larger activation stay floats [default: the largest of a few that leaves the
@@ -170,7 +177,7 @@ impl Quantize {
         let threads = self.threads.map_or_else(|| lathe_runtime::detect_cpu().cores, usize::from);
         let interrupt = Listening::begin();
         if let Some(Scheme::FourBits(bits)) = self.goal.scheme {
-            return self.folder(&file, bits, &interrupt, start);
+            return self.folder(&file, bits, threads, &interrupt, start);
         }
         let kept = self.kept(&file)?;
         let weights = file.tensors().iter().map(|t| t.elements()).sum::<usize>();
@@ -179,11 +186,15 @@ impl Quantize {
         if self.threshold.is_some() && !outliers {
             return Err(Failure::usage("--threshold is for --scheme int8-outliers"));
         }
-        if self.calibrate.is_some() != outliers && self.goal.scheme.is_some() {
-            return Err(Failure::usage(match outliers {
-                true => "--scheme int8-outliers needs --calibrate F, a text on which activations are seen",
-                false => "--calibrate is for --size, --bits and --scheme int8-outliers",
-            }));
+        if outliers && self.calibrate.is_none() {
+            return Err(Failure::usage(
+                "--scheme int8-outliers needs --calibrate F, a text on which activations are seen",
+            ));
+        }
+        if matches!(self.goal.scheme, Some(Scheme::Int8 { .. })) && self.calibrate.is_some() {
+            return Err(Failure::usage(
+                "--calibrate is not for int8: its rows are rounded by their largest value alone",
+            ));
         }
         let mut report = Report { file: &file, chosen: vec![], losses: vec![], outliers: None };
         let chosen: Vec<Chosen> = match (self.goal.scheme, room) {
@@ -211,8 +222,28 @@ impl Quantize {
             }
             (None, None) => return Err(Failure::usage("one of --scheme, --size and --bits is needed")),
         };
-        let of = |c: Chosen| (Written::As(c.ty), c.why);
-        self.write(report.with(chosen.into_iter().map(of).collect()), threads, &interrupt, start)
+        let changed = |i: usize| chosen[i].ty != file.tensors()[i].ty();
+        let rounded = self.calibrated(&file, threads, &interrupt, &|i| {
+            changed(i).then_some(Rounding::Type(chosen[i].ty))
+        })?;
+        let of = |(info, c): (&TensorInfo, &Chosen)| match rounded.get(info.name()) {
+            Some(rounded) => (Written::Rounded(rounded.clone()), c.why),
+            None => (Written::As(c.ty), c.why),
+        };
+        let all = file.tensors().iter().zip(&chosen).map(of).collect();
+        self.write(report.with(all), threads, &interrupt, start)
+    }
+
+    /// The matrices that are rounded for what they meet on the text, where there is one.
+    fn calibrated(
+        &self,
+        file: &ModelFile,
+        threads: usize,
+        interrupt: &Listening,
+        to: &dyn Fn(usize) -> Option<Rounding>,
+    ) -> Result<HashMap<String, Arc<Rounded>>, Failure> {
+        let search = calibrate::Search { file, model: &self.model, threads, interrupt };
+        self.calibrate.as_ref().map_or(Ok(HashMap::new()), |text| search.run(text, to))
     }
 
     /// Writes a folder and says what it lost.
@@ -220,6 +251,7 @@ impl Quantize {
         &self,
         file: &ModelFile,
         bits: FourBits,
+        threads: usize,
         interrupt: &Listening,
         start: Instant,
     ) -> Result<(), Failure> {
@@ -235,12 +267,13 @@ impl Quantize {
                 .fix("give another path for the folder")
                 .into());
         }
-        if !self.keep.is_empty() || self.threshold.is_some() || self.calibrate.is_some() {
-            return Err(Failure::usage("--keep, --calibrate and --threshold are not for schemes of folders"));
+        if !self.keep.is_empty() || self.threshold.is_some() {
+            return Err(Failure::usage("--keep and --threshold are not for schemes of folders"));
         }
+        let rounded = self.calibrated(file, threads, interrupt, &|_| Some(bits.rounding()))?;
         let from = if from.is_dir() { from } else { from.parent().unwrap_or(from) };
         let mut status = Status::new();
-        let written = quantize_folder(from, &self.output, bits, &mut |done, all| {
+        let written = quantize_folder(from, &self.output, bits, &rounded, &mut |done, all| {
             status.count("quantizing", done, all);
             !interrupt.pressed()
         })
@@ -333,8 +366,8 @@ struct Report<'a> {
 
 fn name_of(written: &Written) -> &'static str {
     match written {
-        Written::As(ty) => ty.name(),
         Written::Int8(_) => "int8",
+        written => written.ty().name(),
     }
 }
 
@@ -354,8 +387,8 @@ impl Report<'_> {
     fn bytes_of(&self, i: usize) -> usize {
         let info = &self.file.tensors()[i];
         match &self.chosen[i].0 {
-            Written::As(ty) => ty.bytes_for(info.elements()).unwrap_or(0),
             Written::Int8(int8) => int8.bytes(info.shape()[0], info.shape()[1]),
+            written => written.ty().bytes_for(info.elements()).unwrap_or(0),
         }
     }
 

@@ -8,6 +8,7 @@ use lathe_models::{
     Chosen, GgmlType, Loss, ModelFile, Way, estimate_losses, suitable_type, with_quantized, within_budget,
 };
 
+use super::calibrate::read_text;
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::{Compute, Model};
@@ -101,11 +102,7 @@ impl Search<'_> {
     /// What a unit of each tensor's squared error adds to the relative entropy of the model's distributions over the next token,
     /// in the places of a text.
     fn measured(&self, tensors: &[Tensor], model: &str, text: &Path) -> Result<Vec<f64>, Failure> {
-        let text = std::fs::read_to_string(text).map_err(|error| {
-            let what = format!("cannot read it: {error}");
-            let d = Diagnostic::new("quantize-text", Fault::User, what).at(text.display().to_string());
-            Failure::from(d.fix("give the path of a text in UTF-8"))
-        })?;
+        let text = read_text(text)?;
         let model = Model::open(model)?;
         let mut ids = lathe_models::prompt_tokens(&model.tokenizer, &text);
         ids.truncate(TOKENS.min(model.context));

@@ -8,6 +8,7 @@ use lathe_engine::{EngineError, Precision, Score};
 use lathe_models::{GgmlType, Int8, ModelFile, Written, is_product, quantize_file};
 use serde_json::{Value, json};
 
+use super::calibrate::read_text;
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::{Compute, Model};
@@ -102,11 +103,7 @@ impl Search<'_> {
         out: &Path,
         interrupt: &Listening,
     ) -> Result<(Columns, Found), Failure> {
-        let text = std::fs::read_to_string(text).map_err(|error| {
-            let what = format!("cannot read it: {error}");
-            let d = Diagnostic::new("quantize-text", Fault::User, what).at(text.display().to_string());
-            Failure::from(d.fix("give the path of a text in UTF-8"))
-        })?;
+        let text = read_text(text)?;
         let model = Model::open(self.model)?;
         let mut ids = lathe_models::prompt_tokens(&model.tokenizer, &text);
         ids.truncate(TOKENS);
