@@ -6,7 +6,7 @@ use crate::error::below;
 use crate::forward::{Batch, Forward, PAGE};
 use crate::report::Stage;
 use crate::runner::{Runner, RunnerOptions};
-use crate::{EngineError, LoadTiming};
+use crate::{EngineError, Footprint, LoadTiming};
 
 /// A compiled encoder.
 pub struct Encoder {
@@ -31,6 +31,11 @@ impl Encoder {
     /// How long loading took.
     pub fn timing(&self) -> LoadTiming {
         self.runner.timing()
+    }
+
+    /// What it holds in memory.
+    pub fn footprint(&self) -> Footprint {
+        self.runner.footprint()
     }
 
     /// The most tokens of a text.

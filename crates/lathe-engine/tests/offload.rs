@@ -3,7 +3,8 @@
 
 use lathe_diagnostic::Diagnose;
 use lathe_engine::{
-    Batch, Budget, EngineError, Forward, HostMemory, PAGE, PageCopy, Precision, Runner, RunnerOptions,
+    Batch, Budget, Encoder, EngineError, Forward, HostMemory, PAGE, PageCopy, Precision, Runner,
+    RunnerOptions,
 };
 use lathe_machine::Link;
 use lathe_models::{GgufWriter, KvType, ModelFile};
@@ -113,6 +114,36 @@ fn logits(runner: &mut Runner) -> Vec<f32> {
 
 fn load(file: &ModelFile, options: &RunnerOptions) -> Result<Runner, EngineError> {
     Runner::load(file, options, &mut |_, _, _| {})
+}
+
+#[test]
+fn vectors_do_not_depend_on_the_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = deep("bert-f16", 40, folder.path());
+    let within = |bytes: Option<u64>| {
+        let options = options(folder.path(), bytes, KvType::F32);
+        RunnerOptions { context: 32, pages: 8, ..options }
+    };
+    let texts: Vec<Vec<u32>> = vec![vec![2, 9, 8, 3], vec![2, 30, 31, 32, 33, 3], vec![2; 20]];
+    let mut plain = Encoder::load(&file, &within(None), &mut |_, _, _| {}).unwrap();
+    let want = plain.embed(&texts).unwrap();
+    let all = plain.footprint();
+    let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
+    let (mut streamed, mut refused) = (0, 0);
+    for eighths in 1..=8 {
+        match Encoder::load(&file, &within(Some(all * eighths / 8)), &mut |_, _, _| {}) {
+            Ok(mut encoder) => {
+                assert_eq!(encoder.embed(&texts).unwrap(), want);
+                streamed += usize::from(encoder.footprint().streamed_bytes > 0);
+            }
+            Err(error) => {
+                assert_eq!(error.diagnostic().code, "memory-budget");
+                refused += 1;
+            }
+        }
+    }
+    println!("{streamed} streamed, {refused} refused");
+    assert!(refused < 8 && streamed > 0);
 }
 
 #[test]

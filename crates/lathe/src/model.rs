@@ -19,6 +19,7 @@ use lathe_plan::{Load, Measured, Policy};
 
 use crate::failure::Failure;
 use crate::foreign::Clocks;
+use crate::options::ComputeOptions;
 use crate::output;
 use crate::planner::{Sizes, step_tokens};
 use crate::progress::Status;
@@ -314,8 +315,9 @@ impl Model {
     }
 
     /// Compiles and loads it as an encoder: the same for all texts, so that its kernels are found in the cache.
-    pub fn load_encoder(&self, precision: impl Into<Precision>, threads: usize) -> Result<Encoder, Failure> {
-        let options = embedding(precision.into(), threads, self.context)?;
+    pub fn load_encoder(&self, compute: &ComputeOptions, budget: Option<Budget>) -> Result<Encoder, Failure> {
+        let options = embedding(compute.precision.into(), compute.threads(), self.context)?;
+        let options = RunnerOptions { budget, ..options };
         let mut status = Status::new();
         let load = &mut |stage, done, total| status.stage(stage, done, total);
         Ok(Encoder::load(&self.file, &options, load)?)

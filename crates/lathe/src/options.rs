@@ -73,6 +73,13 @@ pub struct CacheOptions {
     /// [default: f32].
     #[arg(long, value_name = "T")]
     kv_type: Option<KvType>,
+    #[command(flatten)]
+    memory: MemoryOptions,
+}
+
+/// The memory to stay in.
+#[derive(Args)]
+pub struct MemoryOptions {
     /// The most memory that may be used (`1GiB`, `800MB`): weights that do not fit are packed onto the disk once, and read from
     /// there in every step [default: as much as the model needs].
     #[arg(long, value_name = "SIZE", value_parser = size)]
@@ -112,6 +119,23 @@ impl CacheOptions {
         })
     }
 
+    /// The folder for what has no room in memory.
+    pub fn folder(&self) -> Result<PathBuf, Failure> {
+        self.memory.folder()
+    }
+
+    /// The machine that is described, where one is.
+    pub fn machine(&self) -> Result<Option<Machine>, Failure> {
+        self.memory.machine()
+    }
+
+    /// The memory to stay in.
+    pub fn budget(&self) -> Result<Option<Budget>, Failure> {
+        self.memory.budget()
+    }
+}
+
+impl MemoryOptions {
     /// The folder for what has no room in memory.
     pub fn folder(&self) -> Result<PathBuf, Failure> {
         match &self.disk_cache {

@@ -102,7 +102,7 @@ impl Batch {
         let most = self.max_sequences.map_or(SEQUENCES, usize::from).min(seen.open);
         let (mut text, mut embedding, mut at_once) = (None, None, most);
         if model.is_encoder()? {
-            let encoder = model.load_encoder(self.compute.precision, self.compute.threads())?;
+            let encoder = model.load_encoder(&self.compute, self.cache.budget()?)?;
             embedding = Some(EmbeddingModel { name, tokenizer: model.tokenizer.clone(), encoder });
         } else {
             let (made, sequences) = self.text(name, &model, &seen, most)?;

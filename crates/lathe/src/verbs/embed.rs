@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::failure::Failure;
 use crate::model::Model;
-use crate::options::ComputeOptions;
+use crate::options::{ComputeOptions, MemoryOptions};
 use crate::output;
 
 const EXAMPLES: &str = "\
@@ -28,6 +28,8 @@ pub struct Embed {
     model: String,
     #[command(flatten)]
     compute: ComputeOptions,
+    #[command(flatten)]
+    memory: MemoryOptions,
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
@@ -49,7 +51,7 @@ impl Embed {
             let what = format!("a text has {longest} tokens, the model reads {}", model.context);
             return Err(Diagnostic::new("text-too-long", Fault::User, what).fix("divide the text").into());
         }
-        let mut encoder = model.load_encoder(self.compute.precision, self.compute.threads())?;
+        let mut encoder = model.load_encoder(&self.compute, self.memory.budget()?)?;
         let vectors = encoder.embed(&texts)?;
         if self.json {
             let counts: Vec<usize> = texts.iter().map(Vec::len).collect();

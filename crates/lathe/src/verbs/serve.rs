@@ -235,7 +235,7 @@ impl Serve {
     }
 
     fn embedding(&self, name: String, model: Model) -> Result<EmbeddingModel, Failure> {
-        let encoder = model.load_encoder(self.compute.precision, self.compute.threads())?;
+        let encoder = model.load_encoder(&self.compute, None)?;
         Ok(EmbeddingModel { name, tokenizer: model.tokenizer, encoder })
     }
 
