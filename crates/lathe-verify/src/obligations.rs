@@ -104,6 +104,11 @@ pub fn claim(
     Ok(Claim { obligations: w.out, tag: w.tag, assumes })
 }
 
+/// Whether a loop's iterations follow each other, written out or not.
+pub(crate) fn in_order(l: &For) -> bool {
+    [SERIAL, UNROLLED].contains(&&*l.level)
+}
+
 pub(crate) fn differs<T>(message: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal::Differs(message.into()))
 }
@@ -460,15 +465,18 @@ impl<'k> Walk<'k> {
             return self.padded(now, b, a);
         }
         self.same(now, &b.extent, &a.extent, &b.var)?;
-        match (&*b.level, &*a.level) {
-            (SERIAL, LANE) => self.lanes(&now.scope, &now.after, a)?,
-            (SERIAL, CORE) => self.cores(&now.scope, &now.after, a)?,
-            // Written out, iterations follow each other as before.
-            (SERIAL, UNROLLED) => {}
-            (before, after) if before != after => {
-                return differs(format!("the loop '{}' goes from {before} to {after}", b.var));
+        if b.level != a.level {
+            match &*a.level {
+                LANE => self.lanes(&now.scope, &now.after, a)?,
+                CORE => self.cores(&now.scope, &now.after, a)?,
+                // Whoever ran them, iterations follow each other now.
+                _ if in_order(a) && [LANE, CORE, UNROLLED, SERIAL].contains(&&*b.level) => {}
+                after => return differs(format!("the loop '{}' goes from {} to {after}", b.var, b.level)),
             }
-            _ => {}
+            // Lanes add up in an order of their own.
+            if &*b.level == LANE && b.iter == Iter::Reduce {
+                self.tag = self.tag.max(Tag::Reassociates);
+            }
         }
         let now = now.iteration(b, a)?;
         self.list(&now, &b.body, &a.body)
@@ -520,7 +528,7 @@ impl<'k> Walk<'k> {
             return differs("the witness does not fit its loops");
         }
         let (b, a) = (self.nest(b, &w.before)?, self.nest(a, &w.after)?);
-        let kind = |l: &For| (l.iter, l.level.clone());
+        let kind = |l: &For| (l.iter, if in_order(l) { SERIAL.into() } else { l.level.clone() });
         for l in &a {
             let own = b.iter().find(|o| o.var == l.var).map_or(kind(b[0]), |o| kind(o));
             let uniform = b.iter().all(|o| kind(o) == kind(b[0])) || b.iter().any(|o| o.var == l.var);
