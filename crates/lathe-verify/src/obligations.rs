@@ -51,6 +51,8 @@ pub struct Named {
     pub obligation: Obligation,
     /// Hints for the search.
     pub(crate) cuts: Vec<Term>,
+    /// What people call some of its variables.
+    pub(crate) labels: Vec<(u32, String)>,
 }
 
 /// What must hold of two programs, and what it then means.
@@ -163,9 +165,9 @@ pub(crate) struct Walk<'k> {
 }
 
 impl<'k> Walk<'k> {
-    fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>) {
+    fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>, labels: &[(u32, String)]) {
         if self.seen.insert(obligation.clone()) {
-            self.out.push(Named { about: about.to_string(), obligation, cuts });
+            self.out.push(Named { about: about.to_string(), obligation, cuts, labels: labels.to_vec() });
         }
     }
 
@@ -195,10 +197,10 @@ impl<'k> Walk<'k> {
     /// What the scope says is impossible.
     pub(crate) fn never(&mut self, s: Scope, about: &str) {
         for side in &s.sides {
-            self.push("a divisor is positive", side.clone(), vec![]);
+            self.push("a divisor is positive", side.clone(), vec![], &s.labels);
         }
         let cuts = s.cuts();
-        self.push(about, Obligation { facts: s.facts, choices: s.choices }, cuts);
+        self.push(about, Obligation { facts: s.facts, choices: s.choices }, cuts, &s.labels);
     }
 
     /// `t <= 0` follows.

@@ -128,7 +128,7 @@ pub fn judge(m: &Mutant, wrong: &Wrong, runs: u64, prover: &mut Prover) -> Resul
         match prover.search(&wrong.before, &wrong.after, hint.clone()) {
             Ok(c) if check(&wrong.before, &wrong.after, &c).is_ok() => verdict.accepted = Some(c),
             Ok(_) => {}
-            Err(e) => verdict.unproved |= matches!(e, Refusal::NotFound(_)),
+            Err(e) => verdict.unproved |= matches!(e, Refusal::NotFound(..)),
         }
     }
     Ok(verdict)
