@@ -99,6 +99,7 @@ pub use flows::Flow;
 pub use forward::{Batch, Forward, PAGE};
 pub use generate::Generation;
 pub use grammar::{Allowed, Constraint, Grammar, Grammars, json_spaces};
+pub use lathe_compile::Made;
 pub use measure::measure;
 pub use offload::{Budget, HostMemory};
 pub use pages::{PageCopy, PageTable, PageUse, Pages};
