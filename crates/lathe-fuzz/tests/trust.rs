@@ -83,7 +83,7 @@ fn damaged_certificates_are_refused() {
 fn legal_steps_have_a_proof() {
     let cases = seeds::of_sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
     let found = alarms(&cases, 60, &mut Random::new(1), &mut |_| {});
-    for (case, finding) in &found.findings {
+    if let Some((case, finding)) = found.findings.first() {
         panic!("{finding}\n{case}");
     }
     let (steps, false_ones) = found.total();

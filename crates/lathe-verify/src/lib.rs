@@ -155,6 +155,9 @@ pub fn certify(before: &Kernel, after: &Kernel, step: &str) -> Result<Certificat
     Prover::default().certify(before, after, step)
 }
 
+/// A refusal, with the obligation that has no proof.
+type Open = Box<(Refusal, Option<Named>)>;
+
 /// A search that remembers what it found: kernels of one model have many obligations in common.
 #[derive(Default)]
 pub struct Prover {
@@ -168,11 +171,11 @@ impl Prover {
         if !PROVED.contains(&name) {
             return Err(Refusal::Unproved(name.into()));
         }
-        self.searched(before, after, witness(before, step)).map_err(|(refusal, open)| match refusal {
-            Refusal::NotFound(about, None) => {
+        self.searched(before, after, witness(before, step)).map_err(|e| match *e {
+            (Refusal::NotFound(about, None), open) => {
                 Refusal::NotFound(about, open.as_ref().and_then(Named::counterexample))
             }
-            refusal => refusal,
+            (refusal, _) => refusal,
         })
     }
 
@@ -189,7 +192,7 @@ impl Prover {
         after: &Kernel,
         witness: Option<Witness>,
     ) -> Result<Certificate, Refusal> {
-        self.searched(before, after, witness).map_err(|(refusal, _)| refusal)
+        self.searched(before, after, witness).map_err(|e| e.0)
     }
 
     /// The same; the obligation that has no proof comes with its refusal.
@@ -198,11 +201,11 @@ impl Prover {
         before: &Kernel,
         after: &Kernel,
         witness: Option<Witness>,
-    ) -> Result<Certificate, (Refusal, Option<Named>)> {
-        let mut last = (Refusal::NotFound("it holds".into(), None), None);
+    ) -> Result<Certificate, Open> {
+        let mut last = Open::from((Refusal::NotFound("it holds".into(), None), None));
         for order in [Order::Kept, Order::Apart, Order::Accumulated] {
             match self.attempt(before, after, witness.clone(), order) {
-                Err(e @ (Refusal::NotFound(..), _)) => last = e,
+                Err(e) if matches!(e.0, Refusal::NotFound(..)) => last = e,
                 result => return result,
             }
         }
@@ -215,7 +218,7 @@ impl Prover {
         after: &Kernel,
         witness: Option<Witness>,
         order: Order,
-    ) -> Result<Certificate, (Refusal, Option<Named>)> {
+    ) -> Result<Certificate, Open> {
         let claimed = claim(before, after, witness.as_ref(), order).map_err(|e| (e, None))?;
         let mut proofs = vec![];
         for o in &claimed.obligations {
