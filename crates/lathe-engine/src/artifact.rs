@@ -13,7 +13,7 @@ use crate::report::{LoadTiming, Stage};
 use crate::runner::{Precision, Runner, RunnerOptions};
 use crate::sizes::classes;
 use crate::weights::{Weights, model, pack};
-use lathe_compile::{Compiled, Options, compile, draft, load_stored};
+use lathe_compile::{Compiled, Made, Options, compile, draft, load_stored};
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_ir::Name;
 use lathe_machine::Target;
@@ -35,11 +35,13 @@ pub struct ArtifactOptions {
     pub runner: RunnerOptions,
 }
 
-/// Compiles the model of a file for a kind of processor and writes it, with its weights packed, to `path`.
+/// Compiles the model of a file for a kind of processor and writes it, with its weights packed, to `path`. `accept` is shown the
+/// kernels of each precision before they are built, and may refuse them.
 pub fn compile_model(
     file: &ModelFile,
     options: &ArtifactOptions,
     path: &Path,
+    accept: &mut dyn FnMut(&[Made]) -> Result<(), Diagnostic>,
     progress: &mut dyn FnMut(Stage, usize, usize),
 ) -> Result<(), EngineError> {
     let ArtifactOptions { target, precisions, runner } = options;
@@ -70,6 +72,7 @@ pub fn compile_model(
         let passes = precision.passes(target);
         let build = Options { target, cache: &runner.cache, passes, classes: &classes };
         let mut draft = draft(&model.graph, &build).map_err(below)?;
+        accept(&draft.kernels).map_err(below)?;
         draft.request.compiler.clone_from(&compiler);
         let precision = precision.as_str();
         settings.str(&format!("lathe.{precision}.kv_type"), runner.kv_type().as_str());

@@ -19,9 +19,6 @@ use std::time::{Duration, Instant};
 const COUNTERS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=3 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table";
 
-/// Samples of each operator to start from.
-const SAMPLES: u64 = 2;
-
 /// Longest text of a case, bytes.
 const LONGEST: usize = 16_000;
 
@@ -128,7 +125,7 @@ pub fn fuzz(setup: &Setup, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -
         let path = setup.folder.join(name);
         std::fs::create_dir_all(&path).map_err(|e| RuntimeError::io("make", &path, &e))?;
     }
-    for (i, case) in seeds(setup.sources).into_iter().enumerate() {
+    for (i, case) in seeds::of_sources(setup.sources).into_iter().enumerate() {
         written(&setup.folder.join("corpus").join(format!("seed-{i}.txt")), &case)?;
     }
     let (mut out, start, mut turn) = (Outcome::default(), Instant::now(), 0);
@@ -140,28 +137,6 @@ pub fn fuzz(setup: &Setup, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -
     }
     out.seconds = start.elapsed().as_secs_f64();
     Ok(out)
-}
-
-/// The cases of the file tests and the operators.
-fn seeds(sources: &Path) -> Vec<Case> {
-    let mut out = vec![];
-    let mut folders =
-        vec![sources.join("crates/lathe-rewrite/tests/files"), sources.join("fuzz/regressions")];
-    while let Some(folder) = folders.pop() {
-        let mut all: Vec<PathBuf> =
-            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
-        all.sort();
-        for path in all {
-            if path.is_dir() {
-                folders.push(path);
-            } else if let Ok(text) = std::fs::read_to_string(&path) {
-                out.extend(seeds::of_file(&text));
-                out.extend(Case::parse(&text).ok());
-            }
-        }
-    }
-    out.extend(seeds::of_operators(SAMPLES));
-    out
 }
 
 /// Builds the instrumented program.

@@ -9,6 +9,7 @@
 //! - [`reduce()`] makes a finding small.
 //! - A [`Session`] is all of that inside the program of `fuzz/`, which libFuzzer leads by coverage; [`fuzz`] builds and runs that
 //!   program, and [`report()`] draws what came of it.
+//! - [`study`] is what the proofs are worth: wrong steps, damaged certificates and false alarms.
 //!
 //! ```
 //! use lathe_fuzz::{Case, Judge, Move};
@@ -39,6 +40,7 @@ mod reduce;
 mod report;
 pub mod seeds;
 mod session;
+pub mod study;
 
 pub use case::{Case, CaseError, Move};
 pub use compiled::compile;

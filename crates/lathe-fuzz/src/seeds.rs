@@ -1,12 +1,18 @@
 //! Where fuzzing starts: the schedules of the file tests, and the operators' samples with schedules by rule.
 
 use crate::case::{Case, Move};
-use lathe_ir::graph::{Graph, Source, Type};
+use crate::random::Random;
+use lathe_ir::graph::{Graph, OpRow, OpTable, Source, Type};
 use lathe_ir::tensor::{check, parse};
 use lathe_ir::{Int, Tensor};
 use lathe_machine::Target;
-use lathe_schedule::{Decisions, schedule};
+use lathe_ops::GroupKernel;
+use lathe_schedule::{Decisions, Schedule, schedule};
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
+
+/// Samples of each operator to start from.
+const SAMPLES: u64 = 2;
 
 /// Largest text of a program by rule.
 const TEXT: usize = 3_000;
@@ -32,31 +38,60 @@ pub fn of_file(text: &str) -> Vec<Case> {
     out
 }
 
+/// The cases of the file tests, the regressions and the operators, from a checkout of Lathe.
+pub fn of_sources(sources: &Path) -> Vec<Case> {
+    let mut out = vec![];
+    let mut folders =
+        vec![sources.join("crates/lathe-rewrite/tests/files"), sources.join("fuzz/regressions")];
+    while let Some(folder) = folders.pop() {
+        let mut all: Vec<PathBuf> =
+            std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        all.sort();
+        for path in all {
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                out.extend(of_file(&text));
+                out.extend(Case::parse(&text).ok());
+            }
+        }
+    }
+    out.extend(of_operators(SAMPLES));
+    out
+}
+
+/// The targets whose rules schedule samples.
+const TARGETS: [&str; 3] = ["portable", "avx2", "avx512vnni"];
+
+/// Most rows of a product that is scheduled.
+const ROWS: [Option<i64>; 3] = [None, Some(4), Some(16)];
+
+/// The naive program of an operator's sample; nothing where it is long.
+fn naive(table: &OpTable, row: &OpRow, seed: u64) -> Option<GroupKernel> {
+    let (args, attrs) = (row.sample)(seed);
+    let mut g = Graph::new(row.name, &[]);
+    let ins: Vec<_> = args
+        .iter()
+        .enumerate()
+        .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
+        .collect();
+    let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
+    g.outputs = g.apply(table, row.name, &ins, &attrs).ok()?;
+    let k = lathe_ops::lower_group(&g, table, &[0], &|_| true, &HashMap::new());
+    (k.kernel.to_string().len() <= TEXT).then_some(k)
+}
+
 /// A few samples of each operator, as rules schedule them for some targets.
 pub fn of_operators(samples: u64) -> Vec<Case> {
     let table = lathe_ops::table();
-    let targets =
-        ["portable", "avx2", "avx512vnni"].map(|d| Target { dialect: d.into(), ..Target::portable() });
     let (mut out, mut known) = (vec![], HashSet::new());
     for row in table.rows() {
         for seed in 0..samples {
-            let (args, attrs) = (row.sample)(seed);
-            let mut g = Graph::new(row.name, &[]);
-            let ins: Vec<_> = args
-                .iter()
-                .enumerate()
-                .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
-                .collect();
-            let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
-            let Ok(outputs) = g.apply(&table, row.name, &ins, &attrs) else { continue };
-            g.outputs = outputs;
-            let k = lathe_ops::lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
-            if k.kernel.to_string().len() > TEXT {
-                continue;
-            }
-            for (i, target) in targets.iter().enumerate() {
-                let rows = [None, Some(4), Some(16)][(seed as usize + i) % 3];
-                let s = schedule(k.kernel.clone(), &k.parts, target, rows, &Decisions::new());
+            let Some(k) = naive(&table, row, seed) else { continue };
+            for (i, dialect) in TARGETS.iter().enumerate() {
+                let target = Target { dialect: (*dialect).into(), ..Target::portable() };
+                let rows = ROWS[(seed as usize + i) % 3];
+                let s = schedule(k.kernel.clone(), &k.parts, &target, rows, &Decisions::new());
                 let Ok(s) = s else { continue };
                 let mut c = Case::new(k.kernel.clone());
                 c.moves = s.steps().iter().map(|s| Move::Step(s.step.clone())).collect();
@@ -67,6 +102,21 @@ pub fn of_operators(samples: u64) -> Vec<Case> {
         }
     }
     out
+}
+
+/// A schedule that the rules may make of a sample of some operator, whatever is chosen where they leave something open.
+pub(crate) fn of_rules(table: &OpTable, random: &mut Random) -> Option<Schedule> {
+    let row = random.pick(table.rows())?;
+    let k = naive(table, row, random.bits() % 1000)?;
+    let target = Target { dialect: (*random.pick(&TARGETS)?).into(), ..Target::portable() };
+    let (few, mut decisions) = (*random.pick(&ROWS)?, Decisions::new());
+    loop {
+        let s = schedule(k.kernel.clone(), &k.parts, &target, few, &decisions).ok()?;
+        let Some(open) = s.choices().iter().find(|c| !decisions.contains_key(&c.name)) else {
+            return Some(s);
+        };
+        decisions.insert(open.name.clone(), *random.pick(&open.options)?);
+    }
 }
 
 fn type_of(t: &Tensor) -> Type {

@@ -157,12 +157,21 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
         hit
     };
-    let (mut decides, mut traps, mut kind) = (false, false, None);
+    let (mut decides, mut traps, mut kind, mut fixed) = (false, false, None, None);
     for_each(&k.body, &mut |s| match s {
         Stmt::For(l) => {
             decides |= mention(&l.extent);
             if in_family(&l.var, var) {
                 kind = kind.take().or_else(|| (l.iter != Iter::Spatial).then(|| l.var.clone()));
+                let mut own = vec![];
+                for_each(&l.body, &mut |s| match s {
+                    Stmt::Alloc(b) => own.push(b.name.clone()),
+                    Stmt::Store(b) => {
+                        let same = b.targets.iter().find(|(n, i)| !own.contains(n) && !i.iter().any(mention));
+                        fixed = fixed.take().or(same.map(|t| t.0.clone()));
+                    }
+                    _ => {}
+                });
                 // What an iteration computes picks nothing: behind the end that may be any number.
                 let written = touched(&l.body, true);
                 let computed = |e: &Expr| written.iter().any(|n| e.loads(n));
@@ -187,13 +196,17 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     if let Some(l) = kind {
         return Err(format!("'{l}' is not spatial: what lies behind the end would count"));
     }
+    if let Some(n) = fixed.filter(|_| l.extent.as_int() != Some(f)) {
+        return Err(format!("the iterations behind the end would write elements of '{n}'"));
+    }
     if decides {
         return Err(format!("'{var}' decides what is run or touched"));
     }
     if traps {
         return Err(format!("an integer is divided inside '{var}', perhaps by what lies behind the end"));
     }
-    let mut out = promise(k, &uses, f);
+    // Blocks that are whole as they are need no room.
+    let mut out = if l.extent.as_int() == Some(f) { k.clone() } else { promise(k, &uses, f) };
     out.body = map_stmts(&k.body, &mut |s| match &s {
         Stmt::For(l) if in_family(&l.var, var) => {
             vec![Stmt::For(Arc::new(For { extent: f.into(), ..(**l).clone() }))]

@@ -43,6 +43,7 @@ mod pad;
 mod partial;
 mod parts;
 mod peel;
+mod refute;
 mod scope;
 mod search;
 mod text;
@@ -94,12 +95,17 @@ pub enum Refusal {
     /// The programs differ in a way that no rule covers.
     #[error("the programs differ: {0}")]
     Differs(String),
-    /// The search found no proof of an obligation.
-    #[error("no proof was found that {0}")]
-    NotFound(String),
+    /// The search found no proof of an obligation; sizes and iterations for which it does not hold, where some were looked for and
+    /// found. (What is read from memory may have any value in them, so such a case is a hint, and no proof.)
+    #[error("no proof was found that {about}{case}", about = .0, case = case(.1))]
+    NotFound(String, Option<String>),
     /// A certificate does not prove an obligation.
     #[error("it is not proved that {0}: {1}")]
     Wrong(String, String),
+}
+
+fn case(at: &Option<String>) -> String {
+    at.as_ref().map_or(String::new(), |at| format!(": not where {at}"))
 }
 
 impl Diagnose for Refusal {
@@ -149,6 +155,9 @@ pub fn certify(before: &Kernel, after: &Kernel, step: &str) -> Result<Certificat
     Prover::default().certify(before, after, step)
 }
 
+/// A refusal, with the obligation that has no proof.
+type Open = Box<(Refusal, Option<Named>)>;
+
 /// A search that remembers what it found: kernels of one model have many obligations in common.
 #[derive(Default)]
 pub struct Prover {
@@ -156,13 +165,18 @@ pub struct Prover {
 }
 
 impl Prover {
-    /// Finds a certificate for a step.
+    /// Finds a certificate for a step, or says for which sizes and iterations what is not proved does not hold.
     pub fn certify(&mut self, before: &Kernel, after: &Kernel, step: &str) -> Result<Certificate, Refusal> {
         let name = step.split_whitespace().next().unwrap_or_default();
         if !PROVED.contains(&name) {
             return Err(Refusal::Unproved(name.into()));
         }
-        self.search(before, after, witness(before, step))
+        self.searched(before, after, witness(before, step)).map_err(|e| match *e {
+            (Refusal::NotFound(about, None), open) => {
+                Refusal::NotFound(about, open.as_ref().and_then(Named::counterexample))
+            }
+            (refusal, _) => refusal,
+        })
     }
 
     /// Finds a proof of one obligation.
@@ -178,10 +192,20 @@ impl Prover {
         after: &Kernel,
         witness: Option<Witness>,
     ) -> Result<Certificate, Refusal> {
-        let mut last = Refusal::NotFound("it holds".into());
+        self.searched(before, after, witness).map_err(|e| e.0)
+    }
+
+    /// The same; the obligation that has no proof comes with its refusal.
+    fn searched(
+        &mut self,
+        before: &Kernel,
+        after: &Kernel,
+        witness: Option<Witness>,
+    ) -> Result<Certificate, Open> {
+        let mut last = Open::from((Refusal::NotFound("it holds".into(), None), None));
         for order in [Order::Kept, Order::Apart, Order::Accumulated] {
             match self.attempt(before, after, witness.clone(), order) {
-                Err(e @ Refusal::NotFound(_)) => last = e,
+                Err(e) if matches!(e.0, Refusal::NotFound(..)) => last = e,
                 result => return result,
             }
         }
@@ -194,11 +218,12 @@ impl Prover {
         after: &Kernel,
         witness: Option<Witness>,
         order: Order,
-    ) -> Result<Certificate, Refusal> {
-        let claimed = claim(before, after, witness.as_ref(), order)?;
+    ) -> Result<Certificate, Open> {
+        let claimed = claim(before, after, witness.as_ref(), order).map_err(|e| (e, None))?;
         let mut proofs = vec![];
         for o in &claimed.obligations {
-            proofs.push(self.prove(o).ok_or_else(|| Refusal::NotFound(o.about.clone()))?);
+            let open = || (Refusal::NotFound(o.about.clone(), None), Some(o.clone()));
+            proofs.push(self.prove(o).ok_or_else(open)?);
         }
         Ok(Certificate { witness, order, proofs })
     }

@@ -249,6 +249,9 @@ impl<'k> Walk<'k> {
         (c, y): (&Buffer, &[Term]),
     ) -> Result<(), Refusal> {
         let (i, j) = (s.address(b, x)?, s.address(c, y)?);
+        if b.name != c.name {
+            s.blocks(&i, &j);
+        }
         let last = |t: &Term, b: &Buffer| exact(t.plus(i128::from(b.dtype.bits()) - 1));
         s.at_most(&i, &last(&j, c)?)?;
         s.at_most(&j, &last(&i, b)?)

@@ -51,6 +51,8 @@ pub struct Named {
     pub obligation: Obligation,
     /// Hints for the search.
     pub(crate) cuts: Vec<Term>,
+    /// What people call some of its variables.
+    pub(crate) labels: Vec<(u32, String)>,
 }
 
 /// What must hold of two programs, and what it then means.
@@ -102,6 +104,11 @@ pub fn claim(
         return differs("a promise on storage that no vector needs");
     }
     Ok(Claim { obligations: w.out, tag: w.tag, assumes })
+}
+
+/// Whether a loop's iterations follow each other, written out or not.
+pub(crate) fn in_order(l: &For) -> bool {
+    [SERIAL, UNROLLED].contains(&&*l.level)
 }
 
 pub(crate) fn differs<T>(message: impl Into<String>) -> Result<T, Refusal> {
@@ -158,9 +165,9 @@ pub(crate) struct Walk<'k> {
 }
 
 impl<'k> Walk<'k> {
-    fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>) {
+    fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>, labels: &[(u32, String)]) {
         if self.seen.insert(obligation.clone()) {
-            self.out.push(Named { about: about.to_string(), obligation, cuts });
+            self.out.push(Named { about: about.to_string(), obligation, cuts, labels: labels.to_vec() });
         }
     }
 
@@ -190,10 +197,10 @@ impl<'k> Walk<'k> {
     /// What the scope says is impossible.
     pub(crate) fn never(&mut self, s: Scope, about: &str) {
         for side in &s.sides {
-            self.push("a divisor is positive", side.clone(), vec![]);
+            self.push("a divisor is positive", side.clone(), vec![], &s.labels);
         }
         let cuts = s.cuts();
-        self.push(about, Obligation { facts: s.facts, choices: s.choices }, cuts);
+        self.push(about, Obligation { facts: s.facts, choices: s.choices }, cuts, &s.labels);
     }
 
     /// `t <= 0` follows.
@@ -460,15 +467,18 @@ impl<'k> Walk<'k> {
             return self.padded(now, b, a);
         }
         self.same(now, &b.extent, &a.extent, &b.var)?;
-        match (&*b.level, &*a.level) {
-            (SERIAL, LANE) => self.lanes(&now.scope, &now.after, a)?,
-            (SERIAL, CORE) => self.cores(&now.scope, &now.after, a)?,
-            // Written out, iterations follow each other as before.
-            (SERIAL, UNROLLED) => {}
-            (before, after) if before != after => {
-                return differs(format!("the loop '{}' goes from {before} to {after}", b.var));
+        if b.level != a.level {
+            match &*a.level {
+                LANE => self.lanes(&now.scope, &now.after, a)?,
+                CORE => self.cores(&now.scope, &now.after, a)?,
+                // Whoever ran them, iterations follow each other now.
+                _ if in_order(a) && [LANE, CORE, UNROLLED, SERIAL].contains(&&*b.level) => {}
+                after => return differs(format!("the loop '{}' goes from {} to {after}", b.var, b.level)),
             }
-            _ => {}
+            // Lanes add up in an order of their own.
+            if &*b.level == LANE && b.iter == Iter::Reduce {
+                self.tag = self.tag.max(Tag::Reassociates);
+            }
         }
         let now = now.iteration(b, a)?;
         self.list(&now, &b.body, &a.body)
@@ -520,7 +530,7 @@ impl<'k> Walk<'k> {
             return differs("the witness does not fit its loops");
         }
         let (b, a) = (self.nest(b, &w.before)?, self.nest(a, &w.after)?);
-        let kind = |l: &For| (l.iter, l.level.clone());
+        let kind = |l: &For| (l.iter, if in_order(l) { SERIAL.into() } else { l.level.clone() });
         for l in &a {
             let own = b.iter().find(|o| o.var == l.var).map_or(kind(b[0]), |o| kind(o));
             let uniform = b.iter().all(|o| kind(o) == kind(b[0])) || b.iter().any(|o| o.var == l.var);

@@ -2,9 +2,9 @@
 //! copy's iterations are those that are missing, and the order is kept, so every operation is the same.
 
 use crate::Refusal;
-use crate::obligations::{Walk, differs};
+use crate::obligations::{Walk, differs, in_order};
 use crate::scope::{Sides, exact};
-use lathe_ir::tensor::{For, SERIAL, Stmt};
+use lathe_ir::tensor::Stmt;
 
 impl<'k> Walk<'k> {
     /// Where a loop of the list before is two loops of the list after.
@@ -12,11 +12,10 @@ impl<'k> Walk<'k> {
         if a.len() != b.len() + 1 {
             return None;
         }
-        let serial = |l: &For| &*l.level == SERIAL;
         (0..b.len()).find(|p| match (&b[*p], &a[*p], &a[p + 1]) {
             (Stmt::For(l), Stmt::For(w), Stmt::For(r)) => {
                 let kind = l.var == w.var && l.iter == w.iter && l.iter == r.iter;
-                kind && [l, w, r].iter().all(|l| serial(l)) && b.get(p + 1) != a.get(p + 1)
+                kind && [l, w, r].iter().all(|l| in_order(l)) && l != w && b.get(p + 1) != a.get(p + 1)
             }
             _ => false,
         })

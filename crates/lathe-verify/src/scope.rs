@@ -105,6 +105,10 @@ pub(crate) struct Scope<'w> {
     /// Elements of buffers that nobody writes: the buffer, the index, the element.
     elements: Vec<(Name, Vec<Term>, Term)>,
     count: u32,
+    /// Dimensions and iterations by their names; of several iterations of a loop the later ones get a stroke each.
+    pub labels: Vec<(u32, String)>,
+    /// Terms whose sign decides, as far as is known.
+    hints: Vec<Term>,
 }
 
 /// Both programs at one moment: what is known, and what the loop variables of each stand for.
@@ -145,6 +149,8 @@ impl<'w> Scope<'w> {
             atoms: HashMap::new(),
             elements: vec![],
             count: 0,
+            labels: vec![],
+            hints: vec![],
         }
     }
 
@@ -152,6 +158,13 @@ impl<'w> Scope<'w> {
     pub fn fresh(&mut self) -> Term {
         self.count += 1;
         Term::var(self.count - 1)
+    }
+
+    /// Names the last variable.
+    fn label(&mut self, name: &str) {
+        let again = |l: &&(u32, String)| l.1.trim_end_matches('\'') == name;
+        let strokes = "'".repeat(self.labels.iter().filter(again).count());
+        self.labels.push((self.count - 1, format!("{name}{strokes}")));
     }
 
     /// The unknown of a name, and whether it is new.
@@ -193,6 +206,7 @@ impl<'w> Scope<'w> {
     /// A fresh iteration of a loop, bound to its variable; its extent is a hypothesis where it does not change.
     pub fn iteration(&mut self, var: &Name, extent: &Expr, env: &mut Env) -> Result<Term, Refusal> {
         let i = self.fresh();
+        self.label(var);
         self.fact(exact(i.neg())?);
         if !self.world.volatile(extent) {
             let n = self.term(extent, env)?;
@@ -211,6 +225,7 @@ impl<'w> Scope<'w> {
                 None if self.world.dims.contains(n) => {
                     let (t, new) = self.atom(format!("dim {n:?}"));
                     if new {
+                        self.label(n);
                         self.at_most(&Term::constant(1), &t)?;
                     }
                     Ok(t)
@@ -432,7 +447,7 @@ impl<'w> Scope<'w> {
 
     /// Terms whose sign may decide: each quotient beside what its dividend says it is, and beside the others.
     pub fn cuts(&self) -> Vec<Term> {
-        let mut out = vec![];
+        let mut out = self.hints.clone();
         for (i, (q, x, m)) in self.quotients.iter().enumerate() {
             let divisor = m.parts().next().map(|(vars, _)| vars);
             let mut whole = Term::default();
@@ -450,6 +465,19 @@ impl<'w> Scope<'w> {
             out.extend(self.quotients[..i].iter().filter(|(.., n)| alike(n)).filter_map(|(p, ..)| q.sub(p)));
         }
         out
+    }
+
+    /// Hints at how far apart the blocks are that two addresses of different views lie in: where the blocks of both are as long,
+    /// views are apart inside of one, and so they are in different ones.
+    pub fn blocks(&mut self, i: &Term, j: &Term) {
+        let Some(d) = i.sub(j) else { return };
+        let strides: BTreeSet<i128> =
+            d.parts().filter(|(vars, _)| !vars.is_empty()).map(|(_, c)| c.abs()).collect();
+        for stride in strides.iter().rev().take(3) {
+            let whole = d.parts().filter(|(vars, c)| !vars.is_empty() && c % stride == 0);
+            let sum = whole.map(|(vars, c)| Term::product(vars.to_vec(), c / stride));
+            self.hints.extend(sum.into_iter().try_fold(Term::default(), |s, t| s.add(&t)));
+        }
     }
 
     /// The bit address of an element.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{
-    ArtifactOptions, Budget, Encoder, Engine, EngineError, Forward, Met, PAGE, Precision, Runner,
+    ArtifactOptions, Budget, Encoder, Engine, EngineError, Forward, Made, Met, PAGE, Precision, Runner,
     RunnerOptions, SCORE_TOKENS, compile_model, compiled_context, compiled_sequences,
 };
 use lathe_machine::Target;
@@ -333,6 +333,7 @@ impl Model {
         kv_type: Option<KvType>,
         context: usize,
         max_sequences: usize,
+        accept: &mut dyn FnMut(&[Made]) -> Result<(), Diagnostic>,
     ) -> Result<bool, Failure> {
         let encoder = compiled_context(&self.file).is_none() && self.is_encoder()?;
         let threads = lathe_runtime::detect_cpu().cores;
@@ -346,7 +347,7 @@ impl Model {
         };
         let mut status = Status::new();
         let report = &mut |stage, done, total| status.stage(stage, done, total);
-        compile_model(&self.file, &ArtifactOptions { target, precisions, runner }, path, report)?;
+        compile_model(&self.file, &ArtifactOptions { target, precisions, runner }, path, accept, report)?;
         Ok(encoder)
     }
 

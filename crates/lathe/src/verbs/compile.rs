@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_engine::Made;
 use lathe_machine::Target;
 use lathe_runtime::{RuntimeError, detect_target};
+use lathe_schedule::Schedule;
+use lathe_verify::{Prover, report};
 
 use crate::failure::Failure;
 use crate::model::Model;
@@ -14,6 +18,7 @@ use crate::output;
 const EXAMPLES: &str = "\
 The file holds kernels for one kind of processor, the packed weights, the tokenizer and the template. It is given to every
 verb as --model, on any machine of that kind, and needs no compiler there. It is a program: run only files that you trust.
+Each step of each kernel's schedule is proved to keep the meaning of its loops, and one that is not is refused.
 
 Targets: avx512vnni, avx512, avxvnni, avx2 (x86-64), neon (AArch64), portable (any processor of this architecture).
 For another architecture a cross compiler is needed (for neon: apt install gcc-aarch64-linux-gnu).
@@ -49,6 +54,35 @@ pub struct Compile {
     /// The most sequences at once, as for --batch of `lathe bench`.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
     sequences: u16,
+    /// Take steps that are not proved to keep the meaning, too; it says how many there are.
+    #[arg(long)]
+    unproved: bool,
+}
+
+/// What the proofs of the kernels' steps came to.
+#[derive(Default)]
+struct Proofs {
+    prover: Prover,
+    proved: usize,
+    unproved: usize,
+}
+
+impl Proofs {
+    /// Asks for the proof of each step of a kernel; the first one without is refused, unless such are let pass.
+    fn ask(&mut self, kernel: &str, schedule: &Schedule, pass: bool) -> Result<(), Diagnostic> {
+        for (step, result) in report(schedule, &mut self.prover) {
+            match result {
+                Ok(_) => self.proved += 1,
+                Err(_) if pass => self.unproved += 1,
+                Err(why) => {
+                    let what = format!("the step '{step}' of kernel '{kernel}' is refused: {why}");
+                    let fix = "give --unproved to take it as it is; `lathe verify` shows all such steps";
+                    return Err(Diagnostic::new("unproved", Fault::User, what).fix(fix));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// One precision, or both.
@@ -79,17 +113,46 @@ impl Compile {
         };
         let name = target.dialect.clone();
         let sequences = self.sequences.into();
-        let encoder =
-            model.compile(&self.output, target, precisions, self.cache.kv_type(), context, sequences)?;
+        let (mut proofs, kv_type) = (Proofs::default(), self.cache.kv_type());
+        let accept = &mut |kernels: &[Made]| {
+            kernels.iter().try_for_each(|k| proofs.ask(&k.symbol, &k.schedule, self.unproved))
+        };
+        let encoder = model.compile(&self.output, target, precisions, kv_type, context, sequences, accept)?;
         let bytes = std::fs::metadata(&self.output).map_or(0, |m| m.len());
         output::line(&format!(
-            "{}: {:.1} MB for '{name}'; {}",
+            "{}: {:.1} MB for '{name}'; {}; {} steps proved{}",
             self.output.display(),
             bytes as f64 / 1e6,
             match encoder {
                 true => format!("texts of up to {context} tokens"),
                 false => format!("context {context}, sequences at once {sequences}"),
+            },
+            proofs.proved,
+            match proofs.unproved {
+                0 => String::new(),
+                n => format!(", {n} not"),
             }
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lathe_fuzz::study::SHARED_TILE;
+    use lathe_ir::tensor::parse;
+
+    #[test]
+    fn a_step_without_a_proof_is_refused_with_a_case_or_let_pass() {
+        let wrong = Schedule::replay(parse(SHARED_TILE).expect("a kernel"), "vectorize o").expect("a step");
+        let refused = Proofs::default().ask("f", &wrong, false).expect_err("it has no proof").to_string();
+        assert!(refused.contains("'vectorize o'") && refused.contains("o = 0, o' = 1"), "{refused}");
+        assert_eq!(refused.lines().count(), 1, "{refused}");
+        let mut proofs = Proofs::default();
+        proofs.ask("f", &wrong, true).expect("it is let pass");
+        assert_eq!((proofs.proved, proofs.unproved), (0, 1));
+        let right = Schedule::replay(parse(SHARED_TILE).expect("a kernel"), "split o 4").expect("a step");
+        proofs.ask("f", &right, false).expect("it has a proof");
+        assert_eq!((proofs.proved, proofs.unproved), (1, 1));
     }
 }
