@@ -102,7 +102,7 @@ pub use grammar::{Allowed, Constraint, Grammar, Grammars, json_spaces};
 pub use measure::measure;
 pub use offload::{Budget, HostMemory};
 pub use pages::{PageCopy, PageTable, PageUse, Pages};
-pub use report::{Costs, Footprint, LoadTiming, Show, Stage};
+pub use report::{Costs, Footprint, LoadTiming, Stage};
 pub use request::{Event, FinishReason, Request};
 pub use runner::{Precision, Runner, RunnerOptions};
 pub use sampling::{Sampler, Sampling};

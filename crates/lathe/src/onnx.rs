@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_ir::graph::Graph;
 use lathe_onnx::{Array, Compiled, Model, Value, npy};
 
 use crate::failure::Failure;
@@ -69,6 +70,17 @@ pub fn arguments(model: &Model, given: &[String]) -> Result<Vec<(String, Value)>
         }
     }
     Ok(all)
+}
+
+/// The regions of a program as it is read for some inputs, after all rewrites; it is run where reading needs what it computes.
+pub fn regions(path: &Path, inputs: &[String], threads: usize) -> Result<Vec<Graph>, Failure> {
+    let model = open(path)?;
+    let inputs = arguments(&model, inputs)?;
+    let mut runner = Compiled::new(lathe_runtime::detect_target()?, lathe_models::cache_dir()?, threads);
+    if model.prepare(&inputs, &mut runner)?.is_none() {
+        model.run(&inputs, &mut runner)?;
+    }
+    Ok(runner.graphs().cloned().collect())
 }
 
 /// Runs a program: inputs as arrays of numpy, the results to `output` or told in one line each.
