@@ -87,7 +87,10 @@ mod weights;
 mod work;
 
 pub use adapters::AdapterId;
-pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_sequences};
+pub use artifact::{
+    ArtifactOptions, compile_model, compile_program, compiled_context, compiled_sequences, is_program,
+    load_program,
+};
 pub use beam::{Beams, EarlyStopping};
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};

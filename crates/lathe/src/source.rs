@@ -48,7 +48,7 @@ impl Source {
         if begins(path, "graph ") {
             let graph = graph::parse(&text(path)?)?;
             graph::check(&graph, &lathe_ops::table())?;
-            return Ok(Source::Program(drafts(&[graph], &["filters"])?));
+            return Ok(Source::Program(drafts(&[graph], lathe_onnx::PASSES)?));
         }
         let model = Model::open(name)?;
         let context = model.context_for(CONTEXT, None)?;

@@ -113,3 +113,73 @@ fn what_cannot_be_looked_at_is_refused_in_one_line() {
     refused("usage", &["show", "graph", "--input", &x]);
     refused("file", &["show", &place.path("none.onnx")]);
 }
+
+/// The file that `run` writes, as bytes.
+fn results(place: &Place, run: &mut Command, name: &str) -> Vec<u8> {
+    let output = run.args(["--output", &place.path(name)]).output().expect("lathe runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::read(place.path(name)).expect("the results were written")
+}
+
+fn with(arguments: &[&str], cache: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
+    command.args(arguments).env("LATHE_CACHE", cache).stdin(Stdio::null());
+    command
+}
+
+#[test]
+fn a_compiled_program_gives_the_same_without_a_compiler() {
+    let place = Place::new();
+    let (conv, [x, w]) = (case("test_conv_with_strides_padding"), place.convolution());
+    let inputs = ["--input", x.as_str(), "--input", w.as_str()];
+    let file = place.path("conv.lathe");
+    let told = place.shown(&[&["compile", &conv, "-o", &file], &inputs[..]].concat());
+    assert!(told.contains("a program for inputs of these types and shapes"), "{told}");
+    let cache = place.path("cache");
+    let want = results(
+        &place,
+        &mut with(&[&["run", &conv], &inputs[..]].concat(), env!("CARGO_TARGET_TMPDIR")),
+        "want.npy",
+    );
+    let mut bare = with(&[&["run", &file], &inputs[..]].concat(), &cache);
+    bare.env("PATH", "/nonexistent").env_remove("LATHE_CC").env_remove("CC");
+    assert_eq!(results(&place, &mut bare, "got.npy"), want);
+
+    let refused = |code: &str, arguments: &[&str]| {
+        let output = with(arguments, &cache).output().expect("lathe runs");
+        let err = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {err}");
+        assert!(err.starts_with(&format!("error[{code}]: ")) && err.lines().count() == 1, "{err}");
+        err
+    };
+    // Other shapes than it was compiled for, and verbs that want a language model.
+    let other = place.array("other.npy", &[1, 1, 9, 5]);
+    let err = refused("onnx-input", &["run", &file, "--input", &other, "--input", &w]);
+    assert!(err.contains("'x' is not as it was when the program was prepared"), "{err}");
+    refused("model-program", &["run", &file, "a prompt"]);
+    refused("model-program", &["show", "graph", "--model", &file]);
+    // Damage in any section is found before anything of it is used.
+    let bytes = std::fs::read(&file).expect("it is there");
+    let count = u32::from_le_bytes(bytes[12..16].try_into().expect("four bytes")) as usize;
+    assert_eq!(count, 5);
+    for row in bytes[32..32 + 64 * count].chunks_exact(64) {
+        let at = u64::from_le_bytes(row[16..24].try_into().expect("eight bytes")) as usize;
+        let mut bytes = bytes.clone();
+        bytes[at] ^= 1;
+        std::fs::write(place.path("damaged.lathe"), bytes).expect("the temporary folder can be written");
+        refused("artifact-damaged", &["run", &place.path("damaged.lathe"), "--input", &x]);
+    }
+}
+
+#[test]
+fn a_program_of_several_regions_is_not_compiled_to_a_file() {
+    let place = Place::new();
+    // Which elements are not 0 only a run knows.
+    let (file, x) = (place.path("nonzero.lathe"), place.path("x.npy"));
+    let t = Tensor { bytes: vec![1, 0, 1, 1], dtype: lathe_ir::DType::U8, ..Tensor::f32(&[2, 2], &[0.0; 4]) };
+    std::fs::write(&x, npy::write_npy(&Array::new(Elem::Bool, t)).expect("an array")).expect("it is written");
+    let (code, _, err) = place.lathe(&["compile", &case("test_nonzero_example"), "--input", &x, "-o", &file]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.starts_with("error[onnx-") && err.contains("region") && err.lines().count() == 1, "{err}");
+    assert!(!Path::new(&file).exists());
+}

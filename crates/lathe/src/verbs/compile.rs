@@ -1,6 +1,6 @@
-//! `lathe compile`: a model as one file that runs without a compiler.
+//! `lathe compile`: a model or a program as one file that runs without a compiler.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lathe_machine::Target;
@@ -9,11 +9,12 @@ use lathe_runtime::{RuntimeError, detect_target};
 use crate::failure::Failure;
 use crate::model::Model;
 use crate::options::{CacheOptions, ModelOption};
-use crate::output;
+use crate::{onnx, output};
 
 const EXAMPLES: &str = "\
 The file holds kernels for one kind of processor, the packed weights, the tokenizer and the template. It is given to every
 verb as --model, on any machine of that kind, and needs no compiler there. It is a program: run only files that you trust.
+A program of ONNX is compiled for inputs of the types and shapes of those given; it must not decide by what it computes.
 
 Targets: avx512vnni, avx512, avxvnni, avx2 (x86-64), neon (AArch64), portable (any processor of this architecture).
 For another architecture a cross compiler is needed (for neon: apt install gcc-aarch64-linux-gnu).
@@ -21,15 +22,23 @@ For another architecture a cross compiler is needed (for neon: apt install gcc-a
 Examples:
   lathe compile --model ./model.gguf -o model.lathe
   lathe compile --model ./model.gguf --target avx2 --precision both --context 8192 -o model.lathe
-  lathe run --model ./model.lathe \"Why is the sky blue?\"";
+  lathe run --model ./model.lathe \"Why is the sky blue?\"
+  lathe compile net.onnx --input x.npy -o net.lathe
+  lathe run net.lathe --input x.npy --output y.npz";
 
 /// The context that a file is made for where none is asked for.
 const CONTEXT: usize = 2048;
 
-/// Compile a model to one file that runs without a compiler
+/// Compile a model or a program to one file that runs without a compiler
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Compile {
+    /// A program of ONNX, or a model, which then stands for --model.
+    #[arg(value_name = "F", conflicts_with = "model")]
+    file: Option<String>,
+    /// An array for a program of ONNX: x.npy, NAME=x.npy, or x.npz with several.
+    #[arg(long, value_name = "F", requires = "file")]
+    input: Vec<String>,
     #[command(flatten)]
     model: ModelOption,
     /// The kind of processor that will run it [default: this machine's].
@@ -69,7 +78,16 @@ impl Compile {
             Some(name) => Target::named(&name).ok_or(RuntimeError::UnknownTarget { name })?,
             None => detect_target()?,
         };
-        let model = Model::open(self.model.name())?;
+        let name = self.file.as_deref().unwrap_or(self.model.name());
+        let kind = target.dialect.clone();
+        if onnx::is_program(name) {
+            onnx::compile(Path::new(name), &self.input, &target, &self.output)?;
+            return told(&self.output, &kind, "a program for inputs of these types and shapes");
+        }
+        if !self.input.is_empty() {
+            return Err(Failure::usage("--input is for a program of ONNX, a file that ends in .onnx"));
+        }
+        let model = Model::open(name)?;
         let context = model.context_for(CONTEXT, self.context)?;
         let (fast, exact) = (lathe_engine::Precision::Fast, lathe_engine::Precision::Exact);
         let precisions = match self.precision {
@@ -77,19 +95,19 @@ impl Compile {
             Precisions::Exact => vec![exact],
             Precisions::Both => vec![fast, exact],
         };
-        let name = target.dialect.clone();
         let sequences = self.sequences.into();
         let encoder =
             model.compile(&self.output, target, precisions, self.cache.kv_type(), context, sequences)?;
-        let bytes = std::fs::metadata(&self.output).map_or(0, |m| m.len());
-        output::line(&format!(
-            "{}: {:.1} MB for '{name}'; {}",
-            self.output.display(),
-            bytes as f64 / 1e6,
-            match encoder {
-                true => format!("texts of up to {context} tokens"),
-                false => format!("context {context}, sequences at once {sequences}"),
-            }
-        ))
+        let what = match encoder {
+            true => format!("texts of up to {context} tokens"),
+            false => format!("context {context}, sequences at once {sequences}"),
+        };
+        told(&self.output, &kind, &what)
     }
+}
+
+/// Says what was written, for which kind of processor.
+fn told(path: &Path, kind: &str, what: &str) -> Result<(), Failure> {
+    let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    output::line(&format!("{}: {:.1} MB for '{kind}'; {what}", path.display(), bytes as f64 / 1e6))
 }
