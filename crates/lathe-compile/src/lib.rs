@@ -25,6 +25,7 @@ mod error;
 mod findings;
 mod function;
 mod overview;
+mod picture;
 mod program;
 mod session;
 mod stored;

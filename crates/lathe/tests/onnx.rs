@@ -183,3 +183,81 @@ fn a_program_of_several_regions_is_not_compiled_to_a_file() {
     assert!(err.starts_with("error[onnx-") && err.contains("region") && err.lines().count() == 1, "{err}");
     assert!(!Path::new(&file).exists());
 }
+
+/// The temporaries of a step program's text: for each, its bytes and place, and the first and last call that names it.
+fn temporaries(text: &str) -> Vec<(i64, i64, usize, usize)> {
+    let program = step::parse(text.split_once('\n').expect("a name").1).expect("it is a step program");
+    let mut out = vec![];
+    for (b, buffer) in program.buffers.iter().enumerate() {
+        let step::Storage::Planned(at) = buffer.storage else { continue };
+        let mut steps = vec![];
+        let calls = program.steps.iter().filter_map(|s| match s {
+            step::Step::Call { args, .. } => Some(args),
+            _ => None,
+        });
+        for (i, args) in calls.enumerate() {
+            steps.extend(args.iter().filter(|p| p.buffer as usize == b).map(|_| i));
+        }
+        let (first, last) = (steps[0], steps[steps.len() - 1]);
+        out.push((buffer.bytes.as_const().expect("a number"), at, first, last));
+    }
+    out
+}
+
+#[test]
+fn pictures_show_groups_schedules_and_memory() {
+    let place = Place::new();
+    // Three products one after the other, each with something behind it: two temporaries that live at the same time.
+    let g = "graph three() {
+  x: f32[32, 48] = input
+  a: f32[64, 48] = const \"a\"
+  b: f32[16, 64] = const \"b\"
+  y: f32[32, 64] = matmul(x, a)
+  r: f32[32, 64] = silu(y)
+  z: f32[32, 16] = matmul(r, b)
+  s: f32[32, 64] = softmax(r)
+  t: f32[32, 16] = matmul(s, b)
+  return z, t
+}
+";
+    let file = place.path("three.txt");
+    std::fs::write(&file, g).expect("the temporary folder can be written");
+    let steps = place.shown(&["show", &file, "step"]);
+    let drawn = |stage: &[&str], name: &str| {
+        let path = place.path(name);
+        place.shown(&[&["show", &file], stage, &["--picture", &path]].concat());
+        std::fs::read_to_string(&path).expect("it was drawn")
+    };
+    let memory = drawn(&["step"], "memory.svg");
+    let all = temporaries(&steps);
+    assert!(!all.is_empty(), "{steps}");
+    let last = all.iter().map(|t| t.3).max().expect("there are some");
+    let alive =
+        |step: usize| -> i64 { all.iter().filter(|t| (t.2..=t.3).contains(&step)).map(|t| t.0).sum() };
+    let bound = (0..=last).map(alive).max().expect("there are steps");
+    let arena = all.iter().map(|t| t.0 + t.1).max().expect("there are some");
+    let (bound_mb, arena_mb) =
+        (format!("{:.3} MB", bound as f64 / 1e6), format!("{:.3} MB", arena as f64 / 1e6));
+    assert!(memory.contains(&format!("arena {arena_mb}")), "{arena_mb}: {memory}");
+    assert!(memory.contains(&format!("(lower bound) {bound_mb}")), "{bound_mb}: {memory}");
+    for t in &all {
+        assert!(memory.contains(&format!("{} bytes at {}, steps {} to {}", t.0, t.1, t.2, t.3)), "{memory}");
+    }
+    let graph = drawn(&["graph"], "graph.svg");
+    let calls = steps.lines().filter(|l| l.trim_start().starts_with("call ")).count();
+    assert_eq!(graph.matches("(step ").count(), calls, "{steps}{graph}");
+    assert!(graph.contains(">silu<") && graph.contains("input x: f32[32, 48]"), "{graph}");
+    let schedule = drawn(&["schedule", "--op", "softmax"], "softmax.svg");
+    assert!(schedule.contains(">parallel ") && !schedule.contains(">matmul<"), "{schedule}");
+    let page = drawn(&[], "all.html");
+    assert!(page.starts_with("<!doctype html>") && page.matches("<svg").count() > 3);
+    for (text, tag) in [(&memory, "text"), (&graph, "text"), (&page, "svg")] {
+        assert_eq!(text.matches(&format!("<{tag} ")).count(), text.matches(&format!("</{tag}>")).count());
+    }
+    let refused = |arguments: &[&str]| {
+        let (code, _, err) = place.lathe(&[&["show", &file], arguments].concat());
+        assert!(code == Some(2) && err.lines().count() == 1, "{err}");
+    };
+    refused(&["graph", "--picture", &place.path("graph.png")]);
+    refused(&["c", "--picture", &place.path("c.svg")]);
+}
