@@ -172,7 +172,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn unhex(text: &str) -> Option<Vec<u8>> {
     let pair = |p: &[u8]| u8::from_str_radix(std::str::from_utf8(p).ok()?, 16).ok();
-    (text.len() % 2 == 0).then(|| text.as_bytes().chunks_exact(2).map(pair).collect()).flatten()
+    text.len().is_multiple_of(2).then(|| text.as_bytes().chunks_exact(2).map(pair).collect()).flatten()
 }
 
 fn escaped(name: &str) -> String {
