@@ -1,14 +1,17 @@
 //! A graph that runs on tensors: compiled for one class of sizes, its constants and its state in memory.
 
-use crate::{CompileError, Options, Sizes, compile};
+use crate::{CompileError, Compiled, Options, Sizes, compile, load_stored};
 use lathe_exec::Executable;
 use lathe_ir::graph::{Graph, Source, ValueId};
 use lathe_ir::{DType, Name, Tensor};
 use lathe_machine::Target;
 use lathe_rewrite::storage_bytes;
-use lathe_runtime::{Arena, Buffer, Pool, View};
-use std::collections::HashMap;
+use lathe_runtime::{Arena, Buffer, Library, Pool, View};
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
+
+/// The one class of sizes of a session.
+const ALL: &str = "all";
 
 /// A compiled graph with its memory.
 pub struct Session {
@@ -33,14 +36,34 @@ impl Session {
         cache: &Path,
         threads: usize,
     ) -> Result<Session, CompileError> {
-        let classes = [Sizes { name: "all", ..Sizes::default() }];
+        let classes = [Sizes { name: ALL, ..Sizes::default() }];
         let compiled = compile(graph, &Options { target, cache, passes, classes: &classes }, &mut |_, _| ())?;
+        Session::bind(compiled, constants, HashMap::new(), threads)
+    }
+
+    /// A graph that was compiled elsewhere for one class of sizes: the text that [`Draft::text`](crate::Draft::text) gave, its
+    /// code, and the storage of what [`Draft::kept`](crate::Draft::kept) names.
+    pub fn stored(
+        text: &str,
+        library: Library,
+        kept: HashMap<Name, View>,
+        threads: usize,
+    ) -> Result<Session, CompileError> {
+        Session::bind(load_stored(text, library, &[ALL])?, &HashMap::new(), kept, threads)
+    }
+
+    /// Puts everything in memory that is not `kept` elsewhere, and runs what depends on constants alone.
+    fn bind(
+        compiled: Compiled,
+        constants: &HashMap<Name, Tensor>,
+        mut views: HashMap<Name, View>,
+        threads: usize,
+    ) -> Result<Session, CompileError> {
         let (graph, class) = (compiled.graph, &compiled.classes[0]);
         let table = lathe_ops::table();
         let most: HashMap<Name, i64> = graph.dims.iter().cloned().collect();
         let get = |n: &str| most.get(n).copied();
         let arena = Arena::new("host", usize::MAX);
-        let mut views: HashMap<Name, View> = HashMap::new();
         let mut homes: HashMap<ValueId, ValueId> = HashMap::new();
         for n in &graph.nodes {
             for (a, r) in table.get(&n.op).map_or(&[][..], |r| r.donates) {
@@ -49,11 +72,12 @@ impl Session {
             }
         }
         let named = [&class.plan.load, &class.plan.run].into_iter().flat_map(|p| &p.buffers);
-        let named: Vec<&Name> = named.map(|b| &b.name).collect();
+        let named: HashSet<&Name> = named.map(|b| &b.name).collect();
         for (i, v) in graph.values.iter().enumerate() {
             let id = ValueId(i as u32);
-            let kept = v.source != Source::Node || graph.outputs.contains(&id) || named.contains(&&v.name);
-            if !kept || homes.contains_key(&id) {
+            let passed = matches!(v.source, Source::Input | Source::State);
+            let needed = passed || graph.outputs.contains(&id) || named.contains(&v.name);
+            if !needed || views.contains_key(&v.name) || homes.contains_key(&id) {
                 continue;
             }
             let view = arena.alloc(storage_bytes(&v.ty, &get).max(64)).map(Buffer::into_view)?;
@@ -72,7 +96,9 @@ impl Session {
                 .map_err(CompileError::from)
         };
         let values: Vec<i64> = graph.dims.iter().map(|(_, m)| *m).collect();
-        bind(&class.plan.load)?.run(&pool, &values)?;
+        if !class.plan.load.steps.is_empty() {
+            bind(&class.plan.load)?.run(&pool, &values)?;
+        }
         let run = bind(&class.plan.run)?;
         let kernels = class.plan.kernels.iter().map(|k| (k.name.clone(), k.describe())).collect();
         Ok(Session { graph, run, pool, views, homes, kernels })
@@ -81,6 +107,15 @@ impl Session {
     /// The graph after all rewrites.
     pub fn graph(&self) -> &Graph {
         &self.graph
+    }
+
+    /// The bytes that the storage of a value holds: of a constant, of what is made of constants alone, or of a result.
+    pub fn bytes(&self, name: &str) -> Result<Vec<u8>, CompileError> {
+        let view =
+            self.views.get(name).ok_or_else(|| CompileError::user(format!("there is no value '{name}'")))?;
+        let mut bytes = vec![0; view.len()];
+        view.read(0, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Writes a value of the caller's: an input that stays, or state.

@@ -8,11 +8,12 @@
 use crate::CompileError;
 use crate::compile::{Class, Compiled, Draft};
 use lathe_exec::Image;
+use lathe_ir::graph::Source;
 use lathe_ir::step::{Program, Step, Storage};
 use lathe_ir::{Name, graph, parse_int, step, tensor};
 use lathe_rewrite::Plan;
 use lathe_runtime::Library;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 
 const RULE: &str = "----\n";
@@ -48,6 +49,18 @@ impl Draft {
     pub fn given(&self) -> impl Iterator<Item = &Name> {
         let buffers = self.plans.iter().flat_map(|(_, plan, _)| &plan.run.buffers);
         buffers.filter(|b| b.storage == Storage::Given).map(|b| &b.name)
+    }
+
+    /// The values that runs and callers read and that depend on constants alone: they are kept beside the text, as nothing
+    /// computes them where it is loaded.
+    pub fn kept(&self) -> BTreeSet<&Name> {
+        let outputs = self.graph.outputs.iter().map(|v| &self.graph.value(*v).name);
+        let constant = |name: &Name| {
+            self.graph.values.iter().any(|v| v.name == *name && matches!(v.source, Source::Const(_)))
+        };
+        let made: HashSet<&Name> =
+            self.plans.iter().flat_map(|(_, plan, _)| &plan.load.buffers).map(|b| &b.name).collect();
+        self.given().chain(outputs).filter(|name| made.contains(name) || constant(name)).collect()
     }
 }
 

@@ -88,7 +88,10 @@ mod weights;
 mod work;
 
 pub use adapters::AdapterId;
-pub use artifact::{ArtifactOptions, compile_model, compiled_context, compiled_sequences};
+pub use artifact::{
+    Accept, ArtifactOptions, compile_model, compile_program, compiled_context, compiled_sequences,
+    is_program, load_program,
+};
 pub use beam::{Beams, EarlyStopping};
 pub use encoder::Encoder;
 pub use engine::{Engine, SCORE_TOKENS};
@@ -105,7 +108,7 @@ pub use layers::{Met, layer_by_layer};
 pub use measure::measure;
 pub use offload::{Budget, HostMemory};
 pub use pages::{PageCopy, PageTable, PageUse, Pages};
-pub use report::{Costs, Footprint, LoadTiming, Show, Stage};
+pub use report::{Costs, Footprint, LoadTiming, Stage};
 pub use request::{Event, FinishReason, Request};
 pub use runner::{Precision, Runner, RunnerOptions};
 pub use sampling::{Sampler, Sampling};

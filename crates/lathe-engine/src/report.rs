@@ -52,19 +52,6 @@ pub struct Footprint {
     pub activation_bytes: u64,
 }
 
-/// What `lathe show` shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Show {
-    /// The graph, after all rewrites.
-    Graph,
-    /// The tensor programs, as lowered.
-    Tensor,
-    /// The C that the compiler is given.
-    C,
-    /// The schedule trace of each kernel.
-    Schedule,
-}
-
 /// What a step must read and compute at least, whatever the kernels: the numbers behind a floor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Costs {

@@ -5,7 +5,7 @@ use crate::error::below;
 use crate::memory::{Memory, fixed_bytes, packed_bytes};
 use crate::offload::{Budget, Spilling};
 use crate::pages::PageCopy;
-use crate::report::{Costs, Footprint, LoadTiming, Show, Stage};
+use crate::report::{Costs, Footprint, LoadTiming, Stage};
 use crate::sizes::{class_of, classes};
 use crate::store::Store;
 use crate::swap::SwapFile;
@@ -290,28 +290,9 @@ impl Runner {
         &self.compiled.graph
     }
 
-    /// What the compiler made, of all operators or of one.
-    pub fn show(&self, what: Show, op: Option<&str>) -> String {
-        if what == Show::Graph {
-            return self.compiled.graph.to_string();
-        }
-        let mut out = String::new();
-        for k in &self.compiled.kernels {
-            if op.is_some_and(|op| !k.operators.iter().any(|o| **o == *op)) {
-                continue;
-            }
-            out.push_str(&format!("# {} ({}): {}\n", k.symbol, k.class, k.operators.join(", ")));
-            match what {
-                Show::Tensor => out.push_str(&k.schedule.original().to_string()),
-                Show::C => out.push_str(&k.source),
-                _ => {
-                    out.push_str(&k.schedule.trace());
-                    out.push_str(&k.schedule.kernel().to_string());
-                }
-            }
-            out.push('\n');
-        }
-        out
+    /// What the compiler made.
+    pub fn overview(&self) -> lathe_compile::Overview<'_> {
+        self.compiled.overview()
     }
 
     /// Runs one step like [`Forward::forward`] and says how long each kernel took: (operators, calls, seconds), longest

@@ -50,7 +50,7 @@ mod source;
 mod tokenizer;
 
 pub use adapter::{Adapter, AdapterError, AdapterErrorKind, AdapterPart};
-pub use artifact::{ArtifactError, ArtifactErrorKind, write_artifact};
+pub use artifact::{ArtifactError, ArtifactErrorKind, is_artifact, write_artifact};
 pub use chat::{ChatError, ChatTemplate, Message};
 pub use families::{
     AdapterRoom, CacheShape, Config, Experts, FamilyError, FamilyErrorKind, KvType, Model, PAGE, Pooling,

@@ -73,6 +73,11 @@ impl Elem {
         })
     }
 
+    /// The type of a name in ONNX.
+    pub fn named(name: &str) -> Option<Elem> {
+        ELEMS.iter().find(|r| r.2 == name).map(|r| r.1)
+    }
+
     fn row(self) -> &'static (i32, Elem, &'static str, DType) {
         ELEMS.iter().find(|r| r.1 == self).expect("all types are listed")
     }

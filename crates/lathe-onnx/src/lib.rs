@@ -25,8 +25,8 @@ mod trace;
 
 pub use elem::{Array, Elem};
 pub use error::{Fault, OnnxError};
-pub use model::{External, Model, Reader, Scope, Value};
+pub use model::{External, Model, Reader, Region, Scope, Value};
 pub use node::{Item, Node};
 pub use prepared::Prepared;
-pub use runner::{Compiled, Interpreted};
+pub use runner::{Compiled, Interpreted, PASSES, Stored};
 pub use trace::{Read, Runner, Trace, Val};

@@ -6,7 +6,10 @@ use crate::node::{Item, Node};
 use crate::ops;
 use crate::prepared::Prepared;
 use crate::proto;
+use crate::runner::Written;
 use crate::trace::{Names, Read, Runner, Trace, Val};
+use lathe_ir::graph::Graph;
+use lathe_ir::{Name, Tensor};
 use prost::Message;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -33,6 +36,16 @@ pub struct Model {
     /// Constants of the main graph.
     initializers: HashMap<String, Item>,
     names: Names,
+}
+
+/// A model as one region that is not compiled.
+pub struct Region {
+    /// The region.
+    pub graph: Graph,
+    /// Its constants by name.
+    pub constants: HashMap<Name, Tensor>,
+    /// How arguments and results of the model are those of the region.
+    pub prepared: Prepared,
 }
 
 /// Functions inside functions, and graphs inside graphs, up to this depth.
@@ -137,9 +150,21 @@ impl Model {
             let Some((region, taken, places)) = reader.trace.finish(&out).map_err(|e| e.at(""))? else {
                 return Ok(None);
             };
-            let elems = out.iter().map(Val::elem).collect();
-            Prepared::new(region, taken, (elems, places), inputs, passed)
+            let names = self.outputs().into_iter().map(|(name, _)| name.to_string());
+            let outputs = names.zip(&out).zip(places).map(|((name, v), place)| (name, v.elem(), place));
+            Prepared::new(region, taken, outputs.collect(), inputs, passed)
         })
+    }
+
+    /// The model for values like these as one graph, which is not compiled. Where there is no one region it says so, by the node
+    /// at which that shows where there is one.
+    pub fn region(&self, inputs: &[(String, Value)]) -> Result<Region, OnnxError> {
+        let mut written = Written::default();
+        let prepared = self.prepare(inputs, &mut written)?;
+        let (prepared, (graph, constants)) = prepared.zip(written.region).ok_or_else(|| {
+            file("the program cannot be one region: it decides by elements of its inputs, or they or results are no tensors of numbers")
+        })?;
+        Ok(Region { graph, constants, prepared })
     }
 
     /// Reads the model, and does something with its results and its arguments, which have no elements yet and have them.

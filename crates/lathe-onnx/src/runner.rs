@@ -10,6 +10,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+/// Passes that programs are compiled with, in order.
+pub const PASSES: &[&str] = &["filters"];
+
 /// Compiles regions and keeps them, by the text of their graph, in which constants are named by their content.
 pub struct Compiled {
     target: Target,
@@ -54,16 +57,53 @@ impl Runner for Compiled {
         }
         let owned: HashMap<Name, Tensor> =
             constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
-        let session = Session::new(graph, &["filters"], &owned, &self.target, &self.cache, self.threads)?;
+        let session = Session::new(graph, PASSES, &owned, &self.target, &self.cache, self.threads)?;
         self.sessions.push(session);
         self.known.insert(text, self.sessions.len() - 1);
         Ok(self.sessions.len() - 1)
     }
 
     fn call(&mut self, region: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
-        let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (&**n, &**t)).collect();
-        Ok(self.sessions[region].run(&inputs)?)
+        call(&mut self.sessions[region], inputs)
     }
+}
+
+/// Takes the one region of a program, and runs nothing.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub region: Option<(Graph, HashMap<Name, Tensor>)>,
+}
+
+impl Runner for Written {
+    fn prepare(&mut self, graph: &Graph, constants: &HashMap<Name, Arc<Tensor>>) -> Result<usize, Fault> {
+        let constants = constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
+        self.region = Some((graph.clone(), constants));
+        Ok(0)
+    }
+
+    fn call(&mut self, _: usize, _: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+        Err(Fault::unsupported(
+            "the program is no single region: reading it on takes what it computes up to here",
+        ))
+    }
+}
+
+/// A region that was compiled elsewhere: the only one.
+pub struct Stored(pub Session);
+
+impl Runner for Stored {
+    fn prepare(&mut self, _: &Graph, _: &HashMap<Name, Arc<Tensor>>) -> Result<usize, Fault> {
+        Err(Fault::unsupported("a compiled program has no other regions"))
+    }
+
+    fn call(&mut self, _: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+        call(&mut self.0, inputs)
+    }
+}
+
+fn call(session: &mut Session, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (&**n, &**t)).collect();
+    Ok(session.run(&inputs)?)
 }
 
 /// The interpreter of graphs.

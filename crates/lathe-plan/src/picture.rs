@@ -1,16 +1,14 @@
 //! A plan as SVG: each kind of tensor on its tier, and one token of every sequence in time.
 
 use crate::{Phase, Plan, Work};
+use lathe_draw::{Anchor, COLOURS, Picture};
 use lathe_machine::Machine;
-use std::fmt::Write;
 
 /// Width of what is drawn to scale, of the labels before it, and of the whole.
 pub(crate) const SCALE: f64 = 640.0;
 pub(crate) const LEFT: f64 = 170.0;
 pub(crate) const WIDTH: f64 = LEFT + SCALE + 40.0;
 pub(crate) const ROW: f64 = 26.0;
-/// Okabe and Ito's colours, which can be told apart by most.
-pub(crate) const COLOURS: [&str; 6] = ["#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7"];
 const KINDS: [&str; 6] = [
     "weights",
     "weights passing",
@@ -25,10 +23,7 @@ pub fn picture(work: &Work, machine: &Machine, plan: &Plan) -> String {
     let (held, decode) = (&plan.prediction.held, &plan.prediction.decode);
     let lanes = decode.lanes();
     let height = 160.0 + ROW * (held.len() + lanes.len()) as f64;
-    let mut out = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" font-family=\"sans-serif\" font-size=\"12\">\n\
-         <rect width=\"{WIDTH}\" height=\"{height}\" fill=\"#fff\"/>\n"
-    );
+    let mut out = Picture::new(WIDTH, height);
     let title = format!(
         "{} on {}: {} sequences at once, {:.3} tokens/s",
         work.name,
@@ -36,33 +31,30 @@ pub fn picture(work: &Work, machine: &Machine, plan: &Plan) -> String {
         plan.policy.sequences(),
         plan.prediction.tokens_per_second
     );
-    text(&mut out, 10.0, 24.0, "start", 14, &title);
+    out.text((10.0, 24.0), Anchor::Start, 14, &title);
     let mut y = 44.0;
     for (i, kind) in KINDS.iter().enumerate() {
         let x = 10.0 + 140.0 * i as f64;
-        rect(&mut out, x, y, 10.0, 10.0, COLOURS[i], kind);
-        text(&mut out, x + 14.0, y + 9.0, "start", 10, kind);
+        out.rect((x, y), (10.0, 10.0), COLOURS[i], kind);
+        out.text((x + 14.0, y + 9.0), Anchor::Start, 10, kind);
     }
     y += 30.0;
-    text(&mut out, 10.0, y, "start", 13, "What lies where, at most");
+    out.text((10.0, y), Anchor::Start, 13, "What lies where, at most");
     y += 10.0;
     for tier in held {
         let parts =
             [tier.weights, tier.weight_window, tier.kv, tier.kv_window, tier.activations, tier.workspace];
         let all = parts.iter().sum::<f64>().max(1.0);
-        text(&mut out, LEFT - 8.0, y + 16.0, "end", 12, &format!("{}, {:.2} GB", tier.tier, tier.peak / 1e9));
+        out.text(
+            (LEFT - 8.0, y + 16.0),
+            Anchor::End,
+            12,
+            &format!("{}, {:.2} GB", tier.tier, tier.peak / 1e9),
+        );
         let mut x = LEFT;
         for (i, part) in parts.iter().enumerate().filter(|(_, part)| **part > 0.0) {
             let width = SCALE * part / all;
-            rect(
-                &mut out,
-                x,
-                y + 2.0,
-                width,
-                ROW - 6.0,
-                COLOURS[i],
-                &format!("{}: {part:.0} bytes", KINDS[i]),
-            );
+            out.rect((x, y + 2.0), (width, ROW - 6.0), COLOURS[i], &format!("{}: {part:.0} bytes", KINDS[i]));
             x += width;
         }
         y += ROW;
@@ -74,20 +66,19 @@ pub fn picture(work: &Work, machine: &Machine, plan: &Plan) -> String {
         decode.seconds,
         decode.binds
     );
-    text(&mut out, 10.0, y, "start", 13, &what);
+    out.text((10.0, y), Anchor::Start, 13, &what);
     y += 10.0;
     let scale = SCALE / decode.seconds.max(f64::MIN_POSITIVE);
     for lane in lanes {
         schedule(&mut out, y, scale, decode, lane, groups(work));
         y += ROW;
     }
-    let _ =
-        writeln!(out, "<line x1=\"{LEFT}\" x2=\"{0}\" y1=\"{y}\" y2=\"{y}\" stroke=\"#000\"/>", LEFT + SCALE);
+    out.line(&[(LEFT, y), (LEFT + SCALE, y)], "#000", 1.0);
     for i in 0..=4 {
         let x = LEFT + SCALE * f64::from(i) / 4.0;
-        text(&mut out, x, y + 16.0, "middle", 11, &format!("{:.3} s", decode.seconds * f64::from(i) / 4.0));
+        out.text((x, y + 16.0), Anchor::Middle, 11, &format!("{:.3} s", decode.seconds * f64::from(i) / 4.0));
     }
-    out + "</svg>\n"
+    out.svg()
 }
 
 /// How many groups of layers are drawn: no more than can be seen.
@@ -96,8 +87,8 @@ fn groups(work: &Work) -> u64 {
 }
 
 /// A lane's work, group by group of layers: copies are a layer ahead of arithmetic, so a lane that is not the longest waits for it.
-fn schedule(out: &mut String, y: f64, scale: f64, phase: &Phase, lane: &str, shown: u64) {
-    text(out, LEFT - 8.0, y + 16.0, "end", 12, lane);
+fn schedule(out: &mut Picture, y: f64, scale: f64, phase: &Phase, lane: &str, shown: u64) {
+    out.text((LEFT - 8.0, y + 16.0), Anchor::End, 12, lane);
     let (step, parts) = (phase.seconds / shown as f64, phase.parts.iter().filter(|p| p.lane == lane));
     let parts: Vec<_> = parts.collect();
     for layer in 0..shown {
@@ -111,28 +102,8 @@ fn schedule(out: &mut String, y: f64, scale: f64, phase: &Phase, lane: &str, sho
                 _ => "#777777",
             };
             let what = format!("{}: {:.4} s of {:.4} s", part.what, part.seconds, phase.seconds);
-            rect(out, x, y + 3.0, (width - 0.5).max(0.1), ROW - 8.0, colour, &what);
+            out.rect((x, y + 3.0), ((width - 0.5).max(0.1), ROW - 8.0), colour, &what);
             x += width;
         }
     }
-}
-
-pub(crate) fn rect(out: &mut String, x: f64, y: f64, width: f64, height: f64, colour: &str, title: &str) {
-    let _ = writeln!(
-        out,
-        "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.2}\" height=\"{height:.1}\" fill=\"{colour}\"><title>{}</title></rect>",
-        escaped(title)
-    );
-}
-
-pub(crate) fn text(out: &mut String, x: f64, y: f64, anchor: &str, size: u32, what: &str) {
-    let _ = writeln!(
-        out,
-        "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" font-size=\"{size}\">{}</text>",
-        escaped(what)
-    );
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }

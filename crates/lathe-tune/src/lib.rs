@@ -16,7 +16,7 @@ mod task;
 mod trees;
 
 pub use plot::plot;
-pub use task::{Task, tasks, tasks_of, tasks_of_text};
+pub use task::{Task, tasks};
 
 use lathe_compile::{CompileError, Finding, Findings};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};

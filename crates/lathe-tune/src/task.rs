@@ -1,13 +1,10 @@
 //! The kernels of a compiled graph that can be tuned.
 
-use crate::TuneError;
 use crate::measure::{bytes, ragged};
-use lathe_compile::{CompileError, Findings, Made, Options, Sizes, draft};
+use lathe_compile::{Findings, Made};
 use lathe_ir::Name;
-use lathe_ir::graph::{Form, Graph, check, parse};
+use lathe_ir::graph::Form;
 use lathe_ir::tensor::{Access, Kernel};
-use lathe_machine::Target;
-use std::path::Path;
 
 /// Bytes that a run of the whole may read and still find in a cache the next time.
 const CACHED: usize = 48 << 20;
@@ -61,25 +58,6 @@ pub fn tasks(kernels: &[Made], most: &[(Name, i64)]) -> Vec<Task> {
     let cold = all.iter().map(reads).sum::<usize>() > CACHED;
     all.iter_mut().for_each(|t| t.cold = cold);
     all
-}
-
-/// The kernels of a graph that is not compiled yet, after some passes.
-pub fn tasks_of(
-    graph: &Graph,
-    passes: &[&str],
-    target: &Target,
-    cache: &Path,
-) -> Result<Vec<Task>, TuneError> {
-    let classes = [Sizes { name: "all", ..Sizes::default() }];
-    let draft = draft(graph, &Options { target, cache, passes, classes: &classes })?;
-    Ok(tasks(&draft.kernels, &draft.graph.dims))
-}
-
-/// The kernels of a graph's text.
-pub fn tasks_of_text(text: &str, target: &Target, cache: &Path) -> Result<Vec<Task>, TuneError> {
-    let graph = parse(text).map_err(CompileError::from)?;
-    check(&graph, &lathe_ops::table()).map_err(CompileError::from)?;
-    tasks_of(&graph, &["filters"], target, cache)
 }
 
 /// The operators of a kernel, and the first of them that has a name.

@@ -1,5 +1,6 @@
 //! How a verb can end other than well.
 
+use lathe_compile::CompileError;
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::EngineError;
 use lathe_fuzz::{CaseError, FuzzError};
@@ -73,6 +74,7 @@ from_rooms!(
     AdapterError,
     CaseError,
     ChatError,
+    CompileError,
     FamilyError,
     FileError,
     FuzzError,

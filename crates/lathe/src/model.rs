@@ -78,6 +78,11 @@ impl Model {
 
     fn at(path: &Path) -> Result<Model, Failure> {
         let file = ModelFile::open(path)?;
+        if lathe_engine::is_program(&file) {
+            let what = "it is a compiled program, and no language model";
+            let d = Diagnostic::new("model-program", Fault::User, what).at(path.display().to_string());
+            return Err(d.fix("give it to lathe run with --input").into());
+        }
         let family = lathe_models::family(&file)?;
         let tokenizer = Arc::new(Tokenizer::from_file(&file)?);
         let context = file.get_u32(&format!("{family}.context_length"))? as usize;

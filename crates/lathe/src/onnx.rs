@@ -2,14 +2,19 @@
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_onnx::{Array, Compiled, Model, Value, npy};
+use lathe_engine::{Accept, Stage, compile_program};
+use lathe_ir::graph::Graph;
+use lathe_machine::Target;
+use lathe_models::ModelFile;
+use lathe_onnx::{Array, Compiled, Model, PASSES, Prepared, Stored, Value, npy};
 
 use crate::failure::Failure;
 use crate::output;
+use crate::progress::Status;
 
 /// Whether a file is a program of ONNX, by its name.
 pub fn is_program(path: &str) -> bool {
@@ -46,6 +51,11 @@ pub fn open(path: &Path) -> Result<Model, Failure> {
 
 /// Arrays by name: `x.npy` is the only one that is missing, `name=x.npy` is one, `x.npz` is several by their own names.
 pub fn arguments(model: &Model, given: &[String]) -> Result<Vec<(String, Value)>, Failure> {
+    let names: Vec<&str> = model.inputs().into_iter().map(|(name, _)| name).collect();
+    named(&names, given)
+}
+
+fn named(inputs: &[&str], given: &[String]) -> Result<Vec<(String, Value)>, Failure> {
     let mut all: Vec<(String, Value)> = vec![];
     for text in given {
         let (name, path) = match text.split_once('=') {
@@ -58,12 +68,12 @@ pub fn arguments(model: &Model, given: &[String]) -> Result<Vec<(String, Value)>
             if archive { npy::read_npz(&bytes)? } else { vec![(String::new(), npy::read_npy(&bytes)?)] };
         let single = arrays.len() == 1;
         for (own, a) in arrays {
-            let known = model.inputs().iter().any(|(n, _)| *n == own);
-            let next = || model.inputs().iter().map(|(n, _)| *n).find(|n| all.iter().all(|(m, _)| m != n));
+            let known = inputs.contains(&own.as_str());
+            let next = || inputs.iter().find(|n| all.iter().all(|(m, _)| m != *n));
             let name = match name {
                 Some(name) if single => name.to_string(),
                 _ if known => own,
-                _ => next().map(str::to_string).unwrap_or(own),
+                _ => next().map_or(own, |n| (*n).to_string()),
             };
             all.push((name, Value::Array(a)));
         }
@@ -71,8 +81,47 @@ pub fn arguments(model: &Model, given: &[String]) -> Result<Vec<(String, Value)>
     Ok(all)
 }
 
+/// The regions of a program as it is read for some inputs, after all rewrites; it is run where reading needs what it computes.
+pub fn regions(path: &Path, inputs: &[String], threads: usize) -> Result<Vec<Graph>, Failure> {
+    let model = open(path)?;
+    let inputs = arguments(&model, inputs)?;
+    let mut runner = Compiled::new(lathe_runtime::detect_target()?, lathe_models::cache_dir()?, threads);
+    if model.prepare(&inputs, &mut runner)?.is_none() {
+        model.run(&inputs, &mut runner)?;
+    }
+    Ok(runner.graphs().cloned().collect())
+}
+
+/// Compiles a program, as it is read for some inputs, to a file that runs without a compiler.
+pub fn compile(
+    path: &Path,
+    inputs: &[String],
+    target: &Target,
+    to: &Path,
+    accept: &mut Accept<'_>,
+) -> Result<(), Failure> {
+    let model = open(path)?;
+    let region = model.region(&arguments(&model, inputs)?)?;
+    let cache = lathe_models::cache_dir()?;
+    let mut status = Status::new();
+    let mut report = |done, total| status.stage(Stage::Compile, done, total);
+    let interface = region.prepared.text();
+    let graph = (&region.graph, PASSES);
+    compile_program(graph, &region.constants, &interface, (target, &cache), to, accept, &mut report)?;
+    Ok(())
+}
+
+/// The compiled program of a file, where it is one.
+pub fn compiled(path: &Path) -> Result<Option<ModelFile>, Failure> {
+    if !lathe_models::is_artifact(path) {
+        return Ok(None);
+    }
+    let file = ModelFile::open(path)?;
+    Ok(lathe_engine::is_program(&file).then_some(file))
+}
+
 /// Runs a program: inputs as arrays of numpy, the results to `output` or told in one line each.
-pub fn run(path: &Path, inputs: &[String], to: Option<&PathBuf>, threads: usize) -> Result<(), Failure> {
+pub fn run(path: &Path, inputs: &[String], to: Option<&Path>, threads: usize) -> Result<(), Failure> {
     let model = open(path)?;
     let inputs = arguments(&model, inputs)?;
     let target = lathe_runtime::detect_target()?;
@@ -80,15 +129,37 @@ pub fn run(path: &Path, inputs: &[String], to: Option<&PathBuf>, threads: usize)
     let start = Instant::now();
     let results = model.run(&inputs, &mut runner)?;
     let seconds = start.elapsed().as_secs_f64();
+    let names: Vec<&str> = model.outputs().into_iter().map(|(name, _)| name).collect();
+    let done = format!("{} regions, {seconds:.3} s with their compilation", runner.regions());
+    give(&names, &results, to, &done)
+}
+
+/// Runs a compiled program in the same way.
+pub fn run_compiled(
+    file: &ModelFile,
+    inputs: &[String],
+    to: Option<&Path>,
+    threads: usize,
+) -> Result<(), Failure> {
+    let (session, interface) = lathe_engine::load_program(file, &lathe_models::cache_dir()?, threads)?;
+    let prepared = Prepared::parse(&interface, session.graph().outputs.len())?;
+    let inputs = named(&prepared.inputs(), inputs)?;
+    let start = Instant::now();
+    let results = prepared.run(&inputs, &mut Stored(session))?;
+    give(&prepared.outputs(), &results, to, &format!("{:.3} s", start.elapsed().as_secs_f64()))
+}
+
+/// Writes results to a file of numpy, or tells them in one line each, and `done` behind them.
+fn give(names: &[&str], results: &[Value], to: Option<&Path>, done: &str) -> Result<(), Failure> {
     let mut named: Vec<(String, &Array)> = vec![];
-    for ((name, _), value) in model.outputs().iter().zip(&results) {
+    for (name, value) in names.iter().zip(results) {
         arrays((*name).to_string(), value, &mut named);
     }
     let Some(to) = to else {
         for (name, a) in &named {
             output::line(&format!("{name}: {}{:?}", a.elem.name(), a.tensor.shape))?;
         }
-        return output::line(&format!("{} regions, {seconds:.3} s with their compilation", runner.regions()));
+        return output::line(done);
     };
     let single = to.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
     let bytes = match named.as_slice() {
@@ -100,10 +171,7 @@ pub fn run(path: &Path, inputs: &[String], to: Option<&PathBuf>, threads: usize)
         }
         all => npy::write_npz(all)?,
     };
-    std::fs::write(to, bytes).map_err(|e| {
-        let what = format!("cannot write the results: {e}");
-        Diagnostic::new("output", Fault::Environment, what).at(to.display().to_string()).into()
-    })
+    output::file(to, &bytes)
 }
 
 /// The arrays of a value, those of a sequence with their places behind the name.

@@ -1,6 +1,7 @@
 //! Standard output and standard error. A closed pipe is not an error but the end.
 
 use std::io::{self, ErrorKind, Write};
+use std::path::Path;
 
 use lathe_diagnostic::{Diagnostic, Fault};
 use serde_json::Value;
@@ -21,6 +22,17 @@ pub fn line(line: &str) -> Result<(), Failure> {
 /// Writes one object.
 pub fn json(value: &Value) -> Result<(), Failure> {
     line(&value.to_string())
+}
+
+/// Writes a file, whole or not at all.
+pub fn file(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    // A folder that is not there is a slip of the keys.
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let there = folder.map_or(Ok(()), |folder| std::fs::metadata(folder).map(drop));
+    there.and_then(|()| lathe_runtime::write_whole(path, bytes)).map_err(|error| {
+        let what = format!("cannot write the file: {error}");
+        Diagnostic::new("output", Fault::Environment, what).at(path.display().to_string()).into()
+    })
 }
 
 /// Writes one line to standard error, as well as that can be done.

@@ -111,6 +111,7 @@ fn unsafe_code_stays_in_the_basement() {
 /// Crates that only compute.
 const PURE: &[&str] = &[
     "lathe-diagnostic",
+    "lathe-draw",
     "lathe-check",
     "lathe-symbolic",
     "lathe-machine",

@@ -59,7 +59,7 @@ fn wrong_use() {
     place.fails("usage", &["score", "--file", "a", "--ids", "b"]);
     place.fails("usage", &["bench"]);
     place.fails("usage", &["bench", "model", "--batch", "1,x"]);
-    place.fails("usage", &["show", "everything"]);
+    place.fails("model-unknown", &["show", "everything"]);
     place.fails("sampling-invalid", &["run", "--temperature", "NaN", "x"]);
     place.fails("sampling-invalid", &["run", "--top-p", "0", "x"]);
     place.fails("sampling-invalid", &["chat", "--min-p", "2"]);

@@ -21,6 +21,8 @@ impl fmt::Display for Attr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Attr::Int(v) => write!(f, "{v}"),
+            Attr::Float(v) if v.is_nan() => write!(f, "nan(f64)"),
+            Attr::Float(v) if v.is_infinite() => write!(f, "{v}(f64)"),
             Attr::Float(v) => write!(f, "{v:?}f64"),
             Attr::Str(s) => write!(f, "\"{s}\""),
             Attr::Ints(v) => {
@@ -79,6 +81,14 @@ fn attr(c: &mut Cursor) -> Result<Attr, IrError> {
         return Ok(Attr::Ints(c.list("[", "]", &mut |c| c.integer())?));
     }
     let negative = c.eat("-");
+    for (word, value) in [("inf", f64::INFINITY), ("nan", f64::NAN)] {
+        if c.eat_word(word) {
+            c.expect("(")?;
+            c.expect_word("f64")?;
+            c.expect(")")?;
+            return Ok(Attr::Float(if negative { -value } else { value }));
+        }
+    }
     if let Token::Number(s) = c.peek().clone() {
         let parsed = match s.strip_suffix("f64") {
             Some(d) => d.parse().ok().map(|v: f64| Attr::Float(if negative { -v } else { v })),
@@ -164,4 +174,20 @@ pub(crate) fn graph(c: &mut Cursor) -> Result<Graph, IrError> {
     }
     c.expect("}")?;
     Ok(g)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attributes_read_back_as_printed() {
+        let floats = [f64::INFINITY, f64::NEG_INFINITY, -0.0, 1e300, 0.1].map(Attr::Float);
+        for a in floats.into_iter().chain([Attr::Int(-3), Attr::Ints(vec![]), Attr::Ints(vec![1, -2])]) {
+            let mut c = Cursor::new(&a.to_string()).expect("it is words");
+            assert_eq!(attr(&mut c).expect("an attribute"), a);
+        }
+        let mut c = Cursor::new(&Attr::Float(f64::NAN).to_string()).expect("it is words");
+        assert!(matches!(attr(&mut c), Ok(Attr::Float(v)) if v.is_nan()));
+    }
 }

@@ -124,6 +124,12 @@ pub(super) fn plain_bits(v: &Buffer) -> Int {
     v.shape.iter().fold(Int::from(v.dtype.bits()), |p, d| p * d.clone())
 }
 
+impl fmt::Display for Stmt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        stmts(f, std::slice::from_ref(self), 0)
+    }
+}
+
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "kernel {}({}) {{", self.name, list(&self.dims))?;

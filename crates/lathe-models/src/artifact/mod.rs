@@ -34,8 +34,8 @@ const CHUNK: usize = 16 << 20;
 
 const SETTINGS: &str = "settings";
 
-/// Whether a file begins as a compiled model does.
-pub(crate) fn is_artifact(path: &Path) -> bool {
+/// Whether a file begins as what `lathe compile` writes does.
+pub fn is_artifact(path: &Path) -> bool {
     let mut head = [0; MAGIC.len()];
     let read = |mut file: File| io::Read::read_exact(&mut file, &mut head);
     File::open(path).and_then(read).is_ok() && head == *MAGIC

@@ -1,6 +1,6 @@
-//! `lathe compile`: a model as one file that runs without a compiler.
+//! `lathe compile`: a model or a program as one file that runs without a compiler.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
@@ -13,11 +13,12 @@ use lathe_verify::{Prover, report};
 use crate::failure::Failure;
 use crate::model::Model;
 use crate::options::{CacheOptions, ModelOption};
-use crate::output;
+use crate::{onnx, output};
 
 const EXAMPLES: &str = "\
 The file holds kernels for one kind of processor, the packed weights, the tokenizer and the template. It is given to every
 verb as --model, on any machine of that kind, and needs no compiler there. It is a program: run only files that you trust.
+A program of ONNX is compiled for inputs of the types and shapes of those given; it must not decide by what it computes.
 Each step of each kernel's schedule is proved to keep the meaning of its loops, and one that is not is refused.
 
 Targets: avx512vnni, avx512, avxvnni, avx2 (x86-64), neon (AArch64), portable (any processor of this architecture).
@@ -26,15 +27,23 @@ For another architecture a cross compiler is needed (for neon: apt install gcc-a
 Examples:
   lathe compile --model ./model.gguf -o model.lathe
   lathe compile --model ./model.gguf --target avx2 --precision both --context 8192 -o model.lathe
-  lathe run --model ./model.lathe \"Why is the sky blue?\"";
+  lathe run --model ./model.lathe \"Why is the sky blue?\"
+  lathe compile net.onnx --input x.npy -o net.lathe
+  lathe run net.lathe --input x.npy --output y.npz";
 
 /// The context that a file is made for where none is asked for.
 const CONTEXT: usize = 2048;
 
-/// Compile a model to one file that runs without a compiler
+/// Compile a model or a program to one file that runs without a compiler
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Compile {
+    /// A program of ONNX, or a model, which then stands for --model.
+    #[arg(value_name = "F", conflicts_with = "model")]
+    file: Option<String>,
+    /// An array for a program of ONNX: x.npy, NAME=x.npy, or x.npz with several.
+    #[arg(long, value_name = "F", requires = "file")]
+    input: Vec<String>,
     #[command(flatten)]
     model: ModelOption,
     /// The kind of processor that will run it [default: this machine's].
@@ -103,7 +112,20 @@ impl Compile {
             Some(name) => Target::named(&name).ok_or(RuntimeError::UnknownTarget { name })?,
             None => detect_target()?,
         };
-        let model = Model::open(self.model.name())?;
+        let name = self.file.as_deref().unwrap_or(self.model.name());
+        let kind = target.dialect.clone();
+        let mut proofs = Proofs::default();
+        let accept = &mut |kernels: &[Made]| {
+            kernels.iter().try_for_each(|k| proofs.ask(&k.symbol, &k.schedule, self.unproved))
+        };
+        if onnx::is_program(name) {
+            onnx::compile(Path::new(name), &self.input, &target, &self.output, accept)?;
+            return told(&self.output, &kind, "a program for inputs of these types and shapes", &proofs);
+        }
+        if !self.input.is_empty() {
+            return Err(Failure::usage("--input is for a program of ONNX, a file that ends in .onnx"));
+        }
+        let model = Model::open(name)?;
         let context = model.context_for(CONTEXT, self.context)?;
         let (fast, exact) = (lathe_engine::Precision::Fast, lathe_engine::Precision::Exact);
         let precisions = match self.precision {
@@ -111,29 +133,36 @@ impl Compile {
             Precisions::Exact => vec![exact],
             Precisions::Both => vec![fast, exact],
         };
-        let name = target.dialect.clone();
         let sequences = self.sequences.into();
-        let (mut proofs, kv_type) = (Proofs::default(), self.cache.kv_type());
-        let accept = &mut |kernels: &[Made]| {
-            kernels.iter().try_for_each(|k| proofs.ask(&k.symbol, &k.schedule, self.unproved))
+        let encoder = model.compile(
+            &self.output,
+            target,
+            precisions,
+            self.cache.kv_type(),
+            context,
+            sequences,
+            accept,
+        )?;
+        let what = match encoder {
+            true => format!("texts of up to {context} tokens"),
+            false => format!("context {context}, sequences at once {sequences}"),
         };
-        let encoder = model.compile(&self.output, target, precisions, kv_type, context, sequences, accept)?;
-        let bytes = std::fs::metadata(&self.output).map_or(0, |m| m.len());
-        output::line(&format!(
-            "{}: {:.1} MB for '{name}'; {}; {} steps proved{}",
-            self.output.display(),
-            bytes as f64 / 1e6,
-            match encoder {
-                true => format!("texts of up to {context} tokens"),
-                false => format!("context {context}, sequences at once {sequences}"),
-            },
-            proofs.proved,
-            match proofs.unproved {
-                0 => String::new(),
-                n => format!(", {n} not"),
-            }
-        ))
+        told(&self.output, &kind, &what, &proofs)
     }
+}
+
+/// Says what was written, for which kind of processor.
+fn told(path: &Path, kind: &str, what: &str, proofs: &Proofs) -> Result<(), Failure> {
+    let bytes = std::fs::metadata(path).map_or(0, |m| m.len());
+    let unproved = match proofs.unproved {
+        0 => String::new(),
+        n => format!(", {n} not"),
+    };
+    let (megabytes, proved) = (bytes as f64 / 1e6, proofs.proved);
+    output::line(&format!(
+        "{}: {megabytes:.1} MB for '{kind}'; {what}; {proved} steps proved{unproved}",
+        path.display()
+    ))
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ impl Plan {
         let machine = self.machine()?;
         let (work, kv_types) = self.work()?;
         if let Some(path) = &self.dump_work {
-            write_text(path, &work.to_toml())?;
+            output::file(path, work.to_toml().as_bytes())?;
         }
         let load = Load {
             prompt: self.prompt.into(),
@@ -155,10 +155,10 @@ impl Plan {
         };
         let outcome = plan(&work, &machine, &load, &asked)?;
         if let Some(path) = &self.dump {
-            write_text(path, &outcome.best.policy.to_toml())?;
+            output::file(path, outcome.best.policy.to_toml().as_bytes())?;
         }
         if let Some(path) = &self.picture {
-            write_text(path, &picture(&work, &machine, &outcome.best))?;
+            output::file(path, picture(&work, &machine, &outcome.best).as_bytes())?;
         }
         match self.json {
             true => self.as_json(&work, &machine, &outcome),
@@ -204,7 +204,7 @@ impl Plan {
         let prediction = predict(work, machine, load, &policy)?;
         let planned = Planned { policy, prediction };
         if let Some(path) = &self.picture {
-            write_text(path, &picture(work, machine, &planned))?;
+            output::file(path, picture(work, machine, &planned).as_bytes())?;
         }
         match self.json {
             true => output::json(&json_of(serde_json::to_value(&planned))?),
@@ -241,17 +241,6 @@ impl Plan {
         }
         out
     }
-}
-
-/// Writes a file, whole or not at all.
-fn write_text(path: &Path, text: &str) -> Result<(), Failure> {
-    // A folder that is not there is a slip of the keys.
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let there = folder.map_or(Ok(()), |folder| std::fs::metadata(folder).map(drop));
-    there.and_then(|()| lathe_runtime::write_whole(path, text.as_bytes())).map_err(|error| {
-        let what = format!("cannot write the file: {error}");
-        Diagnostic::new("output", Fault::Environment, what).at(path.display().to_string()).into()
-    })
 }
 
 fn json_of(value: serde_json::Result<Value>) -> Result<Value, Failure> {

@@ -38,7 +38,7 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Run {
-    /// What to answer (`-` reads standard input), perhaps behind a model, which then stands for --model; or a program of ONNX
+    /// What to answer (`-` reads standard input), perhaps behind a model, which then stands for --model; or a program of ONNX, as it is or compiled
     #[arg(required = true, num_args = 1..=2, value_names = ["MODEL", "PROMPT"])]
     words: Vec<String>,
     /// An array for a program of ONNX: x.npy, NAME=x.npy, or x.npz with several.
@@ -89,12 +89,18 @@ impl Run {
         if let [program] = self.words.as_slice()
             && onnx::is_program(program)
         {
-            onnx::run(Path::new(program), &self.input, self.output.as_ref(), self.compute.threads())?;
+            onnx::run(Path::new(program), &self.input, self.output.as_deref(), self.compute.threads())?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if let [program] = self.words.as_slice()
+            && let Some(file) = onnx::compiled(Path::new(program))?
+        {
+            onnx::run_compiled(&file, &self.input, self.output.as_deref(), self.compute.threads())?;
             return Ok(ExitCode::SUCCESS);
         }
         if !self.input.is_empty() || self.output.is_some() {
             return Err(Failure::usage(
-                "--input and --output are for a program of ONNX, a file that ends in .onnx",
+                "--input and --output are for a program of ONNX: a file that ends in .onnx, or that lathe compile made of one",
             ));
         }
         let sampling = self.sampling.sampling()?;

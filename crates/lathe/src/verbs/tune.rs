@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_machine::Target;
-use lathe_tune::{Options, Outcome, Strategy, Task, plot, tasks, tasks_of, tasks_of_text, tune};
+use lathe_tune::{Options, Outcome, Strategy, Task, plot, tasks, tune};
 use serde_json::json;
 
 use crate::failure::Failure;
 use crate::interrupt::Listening;
-use crate::model::Model;
 use crate::options::{CacheOptions, ComputeOptions, ModelOption};
-use crate::{onnx, output, progress};
+use crate::source::Source;
+use crate::{output, progress};
 
 const EXAMPLES: &str = "\
 Rules schedule every kernel, and name what they chose. Here other choices are tried on this machine; what is faster, and computes
@@ -30,9 +29,9 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Tune {
-    /// A program: F.onnx, or a graph's text as `lathe show graph` prints it; without one, a language model is tuned.
+    /// A program, F.onnx or a graph's text as `lathe show graph` prints it, or a model, which then stands for --model.
     #[arg(value_name = "F", conflicts_with = "model")]
-    file: Option<PathBuf>,
+    file: Option<String>,
     /// An array for a program of ONNX: x.npy, NAME=x.npy, or x.npz with several.
     #[arg(long, value_name = "F", requires = "file")]
     input: Vec<String>,
@@ -75,15 +74,12 @@ enum How {
     Random,
 }
 
-/// A context that costs little; the kernels are the same for any.
-const CONTEXT: usize = 512;
-
 impl Tune {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
         let (target, cache) = (lathe_runtime::detect_target()?, lathe_models::cache_dir()?);
         let threads = self.compute.threads();
-        let mut all = self.tasks(&target, &cache, threads)?;
+        let mut all = self.tasks()?;
         if let Some(op) = &self.op {
             all.retain(|t| t.name.contains(op.as_str()));
         }
@@ -117,27 +113,11 @@ impl Tune {
     }
 
     /// The kernels of what was given.
-    fn tasks(&self, target: &Target, cache: &Path, threads: usize) -> Result<Vec<Task>, Failure> {
-        let Some(path) = &self.file else {
-            let model = Model::open(self.model.name())?;
-            let context = model.context_for(CONTEXT, None)?;
-            let engine = model.load(self.cache.with(&self.compute)?, context, 1, 1)?;
-            return Ok(tasks(engine.model().kernels(), &engine.model().graph().dims));
-        };
-        if onnx::is_program(&path.display().to_string()) {
-            let model = onnx::open(path)?;
-            let inputs = onnx::arguments(&model, &self.input)?;
-            let mut runner = lathe_onnx::Compiled::new(target.clone(), cache.to_path_buf(), threads);
-            model.run(&inputs, &mut runner)?;
-            let all: Result<Vec<Vec<Task>>, _> =
-                runner.graphs().map(|g| tasks_of(g, &[], target, cache)).collect();
-            return Ok(all?.into_iter().flatten().collect());
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| {
-            let what = format!("cannot read the file: {e}");
-            Failure::from(Diagnostic::new("file", Fault::User, what).at(path.display().to_string()))
-        })?;
-        Ok(tasks_of_text(&text, target, cache)?)
+    fn tasks(&self) -> Result<Vec<Task>, Failure> {
+        let name = self.file.as_deref().unwrap_or(self.model.name());
+        let source = Source::open(name, &self.input, &self.compute, &self.cache)?;
+        let overviews = source.overviews();
+        Ok(overviews.iter().flat_map(|o| tasks(o.kernels, &o.graph.dims)).collect())
     }
 }
 

@@ -1,22 +1,20 @@
 //! `lathe verify`: what proves that schedules keep the meaning, as a report and as a file that is checked on its own.
 
-use std::fs::File;
-use std::io::Read;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_ir::tensor::{self, Kernel};
-use lathe_models::Format;
 use lathe_schedule::{Schedule, Tag};
 use lathe_verify::{Derivation, Derived, Prover, Refusal, check, derivations};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
-use crate::model::Model;
 use crate::options::{CacheOptions, ComputeOptions};
 use crate::output;
+use crate::source::{Source, begins, text};
 
 const EXAMPLES: &str = "\
 Each step of a schedule is proved from the programs before and after it, and each proof is checked. A file of the proofs holds the
@@ -26,6 +24,7 @@ Examples:
   lathe verify
   lathe verify smollm2-135m --output proofs.txt
   lathe verify smollm2-135m --check proofs.txt
+  lathe verify net.onnx --input x.npy
   lathe verify program.txt --schedule steps.txt --output proofs.txt
   lathe verify program.txt --check proofs.txt --json";
 
@@ -33,10 +32,13 @@ Examples:
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Verify {
-    /// A model as other verbs take it, whose schedules are verified as the compiler makes them, or a file with the text of a
-    /// tensor program, as `lathe show tensor` prints it.
+    /// A model as other verbs take it, F.onnx, or a graph's text, whose schedules are verified as the compiler makes them; or a
+    /// file with the text of a tensor program, as `lathe show tensor` prints it.
     #[arg(value_name = "MODEL|PROGRAM", default_value = "smollm2-135m")]
     what: String,
+    /// An array for a program of ONNX: x.npy, NAME=x.npy, or x.npz with several.
+    #[arg(long, value_name = "F")]
+    input: Vec<String>,
     /// The steps of the program's schedule, one a line.
     #[arg(long, value_name = "F", conflicts_with = "check")]
     schedule: Option<PathBuf>,
@@ -54,12 +56,6 @@ pub struct Verify {
     #[arg(long)]
     json: bool,
 }
-
-/// A context that costs little; the kernels are the same for any.
-const CONTEXT: usize = 512;
-
-/// Bytes in which the text of a program shows itself, behind comments.
-const HEAD: u64 = 4096;
 
 /// What is known of a step.
 struct Row {
@@ -122,10 +118,12 @@ impl Verify {
             told(&reports)?
         }
         let steps: Vec<&Row> = reports.iter().flat_map(|r| &r.rows).collect();
-        match steps.iter().filter(|r| r.result.is_err()).count() {
-            0 => Ok(()),
-            n => {
-                let what = format!("{n} of {} steps are not proved", steps.len());
+        match unproved(&reports) {
+            lacking if lacking.is_empty() => Ok(()),
+            lacking => {
+                let each: Vec<String> = lacking.iter().map(|(name, n)| format!("{n} of '{name}'")).collect();
+                let count = lacking.values().sum::<usize>();
+                let what = format!("{count} of {} steps are not proved: {}", steps.len(), each.join(", "));
                 let fix =
                     "leave those steps out, or report them as a defect where they are of the compiler's own";
                 Err(Diagnostic::new("unproved", Fault::User, what).fix(fix).into())
@@ -133,17 +131,11 @@ impl Verify {
         }
     }
 
-    /// The schedules of a model's kernels.
+    /// The schedules of the kernels of a program or a model.
     fn schedules(&self) -> Result<Vec<(String, Schedule)>, Failure> {
-        let model = Model::open(&self.what)?;
-        if model.file.format() == Format::Compiled {
-            let what = "a compiled model's file holds no schedules";
-            let fix = "give the file that it was compiled from";
-            return Err(Diagnostic::new("verify-compiled", Fault::User, what).fix(fix).into());
-        }
-        let context = model.context_for(CONTEXT, None)?;
-        let engine = model.load(self.cache.with(&self.compute)?, context, 1, 1)?;
-        let kernels = engine.model().kernels().iter();
+        let source = Source::open(&self.what, &self.input, &self.compute, &self.cache)?.whole(&self.what)?;
+        let overviews = source.overviews();
+        let kernels = overviews.iter().flat_map(|o| o.kernels);
         Ok(kernels.map(|k| (format!("{} ({})", k.symbol, k.class), k.schedule.clone())).collect())
     }
 
@@ -204,20 +196,9 @@ fn rechecked(name: String, d: &Derivation) -> Report {
     Report { name, rows: d.pairs().map(one).collect() }
 }
 
-fn text(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|e| {
-        let what = format!("cannot read the file: {e}");
-        Diagnostic::new("file", Fault::User, what).at(path.display().to_string()).into()
-    })
-}
-
 /// The program that a file says, where it begins as the text of one.
 fn program(path: &Path) -> Result<Option<Kernel>, Failure> {
-    let mut head = vec![];
-    let begun = File::open(path).and_then(|f| f.take(HEAD).read_to_end(&mut head));
-    let head = String::from_utf8_lossy(&head);
-    let first = head.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('#'));
-    if begun.is_err() || !first.is_some_and(|l| l.starts_with("kernel ")) {
+    if !begins(path, "kernel ") {
         return Ok(None);
     }
     let kernel = tensor::parse(&text(path)?)?;
@@ -234,6 +215,15 @@ fn lacks(path: &Path, name: &str) -> Failure {
 /// The loosest tag of steps that are all proved.
 fn worst(rows: &[Row]) -> Option<Tag> {
     rows.iter().try_fold(Tag::Bitwise, |worst, r| Some(worst.max(*r.result.as_ref().ok()?)))
+}
+
+/// How many steps of each primitive are not proved.
+fn unproved(reports: &[Report]) -> BTreeMap<&str, usize> {
+    let mut out = BTreeMap::new();
+    for row in reports.iter().flat_map(|r| &r.rows).filter(|r| r.result.is_err()) {
+        *out.entry(row.step.split_whitespace().next().unwrap_or_default()).or_insert(0) += 1;
+    }
+    out
 }
 
 fn milliseconds(d: Duration) -> f64 {
@@ -255,7 +245,9 @@ fn as_json(reports: &[Report]) -> Value {
         let steps: Vec<Value> = r.rows.iter().map(row).collect();
         json!({ "name": r.name, "tag": worst(&r.rows).map(|t| t.to_string()), "steps": steps })
     };
-    json!({ "programs": reports.iter().map(program).collect::<Vec<_>>() })
+    let programs: Vec<Value> = reports.iter().map(program).collect();
+    let steps = reports.iter().map(|r| r.rows.len()).sum::<usize>();
+    json!({ "programs": programs, "steps": steps, "unproved": unproved(reports) })
 }
 
 fn told(reports: &[Report]) -> Result<(), Failure> {

@@ -14,7 +14,7 @@ use lathe_plan::experts::{
 use lathe_plan::published_machine;
 use serde_json::{Value, json};
 
-use super::{bytes, file_text, json_of, write_text};
+use super::{bytes, file_text, json_of};
 use crate::failure::Failure;
 use crate::interrupt::Listening;
 use crate::model::Model;
@@ -148,7 +148,7 @@ impl Experts {
     fn plan(&self, model: &str, machine: Machine, files: &Files<'_>, as_json: bool) -> Result<(), Failure> {
         let mixture = mixture_of(model)?;
         if let Some(path) = files.work {
-            write_text(path, &mixture.to_toml())?;
+            output::file(path, mixture.to_toml().as_bytes())?;
         }
         let costs = ExpertCosts::of_machine(&mixture, &machine, mixture.parts(self.parts))?;
         let (costs, measured) = if self.measure {
@@ -186,7 +186,7 @@ impl Experts {
         }
         if let Some(path) = files.picture {
             let title = format!("One token of {} on {}", mixture.name, machine.name);
-            write_text(path, &expert_picture(&title, &rows[0].ran[2].1.spans))?;
+            output::file(path, expert_picture(&title, &rows[0].ran[2].1.spans).as_bytes())?;
         }
         let placed: Vec<(usize, usize)> = popularity.ranked().into_iter().take(capacity as usize).collect();
         match as_json {
@@ -268,7 +268,7 @@ fn profile(model: &str, text: &Path, out: &Path, as_json: bool) -> Result<(), Fa
     let threads = lathe_runtime::detect_cpu().cores;
     let routing = opened.router_choices(&texts, longest, threads, &|| !interrupt.pressed())?;
     let popularity = routing.popularity(model);
-    write_text(out, &popularity.to_toml())?;
+    output::file(out, popularity.to_toml().as_bytes())?;
     if as_json {
         return output::json(&json_of(serde_json::to_value(&popularity))?);
     }

@@ -1,0 +1,104 @@
+//! Where verbs that look at kernels get them from: a program of ONNX, a graph's text, or a language model.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use lathe_compile::{Draft, Options, Overview, Sizes, draft};
+use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_engine::{Engine, Runner};
+use lathe_ir::graph;
+
+use crate::failure::Failure;
+use crate::model::Model;
+use crate::onnx;
+use crate::options::{CacheOptions, ComputeOptions};
+
+/// A context that costs little; the kernels are the same for any.
+const CONTEXT: usize = 512;
+
+/// Bytes in which a text shows what it is, behind comments.
+const HEAD: u64 = 4096;
+
+/// What the compiler made of something.
+pub enum Source {
+    /// Of a language model, which is loaded.
+    Model(Box<Engine<Runner>>),
+    /// Of the regions of a program of ONNX, or of one graph.
+    Program(Vec<Draft>),
+}
+
+impl Source {
+    /// Compiles what a name says: a file that ends in `.onnx`, with the arrays that `run` takes as inputs, a file with the text of a
+    /// graph, or else a language model.
+    pub fn open(
+        name: &str,
+        inputs: &[String],
+        compute: &ComputeOptions,
+        cache: &CacheOptions,
+    ) -> Result<Source, Failure> {
+        let path = Path::new(name);
+        if onnx::is_program(name) {
+            let regions = onnx::regions(path, inputs, compute.threads())?;
+            return Ok(Source::Program(drafts(&regions, &[])?));
+        }
+        if !inputs.is_empty() {
+            return Err(Failure::usage("--input is for a program of ONNX, a file that ends in .onnx"));
+        }
+        if begins(path, "graph ") {
+            let graph = graph::parse(&text(path)?)?;
+            graph::check(&graph, &lathe_ops::table())?;
+            return Ok(Source::Program(drafts(&[graph], lathe_onnx::PASSES)?));
+        }
+        let model = Model::open(name)?;
+        let context = model.context_for(CONTEXT, None)?;
+        Ok(Source::Model(Box::new(model.load(cache.with(compute)?, context, 1, 1)?)))
+    }
+
+    /// The same for verbs that need more than what a compiled model's file holds.
+    pub fn whole(self, name: &str) -> Result<Source, Failure> {
+        let compiled = |e: &Engine<Runner>| e.model().overview().kernels.is_empty();
+        match self {
+            Source::Model(engine) if compiled(&engine) => {
+                let what =
+                    "a compiled model's file holds its graph and steps, and no more of what it was made from";
+                let fix = "give the file that it was compiled from";
+                Err(Diagnostic::new("compiled-stages", Fault::User, what).at(name).fix(fix).into())
+            }
+            source => Ok(source),
+        }
+    }
+
+    /// What was made, region by region.
+    pub fn overviews(&self) -> Vec<Overview<'_>> {
+        match self {
+            Source::Model(engine) => vec![engine.model().overview()],
+            Source::Program(all) => all.iter().map(Draft::overview).collect(),
+        }
+    }
+}
+
+/// Graphs on this machine up to their C, which is not built.
+fn drafts(graphs: &[graph::Graph], passes: &[&str]) -> Result<Vec<Draft>, Failure> {
+    let (target, cache) = (lathe_runtime::detect_target()?, lathe_models::cache_dir()?);
+    let classes = [Sizes { name: "all", ..Sizes::default() }];
+    let options = Options { target: &target, cache: &cache, passes, classes: &classes };
+    Ok(graphs.iter().map(|g| draft(g, &options)).collect::<Result<_, _>>()?)
+}
+
+/// Whether a file is a text that begins, behind comments, with a word.
+pub fn begins(path: &Path, word: &str) -> bool {
+    let mut head = vec![];
+    let read = File::open(path).and_then(|f| f.take(HEAD).read_to_end(&mut head));
+    let head = String::from_utf8_lossy(&head);
+    let first = head.lines().map(str::trim).find(|l| !l.is_empty() && !l.starts_with('#'));
+    read.is_ok() && first.is_some_and(|l| l.starts_with(word))
+}
+
+/// The text of a file.
+pub fn text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|e| {
+        let what = format!("cannot read the file: {e}");
+        Diagnostic::new("file", Fault::User, what).at(path.display().to_string()).into()
+    })
+}
