@@ -7,7 +7,9 @@ use cases::{Case, cases, units};
 use lathe_codegen::{Dialect, emit, prelude};
 use lathe_ir::tensor::Access;
 use lathe_machine::Target;
-use lathe_runtime::{Arena, BuildRequest, CTX_DECLARATION, Ctx, Kernel, KernelCache, Param, Signature};
+use lathe_runtime::{
+    Arena, BuildRequest, CTX_DECLARATION, Ctx, Kernel, KernelCache, Param, Signature, Workspace,
+};
 
 /// Targets of x86 that this processor does not run.
 fn foreign() -> Vec<Target> {
@@ -73,7 +75,7 @@ fn run(c: &Case, library: &lathe_runtime::Library, target: &Target) {
     let signature = Signature { name: c.symbol.clone(), dims: vec![], params, workspace_bytes: c.workspace };
     let kernel = Kernel::new(library.kernel(&c.symbol).unwrap(), signature);
     let workspace = arena.alloc(c.workspace.max(64)).unwrap().into_view();
-    let p = kernel.prepare(views.clone(), &c.required(), &[], Some(workspace)).unwrap();
+    let p = kernel.prepare(views.clone(), &c.required(), &[], Some(Workspace::new(workspace, 1))).unwrap();
     p.run(&mut Ctx { thread: 0, threads: 1 }, 0, c.grid).unwrap();
     for (view, content) in views.iter().zip(&mut buffers) {
         view.read(0, content).unwrap();

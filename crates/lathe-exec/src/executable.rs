@@ -7,7 +7,9 @@ use lathe_ir::step::{Bytes, Op, Program, Storage, Unit, Unrolled, unroll};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_machine::Link;
-use lathe_runtime::{Arena, Ctx, DiskFile, KernelFn, Pool, Prepared, RuntimeError, Signature, View};
+use lathe_runtime::{
+    Arena, Ctx, DiskFile, KernelFn, Pool, Prepared, RuntimeError, Signature, View, Workspace,
+};
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -148,7 +150,7 @@ struct Maker<'m> {
     /// Where each buffer is.
     homes: Vec<Piece>,
     links: Vec<Link>,
-    workspace: View,
+    workspace: Workspace,
     most: HashMap<Name, i64>,
 }
 
@@ -219,6 +221,7 @@ impl Executable {
             });
         }
         let workspace = arena.alloc(Executable::workspace_bytes(images, most, threads))?.into_view();
+        let workspace = Workspace::new(workspace, threads);
         let mut e = Executable {
             name: program.name.clone(),
             dims: program.dims.clone(),
@@ -243,8 +246,8 @@ impl Executable {
         Ok(e)
     }
 
-    /// Bytes that [`Executable::bind`] takes from its arena: one scratch area, as large as the hungriest kernel needs, serves
-    /// all steps, as calls run one after the other.
+    /// Bytes that [`Executable::bind`] takes from its arena: one scratch area, of which each thread has a part as large as the hungriest
+    /// kernel needs, serves all steps, as a thread's calls run one after the other.
     pub fn workspace_bytes(
         images: &HashMap<Name, Image>,
         most: &HashMap<Name, i64>,

@@ -8,6 +8,7 @@ use lathe_ir::tensor::{Access, Memory};
 use lathe_machine::Target;
 use lathe_runtime::{
     Arena, BuildRequest, CTX_DECLARATION, Ctx, Kernel, KernelCache, Library, Param, RuntimeError, Signature,
+    Workspace,
 };
 use std::path::Path;
 
@@ -122,7 +123,8 @@ fn run(u: &Unit, library: &Library) -> Result<(), String> {
     let signature = Signature { name: u.symbol.clone(), dims: names, params, workspace_bytes: bytes };
     let kernel = Kernel::new(library.kernel(&u.symbol).map_err(failed)?, signature);
     let scratch = arena.alloc(bytes.max(64)).map_err(failed)?.into_view();
-    let kernel = kernel.prepare(views.clone(), &required, &dims, Some(scratch)).map_err(failed)?;
+    let kernel =
+        kernel.prepare(views.clone(), &required, &dims, Some(Workspace::new(scratch, 1))).map_err(failed)?;
     kernel.run(&mut Ctx { thread: 0, threads: 1 }, 0, grid).map_err(failed)?;
     let mut left = Memory::default();
     for (p, view) in k.params.iter().zip(&views) {

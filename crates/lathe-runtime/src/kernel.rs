@@ -116,29 +116,27 @@ impl Kernel {
         self.enter(ctx, pointers, dims, workspace.as_mut_ptr(), begin, end)
     }
 
-    /// Checks once for many calls with the same buffers. `workspace` must hold [`Signature::workspace_bytes`] (rounded up
-    /// to 64) for each thread that will run.
+    /// Checks once for many calls with the same buffers. Each thread's part of `workspace` must hold
+    /// [`Signature::workspace_bytes`].
     pub fn prepare(
         &self,
         args: Vec<View>,
         required_bytes: &[usize],
         dims: &[i64],
-        workspace: Option<View>,
+        workspace: Option<Workspace>,
     ) -> Result<Prepared, RuntimeError> {
         self.check(args.len(), |index| args[index].arg().parts(), required_bytes, dims)?;
-        let stride = self.signature.workspace_bytes.next_multiple_of(WORKSPACE_ALIGN);
-        let threads = match &workspace {
-            _ if stride == 0 => u32::MAX,
-            Some(view)
-                if view.is_writable() && is_aligned(view.ptr(), WORKSPACE_ALIGN) && view.len() >= stride =>
-            {
-                u32::try_from(view.len() / stride).unwrap_or(u32::MAX)
-            }
-            other => return Err(self.bad_workspace(other.as_ref().map_or(0, View::len))),
-        };
+        let needs = self.signature.workspace_bytes;
+        let workspace = workspace.filter(|_| needs > 0);
+        match &workspace {
+            None if needs == 0 => {}
+            Some(Workspace { view, each, .. })
+                if view.is_writable() && is_aligned(view.ptr(), WORKSPACE_ALIGN) && *each >= needs => {}
+            other => return Err(self.bad_workspace(other.as_ref().map_or(0, |w| w.each))),
+        }
         self.check_workspace(workspace.as_ref(), &args, required_bytes)?;
         let pointers = args.iter().map(View::ptr).collect();
-        Ok(Prepared { kernel: self.clone(), args, pointers, dims: dims.to_vec(), workspace, stride, threads })
+        Ok(Prepared { kernel: self.clone(), args, pointers, dims: dims.to_vec(), workspace })
     }
 
     #[inline]
@@ -180,11 +178,11 @@ impl Kernel {
     /// Refuses a workspace that shares bytes with a buffer.
     fn check_workspace(
         &self,
-        workspace: Option<&View>,
+        workspace: Option<&Workspace>,
         args: &[View],
         required: &[usize],
     ) -> Result<(), RuntimeError> {
-        let Some(view) = workspace.filter(|_| self.signature.workspace_bytes > 0) else { return Ok(()) };
+        let Some(Workspace { view, .. }) = workspace else { return Ok(()) };
         let scratch = view.arg().parts().range(view.len());
         let shares =
             |(arg, bytes): (&View, &usize)| overlap(scratch.clone(), arg.arg().parts().range(*bytes));
@@ -253,6 +251,25 @@ impl Kernel {
     }
 }
 
+/// Scratch memory in which each thread has a part of its own. Kernels that may run at the same time, one thread being further
+/// than another, have one workspace or ones that share no bytes.
+#[derive(Clone, Debug)]
+pub struct Workspace {
+    view: View,
+    /// Bytes of a thread's part.
+    each: usize,
+    threads: u32,
+}
+
+impl Workspace {
+    /// Memory divided among so many threads, at least one.
+    pub fn new(view: View, threads: usize) -> Workspace {
+        let threads = threads.max(1);
+        let each = view.len() / threads / WORKSPACE_ALIGN * WORKSPACE_ALIGN;
+        Workspace { view, each, threads: u32::try_from(threads).unwrap_or(u32::MAX) }
+    }
+}
+
 /// A kernel with its buffers, checked once, to be run many times and from many threads.
 #[derive(Clone, Debug)]
 pub struct Prepared {
@@ -260,11 +277,7 @@ pub struct Prepared {
     args: Vec<View>,
     pointers: Vec<*mut u8>,
     dims: Vec<i64>,
-    workspace: Option<View>,
-    /// Bytes of workspace a thread.
-    stride: usize,
-    /// Threads that the workspace has room for.
-    threads: u32,
+    workspace: Option<Workspace>,
 }
 
 // SAFETY: `pointers` are those of `args`, which are `Send` and `Sync` and keep the memory alive.
@@ -277,12 +290,10 @@ impl Prepared {
     /// `ctx.thread`.
     #[inline]
     pub fn run(&self, ctx: &mut Ctx, begin: i64, end: i64) -> Result<(), RuntimeError> {
-        if ctx.thread >= self.threads {
-            return Err(self.kernel.bad_workspace(self.workspace.as_ref().map_or(0, View::len)));
-        }
         let workspace = match &self.workspace {
-            Some(view) if self.stride > 0 => view.ptr().wrapping_add(ctx.thread as usize * self.stride),
-            _ => std::ptr::null_mut(),
+            Some(w) if ctx.thread < w.threads => w.view.ptr().wrapping_add(ctx.thread as usize * w.each),
+            Some(_) => return Err(self.kernel.bad_workspace(0)),
+            None => std::ptr::null_mut(),
         };
         self.kernel.enter(ctx, &self.pointers, &self.dims, workspace, begin, end)
     }

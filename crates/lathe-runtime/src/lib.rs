@@ -77,7 +77,7 @@ pub use cpu::{detect_caches, detect_cpu, detect_target};
 pub use disk_file::{BLOCK, DiskFile, StoreWriter};
 pub use error::RuntimeError;
 pub use files::write_whole;
-pub use kernel::{ABI_VERSION, Access, CTX_DECLARATION, Ctx, Kernel, Param, Prepared, Signature};
+pub use kernel::{ABI_VERSION, Access, CTX_DECLARATION, Ctx, Kernel, Param, Prepared, Signature, Workspace};
 pub use library::{KernelFn, Library};
 pub use pool::{Pool, PoolOptions};
 pub use probe::{

@@ -3,7 +3,7 @@
 use lathe_machine::Target;
 use lathe_runtime::{
     Access, Arena, BufferArg, BuildRequest, CTX_DECLARATION, Ctx, Kernel, KernelCache, Param, Pool,
-    RuntimeError, Signature, View,
+    RuntimeError, Signature, View, Workspace,
 };
 use std::sync::LazyLock;
 
@@ -90,9 +90,11 @@ fn a_prepared_call_runs_on_many_threads() {
     let numbers: Vec<f32> = (0..n).map(|i| i as f32).collect();
     args[0].write(0, &numbers).unwrap();
     args[1].write(0, &vec![1.0f32; n]).unwrap();
-    let workspace = arena.alloc(3 * 64).unwrap().into_view();
+    // Another kernel needs more: a thread's part is the same for all, so that none meets another thread's.
+    let workspace = arena.alloc(3 * 256).unwrap().into_view();
     let required = vec![n * 4; 3];
-    let mut prepared = KERNEL.prepare(args.clone(), &required, &[5], Some(workspace.clone())).unwrap();
+    let mut prepared =
+        KERNEL.prepare(args.clone(), &required, &[5], Some(Workspace::new(workspace.clone(), 3))).unwrap();
     for scale in [5, 6] {
         prepared.set_dims(&[scale], &required).unwrap();
         let prepared = &prepared;
@@ -105,9 +107,9 @@ fn a_prepared_call_runs_on_many_threads() {
         args[2].read(0, &mut out).unwrap();
         assert!(out.iter().enumerate().all(|(i, x)| *x == i as f32 + scale as f32));
     }
-    let mut bytes = [0u8; 192];
+    let mut bytes = [0u8; 768];
     workspace.read(0, &mut bytes).unwrap();
-    assert_eq!([bytes[0], bytes[64], bytes[128]], [0, 1, 2], "each thread has a workspace of its own");
+    assert_eq!([bytes[0], bytes[256], bytes[512]], [0, 1, 2], "each thread has a workspace of its own");
     let mut fourth = Ctx { thread: 3, threads: 4 };
     assert!(prepared.run(&mut fourth, 0, 1).is_err(), "no workspace for a fourth thread");
     assert!(prepared.set_dims(&[1], &[n * 4, n * 4, n * 4 + 1]).is_err());
@@ -118,11 +120,16 @@ fn a_prepared_call_runs_on_many_threads() {
 fn preparing_checks_as_a_call_does() {
     let arena = Arena::new("dram", 1 << 20);
     let args = views(&arena, 16);
-    let workspace = || Some(arena.alloc(64).unwrap().into_view());
+    let workspace = || Some(Workspace::new(arena.alloc(64).unwrap().into_view(), 1));
     let refused =
         |args: Vec<View>, workspace| refusal(KERNEL.prepare(args, &[64; 3], &[1], workspace).map(|_| ()));
     assert!(refused(args.clone(), None).contains("workspace"));
-    assert!(refused(args.clone(), Some(args[2].clone())).contains("'out' overlaps the workspace"));
+    let little = Workspace::new(arena.alloc(64).unwrap().into_view(), 2);
+    assert!(refused(args.clone(), Some(little)).contains("given 0"));
+    assert!(
+        refused(args.clone(), Some(Workspace::new(args[2].clone(), 1)))
+            .contains("'out' overlaps the workspace")
+    );
     let [a, b, out] = &args[..] else { unreachable!() };
     assert!(refused(vec![a.clone(), out.clone(), out.clone()], workspace()).contains("overlap"));
     assert!(refused(vec![a.clone(), b.clone(), out.read_only()], workspace()).contains("read-only"));
