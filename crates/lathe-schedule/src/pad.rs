@@ -116,6 +116,20 @@ fn ends_with(k: &Kernel, buffer: &str, index: &Expr, family: &str) -> bool {
     (next - at).as_const() == Some(1) && bounds.range(&over).lo.is_some_and(|lo| lo >= 0)
 }
 
+/// Whether a temporary is made outside of a loop that an extent names: a later block finds there what an earlier one left.
+fn outlives(body: &[Stmt], temporary: &str, extent: &Expr) -> bool {
+    if body.iter().any(|s| matches!(s, Stmt::Alloc(b) if &*b.name == temporary)) {
+        let mut inside = false;
+        for_each(body, &mut |s| inside |= matches!(s, Stmt::For(l) if extent.mentions(&l.var)));
+        return inside;
+    }
+    body.iter().any(|s| match s {
+        Stmt::For(l) => outlives(&l.body, temporary, extent),
+        Stmt::If(_, body) | Stmt::Intrinsic(_, body) => outlives(body, temporary, extent),
+        _ => false,
+    })
+}
+
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
@@ -149,6 +163,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             let size = k.buffer(n).and_then(|b| b.shape.get(*d)?.as_const());
             if !matches!(**i, Node::Var(_)) || size < Some(f) {
                 return Err(format!("the temporary '{n}' does not hold a whole block"));
+            }
+            if written.contains(n) && outlives(&k.body, n, &l.extent) {
+                return Err(format!("other blocks see what is behind the end in '{n}'"));
             }
         }
     }
