@@ -130,7 +130,7 @@ fn vectors_do_not_depend_on_the_memory() {
     let all = plain.footprint();
     let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
     let (mut streamed, mut refused) = (0, 0);
-    for eighths in 1..=8 {
+    for eighths in [3, 6, 8] {
         match Encoder::load(&file, &within(Some(all * eighths / 8)), &mut |_, _, _| {}) {
             Ok(mut encoder) => {
                 assert_eq!(encoder.embed(&texts).unwrap(), want);
@@ -143,7 +143,7 @@ fn vectors_do_not_depend_on_the_memory() {
         }
     }
     println!("{streamed} streamed, {refused} refused");
-    assert!(refused < 8 && streamed > 0);
+    assert!(refused < 3 && streamed > 0);
 }
 
 #[test]
