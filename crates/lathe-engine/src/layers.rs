@@ -25,8 +25,8 @@ pub struct Met {
     pub inputs: Vec<(Vec<String>, Correlation)>,
 }
 
-/// Shows for each layer of a model in turn what its `wanted` matrices meet on these texts; `each` says with which file of the
-/// model it goes on, in which the matrices of this layer may be others. `options` bound the length of a text and how many
+/// Shows for each layer of a model in turn what its `wanted` matrices meet on these texts; `each` gives the file from which this
+/// layer makes what later ones get, in which its matrices may be others. `options` bound the length of a text and how many
 /// are run at once; activations stay f32.
 pub fn layer_by_layer<E: From<EngineError>>(
     file: &ModelFile,
@@ -36,16 +36,16 @@ pub fn layer_by_layer<E: From<EngineError>>(
     goes_on: &dyn Fn() -> bool,
     each: &mut dyn FnMut(Met) -> Result<ModelFile, E>,
 ) -> Result<(), E> {
-    let (mut file, mut steps) = (file.clone(), steps(options, texts));
-    let count = Layers::of(&model(None, &file, options)?.graph).count();
+    let (mut steps, given) = (steps(options, texts), model(None, file, options)?);
+    let layers = Layers::of(&given.graph);
+    let count = layers.count();
     for layer in 0..count {
-        let seen = model(None, &file, options)?;
-        let mut graph = Layers::of(&seen.graph).graph(layer);
+        let mut graph = layers.graph(layer);
         let (names, inputs): (Vec<_>, Vec<_>) = products(&graph, wanted).into_iter().unzip();
         graph.outputs = inputs.into_iter().map(|x| squared(&mut graph, x)).collect();
         let mut sums: Vec<Correlation> = vec![];
         if !names.is_empty() {
-            let mut watch = Watch::new(graph, &seen.made, &file, options)?;
+            let mut watch = Watch::new(graph, &given.made, file, options)?;
             for step in &steps {
                 if !goes_on() {
                     return Err(EngineError::Interrupted.into());
@@ -57,7 +57,7 @@ pub fn layer_by_layer<E: From<EngineError>>(
                 sums.iter_mut().zip(&found).for_each(|(sum, seen)| sum.add(&seen.to_f32()));
             }
         }
-        file = each(Met { layer, layers: count, inputs: names.into_iter().zip(sums).collect() })?;
+        let file = each(Met { layer, layers: count, inputs: names.into_iter().zip(sums).collect() })?;
         // The matrices may have other types now.
         let changed = model(None, &file, options)?;
         let layers = Layers::of(&changed.graph);

@@ -238,6 +238,7 @@ fn a_text_says_how_matrices_are_rounded() {
         let (plain, out) = (folder.path().join(format!("plain-{file}")), folder.path().join(file));
         made(&from, &plain, &["--scheme", scheme]);
         let report = made(&from, &out, &["--scheme", scheme, "--calibrate", text]);
+        assert!(report["calibrated_tensors"].as_u64() > Some(6), "{report}");
         let far = (perplexity(&out).ln() / perplexity(&from).ln() - 1.0).abs();
         assert!(far < 0.05, "{scheme}: {far}");
         // The same numbers of bits, other ones; further from the weights than what is nearest to them.

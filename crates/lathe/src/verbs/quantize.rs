@@ -35,8 +35,8 @@ stays as it is. nf4, int4-g64 and int4z-g64 make a folder of safetensors from su
 scale for every 64: levels of NF4 in the layout of bitsandbytes, or even ones in GPTQ's, without and with zero points.
 
 With --calibrate the matrices of layers are rounded for what they meet on a text: layer by layer, column by column, what an
-error changes in the products the columns after it take back (GPTQ). The model runs once for each layer, its weights in
-memory as f32.
+error changes in the products the columns after it take back (GPTQ). The text goes twice through each layer, of which one
+at a time is in memory. Matrices of experts, and rows of no whole blocks, go to what is nearest; how many did not is said.
 
 The error is the mean squared one, relative to the variance of the weights; what calibration gains does not show in it.
 
@@ -295,12 +295,17 @@ impl Quantize {
                 "bytes_after": after,
                 "bits_per_quantized_weight": per,
                 "relative_error": loss.relative(),
+                "calibrated_tensors": rounded.len(),
                 "tensors": written.iter().map(tensor).collect::<Vec<_>>(),
                 "seconds": start.elapsed().as_secs_f64(),
             }));
         }
+        let calibrated = match rounded.len() {
+            0 => String::new(),
+            n => format!(", {n} rounded for the text"),
+        };
         output::text(&format!(
-            "{} matrices in {}, {per:.2} bits a weight, error {:.2e}\n{} other tensors as they were, {}\n{} before, {} now\n",
+            "{} matrices in {}, {per:.2} bits a weight, error {:.2e}{calibrated}\n{} other tensors as they were, {}\n{} before, {} now\n",
             quantized.len(),
             bytes(inside),
             loss.relative(),
@@ -392,6 +397,11 @@ impl Report<'_> {
         }
     }
 
+    /// How many matrices were rounded for a text.
+    fn calibrated(&self) -> usize {
+        self.chosen.iter().filter(|(written, _)| matches!(written, Written::Rounded(_))).count()
+    }
+
     fn before(&self) -> usize {
         self.file.tensors().iter().map(|t| t.byte_len()).sum()
     }
@@ -444,6 +454,9 @@ impl Report<'_> {
         if let Some(found) = &self.outliers {
             out.push_str(&found.text());
         }
+        if self.calibrated() > 0 {
+            out.push_str(&format!("{} matrices rounded for the text\n", self.calibrated()));
+        }
         let peak = lathe_runtime::peak_rss_bytes()
             .map_or(String::new(), |p| format!("; peak memory {}", bytes(p as usize)));
         out.push_str(&format!("{before} before, {:.2} bits a weight now{peak}\n", self.bits()));
@@ -470,6 +483,7 @@ impl Report<'_> {
             "bits_per_weight": self.bits(),
             "types": self.types().into_iter().map(of_type).collect::<Vec<_>>(),
             "tensors": (0..self.chosen.len()).map(tensor).collect::<Vec<_>>(),
+            "calibrated_tensors": self.calibrated(),
             "outliers": self.outliers.as_ref().map(outliers::Found::json),
             "seconds": seconds,
             "peak_rss_bytes": lathe_runtime::peak_rss_bytes(),

@@ -60,41 +60,14 @@ pub(super) const MUTANTS: &[Mutant] = &[
         hint: Some((&[("i", "i.f % n"), ("j", "i.f / n")], &[("i.f", "j * n + i")])),
         ..plain("", MATRIX, "fuse i j", &[("i.f / m", "i.f / n")])
     },
-    Mutant {
-        what: "interchange: iterations that depend on each other",
-        hint: Some((&[("i", "i"), ("j", "j")], &[("j", "j"), ("i", "i")])),
-        ..plain(
-            "",
-            SLANTED,
-            "",
-            &[("for i in", "for q in"), ("for j in", "for i in"), ("for q in", "for j in")],
-        )
-    },
+    exchanged("interchange: iterations that depend on each other", SLANTED),
     plain("interchange: loops marked spatial that are not", SLANTED_SPATIAL, "interchange i", &[]),
-    Mutant {
-        what: "interchange: the last of several writes",
-        hint: Some((&[("i", "i"), ("j", "j")], &[("j", "j"), ("i", "i")])),
-        ..plain(
-            "",
-            LAST_WINS,
-            "",
-            &[("for i in", "for q in"), ("for j in", "for i in"), ("for q in", "for j in")],
-        )
-    },
+    exchanged("interchange: the last of several writes", LAST_WINS),
     plain("interchange: the wrong extents", PLANE, "interchange i", &[("in n spatial", "in 8 spatial")]),
     plain("reorder: an iteration less", WINDOW, "reorder c", &[("c in 20", "c in 19")]),
     plain("reorder: the sum begins anew", WINDOW, "reorder c", &[("S: y[i] sum =", "S: y[i] =")]),
     plain("reorder: a term of another place", WINDOW, "reorder c", &[("* w[c, k]", "* w[c, 2 - k]")]),
-    Mutant {
-        what: "reorder: the last of several writes",
-        hint: Some((&[("i", "i"), ("j", "j")], &[("j", "j"), ("i", "i")])),
-        ..plain(
-            "",
-            LAST_WINS,
-            "",
-            &[("for i in", "for q in"), ("for j in", "for i in"), ("for q in", "for j in")],
-        )
-    },
+    exchanged("reorder: the last of several writes", LAST_WINS),
     plain("peel: the rest is one shorter", SUM, "peel k 16", &[("k.p in 4", "k.p in 3")]),
     plain("peel: the rest begins one earlier", SUM, "peel k 16", &[("16 + k.p", "15 + k.p")]),
     plain("peel: a block ends one earlier", SUM, "peel k 16", &[("k in 16", "k in 15")]),
@@ -189,3 +162,16 @@ pub(super) const MUTANTS: &[Mutant] = &[
         &[("i.f % 8", "(i.f + 8) % 8")],
     ),
 ];
+
+/// Two nested loops in each other's place where the order counts.
+const fn exchanged(what: &'static str, before: &'static str) -> Mutant {
+    Mutant {
+        hint: Some((&[("i", "i"), ("j", "j")], &[("j", "j"), ("i", "i")])),
+        ..plain(
+            what,
+            before,
+            "",
+            &[("for i in", "for q in"), ("for j in", "for i in"), ("for q in", "for j in")],
+        )
+    }
+}

@@ -29,25 +29,24 @@ pub fn read_text(path: &Path) -> Result<String, Failure> {
 /// The contexts of a text, of at most `longest` tokens each and `most` together: an encoder reads each line as a text of its own.
 fn contexts(model: &Model, text: &str, longest: usize, most: usize) -> Result<Vec<Vec<u32>>, Failure> {
     let tokens = |text: &str| lathe_models::prompt_tokens(&model.tokenizer, text);
-    let mut all = vec![];
+    let (mut all, mut count) = (vec![], 0);
     if model.is_encoder()? {
         for line in text.lines().filter(|line| !line.trim().is_empty()) {
             let mut ids = tokens(line);
             ids.truncate(longest);
+            count += ids.len();
             all.push(ids);
-            if all.iter().map(Vec::len).sum::<usize>() >= most {
+            if count >= most {
                 break;
             }
         }
     } else {
         let mut ids = tokens(text);
         ids.truncate(most);
+        count = ids.len();
         all.extend(ids.chunks(longest).map(<[u32]>::to_vec));
     }
-    match all.iter().map(Vec::len).sum() {
-        0 | 1 => Err(EngineError::TooShortToScore { tokens: 0 }.into()),
-        _ => Ok(all),
-    }
+    if count < 2 { Err(EngineError::TooShortToScore { tokens: count }.into()) } else { Ok(all) }
 }
 
 /// What is rounded.
@@ -82,7 +81,6 @@ impl Search<'_> {
         let goes_on = || !self.interrupt.pressed();
         model.layer_by_layer(&texts, longest, self.threads, &wanted, &goes_on, &mut |met| {
             status.count("calibrating layers", met.layer, met.layers);
-            // Layers that are done are not read again.
             let mut file = self.file.clone();
             for (names, inputs) in met.inputs {
                 let factor = inputs.factor();
