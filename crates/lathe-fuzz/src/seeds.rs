@@ -2,9 +2,8 @@
 
 use crate::case::{Case, Move};
 use crate::random::Random;
-use lathe_ir::graph::{Graph, OpRow, OpTable, Source, Type};
+use lathe_ir::graph::{OpRow, OpTable};
 use lathe_ir::tensor::{check, parse};
-use lathe_ir::{Int, Tensor};
 use lathe_machine::Target;
 use lathe_ops::GroupKernel;
 use lathe_schedule::{Decisions, Schedule, schedule};
@@ -68,15 +67,7 @@ const ROWS: [Option<i64>; 3] = [None, Some(4), Some(16)];
 
 /// The naive program of an operator's sample; nothing where it is long.
 fn naive(table: &OpTable, row: &OpRow, seed: u64) -> Option<GroupKernel> {
-    let (args, attrs) = (row.sample)(seed);
-    let mut g = Graph::new(row.name, &[]);
-    let ins: Vec<_> = args
-        .iter()
-        .enumerate()
-        .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
-        .collect();
-    let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
-    g.outputs = g.apply(table, row.name, &ins, &attrs).ok()?;
+    let (g, _) = row.sample_graph(table, seed).ok()?;
     let k = lathe_ops::lower_group(&g, table, &[0], &|_| true, &HashMap::new());
     (k.kernel.to_string().len() <= TEXT).then_some(k)
 }
@@ -117,9 +108,4 @@ pub(crate) fn of_rules(table: &OpTable, random: &mut Random) -> Option<Schedule>
         };
         decisions.insert(open.name.clone(), *random.pick(&open.options)?);
     }
-}
-
-fn type_of(t: &Tensor) -> Type {
-    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    Type { shape, dtype: t.dtype, encoding: t.encoding.as_ref().map(|e| e.name.clone()) }
 }

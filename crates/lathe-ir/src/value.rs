@@ -25,6 +25,13 @@ pub fn read_bits(bytes: &[u8], address: i64, bits: i64) -> Option<u64> {
 /// Writes the low `bits` of `v` at a bit address, little endian; `None` when it is outside.
 pub fn write_bits(bytes: &mut [u8], address: i64, bits: i64, v: u64) -> Option<()> {
     let (start, shift) = (usize::try_from(address >> 3).ok()?, (address & 7) as u32);
+    if bits + i64::from(shift) <= 64
+        && let Some(word) = bytes.get_mut(start..).and_then(|rest| rest.first_chunk_mut())
+    {
+        let mask = (u64::MAX >> (64 - bits)) << shift;
+        *word = ((u64::from_le_bytes(*word) & !mask) | ((v << shift) & mask)).to_le_bytes();
+        return Some(());
+    }
     let n = (bits as usize + shift as usize).div_ceil(8);
     let mask = u128::from(u64::MAX >> (64 - bits)) << shift;
     let v = (u128::from(v) << shift) & mask;

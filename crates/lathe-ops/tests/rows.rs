@@ -1,8 +1,8 @@
 //! Every row: the naive loops, run by the tensor interpreter, compute what the reference computes.
 
-use lathe_ir::graph::{Form, Graph, Source, Type, check};
+use lathe_ir::graph::{Form, Type, check};
 use lathe_ir::tensor::{Memory, interpret};
-use lathe_ir::{DType, Int, Tensor};
+use lathe_ir::{DType, Tensor};
 use lathe_ops::{lower_group, table};
 use std::collections::HashMap;
 
@@ -11,32 +11,12 @@ fn seeds(form: Form) -> u64 {
     if matches!(form, Form::Contraction | Form::Copy) { 160 } else { 20 }
 }
 
-/// The form of a row on its first sample.
-fn form_of(row: &lathe_ir::graph::OpRow) -> Form {
-    let (args, attrs) = (row.sample)(0);
-    (row.form)(&args.iter().map(type_of).collect::<Vec<_>>(), &attrs)
-}
-
-fn type_of(t: &Tensor) -> Type {
-    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    let encoding = t.encoding.as_ref().map(|e| e.name.clone());
-    Type { shape, dtype: t.dtype, encoding }
-}
-
 #[test]
 fn naive_loops_compute_the_reference() {
     let table = table();
     for row in table.rows() {
-        for seed in 0..seeds(form_of(row)) {
-            let (args, attrs) = (row.sample)(seed);
-            let mut g = Graph::new(row.name, &[]);
-            let ins: Vec<_> = args
-                .iter()
-                .enumerate()
-                .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
-                .collect();
-            let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
-            g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
+        for seed in 0..seeds(row.sample_form()) {
+            let (g, args) = row.sample_graph(&table, seed).unwrap();
             check(&g, &table).unwrap();
             assert_eq!(lathe_ir::graph::parse(&g.to_string()).unwrap(), g, "graph text of {}", row.name);
             let types: Vec<Type> = g.outputs.iter().map(|v| g.ty(*v).clone()).collect();
@@ -50,8 +30,8 @@ fn naive_loops_compute_the_reference() {
             assert_eq!(again.to_string(), k.kernel.to_string());
             let mut m = Memory::new(&[]);
             for (p, v) in k.kernel.params.iter().zip(&k.args) {
-                let bytes = match ins.iter().position(|i| i == v) {
-                    Some(i) => args[i].bytes.clone(),
+                let bytes = match args.get(v.0 as usize) {
+                    Some(a) => a.bytes.clone(),
                     None => vec![0x5a; g.ty(*v).bits().as_const().unwrap() as usize / 8],
                 };
                 m.set(&p.name, &bytes);
@@ -60,7 +40,7 @@ fn naive_loops_compute_the_reference() {
             for (j, (v, want)) in g.outputs.iter().zip(&want).enumerate() {
                 let param = k.args.iter().position(|a| a == v).or_else(|| {
                     let (a, _) = row.donates.iter().find(|(_, r)| *r == j).expect("a donated argument");
-                    k.args.iter().position(|p| *p == ins[*a])
+                    k.args.iter().position(|p| p.0 as usize == *a)
                 });
                 let bytes = m.params[&k.kernel.params[param.unwrap()].name].clone();
                 let got = Tensor { bytes, ..want.clone() };

@@ -2,15 +2,10 @@
 //! without one refuse by name.
 
 use lathe_ir::graph::{Attr, Graph, OpTable, Source, Type, ValueId, interpret_wide, parse};
-use lathe_ir::{DType, Int, Name, Tensor};
+use lathe_ir::{DType, Name, Tensor};
 use lathe_ops::table;
 use lathe_rewrite::differentiate;
 use std::collections::HashMap;
-
-fn type_of(t: &Tensor) -> Type {
-    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    Type { shape, dtype: t.dtype, encoding: t.encoding.as_ref().map(|e| e.name.clone()) }
-}
 
 fn wide(t: &Tensor) -> Tensor {
     if t.dtype == DType::F32 && t.encoding.is_none() { Tensor::f64(&t.shape, &t.values()) } else { t.clone() }
@@ -51,7 +46,7 @@ fn loss(table: &OpTable, op: &str, seed: u64) -> (Graph, Vec<String>, HashMap<Na
     let mut ins = vec![];
     for (i, t) in args.iter().enumerate() {
         let name = format!("a{i}");
-        ins.push(g.add_value(&name, type_of(t), Source::Input));
+        ins.push(g.add_value(&name, Type::of(t), Source::Input));
         if t.dtype == DType::F32 && t.encoding.is_none() {
             by.push(name.clone());
         }

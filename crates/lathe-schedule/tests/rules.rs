@@ -1,9 +1,9 @@
 //! Schedules by rule keep the meaning: every operator's scheduled kernel, run by the interpreter, equals its naive one,
 //! and replays from it by its trace.
 
-use lathe_ir::graph::{Form, Graph, Source, Type};
+use lathe_ir::graph::Form;
 use lathe_ir::tensor::{Memory, interpret};
-use lathe_ir::{DType, Int, Tensor};
+use lathe_ir::{DType, Tensor};
 use lathe_machine::Target;
 use lathe_ops::{lower_group, table};
 use lathe_schedule::{Decisions, Schedule, schedule};
@@ -12,17 +12,6 @@ use std::collections::HashMap;
 /// Products and copies have samples of every encoding.
 fn seeds(form: Form) -> u64 {
     if matches!(form, Form::Contraction | Form::Copy) { 160 } else { 20 }
-}
-
-/// The form of a row on its first sample.
-fn form_of(row: &lathe_ir::graph::OpRow) -> Form {
-    let (args, attrs) = (row.sample)(0);
-    (row.form)(&args.iter().map(type_of).collect::<Vec<_>>(), &attrs)
-}
-
-fn type_of(t: &Tensor) -> Type {
-    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    Type { shape, dtype: t.dtype, encoding: t.encoding.as_ref().map(|e| e.name.clone()) }
 }
 
 #[test]
@@ -41,16 +30,8 @@ fn keep_the_meaning(first: u64) {
     let table = table();
     let [wide, half] = ["avx512vnni", "avx2"].map(|d| Target { dialect: d.into(), ..Target::portable() });
     for row in table.rows() {
-        for seed in (first..seeds(form_of(row))).step_by(2) {
-            let (args, attrs) = (row.sample)(seed);
-            let mut g = Graph::new(row.name, &[]);
-            let ins: Vec<_> = args
-                .iter()
-                .enumerate()
-                .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
-                .collect();
-            let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
-            g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
+        for seed in (first..seeds(row.sample_form())).step_by(2) {
+            let (g, args) = row.sample_graph(&table, seed).unwrap();
             let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
             for (i, target) in [&wide, &half, &Target::portable()].into_iter().enumerate() {
                 // Many samples take turns.
@@ -79,8 +60,8 @@ fn keep_the_meaning(first: u64) {
                     let mut m = Memory::new(&[]);
                     for (p, v) in k.kernel.params.iter().zip(&k.args) {
                         // Room for padding behind each argument.
-                        let mut bytes = match ins.iter().position(|i| i == v) {
-                            Some(i) => args[i].bytes.clone(),
+                        let mut bytes = match args.get(v.0 as usize) {
+                            Some(a) => a.bytes.clone(),
                             None => vec![0; g.ty(*v).bits().as_const().unwrap() as usize / 8],
                         };
                         bytes.resize(bytes.len() + 16384, 0);

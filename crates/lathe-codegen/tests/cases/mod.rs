@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use lathe_codegen::{Dialect, emit, prelude};
-use lathe_ir::graph::{Form, Graph, Source, Type};
-use lathe_ir::{DType, Int, Tensor};
+use lathe_ir::graph::{Form, Graph, Type};
+use lathe_ir::{DType, Tensor};
 use lathe_machine::Target;
 use lathe_ops::{GroupKernel, lower_group, table};
 use lathe_runtime::CTX_DECLARATION;
@@ -19,17 +19,6 @@ fn seeds(form: Form, emulated: bool) -> u64 {
         (true, true) => 60,
         (false, true) => 6,
     }
-}
-
-/// The form of a row on its first sample.
-fn form_of(row: &lathe_ir::graph::OpRow) -> Form {
-    let (args, attrs) = (row.sample)(0);
-    (row.form)(&args.iter().map(type_of).collect::<Vec<_>>(), &attrs)
-}
-
-fn type_of(t: &Tensor) -> Type {
-    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    Type { shape, dtype: t.dtype, encoding: t.encoding.as_ref().map(|e| e.name.clone()) }
 }
 
 /// One operator on the arguments of one seed.
@@ -50,16 +39,8 @@ pub fn cases(target: &Target, emulated: bool) -> Vec<Case> {
     let table = table();
     let mut out: Vec<Case> = vec![];
     for row in table.rows() {
-        for seed in 0..seeds(form_of(row), emulated) {
-            let (args, attrs) = (row.sample)(seed);
-            let mut g = Graph::new(row.name, &[]);
-            let ins: Vec<_> = args
-                .iter()
-                .enumerate()
-                .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
-                .collect();
-            let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
-            g.outputs = g.apply(&table, row.name, &ins, &attrs).unwrap();
+        for seed in 0..seeds(row.sample_form(), emulated) {
+            let (g, args) = row.sample_graph(&table, seed).unwrap();
             let types: Vec<Type> = g.outputs.iter().map(|v| g.ty(*v).clone()).collect();
             let want = (row.reference)(&args, &g.nodes[0].attrs, &types);
             let group = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());

@@ -25,7 +25,7 @@ pub use op::{Edge, Form, FormOf, Lowering, OpRow, OpTable, Operand};
 pub use text::parse;
 
 use crate::encodings::encoding;
-use crate::{DType, Encoding, Int, IrError, Name};
+use crate::{DType, Encoding, Int, IrError, Name, Tensor};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The type of a value: logical shape and element type, and how it is stored.
@@ -48,6 +48,12 @@ impl Type {
     /// A tensor of f32 values stored in an encoding.
     pub fn encoded(name: &str, shape: &[Int]) -> Type {
         Type { shape: shape.to_vec(), dtype: DType::F32, encoding: Some(name.into()) }
+    }
+
+    /// The type of a tensor.
+    pub fn of(t: &Tensor) -> Type {
+        let shape = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
+        Type { shape, dtype: t.dtype, encoding: t.encoding.as_ref().map(|e| e.name.clone()) }
     }
 
     /// The storage, when encoded.

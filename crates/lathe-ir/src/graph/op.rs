@@ -1,9 +1,9 @@
 //! The shape of an operator's row, and what its lowering is given.
 
-use super::{Attrs, Gradient, Type};
+use super::{Attrs, Gradient, Graph, Type};
 use crate::encoding::{Coded, Decode, Encoding};
 use crate::tensor::{Axis, Binary, Buffer, Expr, Fact, HOST, Stmt};
-use crate::{DType, Int, Name, Tensor};
+use crate::{DType, Int, IrError, Name, Tensor};
 
 /// How an operator's iterations are made; schedules by rule start from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,26 @@ pub struct OpRow {
     pub gradient: Option<Gradient>,
     /// Arguments for a test, from a seed.
     pub sample: fn(u64) -> (Vec<Tensor>, Attrs),
+}
+
+impl OpRow {
+    /// Its form on its first sample.
+    pub fn sample_form(&self) -> Form {
+        let (args, attrs) = (self.sample)(0);
+        (self.form)(&args.iter().map(Type::of).collect::<Vec<_>>(), &attrs)
+    }
+
+    /// A graph of the operator alone on the arguments of a sample, which are its first values (`a0`, `a1`, ...), and the
+    /// arguments; an error when a row does not take its own sample.
+    pub fn sample_graph(&self, table: &OpTable, seed: u64) -> Result<(Graph, Vec<Tensor>), IrError> {
+        let (args, attrs) = (self.sample)(seed);
+        let mut g = Graph::new(self.name, &[]);
+        let ins: Vec<_> =
+            args.iter().enumerate().map(|(i, t)| g.input(&format!("a{i}"), Type::of(t))).collect();
+        let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
+        g.outputs = g.apply(table, self.name, &ins, &attrs)?;
+        Ok((g, args))
+    }
 }
 
 /// The indirect axes of an operator's loops, and the facts of its index operands: established by the operator that makes

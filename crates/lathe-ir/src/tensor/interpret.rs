@@ -12,6 +12,7 @@ use super::{
 use crate::encoding::Resolved;
 use crate::value::{decode_bits, encode_bits, read_bits, write_bits};
 use crate::{DType, IrError, Layout, Name};
+use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
@@ -106,8 +107,7 @@ impl Value {
 /// Where the elements of a buffer are; clones share.
 #[derive(Clone)]
 enum Place {
-    Param(Name),
-    Local(Rc<RefCell<Vec<u8>>>),
+    Bytes(Rc<RefCell<Vec<u8>>>),
     Channel(Rc<Channels>),
 }
 
@@ -142,8 +142,8 @@ struct Task<'k> {
     /// Processes it started that have not ended.
     children: usize,
     waits: String,
-    vars: HashMap<Name, i64>,
-    slots: HashMap<Name, Slot>,
+    vars: FxHashMap<Name, i64>,
+    slots: FxHashMap<Name, Slot>,
     stack: Vec<Frame<'k>>,
 }
 
@@ -156,12 +156,11 @@ enum Stop<'k> {
     GivesUp,
 }
 
-/// The arguments, and what the process that has its turn sees.
-struct Run<'m> {
-    memory: &'m mut Memory,
+/// What the process that has its turn sees.
+struct Run {
     name: Name,
-    slots: HashMap<Name, Slot>,
-    vars: HashMap<Name, i64>,
+    slots: FxHashMap<Name, Slot>,
+    vars: FxHashMap<Name, i64>,
     channels: Vec<Rc<Channels>>,
     /// Allocations so far.
     places: u64,
@@ -184,39 +183,55 @@ pub fn interpret_watched(k: &Kernel, memory: &mut Memory, work: u64) -> Result<S
 }
 
 fn run(k: &Kernel, memory: &mut Memory, watch: Option<Watch>) -> Result<Option<Watch>, IrError> {
-    let vars = memory.dims.clone();
-    let slots = HashMap::new();
-    let mut r = Run { memory, name: k.name.clone(), slots, vars, channels: vec![], places: 0, watch };
-    for p in &k.params {
-        if !r.memory.params.contains_key(&p.name) {
-            return r.fail(&p.name, "no storage was passed");
-        }
-        r.places += 1;
-        for v in &p.views {
-            let slot = r.slot(v, Some(p))?;
-            r.slots.insert(v.name.clone(), slot);
-        }
+    let vars = memory.dims.iter().map(|(n, v)| (n.clone(), *v)).collect();
+    let slots = FxHashMap::default();
+    let mut r = Run { name: k.name.clone(), slots, vars, channels: vec![], places: 0, watch };
+    if let Some(p) = k.params.iter().find(|p| !memory.params.contains_key(&p.name)) {
+        return r.fail(&p.name, "no storage was passed");
     }
-    let whole = Task {
-        label: String::new(),
-        parent: None,
-        children: 0,
-        waits: String::new(),
-        vars: std::mem::take(&mut r.vars),
-        slots: std::mem::take(&mut r.slots),
-        stack: vec![Frame { body: &k.body, at: 0, turn: None }],
-    };
-    r.tasks(whole)?;
-    let ended = r.watch.as_ref().is_none_or(|w| w.seen.ended);
-    for c in r.channels.iter().filter(|_| ended) {
-        if let Some(n) = c.queues.borrow().iter().map(VecDeque::len).find(|n| *n > 0) {
-            return r.fail(&c.name, format!("{n} of the values pushed were never popped"));
-        }
+    // The storage is the run's until it ends.
+    let lent: Vec<_> = k
+        .params
+        .iter()
+        .map(|p| {
+            Rc::new(RefCell::new(memory.params.get_mut(&p.name).map(std::mem::take).unwrap_or_default()))
+        })
+        .collect();
+    let out = r.kernel(k, &lent);
+    for (p, bytes) in k.params.iter().zip(lent) {
+        memory.params.insert(p.name.clone(), bytes.take());
     }
-    Ok(r.watch)
+    out.map(|()| r.watch)
 }
 
-impl Run<'_> {
+impl Run {
+    fn kernel(&mut self, k: &Kernel, params: &[Rc<RefCell<Vec<u8>>>]) -> Result<(), IrError> {
+        for (p, bytes) in k.params.iter().zip(params) {
+            self.places += 1;
+            for v in &p.views {
+                let slot = self.slot(v, Some((p, bytes)))?;
+                self.slots.insert(v.name.clone(), slot);
+            }
+        }
+        let whole = Task {
+            label: String::new(),
+            parent: None,
+            children: 0,
+            waits: String::new(),
+            vars: std::mem::take(&mut self.vars),
+            slots: std::mem::take(&mut self.slots),
+            stack: vec![Frame { body: &k.body, at: 0, turn: None }],
+        };
+        self.tasks(whole)?;
+        let ended = self.watch.as_ref().is_none_or(|w| w.seen.ended);
+        for c in self.channels.iter().filter(|_| ended) {
+            if let Some(n) = c.queues.borrow().iter().map(VecDeque::len).find(|n| *n > 0) {
+                return self.fail(&c.name, format!("{n} of the values pushed were never popped"));
+            }
+        }
+        Ok(())
+    }
+
     fn fail<T>(&self, place: &str, message: impl Into<String>) -> Result<T, IrError> {
         Err(IrError::run(format!("{}/{place}", self.name), message))
     }
@@ -289,7 +304,7 @@ impl Run<'_> {
         self.watch.as_mut().is_none_or(|w| w.work(n))
     }
 
-    fn slot(&mut self, b: &Buffer, param: Option<&Param>) -> Result<Slot, IrError> {
+    fn slot(&mut self, b: &Buffer, param: Option<(&Param, &Rc<RefCell<Vec<u8>>>)>) -> Result<Slot, IrError> {
         let get = |n: &str| self.vars.get(n).copied();
         let shape = b.shape.iter().map(|s| s.eval(&get)).collect::<Option<Vec<_>>>();
         let (Some(mut shape), Some(mut layout)) = (shape, b.layout.resolve(&get)) else {
@@ -297,7 +312,7 @@ impl Run<'_> {
         };
         let parts = |b: &Buffer| b.dtype.bits() % 8 != 0;
         let storage = match param {
-            Some(p) => Storage {
+            Some((p, _)) => Storage {
                 place: self.places,
                 given: p.access != Access::Out,
                 fine: p.views.iter().any(parts),
@@ -315,7 +330,7 @@ impl Run<'_> {
             shape.iter_mut().for_each(|n| *n = 0);
         }
         let place = match param {
-            Some(p) => Place::Param(p.name.clone()),
+            Some((_, bytes)) => Place::Bytes(bytes.clone()),
             None if &*b.memory == CHANNEL => {
                 let depth = shape.pop().unwrap_or(0).max(0) as usize;
                 let bounds = Layout::dense(DType::BOOL, &b.shape[..shape.len()]).resolve(&get);
@@ -327,7 +342,7 @@ impl Run<'_> {
             }
             None => {
                 let bits = elements(&shape) * b.dtype.bits() as usize;
-                Place::Local(Rc::new(RefCell::new(vec![0xa5; bits / 8 + 8])))
+                Place::Bytes(Rc::new(RefCell::new(vec![0xa5; bits / 8 + 8])))
             }
         };
         Ok(Slot { place, dtype: b.dtype, shape, layout, storage })
@@ -557,11 +572,7 @@ impl Run<'_> {
             let slot = &self.slots[n];
             let (width, bits) = (slot.dtype.bits(), v.bits(slot.dtype));
             let written = match &slot.place {
-                Place::Param(p) => {
-                    let bytes = self.memory.params.get_mut(p).expect("passed storage");
-                    write_bits(bytes, address, width, bits)
-                }
-                Place::Local(bytes) => write_bits(&mut bytes.borrow_mut(), address, width, bits),
+                Place::Bytes(bytes) => write_bits(&mut bytes.borrow_mut(), address, width, bits),
                 Place::Channel(c) => {
                     c.queues.borrow_mut()[address as usize].push_back(bits);
                     Some(())
@@ -589,13 +600,18 @@ impl Run<'_> {
     }
 
     fn eval(&mut self, e: &Expr, place: &str) -> Result<Value, IrError> {
+        self.typed(e, place).map(|(v, _)| v)
+    }
+
+    /// The value and type of an expression.
+    fn typed(&mut self, e: &Expr, place: &str) -> Result<(Value, DType), IrError> {
         Ok(match &**e {
-            Node::Int(v, t @ DType::Fixed { .. }) => Value::Int(*v).cast(*t),
-            Node::Int(v, _) => Value::Int(*v),
-            Node::Float(b, t @ DType::Fixed { .. }) => Value::Float(f64::from_bits(*b)).cast(*t),
-            Node::Float(b, _) => Value::Float(f64::from_bits(*b)),
+            Node::Int(v, t @ DType::Fixed { .. }) => (Value::Int(*v).cast(*t), *t),
+            Node::Int(v, t) => (Value::Int(*v), *t),
+            Node::Float(b, t @ DType::Fixed { .. }) => (Value::Float(f64::from_bits(*b)).cast(*t), *t),
+            Node::Float(b, t) => (Value::Float(f64::from_bits(*b)), *t),
             Node::Var(n) => match self.vars.get(n) {
-                Some(v) => Value::Int(*v),
+                Some(v) => (Value::Int(*v), DType::INDEX),
                 None => return self.fail(place, format!("'{n}' has no value")),
             },
             Node::Load(n, i) => {
@@ -604,8 +620,7 @@ impl Run<'_> {
                 let slot = &self.slots[n];
                 let width = slot.dtype.bits();
                 let bits = match &slot.place {
-                    Place::Param(p) => read_bits(&self.memory.params[p], a, width),
-                    Place::Local(bytes) => read_bits(&bytes.borrow(), a, width),
+                    Place::Bytes(bytes) => read_bits(&bytes.borrow(), a, width),
                     Place::Channel(_) => {
                         return self.fail(place, format!("a pop from '{n}' is the whole of a block"));
                     }
@@ -613,30 +628,30 @@ impl Run<'_> {
                 let Some(bits) = bits else {
                     return self.fail(place, format!("{n}{i:?} is outside the storage"));
                 };
-                let v = Value::of_bits(slot.dtype, bits);
+                let (v, t) = (Value::of_bits(slot.dtype, bits), slot.dtype);
                 self.touch(n, a, Touch::Read);
-                v
+                (v, t)
             }
-            Node::Cast(t, a) => match (self.eval(a, place)?, t) {
-                (Value::Int(v), DType::Float { .. }) if self.type_of(a) == DType::U64 => {
-                    self.converted(Value::Float(v as u64 as f64), *t)
-                }
-                (v, t) => self.converted(v, *t),
-            },
-            Node::Bitcast(t, a) => {
-                let from = self.type_of(a);
-                let bits = match self.eval(a, place)? {
-                    Value::Int(v) => v as u64,
-                    v => v.bits(from),
+            Node::Cast(to, a) => {
+                let v = match (self.typed(a, place)?, to) {
+                    ((Value::Int(v), DType::U64), DType::Float { .. }) => Value::Float(v as u64 as f64),
+                    ((v, _), _) => v,
                 };
-                Value::of_bits(*t, bits)
+                (self.converted(v, *to), *to)
             }
-            Node::Table(_, values, a) => {
+            Node::Bitcast(to, a) => {
+                let bits = match self.typed(a, place)? {
+                    (Value::Int(v), _) => v as u64,
+                    (v, from) => v.bits(from),
+                };
+                (Value::of_bits(*to, bits), *to)
+            }
+            Node::Table(t, values, a) => {
                 let i = self.eval(a, place)?.int();
                 let Some(v) = usize::try_from(i).ok().and_then(|i| values.get(i)) else {
                     return self.fail(place, format!("place {i} of a table of {}", values.len()));
                 };
-                Value::Int(*v)
+                (Value::Int(*v), *t)
             }
             Node::Select(c, a, b) => {
                 let c = self.eval(c, place)?.int() != 0;
@@ -644,11 +659,11 @@ impl Run<'_> {
                 if self.watch.is_some() {
                     self.other_side(other, place);
                 }
-                self.eval(taken, place)?
+                self.typed(taken, place)?
             }
             Node::Unary(op, a) => {
-                let t = self.type_of(a);
-                match (op, self.eval(a, place)?) {
+                let (v, t) = self.typed(a, place)?;
+                let v = match (op, v) {
                     (Unary::Neg, Value::Int(v)) => {
                         self.integer(t, "neg", Some(-i128::from(v)), v.wrapping_neg())
                     }
@@ -665,12 +680,12 @@ impl Run<'_> {
                         let (x, y) = (v.float(), unary(*op, v.float()));
                         self.float(t, y, exact_unary(*op, x, y))
                     }
-                }
+                };
+                (v, t)
             }
             Node::Binary(op, a, b) => {
-                let t = self.type_of(a);
-                let (x, y) = (self.eval(a, place)?, self.eval(b, place)?);
-                match (x, y) {
+                let ((x, t), y) = (self.typed(a, place)?, self.eval(b, place)?);
+                let v = match (x, y) {
                     (Value::Int(x), Value::Int(y)) => match integer(t)(*op, x, y) {
                         Some(v) if op.is_comparison() => Value::Int(v),
                         Some(v) => self.integer(t, op.spelling().0, exact_int(*op, x, y, v, t), v),
@@ -694,13 +709,10 @@ impl Run<'_> {
                             }
                         }
                     }
-                }
+                };
+                (v, if op.is_comparison() { DType::BOOL } else { t })
             }
         })
-    }
-
-    fn type_of(&self, e: &Expr) -> DType {
-        super::expr_type(e, &|n| self.slots.get(n).map(|s| s.dtype)).unwrap_or(DType::F64)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Proof: every step of the proved primitives on every schedule of the default model has a certificate that the checker accepts.
 //! That wrong steps have none is a test of `lathe-fuzz`.
 
+use lathe_ir::Name;
 use lathe_ir::graph::{Form, Graph, Source, Type};
-use lathe_ir::{Int, Name, Tensor};
 use lathe_machine::Target;
 use lathe_models::{CacheShape, GgmlType, GgufWriter, KvType, ModelFile, build};
 use lathe_ops::lower_group;
@@ -141,15 +141,7 @@ fn every_step_of_all_operators_is_certified() {
     let (mut prover, mut counts, mut refused) = (Prover::default(), BTreeMap::new(), BTreeMap::new());
     for row in table.rows() {
         for seed in 0..SAMPLES {
-            let (args, attrs) = (row.sample)(seed);
-            let mut g = Graph::new(row.name, &[]);
-            let ins: Vec<_> = args
-                .iter()
-                .enumerate()
-                .map(|(i, t)| g.add_value(&format!("a{i}"), type_of(t), Source::Input))
-                .collect();
-            let attrs: Vec<_> = attrs.iter().map(|(n, a)| (&**n, a.clone())).collect();
-            g.outputs = g.apply(&table, row.name, &ins, &attrs).expect("a sample is sound");
+            let (g, _) = row.sample_graph(&table, seed).expect("a sample is sound");
             let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
             for target in [&wide, &half, &Target::portable()] {
                 let few = [None, Some(4), Some(16)][seed as usize % 3];
@@ -181,9 +173,4 @@ fn every_step_of_all_operators_is_certified() {
     }
     println!("certified steps of samples: {counts:?}");
     assert!(refused.is_empty(), "{refused:#?}");
-}
-
-fn type_of(t: &Tensor) -> Type {
-    let shape: Vec<Int> = t.shape.iter().map(|d| Int::from(*d as i64)).collect();
-    Type { shape, dtype: t.dtype, encoding: t.encoding.as_ref().map(|e| e.name.clone()) }
 }
