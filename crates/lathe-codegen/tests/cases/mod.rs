@@ -12,8 +12,8 @@ use lathe_schedule::{Decisions, schedule};
 use std::collections::HashMap;
 
 /// Products and copies have samples of every encoding.
-fn seeds(form: Form, emulated: bool) -> u64 {
-    match (matches!(form, Form::Contraction | Form::Copy), emulated) {
+fn seeds(form: Form, few: bool) -> u64 {
+    match (matches!(form, Form::Contraction | Form::Copy), few) {
         (true, false) => 160,
         (false, false) => 20,
         (true, true) => 60,
@@ -33,13 +33,13 @@ pub struct Case {
     pub workspace: usize,
 }
 
-/// Every operator with every sample, scheduled and written for `target`; with fewer samples where it is emulated.
-pub fn cases(target: &Target, emulated: bool) -> Vec<Case> {
+/// Every operator with every sample, scheduled and written for `target`; with fewer samples where `few`.
+pub fn cases(target: &Target, few: bool) -> Vec<Case> {
     let dialect = Dialect::named(&target.dialect).unwrap();
     let table = table();
     let mut out: Vec<Case> = vec![];
     for row in table.rows() {
-        for seed in 0..seeds(row.sample_form(), emulated) {
+        for seed in 0..seeds(row.sample_form(), few) {
             let (g, args) = row.sample_graph(&table, seed).unwrap();
             let types: Vec<Type> = g.outputs.iter().map(|v| g.ty(*v).clone()).collect();
             let want = (row.reference)(&args, &g.nodes[0].attrs, &types);
