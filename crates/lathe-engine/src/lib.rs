@@ -104,6 +104,7 @@ pub use forward::{Batch, Forward, PAGE};
 pub use generate::Generation;
 pub use grammar::{Allowed, Constraint, Grammar, Grammars, json_spaces};
 pub use lathe_compile::Made;
+pub use lathe_exec::HeldCounts;
 pub use layers::{Met, layer_by_layer};
 pub use measure::measure;
 pub use offload::{Budget, HostMemory};

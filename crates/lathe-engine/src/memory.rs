@@ -4,22 +4,24 @@
 use crate::EngineError;
 use crate::error::below;
 use crate::lower::Lower;
-use crate::offload::{DIRECT, Placement, Spilling, Streaming, spilled};
+use crate::offload::{DIRECT, Holding, Placement, Spilling, Streaming, spilled};
 use crate::report::{Footprint, Stage};
 use crate::runner::{RunnerOptions, adapted};
 use crate::weights::Weights;
 use lathe_compile::Compiled;
-use lathe_exec::{Executable, Places};
+use lathe_exec::{Executable, HeldRoom, Places};
 use lathe_ir::Name;
 use lathe_ir::graph::{Source, Type};
 use lathe_ir::step::Step;
 use lathe_ir::tensor::HOST;
 use lathe_rewrite::{
-    CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, STORE, Spill, Stream, WINDOW, storage_bytes,
+    CACHE, CACHE_WINDOW, EXPERTS, EXPERTS_HELD, Hold, PAGES_NEW, PAGES_USED, STORE, Spill, Stream, WINDOW,
+    storage_bytes,
 };
 use lathe_runtime::{Arena, View};
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// What a step reads and writes, and the programs over it.
 pub(crate) struct Memory {
@@ -35,6 +37,8 @@ pub(crate) struct Memory {
     pub footprint: Footprint,
     /// Weights that come from a disk.
     pub stream: Option<Streaming>,
+    /// Experts that come from one.
+    pub holding: Option<Holding>,
     /// Keys and values that lie on one.
     pub spilling: Option<Spilling>,
 }
@@ -70,33 +74,39 @@ impl Memory {
         let states = states.into_iter().filter(|(name, _)| !away.contains(name));
         let states = binding.states(states.collect())?;
         let logits = binding.results()?;
-        let (mut stream, mut spilling, mut kept) = (None, None, 0);
+        let (mut stream, mut holding, mut spilling, mut kept) = (None, None, None, 0);
         if let Some(budget) = &options.budget {
             binding.places.links.extend(budget.links());
-            let mut placed = None;
+            let (mut streamed, mut held) = (None, None);
             if let Some(store) = &store {
                 let placement = Placement::choose(compiled, store, (capacity - fixed) as u64)
                     .map_err(|needed| budget.too_small(outside + fixed + needed as usize))?;
                 let before = binding.arena.used();
                 store.keep(&placement.kept, &binding.arena, &mut binding.places.given, progress)?;
-                placed = placement.stream.map(|stream| (stream, store));
+                (streamed, held) = (placement.stream, placement.hold);
                 kept = binding.arena.used() - before;
             }
             let stored = spill.as_ref().map(|spill| spill.stored() as usize);
-            let (streamed, spilled) = budget.lower(placed, stored)?;
-            stream = streamed.map(|(stream, lower)| binding.streaming(stream, lower)).transpose()?;
-            spilling = spill.zip(spilled).map(|(spill, lower)| binding.spilling(spill, lower)).transpose()?;
+            let (hold, room) = held.unzip();
+            let lower = budget.lower(store.as_ref(), streamed, hold, stored)?;
+            stream = lower.stream.map(|(stream, lower)| binding.streaming(stream, lower)).transpose()?;
+            let hold = lower.hold.zip(room);
+            holding = hold.map(|((hold, lower), room)| binding.holding(hold, lower, room)).transpose()?;
+            let spilled = spill.zip(lower.beside);
+            spilling = spilled.map(|(spill, lower)| binding.spilling(spill, lower)).transpose()?;
         }
         let cache_bytes = states.iter().map(|(v, _)| v.len()).sum::<usize>();
-        let programs = binding.programs(stream.as_ref(), spilling.as_ref())?;
+        let programs = binding.programs(stream.as_ref(), holding.as_ref(), spilling.as_ref())?;
+        let room = holding.as_ref().map_or(0, |h| h.room.bytes());
         let footprint = Footprint {
-            weights_bytes: (weights_bytes + kept) as u64,
+            weights_bytes: (weights_bytes + kept + room) as u64,
+            experts_bytes: holding.as_ref().map_or(0, |h| h.hold.window() as u64),
             streamed_bytes: stream.as_ref().map_or(0, |s| s.stream.copied() as u64),
             cache_bytes: cache_bytes as u64,
             spilled_bytes: spilling.as_ref().map_or(0, |s| s.spill.stored() as u64),
-            activation_bytes: (binding.arena.used() - cache_bytes - kept) as u64,
+            activation_bytes: (binding.arena.used() - cache_bytes - kept - room) as u64,
         };
-        Ok(Memory { programs, inputs, states, logits, footprint, stream, spilling })
+        Ok(Memory { programs, inputs, states, logits, footprint, stream, holding, spilling })
     }
 
     /// Writes something into all of the cache: memory that was never written is one page of zeros for the processor's caches.
@@ -191,15 +201,31 @@ impl Binding<'_> {
         Ok(Streaming { stream, lower, window, ready: false })
     }
 
+    /// Addresses for all experts, of which so many bytes become real memory.
+    fn holding(&mut self, hold: Hold, lower: Lower, room: u64) -> Result<Holding, EngineError> {
+        let taken = self.arena.reserve(room as usize).map_err(below)?;
+        let addresses = Arena::new("addresses", usize::MAX);
+        let window = addresses.alloc_sparse(hold.window() as usize).map_err(below)?.into_view();
+        let room = Arc::new(HeldRoom::new(room as usize));
+        self.places.given.insert(EXPERTS_HELD.into(), window);
+        self.places.held = Some(room.clone());
+        lower.give(EXPERTS, &mut self.places);
+        Ok(Holding { hold, lower, room, _taken: taken })
+    }
+
     fn programs(
         &self,
         stream: Option<&Streaming>,
+        holding: Option<&Holding>,
         spilling: Option<&Spilling>,
     ) -> Result<Vec<Executable>, EngineError> {
         let of = |c: &lathe_compile::Class| {
             let mut program = Cow::Borrowed(&c.plan.run);
             if let Some(s) = spilling {
                 program = Cow::Owned(s.spill.apply(&program));
+            }
+            if let Some(h) = holding {
+                program = Cow::Owned(h.hold.apply(&program));
             }
             if let Some(s) = stream {
                 program = Cow::Owned(s.stream.apply(&program));

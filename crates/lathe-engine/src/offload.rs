@@ -13,8 +13,9 @@ use lathe_ir::Name;
 use lathe_ir::tensor::HOST;
 use lathe_machine::Link;
 use lathe_plan::load_bytes;
-use lathe_rewrite::{Extent, Spill, Stream, read_once};
-use lathe_runtime::{Arena, BLOCK, DiskFile, View};
+use lathe_exec::{HeldRoom, held_bytes};
+use lathe_rewrite::{Extent, Hold, Sliced, Spill, Stream, read_once};
+use lathe_runtime::{Arena, BLOCK, Buffer, DiskFile, Reserved, View};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,13 @@ pub struct HostMemory {
     pub bytes: u64,
     /// The way to the device, and the one back.
     pub links: [Link; 2],
+}
+
+/// What lies below the memory of a model: weights that come, experts, and what else has to go there.
+pub(crate) struct Below {
+    pub stream: Option<(Stream, Lower)>,
+    pub hold: Option<(Hold, Lower)>,
+    pub beside: Option<Lower>,
 }
 
 /// The memory that a model may use.
@@ -106,36 +114,54 @@ impl Budget {
         below(Diagnostic::new("memory-budget", Fault::User, what).fix("raise --memory, or ask for less"))
     }
 
-    /// Room below for weights of a store, as they are copied, and for so many bytes beside them.
+    /// Room below for weights of a store, as they are copied, for experts, and for so many bytes beside them.
     pub(crate) fn lower(
         &self,
-        stream: Option<(Stream, &Store)>,
+        store: Option<&Store>,
+        stream: Option<Stream>,
+        hold: Option<Hold>,
         beside: Option<usize>,
-    ) -> Result<(Option<(Stream, Lower)>, Option<Lower>), EngineError> {
+    ) -> Result<Below, EngineError> {
         let Some(host) = &self.host else {
-            let stream = stream.map(|(stream, store)| (stream, Lower::File(store.disk.clone())));
+            let file = || Lower::File(store.expect("weights that are copied are of a store").disk.clone());
             let scratch = |n: usize| DiskFile::scratch(&self.folder, n as u64).map_err(below);
             let beside = beside.map(scratch).transpose()?;
-            return Ok((stream, beside.map(|file| Lower::File(Arc::new(file)))));
+            return Ok(Below {
+                stream: stream.map(|stream| (stream, file())),
+                hold: hold.map(|hold| (hold, file())),
+                beside: beside.map(|file| Lower::File(Arc::new(file))),
+            });
         };
-        let copied = stream.as_ref().map_or(0, |(stream, _)| stream.copied() as usize);
-        let needed = copied + beside.unwrap_or(0);
+        let copied = stream.as_ref().map_or(0, |stream| stream.copied() as usize);
+        let experts = hold.as_ref().map_or(0, |hold| hold.window() as usize);
+        let needed = copied + experts + beside.unwrap_or(0);
         if needed as u64 > host.bytes {
             return Err(self.host_too_small(needed, host.bytes));
         }
-        let arena = Arena::new(BELOW, needed.next_multiple_of(DIRECT) + 2 * DIRECT);
-        let alloc = |n: usize| arena.alloc_sparse(n.max(64)).map_err(below);
-        let stream = stream.map(|(stream, store)| {
-            let (compact, from) = stream.compact();
-            let memory = alloc(copied)?.into_view();
-            for (load, from) in compact.loads.iter().zip(from) {
-                let part = memory.part(load.offset() as usize, load.len() as usize).map_err(below)?;
-                store.disk.read(from as u64, &part).map_err(below)?;
-            }
+        let arena = Arena::new(BELOW, needed.next_multiple_of(DIRECT) + 3 * DIRECT);
+        let alloc = |n: usize| arena.alloc_sparse(n.max(64)).map(Buffer::into_view).map_err(below);
+        // Pieces of the store: where each goes, its bytes, where it is.
+        let read = |memory: &View, pieces: Vec<(i64, i64, i64)>| {
+            let disk = &store.expect("weights that are copied are of a store").disk;
+            pieces.into_iter().try_for_each(|(to, len, from)| {
+                let part = memory.part(to as usize, len as usize).map_err(below)?;
+                disk.read(from as u64, &part).map_err(below)
+            })
+        };
+        let stream = stream.map(|stream| {
+            let ((compact, from), memory) = (stream.compact(), alloc(copied)?);
+            let loads = compact.loads.iter().zip(from);
+            read(&memory, loads.map(|(load, from)| (load.offset(), load.len(), from)).collect())?;
             Ok::<_, EngineError>((compact, Lower::Memory(memory)))
         });
-        let beside = beside.map(|n| Ok::<_, EngineError>(Lower::Memory(alloc(n)?.into_view())));
-        Ok((stream.transpose()?, beside.transpose()?))
+        let hold = hold.map(|hold| {
+            let ((compact, from), memory) = (hold.compact(), alloc(experts)?);
+            let weights = compact.weights.iter().zip(from);
+            read(&memory, weights.map(|(w, from)| (w.from, w.page * w.pages, from)).collect())?;
+            Ok::<_, EngineError>((compact, Lower::Memory(memory)))
+        });
+        let beside = beside.map(|n| Ok::<_, EngineError>(Lower::Memory(alloc(n)?)));
+        Ok(Below { stream: stream.transpose()?, hold: hold.transpose()?, beside: beside.transpose()? })
     }
 
     /// What copies to and from what is below go over.
@@ -160,6 +186,8 @@ pub(crate) struct Placement {
     pub kept: Vec<Extent>,
     /// How the others come; none when all are kept.
     pub stream: Option<Stream>,
+    /// How experts come, and the bytes of memory for those that stay.
+    pub hold: Option<(Hold, u64)>,
 }
 
 impl Placement {
@@ -175,7 +203,28 @@ impl Placement {
             read_once(&compiled.classes[0].plan.run, &names).into_iter().collect();
         let read = |e: &Extent| Extent { reader: once.get(&e.name).copied().unwrap_or(0), ..e.clone() };
         let extents: Vec<Extent> = store.extents.iter().map(read).collect();
-        place(&extents, &|e| once.contains_key(&e.name), store.disk.len() as i64, room)
+        let bytes = store.disk.len() as i64;
+        let alone = |extents: &[Extent], room| place(extents, &|e| once.contains_key(&e.name), bytes, room);
+        let hold = Hold::new(&compiled.graph, &compiled.classes[0].plan.run, BELOW, bytes, &extents);
+        let all: i64 = extents.iter().map(|e| e.len).sum();
+        if hold.weights.is_empty() || all as u64 <= room {
+            return alone(&extents, room);
+        }
+        // What every step reads is kept first; experts have what is left, at least one layer's, which a long prompt needs together.
+        let held: HashSet<&Name> = hold.weights.iter().map(|w| &w.name).collect();
+        let dense: Vec<Extent> = extents.iter().filter(|e| !held.contains(&e.name)).cloned().collect();
+        let layer = |l: Vec<&Sliced>| l[0].pages as u64 * expert_bytes(&l);
+        let least = hold.layers().into_iter().map(layer).max().unwrap_or(0);
+        let mut placement =
+            alone(&dense, room.saturating_sub(least)).map_err(|needed| needed.saturating_add(least))?;
+        let window = placement.stream.as_ref().map_or(0, |s| s.window);
+        let kept: i64 = placement.kept.iter().map(|e| e.len).sum();
+        let left = room.saturating_sub((kept + window) as u64);
+        if left < least {
+            return Err((kept + window) as u64 + least);
+        }
+        placement.hold = Some((hold, left));
+        Ok(placement)
     }
 }
 
@@ -191,7 +240,7 @@ fn place(
     let all: i64 = extents.iter().map(|e| e.len).sum();
     let room = i64::try_from(room).unwrap_or(i64::MAX);
     if all <= room {
-        return Ok(Placement { kept: extents.to_vec(), stream: None });
+        return Ok(Placement { kept: extents.to_vec(), stream: None, hold: None });
     }
     let mut sizes: Vec<i64> = extents.iter().filter(|e| once(e)).map(|e| e.len).collect();
     sizes.sort_unstable();
@@ -233,7 +282,7 @@ fn place(
             let Some(stream) = Stream::new(BELOW, bytes, &streamed, enough, window) else { continue };
             let copied = stream.copied();
             if best.as_ref().is_none_or(|(c, _)| copied < *c) {
-                best = Some((copied, Placement { kept, stream: Some(stream) }));
+                best = Some((copied, Placement { kept, stream: Some(stream), hold: None }));
             }
         }
         if let Some((_, placement)) = best {
@@ -241,6 +290,23 @@ fn place(
         }
     }
     Err(least as u64)
+}
+
+/// Memory of one expert of a layer, whose weights these are.
+fn expert_bytes(layer: &[&Sliced]) -> u64 {
+    held_bytes(layer.iter().map(|w| w.page as usize)) as u64
+}
+
+/// Experts of which some are in memory.
+pub(crate) struct Holding {
+    /// Which, and how.
+    pub hold: Hold,
+    /// Where all of them lie.
+    pub lower: Lower,
+    /// The memory for those that stay.
+    pub room: Arc<HeldRoom>,
+    /// That it is taken from the memory of the model.
+    pub _taken: Reserved,
 }
 
 /// Weights that come through a window.

@@ -40,10 +40,12 @@ pub struct LoadTiming {
 /// The memory of a loaded model.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// Packed weights, bytes, with the window through which others come.
+    /// Packed weights, bytes, with the window through which others come and the room for experts that stay.
     pub weights_bytes: u64,
     /// Weights that are read from a disk in each step, bytes.
     pub streamed_bytes: u64,
+    /// Experts on a disk, of which those that steps need come, bytes.
+    pub experts_bytes: u64,
     /// Keys and values, bytes.
     pub cache_bytes: u64,
     /// Keys and values on a disk, bytes.

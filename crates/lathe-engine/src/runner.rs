@@ -12,6 +12,7 @@ use crate::swap::SwapFile;
 use crate::weights::{Weights, model, pack, pack_to_store, stand_ins};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
+use lathe_exec::HeldCounts;
 use lathe_ir::graph::Type;
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
@@ -233,9 +234,15 @@ impl Runner {
         self.memory.footprint
     }
 
+    /// How often experts were needed and were not there, where not all are in memory.
+    pub fn experts(&self) -> Option<HeldCounts> {
+        self.memory.holding.as_ref().map(|h| h.room.counts())
+    }
+
     /// The file that steps read weights from, where they do.
     pub fn store(&self) -> Option<&Path> {
-        self.memory.stream.as_ref().and_then(|s| s.lower.path())
+        let of_experts = || self.memory.holding.as_ref().map(|h| &h.lower);
+        self.memory.stream.as_ref().map(|s| &s.lower).or_else(of_experts).and_then(|lower| lower.path())
     }
 
     /// What a person should know about how the kernels were made: by an old compiler, without a cache.
@@ -299,7 +306,8 @@ impl Runner {
     /// first.
     pub fn profile(&mut self, batch: &Batch) -> Result<Vec<(String, usize, f64)>, EngineError> {
         let (class, dims) = self.prepare(batch)?;
-        if self.memory.stream.is_some() || self.memory.spilling.is_some() {
+        let m = &self.memory;
+        if m.stream.is_some() || m.holding.is_some() || m.spilling.is_some() {
             let d = lathe_diagnostic::Diagnostic::new(
                 "profile-streamed",
                 lathe_diagnostic::Fault::User,

@@ -153,7 +153,7 @@ fn logits_do_not_depend_on_the_memory() {
         ("llama-q8_0", KvType::F32),
         ("llama-q4_0", KvType::F16),
         ("heads32-f16", KvType::Q8),
-        ("qwen3moe-f16", KvType::F16),
+        ("mixtral-f32", KvType::F16),
         ("gemma3-q8_0", KvType::F32),
         ("gpt2-f16", KvType::F32),
     ] {
@@ -164,6 +164,7 @@ fn logits_do_not_depend_on_the_memory() {
         let all = plain.footprint();
         let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
         let (mut streamed, mut spilled, mut hosted, mut refused) = (0, 0, 0, 0);
+        let mut experts = vec![];
         for eighths in 1..=9 {
             let bytes = all * eighths / 8;
             let mut options = options(folder.path(), Some(bytes), kv);
@@ -191,7 +192,7 @@ fn logits_do_not_depend_on_the_memory() {
             let f = runner.footprint();
             assert!(f.weights_bytes + f.cache_bytes + f.activation_bytes <= bytes, "{name}: {f:?}");
             assert!(logits(&mut runner) == want, "{name} in {bytes} bytes: {f:?}");
-            if on_device && f.streamed_bytes + f.spilled_bytes > 0 {
+            if on_device && f.streamed_bytes + f.experts_bytes + f.spilled_bytes > 0 {
                 assert_eq!(runner.store(), None, "nothing is read from a disk");
                 options.budget.as_mut().unwrap().host = Some(host(1000));
                 let text = load(&file, &options).err().unwrap().diagnostic().to_string();
@@ -200,11 +201,16 @@ fn logits_do_not_depend_on_the_memory() {
             }
             streamed += usize::from(f.streamed_bytes > 0);
             spilled += usize::from(f.spilled_bytes > 0);
+            if let Some(counts) = runner.experts() {
+                assert!(f.experts_bytes > 0 && counts.needed >= counts.brought, "{counts:?}");
+                experts.push(counts.brought as f64 / counts.needed as f64);
+            }
         }
         println!(
-            "{name}: of 9 budgets {refused} refused, {streamed} with streamed weights, {spilled} with spilled caches, {hosted} of them on a host"
+            "{name}: of 9 budgets {refused} refused, {streamed} with streamed weights, {spilled} with spilled caches, {hosted} of them on a host; experts brought: {experts:.2?}"
         );
-        assert!(refused < 9 && hosted > 0 && (streamed > 0 || spilled > 0));
+        assert!(refused < 9 && hosted > 0 && (streamed > 0 || spilled > 0 || !experts.is_empty()));
+        assert!(experts.is_empty() == (name != "mixtral-f32"), "{experts:?}");
     }
 }
 

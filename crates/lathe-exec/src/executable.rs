@@ -2,7 +2,7 @@
 
 use crate::facts::{Promise, check, promises};
 use crate::queues::Run;
-use crate::{ExecError, NETWORK, Setting};
+use crate::{ExecError, HeldRoom, NETWORK, Setting};
 use lathe_ir::step::{Bytes, Op, Program, Storage, Unit, Unrolled, unroll};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
@@ -39,6 +39,8 @@ pub struct Places {
     pub planned: HashMap<Name, View>,
     /// What copies between tiers go over.
     pub links: Vec<Link>,
+    /// The room for pages that are held.
+    pub held: Option<Arc<HeldRoom>>,
 }
 
 impl Places {
@@ -114,6 +116,15 @@ pub(crate) enum Action {
         list: View,
         link: usize,
     },
+    /// Pages of segments with something in them.
+    Hold {
+        from: Vec<Piece>,
+        /// Where each is held, and the bytes of a page.
+        to: Vec<(View, usize)>,
+        offsets: View,
+        link: usize,
+        room: Arc<HeldRoom>,
+    },
     Signal(usize),
     Wait(usize),
     Send {
@@ -150,6 +161,7 @@ struct Maker<'m> {
     /// Where each buffer is.
     homes: Vec<Piece>,
     links: Vec<Link>,
+    held: Option<Arc<HeldRoom>>,
     workspace: Workspace,
     most: HashMap<Name, i64>,
 }
@@ -233,14 +245,14 @@ impl Executable {
             scratch: vec![],
             maker: None,
         };
-        let (links, bounds) = (places.links.clone(), most.clone());
+        let (links, held, bounds) = (places.links.clone(), places.held.clone(), most.clone());
         // A program that is made once, as the planner's are, needs no copy of the kernels.
         if program.follows_dims() {
             let (program, images) = (Cow::Owned(program.clone()), Cow::Owned(images.clone()));
-            e.maker = Some(Box::new(Maker { program, images, homes, links, workspace, most: bounds }));
+            e.maker = Some(Box::new(Maker { program, images, homes, links, held, workspace, most: bounds }));
         } else {
             let (program, images) = (Cow::Borrowed(program), Cow::Borrowed(images));
-            let maker = Maker { program, images, homes, links, workspace, most: bounds };
+            let maker = Maker { program, images, homes, links, held, workspace, most: bounds };
             (e.lanes, e.promises) = maker.make(&get)?;
         }
         Ok(e)
@@ -402,6 +414,12 @@ impl Maker<'_> {
     ) -> Result<Action, ExecError> {
         // What is moved is as long as the program says.
         let exact = |b: Bytes| Ok::<View, ExecError>(memory(b)?.part(0, b.len as usize)?);
+        let end = |b: Bytes| {
+            Ok::<Piece, ExecError>(match self.piece(u, b)? {
+                Piece::Memory(_) => Piece::Memory(exact(b)?),
+                file => file,
+            })
+        };
         let tier = |b: &Bytes| &*self.program.buffers[b.buffer as usize].tier;
         Ok(match &unit.op {
             Op::Meet => Action::Meet,
@@ -410,24 +428,27 @@ impl Maker<'_> {
             Op::Copy(from, to) if tier(from) == tier(to) => {
                 Action::Copy { from: exact(*from)?, to: exact(*to)? }
             }
+            Op::Hold(held, offsets) => {
+                let (first, to, _) = held.first().ok_or_else(|| self.bad(offsets.buffer, "holds nothing"))?;
+                let link = self.between(first, to)?;
+                let room = self.held.clone();
+                let room = room.ok_or_else(|| self.bad(to.buffer, "is held, and no room was given"))?;
+                let to = |(_, to, page): &(Bytes, Bytes, i64)| Ok((exact(*to)?, *page as usize));
+                Action::Hold {
+                    from: held.iter().map(|(from, ..)| end(*from)).collect::<Result<_, ExecError>>()?,
+                    to: held.iter().map(to).collect::<Result<_, ExecError>>()?,
+                    offsets: exact(*offsets)?,
+                    link,
+                    room,
+                }
+            }
             Op::Pages(from, to, page, list) => {
                 let link = self.between(from, to)?;
-                let end = |b: Bytes| {
-                    Ok::<Piece, ExecError>(match self.piece(u, b)? {
-                        Piece::Memory(_) => Piece::Memory(exact(b)?),
-                        file => file,
-                    })
-                };
                 let (pages, page) = (from.len / page, *page as usize);
                 Action::Pages { from: end(*from)?, to: end(*to)?, page, pages, list: exact(*list)?, link }
             }
             Op::Copy(from, to) => {
-                let link = self.between(from, to)?;
-                let from = match self.piece(u, *from)? {
-                    Piece::Memory(_) => Piece::Memory(exact(*from)?),
-                    file => file,
-                };
-                Action::Transfer { from, to: exact(*to)?, link }
+                Action::Transfer { from: end(*from)?, to: exact(*to)?, link: self.between(from, to)? }
             }
             Op::Send(from, rank, tag) => {
                 let link = self.link(tier(from), NETWORK);

@@ -35,12 +35,14 @@
 mod error;
 mod executable;
 mod facts;
+mod held;
 mod queues;
 mod trace;
 mod virtual_clock;
 
 pub use error::ExecError;
 pub use executable::{Executable, Image, Places};
+pub use held::{HeldCounts, HeldRoom, held_bytes};
 pub use queues::{Peers, Setting};
 pub use trace::{Span, Trace, timeline};
 pub use virtual_clock::{Costs, NETWORK, virtual_run};

@@ -153,36 +153,20 @@ impl<'a> Run<'a> {
                     let named = listed(&words, *pages)
                         .map_err(|message| ExecError::Pages { program: self.program.into(), message })?;
                     let until = self.take(*link, named.len() * page, free);
-                    // Neighbours are one piece.
-                    let mut pieces: Vec<(usize, usize)> = vec![];
-                    for p in named.iter().map(|p| *p as usize * page) {
-                        match pieces.last_mut() {
-                            Some((start, len)) if *start + *len == p => *len += page,
-                            _ => pieces.push((p, *page)),
-                        }
-                    }
-                    let at = |offset: &u64| {
-                        pieces.iter().map(|(start, len)| (offset + *start as u64, *start, *len)).collect()
-                    };
-                    match (from, to) {
-                        (Piece::File(file, offset), Piece::Memory(to)) => {
-                            let pieces: Vec<_> = at(offset);
-                            file.read_pieces(&pieces, to)?;
-                        }
-                        (Piece::Memory(from), Piece::File(file, offset)) => {
-                            let pieces: Vec<_> = at(offset);
-                            file.write_pieces(&pieces, from)?;
-                        }
-                        (Piece::Memory(from), Piece::Memory(to)) => {
-                            for (start, len) in pieces {
-                                to.copy(start, &from.part(start, len)?)?;
-                            }
-                        }
-                        (Piece::File(..), Piece::File(..)) => {
-                            let message = "are copied from file to file".into();
-                            return Err(ExecError::Pages { program: self.program.into(), message }.into());
-                        }
-                    }
+                    self.copy_pages(from, to, *page, named)?;
+                    free = self.sleep(until)?;
+                }
+                Action::Hold { from, to, offsets, link, room } => {
+                    let mut words = vec![0u32; offsets.len() / 4];
+                    offsets.read(0, &mut words)?;
+                    let mut until = free;
+                    room.hold(self.program, to, &words, &mut |missing| {
+                        let all: usize = to.iter().map(|(_, page)| page).sum();
+                        until = self.take(*link, missing.len() * all, free);
+                        from.iter().zip(to).try_for_each(|(from, (to, page))| {
+                            self.copy_pages(from, &Piece::Memory(to.clone()), *page, missing)
+                        })
+                    })?;
                     free = self.sleep(until)?;
                 }
                 Action::Send { from, rank, tag, link } => {
@@ -218,6 +202,35 @@ impl<'a> Run<'a> {
                 && !matches!(action, Action::Meet | Action::Signal(_) | Action::Wait(_) | Action::Check(_))
             {
                 trace.add(&lane.name, &lane.labels[first], start);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies pages to the same places elsewhere.
+    fn copy_pages(&self, from: &Piece, to: &Piece, page: usize, named: &[u32]) -> Result<(), ExecError> {
+        // Neighbours are one piece.
+        let mut pieces: Vec<(usize, usize)> = vec![];
+        for p in named.iter().map(|p| *p as usize * page) {
+            match pieces.last_mut() {
+                Some((start, len)) if *start + *len == p => *len += page,
+                _ => pieces.push((p, page)),
+            }
+        }
+        let at = |offset: &u64| -> Vec<_> {
+            pieces.iter().map(|(start, len)| (offset + *start as u64, *start, *len)).collect()
+        };
+        match (from, to) {
+            (Piece::File(file, offset), Piece::Memory(to)) => file.read_pieces(&at(offset), to)?,
+            (Piece::Memory(from), Piece::File(file, offset)) => file.write_pieces(&at(offset), from)?,
+            (Piece::Memory(from), Piece::Memory(to)) => {
+                for (start, len) in pieces {
+                    to.copy(start, &from.part(start, len)?)?;
+                }
+            }
+            (Piece::File(..), Piece::File(..)) => {
+                let message = "are copied from file to file".into();
+                return Err(ExecError::Pages { program: self.program.into(), message });
             }
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! The virtual clock: when the steps of programs would run, by the description of a machine and the times of kernels.
 
 use crate::{ExecError, Span};
-use lathe_ir::step::{Cost, Op, Program, Unit, Unrolled, check_ranks, order, unroll};
+use lathe_ir::step::{Bytes, Cost, Op, Program, Unit, Unrolled, check_ranks, order, unroll};
 use lathe_ir::{IrError, Name};
 use lathe_machine::Machine;
 use std::collections::HashMap;
@@ -28,6 +28,15 @@ impl Costs<'_> {
             let at = self.machine.links.iter().position(|l| l.from == from && l.to == to)?;
             Some(Cost { seconds: self.machine.links[at].seconds(bytes as u64), resource: resource(at + 1) })
         };
+        let copy = |from: &Bytes, to: &Bytes| match (tier(from.buffer), tier(to.buffer)) {
+            (a, b) if a == b => {
+                let rate = self.machine.memory(a).and_then(|m| m.read_bandwidth.at(1));
+                let seconds = rate.map_or(0.0, |r| from.len as f64 / r.median);
+                Ok(Cost { seconds, resource: resource(0) })
+            }
+            (a, b) => over(a, b, from.len)
+                .ok_or_else(|| IrError::run(&*unit.place, format!("no link leads from {a} to {b}"))),
+        };
         Ok(match &unit.op {
             Op::Call(kernel, _) => match self.kernels.get(*kernel) {
                 Some(seconds) => Cost { seconds: *seconds, resource: resource(0) },
@@ -35,16 +44,12 @@ impl Costs<'_> {
                     return Err(IrError::run(&*unit.place, format!("nobody says how long {kernel} takes")));
                 }
             },
-            // How many pages a list has is not known here: all.
-            Op::Copy(from, to) | Op::Pages(from, to, ..) => match (tier(from.buffer), tier(to.buffer)) {
-                (a, b) if a == b => {
-                    let rate = self.machine.memory(a).and_then(|m| m.read_bandwidth.at(1));
-                    let seconds = rate.map_or(0.0, |r| from.len as f64 / r.median);
-                    Cost { seconds, resource: resource(0) }
-                }
-                (a, b) => over(a, b, from.len)
-                    .ok_or_else(|| IrError::run(&*unit.place, format!("no link leads from {a} to {b}")))?,
-            },
+            // How many pages a list has, or are held already, is not known here: all come.
+            Op::Copy(from, to) | Op::Pages(from, to, ..) => copy(from, to)?,
+            Op::Hold(held, _) => held.iter().try_fold(Cost::default(), |sum, (from, to, _)| {
+                let one = copy(from, to)?;
+                Ok(Cost { seconds: sum.seconds + one.seconds, resource: one.resource })
+            })?,
             Op::Send(bytes, ..) => over(tier(bytes.buffer), NETWORK, bytes.len).unwrap_or_default(),
             Op::Meet | Op::Signal(_) | Op::Wait(_) | Op::Receive(..) => Cost::default(),
         })

@@ -22,6 +22,7 @@
 mod filters;
 mod gradient;
 mod group;
+mod hold;
 mod pack;
 mod plan;
 mod quantize;
@@ -29,6 +30,7 @@ mod spill;
 mod stream;
 
 pub use gradient::differentiate;
+pub use hold::{EXPERTS, EXPERTS_HELD, Hold, Sliced};
 pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
 pub use spill::{CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, Spill, Spilled};
 pub use stream::{Extent, Load, STORE, Stream, WINDOW, only_used, read_once};

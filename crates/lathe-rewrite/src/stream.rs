@@ -261,6 +261,10 @@ pub fn only_used(mut p: Program) -> Program {
                 Step::Pages { from, to, list, .. } => {
                     [from, to, list].into_iter().for_each(|p| index(p, used));
                 }
+                Step::Hold { held, offsets } => {
+                    held.iter_mut().flat_map(|h| [&mut h.from, &mut h.to]).for_each(|p| index(p, used));
+                    index(offsets, used);
+                }
                 Step::Send { from: part, .. } | Step::Receive { to: part, .. } => index(part, used),
                 Step::Loop { body, .. } => visit(body, used),
                 Step::Meet | Step::Signal(_) | Step::Wait(_) => {}

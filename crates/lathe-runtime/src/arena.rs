@@ -67,6 +67,12 @@ impl Arena {
         }
     }
 
+    /// Takes room for memory that is given out elsewhere, until the result is dropped.
+    pub fn reserve(&self, bytes: usize) -> Result<Reserved, RuntimeError> {
+        self.account.take(bytes)?;
+        Ok(Reserved { bytes, account: Arc::clone(&self.account) })
+    }
+
     /// The tier's name.
     pub fn tier(&self) -> &str {
         &self.account.tier
@@ -103,6 +109,19 @@ impl Account {
                 capacity: self.capacity,
             }),
         }
+    }
+}
+
+/// Room of an arena that is taken, given back when dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    bytes: usize,
+    account: Arc<Account>,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.account.used.fetch_sub(self.bytes, Relaxed);
     }
 }
 

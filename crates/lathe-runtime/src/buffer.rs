@@ -176,6 +176,23 @@ impl View {
         Ok(())
     }
 
+    /// Gives the memory back to the system as far as it lies in whole pages of it; what the bytes are then is not said.
+    pub fn forget(&self) {
+        #[cfg(target_os = "linux")]
+        if self.writable {
+            // SAFETY: it asks for a number.
+            let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(usize::MAX);
+            let start = self.ptr.addr().checked_next_multiple_of(page).unwrap_or(usize::MAX);
+            let end = (self.ptr.addr() + self.len) / page * page;
+            if start < end {
+                let first = self.ptr.wrapping_add(start - self.ptr.addr());
+                // SAFETY: whole pages inside the view, which are private memory (only that of a file is not writable): the
+                // system puts zeros in their place when they are touched again.
+                unsafe { libc::madvise(first.cast(), end - start, libc::MADV_DONTNEED) };
+            }
+        }
+    }
+
     /// The view as an argument of one call.
     #[inline]
     pub fn arg(&self) -> BufferArg<'_> {

@@ -44,6 +44,10 @@ pub fn conflicts(p: &Program, a: &Step, b: &Step, bound: &dyn Fn(&str) -> Option
             Step::Pages { from, to, list, .. } => {
                 vec![whole(from, false), whole(to, true), whole(list, false)]
             }
+            Step::Hold { held, offsets } => {
+                let each = held.iter().flat_map(|h| [whole(&h.from, false), whole(&h.to, true)]);
+                each.chain([whole(offsets, false)]).collect()
+            }
             _ => vec![],
         }
     };
@@ -126,7 +130,38 @@ impl Unrolled<'_> {
             }
         }
         self.one_to_one()?;
+        self.held()?;
         self.races()
+    }
+
+    /// What is held stays what it was: nothing writes the sources, and nothing but the same holding its places.
+    fn held(&self) -> Result<(), IrError> {
+        let units = || self.queues.iter().flatten();
+        let mut all: Vec<&(Bytes, Bytes, i64)> = vec![];
+        for u in units() {
+            let Op::Hold(held, _) = &u.op else { continue };
+            for h in held {
+                let apart = |o: &&&(Bytes, Bytes, i64)| **o != h && overlap(self.program, o.1, h.1);
+                if all.iter().any(|o| apart(&o)) {
+                    return Err(IrError::check(&*u.place, "it holds pages where others are held"));
+                }
+                if !all.contains(&h) {
+                    all.push(h);
+                }
+            }
+        }
+        for u in units().filter(|_| !all.is_empty()) {
+            let holds = matches!(u.op, Op::Hold(..));
+            for (b, _) in u.op.touches().iter().filter(|(_, written)| *written) {
+                let hit = |h: &&&(Bytes, Bytes, i64)| {
+                    overlap(self.program, h.0, *b) || (!holds && overlap(self.program, h.1, *b))
+                };
+                if all.iter().any(|h| hit(&h)) {
+                    return Err(IrError::check(&*u.place, "it writes pages that are held, or their source"));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Each event has one queue that signals it and one that waits for it; so with the messages of a rank and tag.

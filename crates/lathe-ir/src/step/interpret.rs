@@ -50,18 +50,23 @@ pub fn interpret_ranks(
                 put(storage, name(to), range(to), &bytes);
             }
             Op::Pages(from, to, page, list) => {
-                let words: Vec<u32> = storage[name(list)][range(list)]
-                    .chunks_exact(4)
-                    .map(|w| u32::from_le_bytes(w.try_into().expect("four bytes")))
-                    .collect();
+                let words = words(&storage[name(list)][range(list)]);
                 let pages = listed(&words, from.len / page).map_err(|m| IrError::run(&*unit.place, m))?;
                 for p in pages {
-                    let piece = |b: &Bytes| {
-                        let start = b.offset + i64::from(*p) * page;
-                        start as usize..(start + page) as usize
-                    };
-                    let bytes = storage[name(from)][piece(from)].to_vec();
-                    put(storage, name(to), piece(to), &bytes);
+                    let bytes = storage[name(from)][piece(from, *p, *page)].to_vec();
+                    put(storage, name(to), piece(to, *p, *page), &bytes);
+                }
+            }
+            Op::Hold(held, offsets) => {
+                let words = words(&storage[name(offsets)][range(offsets)]);
+                let full = occupied(&words).map_err(|m| IrError::run(&*unit.place, m))?;
+                for (from, to, page) in held {
+                    // What may be forgotten is.
+                    put(storage, name(to), range(to), &vec![0xa5; to.len as usize]);
+                    for p in &full {
+                        let bytes = storage[name(from)][piece(from, *p, *page)].to_vec();
+                        put(storage, name(to), piece(to, *p, *page), &bytes);
+                    }
                 }
             }
             Op::Send(from, to, tag) => {
@@ -99,6 +104,24 @@ pub fn interpret_ranks(
         }
     }
     Ok(())
+}
+
+fn words(bytes: &[u8]) -> Vec<u32> {
+    bytes.chunks_exact(4).map(|w| u32::from_le_bytes(w.try_into().expect("four bytes"))).collect()
+}
+
+/// The bytes of a page of a part.
+fn piece(b: &Bytes, p: u32, page: i64) -> std::ops::Range<usize> {
+    let start = b.offset + i64::from(p) * page;
+    start as usize..(start + page) as usize
+}
+
+/// The segments with something in them, by where each begins and the last one ends.
+pub fn occupied(offsets: &[u32]) -> Result<Vec<u32>, String> {
+    match offsets.windows(2).all(|w| w[0] <= w[1]) {
+        true => Ok((0..).zip(offsets.windows(2)).filter(|(_, w)| w[0] < w[1]).map(|(i, _)| i).collect()),
+        false => Err("the offsets of segments do not rise".into()),
+    }
 }
 
 /// The pages, of so many, that a list of words names: their count, then the numbers, rising.

@@ -41,7 +41,7 @@ mod text;
 mod unroll;
 
 pub use check::{check, check_ranks, conflicts};
-pub use interpret::{interpret, interpret_ranks, listed};
+pub use interpret::{interpret, interpret_ranks, listed, occupied};
 pub use order::{Cost, Timed, order};
 pub use text::parse;
 pub use unroll::{Bytes, Op, Unit, Unrolled, unroll};
@@ -106,6 +106,17 @@ pub struct Queue {
     pub steps: Vec<Step>,
 }
 
+/// Pages that are held: where they come from, and where they are held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Source, which nothing writes.
+    pub from: Part,
+    /// Destination, of as many bytes, which nothing else writes.
+    pub to: Part,
+    /// Bytes of a page.
+    pub page: i64,
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -135,6 +146,14 @@ pub enum Step {
         page: i64,
         /// Words of 32 bits: how many pages, then their numbers, rising.
         list: Part,
+    },
+    /// Sees to it that the pages of segments with something in them are at their places, the i-th page of each for the i-th
+    /// segment. Pages of empty segments may be forgotten: what is held is copied only when it was.
+    Hold {
+        /// What is held; all have as many pages.
+        held: Vec<Held>,
+        /// Words of 32 bits, rising: where each segment begins, and where the last one ends.
+        offsets: Part,
     },
     /// All threads of the queue wait for each other.
     Meet,
@@ -234,6 +253,9 @@ impl Program {
             Step::Call { args, .. } => args.iter().any(part),
             Step::Copy { from, to } => moved(from) || moved(to),
             Step::Pages { from, to, list, .. } => [from, to, list].into_iter().any(moved),
+            Step::Hold { held, offsets } => {
+                held.iter().flat_map(|h| [&h.from, &h.to]).chain([offsets]).any(moved)
+            }
             Step::Meet | Step::Signal(_) | Step::Wait(_) => false,
             Step::Send { from: p, rank, tag } | Step::Receive { to: p, rank, tag } => {
                 moved(p) || mentions(rank) || mentions(tag)

@@ -1,6 +1,6 @@
 //! The text form of step programs, both ways.
 
-use super::{Event, Part, Program, Queue, Step, StepBuffer, Storage};
+use super::{Event, Held, Part, Program, Queue, Step, StepBuffer, Storage};
 use crate::IrError;
 use crate::lexer::{Cursor, Token};
 use std::fmt;
@@ -49,6 +49,11 @@ impl Program {
             Step::Pages { from, to, page, list } => {
                 let (from, to, list) = (self.part(from), self.part(to), self.part(list));
                 format!("copy {from} to {to} pages {page} of {list}")
+            }
+            Step::Hold { held, offsets } => {
+                let one = |h: &Held| format!("{} in {} pages {}", self.part(&h.from), self.part(&h.to), h.page);
+                let held: Vec<_> = held.iter().map(one).collect();
+                format!("hold {} by {}", held.join(", "), self.part(offsets))
             }
             Step::Call { kernel, args, writes } => {
                 let arg = |(a, w): (&Part, &bool)| format!("{}{}", if *w { "@" } else { "" }, self.part(a));
@@ -130,6 +135,21 @@ fn step(c: &mut Cursor, p: &Program) -> Result<Step, IrError> {
         let page = c.integer()?;
         c.expect_word("of")?;
         return Ok(Step::Pages { from, to, page, list: part(c, p)? });
+    }
+    if c.eat_word("hold") {
+        let mut held = vec![];
+        loop {
+            let from = part(c, p)?;
+            c.expect_word("in")?;
+            let to = part(c, p)?;
+            c.expect_word("pages")?;
+            held.push(Held { from, to, page: c.integer()? });
+            if !c.eat(",") {
+                break;
+            }
+        }
+        c.expect_word("by")?;
+        return Ok(Step::Hold { held, offsets: part(c, p)? });
     }
     if c.eat_word("signal") {
         return event(c, p).map(Step::Signal);

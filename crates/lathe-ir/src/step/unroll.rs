@@ -27,6 +27,9 @@ pub enum Op<'p> {
     Copy(Bytes, Bytes),
     /// Copies those pages of the first, of so many bytes each, to their places in the second that the third lists.
     Pages(Bytes, Bytes, i64, Bytes),
+    /// Sees to it that pages of the firsts, of so many bytes each, are at their places in the seconds: those whose segment has
+    /// something in it.
+    Hold(Vec<(Bytes, Bytes, i64)>, Bytes),
     /// The threads of the queue meet.
     Meet,
     /// Adds one to an event.
@@ -46,6 +49,10 @@ impl Op<'_> {
             Op::Call(_, args) => args.clone(),
             Op::Copy(from, to) => vec![(*from, false), (*to, true)],
             Op::Pages(from, to, _, list) => vec![(*from, false), (*to, true), (*list, false)],
+            Op::Hold(held, offsets) => {
+                let each = held.iter().flat_map(|(from, to, _)| [(*from, false), (*to, true)]);
+                each.chain([(*offsets, false)]).collect()
+            }
             Op::Send(b, ..) => vec![(*b, false)],
             Op::Receive(b, ..) => vec![(*b, true)],
             Op::Meet | Op::Signal(_) | Op::Wait(_) => vec![],
@@ -129,6 +136,15 @@ impl<'p> Unroller<'p, '_> {
         }
     }
 
+    /// Two parts of as many pages.
+    fn pages(&self, from: &Part, to: &Part, page: i64) -> Result<(Bytes, Bytes), String> {
+        let (from, to) = (self.bytes(from)?, self.bytes(to)?);
+        if from.len != to.len || page < 1 || from.len % page != 0 {
+            return Err(format!("pages of {page} bytes, of {} bytes and of {}", from.len, to.len));
+        }
+        Ok((from, to))
+    }
+
     fn peer(&self, rank: &Int, tag: &Int) -> Result<(u32, u64), String> {
         let rank = self.eval(rank).and_then(|r| u32::try_from(r).ok());
         let tag = self.eval(tag).and_then(|t| u64::try_from(t).ok());
@@ -155,11 +171,20 @@ impl<'p> Unroller<'p, '_> {
                 }
                 Op::Copy(from, to)
             }
+            Step::Hold { held, offsets } => {
+                let offsets = self.bytes(offsets)?;
+                let one = |h: &super::Held| {
+                    let (from, to) = self.pages(&h.from, &h.to, h.page)?;
+                    if offsets.len != 4 * (from.len / h.page + 1) {
+                        let what = format!("{} pages by {} bytes of offsets", from.len / h.page, offsets.len);
+                        return Err(what);
+                    }
+                    Ok((from, to, h.page))
+                };
+                Op::Hold(held.iter().map(one).collect::<Result<_, String>>()?, offsets)
+            }
             Step::Pages { from, to, page, list } => {
-                let (from, to, list) = (self.bytes(from)?, self.bytes(to)?, self.bytes(list)?);
-                if from.len != to.len || *page < 1 || from.len % page != 0 {
-                    return Err(format!("pages of {page} bytes, of {} bytes and of {}", from.len, to.len));
-                }
+                let ((from, to), list) = (self.pages(from, to, *page)?, self.bytes(list)?);
                 if list.len < 4 || list.len % 4 != 0 {
                     return Err(format!("a list of pages is words of 4 bytes, not {} bytes", list.len));
                 }
