@@ -1,9 +1,11 @@
-"""Writes a random-weight Llama for speed tests: TinyLlama's shape (1.17 billion parameters), half a billion, or 3.1 billion.
+"""Writes a random-weight Llama for speed tests: TinyLlama's shape (1.17 billion parameters), half a billion, or 3.1 billion;
+or a mixture of experts.
 
-    python make_random.py TOKENIZER.gguf OUT.gguf --type Q4_K [--size 0.5b]
+    python make_random.py TOKENIZER.gguf OUT.gguf --type Q4_K [--size 0.5b] [--experts 8 --used 2]
 
 The tokenizer's metadata is copied from TOKENIZER.gguf. Blocks are made of random codes and scales, a piece at a time;
-the scales give every layer's result about the size of its input. The same arguments write the same bytes.
+the scales give every layer's result about the size of its input. Routers choose the first experts most often: the rows of the
+i-th are smaller by the root of i. The same arguments write the same bytes.
 """
 
 import argparse
@@ -15,6 +17,7 @@ from gguf.quants import dequantize
 
 # Hidden size, layers, heads, key and value heads, width inside the feed-forward.
 SIZES = {"1.17b": (2048, 22, 32, 4, 5632), "0.5b": (1024, 28, 16, 4, 4096), "3.1b": (3072, 28, 24, 8, 8192)}
+SIZES["mixture"] = (1024, 16, 16, 4, 2048)
 CONTEXT = 2048
 # Bytes at which a block's scale is, and perhaps its minimum (or the scale of those) with what centres the values.
 BLOCKS = {
@@ -34,8 +37,8 @@ BLOCKS = {
 PIECE = 1 << 16
 
 
-def tensors(vocab, size):
-    """(name, shape, standard deviation of the weights); vectors are norms, all ones."""
+def tensors(vocab, size, experts):
+    """(name, shape, standard deviation of the weights); vectors are norms, all ones; those of routers are by row."""
     hidden, layers, heads, kv_heads, ffn = size
     head = hidden // heads
     residual = 1 / np.sqrt(2 * layers)
@@ -52,9 +55,14 @@ def tensors(vocab, size):
         }
         for norm in ("attn_norm", "ffn_norm"):
             yield f"blk.{layer}.{norm}.weight", (hidden,), None
+        if experts:
+            rows = 2 / np.sqrt(hidden * np.arange(1, experts + 1))
+            yield f"blk.{layer}.ffn_gate_inp.weight", (experts, hidden), rows
+            for name in ("ffn_gate", "ffn_up", "ffn_down"):
+                shapes[f"{name}_exps"] = (experts, *shapes.pop(name))
         for name, shape in shapes.items():
-            scale = residual if name in ("attn_output", "ffn_down") else 1.0
-            yield f"blk.{layer}.{name}.weight", shape, scale / np.sqrt(shape[1])
+            scale = residual if name in ("attn_output", "ffn_down", "ffn_down_exps") else 1.0
+            yield f"blk.{layer}.{name}.weight", shape, scale / np.sqrt(shape[-1])
     yield "output_norm.weight", (hidden,), None
     yield "output.weight", (vocab, hidden), 1 / np.sqrt(hidden)
 
@@ -88,6 +96,8 @@ def main():
     parser.add_argument("output")
     parser.add_argument("--type", choices=[t.name for t in BLOCKS], default="Q4_0")
     parser.add_argument("--size", choices=SIZES, default="1.17b")
+    parser.add_argument("--experts", type=int, default=0, help="experts of a layer; none: no mixture")
+    parser.add_argument("--used", type=int, default=2, help="experts that a token is sent to")
     args = parser.parse_args()
     ty, size = T[args.type], SIZES[args.size]
     hidden, layers, heads, kv_heads, ffn = size
@@ -104,25 +114,31 @@ def main():
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(hidden // heads)
     writer.add_rope_freq_base(10000.0)
+    if args.experts:
+        writer.add_expert_count(args.experts)
+        writer.add_expert_used_count(args.used)
     vocab = copy_tokenizer(GGUFReader(args.tokenizer), writer)
     writer.add_vocab_size(vocab)
-    for name, shape, deviation in tensors(vocab, size):
-        if deviation is None:
-            writer.add_tensor_info(name, shape, np.dtype(np.float32), 4 * shape[0])
+    for name, shape, deviation in tensors(vocab, size, args.experts):
+        if deviation is None or np.ndim(deviation):
+            writer.add_tensor_info(name, shape, np.dtype(np.float32), 4 * int(np.prod(shape)))
         else:
-            stored = (shape[0], shape[1] // length * bytes_each)
-            writer.add_tensor_info(name, stored, np.dtype(np.uint8), stored[0] * stored[1], raw_dtype=ty)
+            stored = (*shape[:-1], shape[-1] // length * bytes_each)
+            writer.add_tensor_info(name, stored, np.dtype(np.uint8), int(np.prod(stored)), raw_dtype=ty)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     rng = np.random.default_rng(0)
     out = writer.fout[0]
-    for _, shape, deviation in tensors(vocab, size):
+    for _, shape, deviation in tensors(vocab, size, args.experts):
         writer.write_padding(out, out.tell())
         if deviation is None:
             out.write(np.ones(shape, "<f4").tobytes())
             continue
-        count = shape[0] * shape[1] // length
+        if np.ndim(deviation):
+            out.write((rng.standard_normal(shape) * deviation[:, None]).astype("<f4").tobytes())
+            continue
+        count = int(np.prod(shape)) // length
         for at in range(0, count, PIECE):
             out.write(blocks(rng, min(PIECE, count - at), ty, deviation * unit).tobytes())
     writer.write_padding(out, out.tell())

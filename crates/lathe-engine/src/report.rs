@@ -55,10 +55,14 @@ pub struct Footprint {
 }
 
 /// What a step must read and compute at least, whatever the kernels: the numbers behind a floor.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Costs {
-    /// Bytes of weights that a step reads.
+    /// Bytes of weights that a step reads, experts apart.
     pub weight_bytes_per_step: u64,
+    /// Bytes of all experts.
+    pub expert_bytes: u64,
+    /// Experts of a layer that a token is sent to, as a share of all.
+    pub experts_used: f64,
     /// Bytes of keys and values of one position.
     pub kv_bytes_per_position: u64,
     /// 8-bit operations of a token, without its logits; a multiply and an add are two.
@@ -91,7 +95,9 @@ impl Costs {
     /// bandwidth (bytes a second).
     pub fn decode_floor_s(&self, sequences: usize, depth: f64, bandwidth: f64) -> f64 {
         let kv = self.kv_bytes_per_position as f64 * depth * sequences as f64;
-        (self.weight_bytes_per_step as f64 + kv) / bandwidth
+        // Tokens that are sent anywhere meet in some experts.
+        let met = 1.0 - (1.0 - self.experts_used).powi(sequences as i32);
+        (self.weight_bytes_per_step as f64 + self.expert_bytes as f64 * met + kv) / bandwidth
     }
 }
 
@@ -102,7 +108,9 @@ mod tests {
     #[test]
     fn floors_by_hand() {
         let costs = Costs {
-            weight_bytes_per_step: 1000,
+            weight_bytes_per_step: 600,
+            expert_bytes: 3200,
+            experts_used: 0.5,
             kv_bytes_per_position: 10,
             int8_ops_per_token: 100,
             f32_ops_per_token: 5,
@@ -112,6 +120,7 @@ mod tests {
         };
         assert_eq!(costs.attention_ops(4), 20.0);
         assert_eq!(costs.prefill_floor_s(4, 10.0, 1.0), 45.0 + 41.0);
-        assert_eq!(costs.decode_floor_s(3, 20.0, 100.0), 16.0);
+        assert_eq!(costs.decode_floor_s(3, 20.0, 100.0), 40.0);
+        assert_eq!(costs.decode_floor_s(1, 0.0, 100.0), 22.0);
     }
 }

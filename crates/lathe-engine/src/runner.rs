@@ -260,12 +260,18 @@ impl Runner {
             let ty = |i: usize| g.ty(n.inputs[i]);
             match &*n.op {
                 "matmul" | "expert_matmul" => {
-                    if read.insert(n.inputs[1]) {
-                        c.weight_bytes_per_step += bytes(ty(1));
-                    }
-                    let w = &ty(1).shape;
-                    let last = [w[w.len() - 2].clone(), w[w.len() - 1].clone()];
-                    let ops = 2 * last.iter().map(|d| d.as_const().unwrap_or(0) as u64).product::<u64>();
+                    let elements =
+                        ty(1).shape.iter().map(|d| d.as_const().unwrap_or(0) as u64).product::<u64>();
+                    let experts = (&*n.op == "expert_matmul").then(|| {
+                        // One slot for each expert of a token.
+                        let slots = ty(3).shape[0].eval(&|_| Some(1)).unwrap_or(1);
+                        slots as f64 / ty(1).shape[0].as_const().unwrap_or(1) as f64
+                    });
+                    c.experts_used = experts.unwrap_or(c.experts_used);
+                    let all =
+                        if experts.is_some() { &mut c.expert_bytes } else { &mut c.weight_bytes_per_step };
+                    *all += if read.insert(n.inputs[1]) { bytes(ty(1)) } else { 0 };
+                    let ops = (2.0 * elements as f64 * experts.unwrap_or(1.0)) as u64;
                     let logits = g.outputs.first() == n.outputs.first();
                     let coded = ty(0).storage().is_some_and(|e| e.decode != Decode::Plain);
                     match (logits, coded) {

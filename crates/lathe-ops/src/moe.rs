@@ -1,10 +1,12 @@
 //! Mixture of experts (Jiang et al. 2024): routing, buckets of tokens by expert (a ragged axis), products inside each
 //! bucket, and the weighted sum of the chosen experts' results.
 
+use crate::encode::encode_a8;
 use crate::matmul::dot;
 use crate::norm::{array, scalar};
 use crate::require;
 use crate::sample::{Rng, attrs, result};
+use lathe_ir::encodings::Activations;
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, int_attr};
 use lathe_ir::tensor::{Axis, Buffer, Expr, Fact, Iter, REGISTER, Reducer, Stmt, Store, Unary, WORKSPACE};
 use lathe_ir::{DType, Int, Tensor};
@@ -228,13 +230,13 @@ fn slots_of_expert(l: &Lowering) -> Axis {
 fn lower_expert(l: &Lowering) -> Vec<Stmt> {
     let [x, w, ..] = &l.ins[..] else { return vec![] };
     let y = &l.outs[0];
-    let (e, i, n, acc) = (l.var("e"), l.var("i"), l.var("n"), l.name("acc"));
+    let (e, r, n, acc) = (l.var("e"), l.var("r"), l.var("n"), l.name("acc"));
     let slots = slots_of_expert(l);
-    let row = slots.coordinate(one(&e), &i);
+    let row = slots.coordinate(one(&e), &r);
     let mut body = dot(l, x, w, &[row.clone() / k_of(&l.attrs)], &[e.clone(), n.clone()], &acc);
     body.push(y.write(&l.name("y"), &[row, n], Expr::load(&acc, &[])));
     let inner = Stmt::for_(&l.name("n"), (&w.ty.shape[1]).into(), Iter::Spatial, body);
-    let rows = slots.over(&l.name("i"), one(&e), Iter::Spatial, vec![inner]);
+    let rows = slots.over(&l.name("r"), one(&e), Iter::Spatial, vec![inner]);
     vec![Stmt::for_(&l.name("e"), (&w.ty.shape[0]).into(), Iter::Spatial, vec![rows])]
 }
 
@@ -267,6 +269,10 @@ fn lower_combine(l: &Lowering) -> Vec<Stmt> {
     let inner = Stmt::for_(&l.name("1"), (&x.ty.shape[1]).into(), Iter::Spatial, body);
     vec![Stmt::for_(&l.name("0"), (&w.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
 }
+
+/// How the weights of samples are stored.
+const WEIGHTS: &[&str] =
+    &["f32", "q4_1", "f32.tile16", "q8_0.tile16", "q4_1.tile16", "q4_0.tile16", "q4_k.tile16", "q6_k.tile16"];
 
 fn sample_buckets(r: &mut Rng) -> (Tensor, Tensor) {
     let chosen = r.ints(&[5, 2], 4);
@@ -324,11 +330,17 @@ pub(crate) const ROWS: &[OpRow] = &[
         sample: |seed| {
             let mut r = Rng(seed);
             let (offsets, index) = sample_buckets(&mut r);
-            let name = ["f32", "q4_1", "f32.tile16", "q8_0.tile16"][seed as usize % 4];
-            let w = r.encoded(name, &[4, 32, 64]);
-            let k = 1 + (seed / 4) as i64 % 2;
-            let x = r.dense(&[10 / k as usize, 64]);
-            (vec![x, w, offsets, index], attrs(&[("k", Attr::Int(k))]))
+            let name = WEIGHTS[seed as usize % WEIGHTS.len()];
+            let round = seed as usize / WEIGHTS.len();
+            let columns = if name.contains("_k") { 256 } else { 64 };
+            let w = r.encoded(name, &[4, 32, columns]);
+            let k = 1 + round % 2;
+            let x = r.dense(&[10 / k, columns]);
+            // Coded and dense activations.
+            let coded = w.encoding.as_ref().filter(|e| round % 4 < 2 && e.coded().is_some());
+            let coded = coded.and_then(|e| Activations::of(e, columns as i64));
+            let x = coded.map_or(x.clone(), |to| encode_a8(&x, &to.name()));
+            (vec![x, w, offsets, index], attrs(&[("k", Attr::Int(k as i64))]))
         },
     },
     OpRow {

@@ -155,6 +155,9 @@ impl Hold {
             Held { from: part(store, w.from, len), to: part(memory, w.place, len), page: w.page }
         };
         let offsets = program.buffer(&layer[0].offsets).expect("it was there when this was made");
-        Step::Hold { held: layer.iter().map(one).collect(), offsets: part(offsets, 0, 4 * (layer[0].pages + 1)) }
+        Step::Hold {
+            held: layer.iter().map(one).collect(),
+            offsets: part(offsets, 0, 4 * (layer[0].pages + 1)),
+        }
     }
 }

@@ -19,7 +19,7 @@ fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
     let mut coded = HashMap::new();
     for n in &g.nodes {
         let mut n = n.clone();
-        let wants = &*n.op == "matmul"
+        let wants = matches!(&*n.op, "matmul" | "expert_matmul")
             && g.ty(n.inputs[0]).encoding.is_none()
             && g.ty(n.inputs[0]).shape[1].as_const().is_some();
         let weights = wants.then(|| g.ty(n.inputs[1]).storage()).flatten();

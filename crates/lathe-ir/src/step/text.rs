@@ -51,7 +51,8 @@ impl Program {
                 format!("copy {from} to {to} pages {page} of {list}")
             }
             Step::Hold { held, offsets } => {
-                let one = |h: &Held| format!("{} in {} pages {}", self.part(&h.from), self.part(&h.to), h.page);
+                let one =
+                    |h: &Held| format!("{} in {} pages {}", self.part(&h.from), self.part(&h.to), h.page);
                 let held: Vec<_> = held.iter().map(one).collect();
                 format!("hold {} by {}", held.join(", "), self.part(offsets))
             }

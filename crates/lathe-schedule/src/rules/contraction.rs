@@ -55,6 +55,8 @@ pub(super) fn apply(
     let lanes = if target.vector_bits < 512 { LANES / 2 } else { LANES };
     let products: Vec<&String> =
         parts.iter().filter(|(f, _)| *f == Form::Contraction).map(|(_, p)| p).collect();
+    // Rows of a bucket come one by one: how many there are is known when it runs.
+    let bucket = [format!("{p}_r"), format!("{p}_e")];
     let ragged = find_loop(&s.kernel().body, &m).is_none();
     for (form, q) in &parts[1..] {
         let other = if *form == Form::Contraction { "m" } else { "0" };
@@ -73,13 +75,13 @@ pub(super) fn apply(
     let integer = find_block(&s.kernel().body, &format!("{p}_is")).is_some();
     s.step(&format!("split {n} {lanes}"))?;
     let extent = |s: &Schedule, var: &str| find_loop(&s.kernel().body, var).and_then(|l| l.extent.as_int());
-    let single = extent(s, &m) == Some(1);
+    let single = ragged || extent(s, &m) == Some(1);
     // Two vectors of weights share each repeated word of the activations: loads keep pace with products then. One row takes
     // two where they are the halves of what lies side by side: weights are read once, in order.
     let minima = find_block(&s.kernel().body, &format!("{p}_sm")).is_some();
     let suits = match target.vector_bits < 512 {
         true => single,
-        false => !(ragged || single || minima || most.is_some_and(|n| n <= FEW)),
+        false => !(single || minima || most.is_some_and(|n| n <= FEW)),
     };
     let columns = extent(s, &format!("{n}.o")).filter(|_| integer).unwrap_or(1);
     let whole: Vec<i64> = [1, 2, 4].into_iter().filter(|v| columns % v == 0).collect();
@@ -130,7 +132,7 @@ pub(super) fn apply(
     // One row has one chain of additions a tile; two chains hide half of its latency.
     let chained = |q: &String| {
         let takes = placed.iter().find(|(p, _)| *p == q).map_or(1, |(_, row)| row.steps);
-        integer && takes == 1 && rows.as_ref() == Some(&m) && !long.contains(&q)
+        integer && takes == 1 && single && !long.contains(&q)
     };
     for q in products.iter().filter(|q| chained(q)) {
         s.step(&format!("split {q}_k.o 2"))?;
@@ -171,6 +173,16 @@ pub(super) fn apply(
         s.step(&format!("tensorize {n}.i {name}"))?;
     }
     s.step(&format!("vectorize {n}.i"))?;
+    if ragged {
+        // All rows of all buckets meet a few columns of weights while these are near, and cores share columns: buckets
+        // differ in length.
+        if pairs {
+            s.step(&format!("unroll {columns}"))?;
+        }
+        for l in &bucket {
+            s.step(&format!("interchange {l}"))?;
+        }
+    }
     if let Some(rows) = &rows {
         s.step(&format!("unroll {rows}"))?;
         if pairs {

@@ -220,10 +220,12 @@ fn report(answer: &Generation, runner: &Runner, loaded_s: f64) -> Value {
         "memory": {
             "weights_bytes": memory.weights_bytes,
             "streamed_bytes": memory.streamed_bytes,
+            "experts_bytes": memory.experts_bytes,
             "cache_bytes": memory.cache_bytes,
             "spilled_bytes": memory.spilled_bytes,
             "activation_bytes": memory.activation_bytes,
         },
+        "experts": runner.experts().map(|e| json!({ "needed": e.needed, "brought": e.brought, "bytes": e.bytes })),
         "peak_rss_bytes": lathe_runtime::peak_rss_bytes(),
     })
 }

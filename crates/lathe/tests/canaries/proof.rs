@@ -2,7 +2,7 @@
 //! That wrong steps have none is a test of `lathe-fuzz`.
 
 use lathe_ir::Name;
-use lathe_ir::graph::{Form, Graph, Source, Type};
+use lathe_ir::graph::Form;
 use lathe_machine::Target;
 use lathe_models::{CacheShape, GgmlType, GgufWriter, KvType, ModelFile, build};
 use lathe_ops::lower_group;
