@@ -118,9 +118,13 @@ pub(crate) enum Action {
     },
     /// Pages of segments with something in them.
     Hold {
-        from: Vec<Piece>,
+        /// The buffer that they come from, and the one that they are held in.
+        from: Piece,
+        to: View,
+        /// Where the pages of each begin in both.
+        starts: Vec<(usize, usize)>,
         /// Where each is held, and the bytes of a page.
-        to: Vec<(View, usize)>,
+        places: Vec<(View, usize)>,
         offsets: View,
         link: usize,
         room: Arc<HeldRoom>,
@@ -429,14 +433,22 @@ impl Maker<'_> {
                 Action::Copy { from: exact(*from)?, to: exact(*to)? }
             }
             Op::Hold(held, offsets) => {
-                let (first, to, _) = held.first().ok_or_else(|| self.bad(offsets.buffer, "holds nothing"))?;
-                let link = self.between(first, to)?;
+                let (first, second, _) =
+                    held.first().ok_or_else(|| self.bad(offsets.buffer, "holds nothing"))?;
+                let link = self.between(first, second)?;
                 let room = self.held.clone();
-                let room = room.ok_or_else(|| self.bad(to.buffer, "is held, and no room was given"))?;
-                let to = |(_, to, page): &(Bytes, Bytes, i64)| Ok((exact(*to)?, *page as usize));
+                let room = room.ok_or_else(|| self.bad(second.buffer, "is held, and no room was given"))?;
+                if held.iter().any(|(a, b, _)| (a.buffer, b.buffer) != (first.buffer, second.buffer)) {
+                    return Err(self.bad(first.buffer, "is not the only one that pages are held of together"));
+                }
+                let place = |(_, to, page): &(Bytes, Bytes, i64)| Ok((exact(*to)?, *page as usize));
+                let start = |(from, to, _): &(Bytes, Bytes, i64)| (from.offset as usize, to.offset as usize);
+                let whole = |b: &Bytes| Bytes { offset: 0, len: u.sizes[b.buffer as usize], ..*b };
                 Action::Hold {
-                    from: held.iter().map(|(from, ..)| end(*from)).collect::<Result<_, ExecError>>()?,
-                    to: held.iter().map(to).collect::<Result<_, ExecError>>()?,
+                    from: end(whole(first))?,
+                    to: memory(whole(second))?,
+                    starts: held.iter().map(start).collect(),
+                    places: held.iter().map(place).collect::<Result<_, ExecError>>()?,
                     offsets: exact(*offsets)?,
                     link,
                     room,

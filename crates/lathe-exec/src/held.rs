@@ -1,5 +1,6 @@
-//! The room for pages that programs hold (`Step::Hold`): what is there stays until others need its place, and those that were needed
-//! least often go first, what was long ago counting less. A router's history so says which experts stay in memory.
+//! The room for pages that programs hold (`Step::Hold`): what is there stays until others need its place, and those whose segments
+//! had least in them go first, what was long ago counting less. So a router's history says which experts stay in memory: the
+//! popular ones (Fiddler, arXiv 2402.07033, places them by a profile that was taken before).
 
 use crate::ExecError;
 use lathe_ir::step::occupied;
@@ -7,8 +8,8 @@ use lathe_runtime::View;
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-/// How often a page's uses halve: after so many holdings of its pages.
-const HALF_LIFE: f64 = 256.0;
+/// After how much in the segments of all its pages a page's uses count half.
+const HALF_LIFE: f64 = 2048.0;
 
 /// The smallest piece of memory that is given back to the system, bytes: what a page may take more than it has.
 const UNIT: usize = 4096;
@@ -44,17 +45,17 @@ struct State {
 struct Group {
     /// Where they are, with the bytes of a page each.
     places: Vec<(View, usize)>,
-    /// How often they were held.
-    turns: f64,
+    /// What was in their segments in all.
+    time: f64,
     pages: Vec<Page>,
 }
 
 #[derive(Clone, Debug, Default)]
 struct Page {
     there: bool,
-    /// Uses until a turn.
+    /// What was in its segment until a time.
     uses: f64,
-    turn: f64,
+    time: f64,
 }
 
 impl Group {
@@ -65,7 +66,7 @@ impl Group {
 
     fn worth(&self, page: usize) -> f64 {
         let p = &self.pages[page];
-        p.uses * ((p.turn - self.turns) / HALF_LIFE).exp2()
+        p.uses * ((p.time - self.time) / HALF_LIFE).exp2()
     }
 }
 
@@ -107,14 +108,14 @@ impl HeldRoom {
         let state = &mut *state;
         let group = state.groups.entry(key).or_insert_with(|| Group {
             places: places.to_vec(),
-            turns: 0.0,
+            time: 0.0,
             pages: vec![Page::default(); offsets.len().saturating_sub(1)],
         });
-        group.turns += 1.0;
-        for p in &needed {
-            let uses = group.worth(*p as usize) + 1.0;
-            let page = &mut group.pages[*p as usize];
-            (page.uses, page.turn) = (uses, group.turns);
+        let all = offsets.last().zip(offsets.first()).map_or(0, |(end, start)| end - start);
+        group.time += f64::from(all);
+        for p in needed.iter().map(|p| *p as usize) {
+            let uses = group.worth(p) + f64::from(offsets[p + 1] - offsets[p]);
+            (group.pages[p].uses, group.pages[p].time) = (uses, group.time);
         }
         let missing: Vec<u32> = needed.iter().copied().filter(|p| !group.pages[*p as usize].there).collect();
         let wanted = missing.len() * group.bytes();

@@ -5,7 +5,7 @@ use crate::facts::check;
 use crate::{ExecError, Trace};
 use lathe_ir::step::listed;
 use lathe_machine::Link;
-use lathe_runtime::{Ctx, Pool};
+use lathe_runtime::{Ctx, Pool, View};
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -153,19 +153,23 @@ impl<'a> Run<'a> {
                     let named = listed(&words, *pages)
                         .map_err(|message| ExecError::Pages { program: self.program.into(), message })?;
                     let until = self.take(*link, named.len() * page, free);
-                    self.copy_pages(from, to, *page, named)?;
+                    let pieces = joined(named, *page).into_iter().map(|(at, len)| (at, at, len)).collect();
+                    copy_pieces(from, to, pieces, self.program)?;
                     free = self.sleep(until)?;
                 }
-                Action::Hold { from, to, offsets, link, room } => {
+                Action::Hold { from, to, starts, places, offsets, link, room } => {
                     let mut words = vec![0u32; offsets.len() / 4];
                     offsets.read(0, &mut words)?;
                     let mut until = free;
-                    room.hold(self.program, to, &words, &mut |missing| {
-                        let all: usize = to.iter().map(|(_, page)| page).sum();
+                    room.hold(self.program, places, &words, &mut |missing| {
+                        let all: usize = places.iter().map(|(_, page)| page).sum();
                         until = self.take(*link, missing.len() * all, free);
-                        from.iter().zip(to).try_for_each(|(from, (to, page))| {
-                            self.copy_pages(from, &Piece::Memory(to.clone()), *page, missing)
-                        })
+                        let of = |((source, place), (_, page)): (&(usize, usize), &(View, usize))| {
+                            let piece = |(at, len)| (source + at, place + at, len);
+                            joined(missing, *page).into_iter().map(piece).collect::<Vec<_>>()
+                        };
+                        let pieces = starts.iter().zip(places).flat_map(of).collect();
+                        copy_pieces(from, &Piece::Memory(to.clone()), pieces, self.program)
                     })?;
                     free = self.sleep(until)?;
                 }
@@ -202,35 +206,6 @@ impl<'a> Run<'a> {
                 && !matches!(action, Action::Meet | Action::Signal(_) | Action::Wait(_) | Action::Check(_))
             {
                 trace.add(&lane.name, &lane.labels[first], start);
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies pages to the same places elsewhere.
-    fn copy_pages(&self, from: &Piece, to: &Piece, page: usize, named: &[u32]) -> Result<(), ExecError> {
-        // Neighbours are one piece.
-        let mut pieces: Vec<(usize, usize)> = vec![];
-        for p in named.iter().map(|p| *p as usize * page) {
-            match pieces.last_mut() {
-                Some((start, len)) if *start + *len == p => *len += page,
-                _ => pieces.push((p, page)),
-            }
-        }
-        let at = |offset: &u64| -> Vec<_> {
-            pieces.iter().map(|(start, len)| (offset + *start as u64, *start, *len)).collect()
-        };
-        match (from, to) {
-            (Piece::File(file, offset), Piece::Memory(to)) => file.read_pieces(&at(offset), to)?,
-            (Piece::Memory(from), Piece::File(file, offset)) => file.write_pieces(&at(offset), from)?,
-            (Piece::Memory(from), Piece::Memory(to)) => {
-                for (start, len) in pieces {
-                    to.copy(start, &from.part(start, len)?)?;
-                }
-            }
-            (Piece::File(..), Piece::File(..)) => {
-                let message = "are copied from file to file".into();
-                return Err(ExecError::Pages { program: self.program.into(), message });
             }
         }
         Ok(())
@@ -295,4 +270,45 @@ impl<'a> Run<'a> {
             state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+/// Copies pieces: where each begins in the source, where in the destination, bytes.
+fn copy_pieces(
+    from: &Piece,
+    to: &Piece,
+    pieces: Vec<(usize, usize, usize)>,
+    program: &str,
+) -> Result<(), ExecError> {
+    match (from, to) {
+        (Piece::File(file, start), Piece::Memory(to)) => {
+            let pieces: Vec<_> = pieces.into_iter().map(|(a, b, n)| (start + a as u64, b, n)).collect();
+            file.read_pieces(&pieces, to)?;
+        }
+        (Piece::Memory(from), Piece::File(file, start)) => {
+            let pieces: Vec<_> = pieces.into_iter().map(|(a, b, n)| (start + b as u64, a, n)).collect();
+            file.write_pieces(&pieces, from)?;
+        }
+        (Piece::Memory(from), Piece::Memory(to)) => {
+            for (a, b, n) in pieces {
+                to.copy(b, &from.part(a, n)?)?;
+            }
+        }
+        (Piece::File(..), Piece::File(..)) => {
+            let message = "are copied from file to file".into();
+            return Err(ExecError::Pages { program: program.into(), message });
+        }
+    }
+    Ok(())
+}
+
+/// Where pages begin and how long they are; neighbours are one piece.
+fn joined(pages: &[u32], page: usize) -> Vec<(usize, usize)> {
+    let mut pieces: Vec<(usize, usize)> = vec![];
+    for p in pages.iter().map(|p| *p as usize * page) {
+        match pieces.last_mut() {
+            Some((start, len)) if *start + *len == p => *len += page,
+            _ => pieces.push((p, page)),
+        }
+    }
+    pieces
 }

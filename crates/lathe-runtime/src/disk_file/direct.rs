@@ -8,8 +8,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Bytes of one request, a multiple of a block.
+/// Bytes of one request, a multiple of a block: of a short copy, as many that all requests have some.
 const REQUEST: usize = 4 << 20;
+const LEAST: usize = 512 << 10;
 /// Requests at once.
 const DEPTH: usize = 8;
 
@@ -86,12 +87,14 @@ impl Queue {
         verify: &(dyn Fn(&(u64, usize, usize)) -> Option<u64> + Sync),
     ) -> io::Result<Option<u64>> {
         // Cut at multiples of a request in the file, so that each has whole blocks.
+        let all: usize = pieces.iter().map(|(_, _, len)| len).sum();
+        let request = (all / DEPTH).next_multiple_of(LEAST).clamp(LEAST, REQUEST);
         let mut cut = vec![];
         for (offset, at, len) in pieces {
             let mut done = 0;
             while done < *len {
                 let from = offset + done as u64;
-                let n = (REQUEST - from as usize % REQUEST).min(len - done);
+                let n = (request - from as usize % request).min(len - done);
                 cut.push((from, at + done, n));
                 done += n;
             }
