@@ -149,6 +149,10 @@ fn products(model: &Model, target: &Target, layers: &mut [Layers]) -> Head {
             }
         };
         *place.entry(dtype.to_owned()).or_default() += operations;
+        if let (Some(e), Some(layer)) = (experts, layer_of(name).and_then(|i| layers.get_mut(i))) {
+            layer.expert_bytes += bytes(ty);
+            layer.experts_used = e.used as f64 / e.count as f64;
+        }
     }
     head
 }

@@ -204,7 +204,8 @@ impl Maker<'_> {
         let (computes, rate) = (self.tiers.computes(), self.tiers.tier(self.tiers.main()).read);
         self.work.layers.iter().try_fold(0.0, |sum, l| {
             let busy = computes.seconds(scaled(&l.operations, tokens))?;
-            Ok(sum + l.count as f64 * busy.max(self.weight_bytes(l) / rate))
+            let read = self.weight_bytes(l) * (1.0 - l.unread(tokens));
+            Ok(sum + l.count as f64 * busy.max(read / rate))
         })
     }
 
@@ -244,6 +245,7 @@ impl Maker<'_> {
 
         // Arithmetic is in a row: a layer's attention waits for its products, and they for the layer before.
         let each = tokens / (batches * sweeps);
+        let copied = shared * self.work.read_share(tokens / sweeps);
         let products = match self.timed() {
             Some(m) if prefill => batches * (sweeps * m.prompt_seconds(each) + m.logits_seconds(batch)),
             Some(m) => batches * m.token_seconds(batch),
@@ -306,7 +308,7 @@ impl Maker<'_> {
             // Where attention is on the host, its queries go there and its results come back.
             let asked = self.work.hidden_bytes as f64 * n * layers;
             let asked = if apart && !prefill { Form::below(KV, DEVICE, asked) } else { Form::default() };
-            let weights = Form::below(WEIGHTS, DEVICE, sweeps * shared);
+            let weights = Form::below(WEIGHTS, DEVICE, sweeps * copied);
             let down =
                 vec![("weights", weights), ("keys and values", fetched), ("activations", moved + asked)];
             let up = vec![("keys and values", Form::below(KV, DEVICE, made)), ("activations", moved + asked)];
@@ -320,7 +322,7 @@ impl Maker<'_> {
         if let Some(disk) = &tiers.tiers[DISK] {
             let on_disk = |class: usize, bytes: f64| Form::of(class + DISK, bytes);
             let reads = [
-                ("weights read", on_disk(WEIGHTS, sweeps * shared)),
+                ("weights read", on_disk(WEIGHTS, sweeps * copied)),
                 ("keys and values read", on_disk(KV, before)),
             ];
             let writes = [("keys and values written", on_disk(KV, made))];
@@ -353,7 +355,10 @@ impl Maker<'_> {
         // Twice: one is read while the other is used. A block of several batches goes through a layer batch by batch.
         let head = if choice.head_stays { 0.0 } else { self.head_bytes() };
         let mut matrix = 2.0 * (self.work.largest_bytes(choice.four_bit) as f64).max(head);
-        if self.measured().is_some() {
+        let experts = self.work.layer_expert_bytes(choice.four_bit) as f64;
+        if experts > 0.0 {
+            matrix = experts;
+        } else if self.measured().is_some() {
             // A copy is of several weights where they are small.
             matrix += 2.0 * load_bytes(tiers.tier(main).capacity.min(1e18) as u64) as f64;
         }

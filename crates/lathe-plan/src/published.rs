@@ -45,6 +45,8 @@ fn opt(name: &str, layers: u64, width: u64) -> Work {
             count: layers,
             weight_bytes: 2 * weights,
             four_bit_bytes: four_bit(weights),
+            expert_bytes: 0,
+            experts_used: 0.0,
             largest_bytes: 2 * 4 * width * width,
             operations: operations(weights),
             attention_operations: 4 * width,

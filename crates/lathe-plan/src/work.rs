@@ -37,6 +37,12 @@ pub struct Layers {
     pub four_bit_bytes: u64,
     /// Bytes of its largest weight, as it is.
     pub largest_bytes: u64,
+    /// Bytes of those of its weights that are experts, as they are.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub expert_bytes: u64,
+    /// Experts that a token is sent to, as a share of all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub experts_used: f64,
     /// Operations of its products for one token by data type; a multiply and an add are two.
     pub operations: BTreeMap<String, u64>,
     /// Operations of attention between one token and one position.
@@ -59,6 +65,17 @@ pub struct Head {
     pub operations: BTreeMap<String, u64>,
     /// Bytes of one sequence's logits.
     pub logits_bytes: u64,
+}
+
+impl Layers {
+    /// The part of its weights that so many tokens do not meet in: experts that none of them is sent to.
+    pub(crate) fn unread(&self, tokens: f64) -> f64 {
+        self.expert_bytes as f64 / self.weight_bytes as f64 * (1.0 - self.experts_used).powf(tokens)
+    }
+}
+
+fn is_zero<T: Default + PartialEq>(n: &T) -> bool {
+    *n == T::default()
 }
 
 impl Work {
@@ -102,6 +119,9 @@ impl Work {
                 return wrong(
                     "weight_bytes and largest_bytes of a layer are above 0, and one weight is no larger than all",
                 );
+            }
+            if l.expert_bytes > l.weight_bytes || !(0.0..=1.0).contains(&l.experts_used) {
+                return wrong("experts are a part of a layer's weights, and those used a share of them");
             }
             if l.kv_bytes.is_empty() || !l.kv_bytes.keys().eq(self.layers[0].kv_bytes.keys()) {
                 return wrong(
@@ -149,6 +169,25 @@ impl Work {
     pub(crate) fn largest_layer_bytes(&self, four_bit: bool) -> u64 {
         let layers = self.layers.iter();
         layers.map(|l| if four_bit { l.four_bit_bytes } else { l.weight_bytes }).max().unwrap_or(0)
+    }
+
+    /// The part of weights below the memory that computes which a step of so many tokens reads: all, or of experts, which are what
+    /// lies there first, those that tokens are sent to. As if each were as likely.
+    pub fn read_share(&self, tokens: f64) -> f64 {
+        let sum =
+            |of: &dyn Fn(&Layers) -> f64| self.layers.iter().map(|l| l.count as f64 * of(l)).sum::<f64>();
+        let all = sum(&|l| l.expert_bytes as f64);
+        let unread = sum(&|l| l.weight_bytes as f64 * l.unread(tokens));
+        if all > 0.0 { 1.0 - unread / all } else { 1.0 }
+    }
+
+    /// Bytes of the layer with most experts, all of which a step may need at once.
+    pub(crate) fn layer_expert_bytes(&self, four_bit: bool) -> u64 {
+        let scaled = |l: &Layers| match four_bit {
+            true => (l.expert_bytes as f64 * l.four_bit_bytes as f64 / l.weight_bytes as f64) as u64,
+            false => l.expert_bytes,
+        };
+        self.layers.iter().map(scaled).max().unwrap_or(0)
     }
 
     /// Bytes of the head's weights, as they are or in 4 bits.

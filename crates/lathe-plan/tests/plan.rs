@@ -56,6 +56,8 @@ fn work(layers: u64, weights: u64, position: u64) -> Work {
             count: layers,
             weight_bytes: weights,
             four_bit_bytes: weights / 4,
+            expert_bytes: 0,
+            experts_used: 0.0,
             largest_bytes: weights / 4,
             operations: [("f32".to_string(), weights)].into(),
             attention_operations: position,
