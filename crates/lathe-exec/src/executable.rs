@@ -116,7 +116,7 @@ pub(crate) enum Action {
         list: View,
         link: usize,
     },
-    /// Pages of segments with something in them.
+    /// Pages of segments with something in them, or likely ones.
     Hold {
         /// The buffer that they come from, and the one that they are held in.
         from: Piece,
@@ -125,7 +125,7 @@ pub(crate) enum Action {
         starts: Vec<(usize, usize)>,
         /// Where each is held, and the bytes of a page.
         places: Vec<(View, usize)>,
-        offsets: View,
+        offsets: Option<View>,
         link: usize,
         room: Arc<HeldRoom>,
     },
@@ -434,7 +434,7 @@ impl Maker<'_> {
             }
             Op::Hold(held, offsets) => {
                 let (first, second, _) =
-                    held.first().ok_or_else(|| self.bad(offsets.buffer, "holds nothing"))?;
+                    held.first().ok_or_else(|| self.bad(0, "is beside a step that holds nothing"))?;
                 let link = self.between(first, second)?;
                 let room = self.held.clone();
                 let room = room.ok_or_else(|| self.bad(second.buffer, "is held, and no room was given"))?;
@@ -449,7 +449,7 @@ impl Maker<'_> {
                     to: memory(whole(second))?,
                     starts: held.iter().map(start).collect(),
                     places: held.iter().map(place).collect::<Result<_, ExecError>>()?,
-                    offsets: exact(*offsets)?,
+                    offsets: offsets.map(exact).transpose()?,
                     link,
                     room,
                 }

@@ -26,9 +26,9 @@ pub struct HeldRoom {
 pub struct HeldCounts {
     /// Pages that were needed; those of one segment together are one.
     pub needed: u64,
-    /// Those of them that had to be brought.
+    /// Those of them that were not there, nor had come because they were expected.
     pub brought: u64,
-    /// Bytes that were brought.
+    /// Bytes that came, expected or needed.
     pub bytes: u64,
 }
 
@@ -37,6 +37,9 @@ struct State {
     used: usize,
     /// By the first address of their places.
     groups: HashMap<usize, Group>,
+    /// The group that was held last, and what was in its segments then.
+    last: usize,
+    slots: u32,
     counts: HeldCounts,
 }
 
@@ -102,15 +105,8 @@ impl HeldRoom {
     ) -> Result<(), ExecError> {
         let wrong = |message: String| ExecError::Pages { program: program.into(), message };
         let needed = occupied(offsets).map_err(wrong)?;
-        let Some((first, _)) = places.first() else { return Ok(()) };
-        let key = first.ptr().addr();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let state = &mut *state;
-        let group = state.groups.entry(key).or_insert_with(|| Group {
-            places: places.to_vec(),
-            time: 0.0,
-            pages: vec![Page::default(); offsets.len().saturating_sub(1)],
-        });
+        let Some((key, group)) = state.group(places) else { return Ok(()) };
         let all = offsets.last().zip(offsets.first()).map_or(0, |(end, start)| end - start);
         group.time += f64::from(all);
         for p in needed.iter().map(|p| *p as usize) {
@@ -119,42 +115,67 @@ impl HeldRoom {
         }
         let missing: Vec<u32> = needed.iter().copied().filter(|p| !group.pages[*p as usize].there).collect();
         let wanted = missing.len() * group.bytes();
+        (state.last, state.slots) = (key, all);
         state.counts.needed += needed.len() as u64;
         state.counts.brought += missing.len() as u64;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if !state.make_room(self.bytes, wanted, key, &needed)? {
+        let kept = |of: usize, p: usize| of == key && needed.binary_search(&(p as u32)).is_ok();
+        if !state.make_room(self.bytes, wanted, &kept)? {
             return Err(wrong(format!("need {wanted} bytes in one step, there is room for {}", self.bytes)));
         }
-        let brought = bring(&missing);
-        let group = state.groups.get_mut(&key).expect("it was put there above");
-        // What came in part is there for the account, and comes again.
-        if brought.is_ok() {
-            missing.iter().for_each(|p| group.pages[*p as usize].there = true);
-            state.counts.bytes += (missing.len() * places.iter().map(|(_, page)| page).sum::<usize>()) as u64;
-        } else {
-            state.used -= wanted;
+        state.bring(key, &missing, bring)
+    }
+
+    /// Brings pages that the next holding of their group is likely to need, if it is of as much as the last one of another: those
+    /// that are more likely than not. What was held last stays.
+    pub(crate) fn expect(
+        &self,
+        places: &[(View, usize)],
+        bring: &mut dyn FnMut(&[u32]) -> Result<(), ExecError>,
+    ) -> Result<(), ExecError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (last, slots) = (state.last, f64::from(state.slots));
+        let Some((key, group)) = state.group(places) else { return Ok(()) };
+        // Each page has one use that nobody saw: at first all are as likely.
+        let worth: Vec<f64> = (0..group.pages.len()).map(|p| group.worth(p) + 1.0).collect();
+        let all: f64 = worth.iter().sum();
+        let likely = |p: &usize| !group.pages[*p].there && slots * worth[*p] / all >= std::f64::consts::LN_2;
+        let mut likely: Vec<usize> = (0..worth.len()).filter(likely).collect();
+        likely.sort_by(|a, b| worth[*b].total_cmp(&worth[*a]));
+        let (each, mut chosen) = (group.bytes(), vec![]);
+        for p in likely {
+            // Nor do pages of the same group go.
+            if !state.make_room(self.bytes, each, &|of, _| of == last || of == key)? {
+                break;
+            }
+            chosen.push(p as u32);
         }
-        brought
+        chosen.sort_unstable();
+        state.bring(key, &chosen, bring)
     }
 }
 
 impl State {
-    /// Forgets pages, the least worth first, until there is room for `wanted` more of `room` bytes, which are then taken; or says
-    /// that there is none.
+    /// The group of these places, which is made when it is new.
+    fn group(&mut self, places: &[(View, usize)]) -> Option<(usize, &mut Group)> {
+        let (first, page) = places.first()?;
+        let key = first.ptr().addr();
+        let pages = vec![Page::default(); first.len() / page];
+        let new = || Group { places: places.to_vec(), time: 0.0, pages };
+        Some((key, self.groups.entry(key).or_insert_with(new)))
+    }
+
+    /// Forgets pages, the least worth first and none that is `kept`, until there is room for `wanted` more of `room` bytes, which
+    /// are then taken; or says that there is none, with as much forgotten as could be.
     fn make_room(
         &mut self,
         room: usize,
         wanted: usize,
-        key: usize,
-        needed: &[u32],
+        kept: &dyn Fn(usize, usize) -> bool,
     ) -> Result<bool, ExecError> {
         if self.used + wanted > room {
             let mut others: Vec<(f64, usize, usize)> = vec![];
             for (of, group) in &self.groups {
-                let kept = |p: usize| *of == key && needed.binary_search(&(p as u32)).is_ok();
-                let there = (0..group.pages.len()).filter(|p| group.pages[*p].there && !kept(*p));
+                let there = (0..group.pages.len()).filter(|p| group.pages[*p].there && !kept(*of, *p));
                 others.extend(there.map(|p| (group.worth(p), *of, p)));
             }
             others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
@@ -171,6 +192,30 @@ impl State {
         }
         self.used += wanted;
         Ok(true)
+    }
+
+    /// Brings pages of a group, whose room is taken.
+    fn bring(
+        &mut self,
+        key: usize,
+        pages: &[u32],
+        bring: &mut dyn FnMut(&[u32]) -> Result<(), ExecError>,
+    ) -> Result<(), ExecError> {
+        if pages.is_empty() {
+            return Ok(());
+        }
+        let brought = bring(pages);
+        let group = self.groups.get_mut(&key).expect("room was made for it");
+        // What came in part comes again.
+        match &brought {
+            Ok(()) => {
+                pages.iter().for_each(|p| group.pages[*p as usize].there = true);
+                let each: usize = group.places.iter().map(|(_, page)| page).sum();
+                self.counts.bytes += (pages.len() * each) as u64;
+            }
+            Err(_) => self.used -= pages.len() * group.bytes(),
+        }
+        brought
     }
 }
 
@@ -198,35 +243,69 @@ mod tests {
 
     /// Holds pages of a group of one weight; each is filled with its number when it comes.
     fn hold(room: &HeldRoom, view: &View, full: &[bool]) -> Result<(), ExecError> {
-        room.hold("test", &[(view.clone(), PAGE)], &offsets(full), &mut |missing| {
-            let fill = |p: &u32| view.write(*p as usize * PAGE, &[*p as u8 + 1; PAGE]);
-            missing.iter().try_for_each(fill).map_err(Into::into)
-        })
+        room.hold("test", &[(view.clone(), PAGE)], &offsets(full), &mut |missing| fill(view, missing))
+    }
+
+    fn fill(view: &View, pages: &[u32]) -> Result<(), ExecError> {
+        let one = |p: &u32| view.write(*p as usize * PAGE, &[*p as u8 + 1; PAGE]);
+        pages.iter().try_for_each(one).map_err(Into::into)
     }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        /// Whatever is held when, the pages that are needed are there, and no more memory is real than there is room for.
+        /// Whatever is held and expected when, the pages that are needed are there, those that were needed last stay while others
+        /// come, and no more memory is real than there is room for.
         #[test]
         fn needed_pages_are_there(
             steps in prop::collection::vec((0usize..3, prop::collection::vec(any::<bool>(), PAGES)), 1..40),
             pages in PAGES..3 * PAGES,
         ) {
             let (room, views) = (HeldRoom::new(pages * PAGE), [view(), view(), view()]);
-            for (group, full) in steps {
-                hold(&room, &views[group], &full).unwrap();
-                for p in (0..PAGES).filter(|p| full[*p]) {
+            let there = |group: usize, full: &[bool]| {
+                (0..PAGES).filter(|p| full[*p]).all(|p| {
                     let mut bytes = [0u8; PAGE];
                     views[group].read(p * PAGE, &mut bytes).unwrap();
-                    prop_assert_eq!(bytes, [p as u8 + 1; PAGE]);
-                }
+                    bytes == [p as u8 + 1; PAGE]
+                })
+            };
+            for (group, full) in steps {
+                hold(&room, &views[group], &full).unwrap();
+                prop_assert!(there(group, &full));
+                let next = &views[(group + 1) % 3];
+                room.expect(&[(next.clone(), PAGE)], &mut |missing| fill(next, missing)).unwrap();
+                prop_assert!(there(group, &full));
                 let state = room.state.lock().unwrap();
-                let there: usize = state.groups.values().map(|g| g.pages.iter().filter(|p| p.there).count()).sum();
-                prop_assert_eq!(state.used, there * PAGE);
+                let real = |g: &Group| g.pages.iter().filter(|p| p.there).count();
+                prop_assert_eq!(state.used, state.groups.values().map(real).sum::<usize>() * PAGE);
                 prop_assert!(state.used <= room.bytes());
             }
         }
+    }
+
+    #[test]
+    fn what_is_likely_comes_before_it_is_needed() {
+        let (room, views) = (HeldRoom::new(20 * PAGE), [view(), view()]);
+        let full = |n: usize| (0..PAGES).map(|p| p < n).collect::<Vec<_>>();
+        // The second group's first two pages have all that there is.
+        (0..30).for_each(|_| hold(&room, &views[1], &full(2)).unwrap());
+        hold(&room, &views[0], &full(8)).unwrap();
+        let before = room.counts();
+        {
+            let mut state = room.state.lock().unwrap();
+            let group = state.groups.get_mut(&views[1].ptr().addr()).unwrap();
+            group.pages.iter_mut().for_each(|p| p.there = false);
+            state.used -= 2 * PAGE;
+        }
+        let mut came = vec![];
+        let places = [(views[1].clone(), PAGE)];
+        let mut bring = |missing: &[u32]| {
+            came.extend_from_slice(missing);
+            fill(&views[1], missing)
+        };
+        room.expect(&places, &mut bring).unwrap();
+        hold(&room, &views[1], &full(2)).unwrap();
+        assert_eq!((came, room.counts().brought), (vec![0, 1], before.brought));
     }
 
     #[test]

@@ -158,10 +158,13 @@ impl<'a> Run<'a> {
                     free = self.sleep(until)?;
                 }
                 Action::Hold { from, to, starts, places, offsets, link, room } => {
-                    let mut words = vec![0u32; offsets.len() / 4];
-                    offsets.read(0, &mut words)?;
+                    let words = offsets.as_ref().map(|offsets| {
+                        let mut words = vec![0u32; offsets.len() / 4];
+                        offsets.read(0, &mut words).map(|()| words)
+                    });
+                    let words = words.transpose()?;
                     let mut until = free;
-                    room.hold(self.program, places, &words, &mut |missing| {
+                    let mut bring = |missing: &[u32]| {
                         let all: usize = places.iter().map(|(_, page)| page).sum();
                         until = self.take(*link, missing.len() * all, free);
                         let of = |((source, place), (_, page)): (&(usize, usize), &(View, usize))| {
@@ -170,7 +173,11 @@ impl<'a> Run<'a> {
                         };
                         let pieces = starts.iter().zip(places).flat_map(of).collect();
                         copy_pieces(from, &Piece::Memory(to.clone()), pieces, self.program)
-                    })?;
+                    };
+                    match words {
+                        Some(offsets) => room.hold(self.program, places, &offsets, &mut bring)?,
+                        None => room.expect(places, &mut bring)?,
+                    }
                     free = self.sleep(until)?;
                 }
                 Action::Send { from, rank, tag, link } => {

@@ -1,13 +1,14 @@
 //! Experts that do not fit: all lie on another tier, and those that a step's tokens are sent to are in memory while it computes with
 //! them. Before a layer's first product the router has said which they are; those that are not there come, and which others stay
-//! is the executor's choice ([`Step::Hold`]).
+//! is the executor's choice ([`Step::Hold`]). While a layer's products are computed, a queue of its own brings what the next layer
+//! is likely to need.
 //!
 //! Each weight has its whole length of addresses, so that kernels find every expert where they always do; only the experts
 //! that are there take memory.
 
-use crate::stream::{Extent, buffer, part};
+use crate::stream::{Extent, buffer, event, part};
 use lathe_ir::graph::{Graph, Type};
-use lathe_ir::step::{Held, Part, Program, Step};
+use lathe_ir::step::{Held, Part, Program, Queue, Step};
 use lathe_ir::tensor::{Buffer, HOST};
 use lathe_ir::{Encoding, Int, Layout, Name};
 use std::collections::HashMap;
@@ -129,7 +130,16 @@ impl Hold {
         for (i, w) in layers.iter().enumerate().flat_map(|(i, l)| l.iter().map(move |w| (i, w))) {
             places.insert(&w.name, (i, part(memory, w.place, w.page * w.pages)));
         }
-        let mut begun = vec![false; layers.len()];
+        let held = |layer: &[&Sliced]| {
+            let one = |w: &&Sliced| {
+                let len = w.page * w.pages;
+                Held { from: part(store, w.from, len), to: part(memory, w.place, len), page: w.page }
+            };
+            layer.iter().map(one).collect::<Vec<_>>()
+        };
+        let go = event(&mut p, "experts_go", 0);
+        let there = event(&mut p, "experts_there", 0);
+        let mut begun = 0;
         p.steps.clear();
         for s in &program.steps {
             let mut s = s.clone();
@@ -139,25 +149,28 @@ impl Hold {
                         continue;
                     };
                     *a = place.clone();
-                    if !std::mem::replace(&mut begun[*layer], true) {
-                        p.steps.push(self.step(&layers[*layer], store, memory, program));
+                    // Layers are in the order of the program.
+                    if *layer < begun {
+                        continue;
                     }
+                    begun = layer + 1;
+                    let offsets = program.buffer(&layers[*layer][0].offsets);
+                    let offsets = offsets.expect("it was there when this was made");
+                    let offsets = part(offsets, 0, 4 * (layers[*layer][0].pages + 1));
+                    p.steps.extend((*layer > 0).then_some(Step::Wait(there)));
+                    p.steps.push(Step::Hold { held: held(&layers[*layer]), offsets: Some(offsets) });
+                    p.steps.extend((begun < layers.len()).then_some(Step::Signal(go)));
                 }
             }
             p.steps.push(s);
         }
-        crate::only_used(p)
-    }
-
-    fn step(&self, layer: &[&Sliced], store: u32, memory: u32, program: &Program) -> Step {
-        let one = |w: &&Sliced| {
-            let len = w.page * w.pages;
-            Held { from: part(store, w.from, len), to: part(memory, w.place, len), page: w.page }
+        let expect = |l: &Vec<&Sliced>| {
+            [Step::Wait(go), Step::Hold { held: held(l), offsets: None }, Step::Signal(there)]
         };
-        let offsets = program.buffer(&layer[0].offsets).expect("it was there when this was made");
-        Step::Hold {
-            held: layer.iter().map(one).collect(),
-            offsets: part(offsets, 0, 4 * (layer[0].pages + 1)),
+        let steps: Vec<Step> = layers.iter().skip(1).flat_map(expect).collect();
+        if !steps.is_empty() {
+            p.queues.push(Queue { name: EXPERTS.into(), steps });
         }
+        crate::only_used(p)
     }
 }

@@ -263,7 +263,7 @@ pub fn only_used(mut p: Program) -> Program {
                 }
                 Step::Hold { held, offsets } => {
                     held.iter_mut().flat_map(|h| [&mut h.from, &mut h.to]).for_each(|p| index(p, used));
-                    index(offsets, used);
+                    offsets.iter_mut().for_each(|p| index(p, used));
                 }
                 Step::Send { from: part, .. } | Step::Receive { to: part, .. } => index(part, used),
                 Step::Loop { body, .. } => visit(body, used),

@@ -46,7 +46,7 @@ pub fn conflicts(p: &Program, a: &Step, b: &Step, bound: &dyn Fn(&str) -> Option
             }
             Step::Hold { held, offsets } => {
                 let each = held.iter().flat_map(|h| [whole(&h.from, false), whole(&h.to, true)]);
-                each.chain([whole(offsets, false)]).collect()
+                each.chain(offsets.iter().map(|o| whole(o, false))).collect()
             }
             _ => vec![],
         }

@@ -58,7 +58,7 @@ pub fn interpret_ranks(
                 }
             }
             Op::Hold(held, offsets) => {
-                let words = words(&storage[name(offsets)][range(offsets)]);
+                let words = offsets.map_or(vec![], |o| words(&storage[name(&o)][range(&o)]));
                 let full = occupied(&words).map_err(|m| IrError::run(&*unit.place, m))?;
                 for (from, to, page) in held {
                     // What may be forgotten is.

@@ -152,8 +152,9 @@ pub enum Step {
     Hold {
         /// What is held; all have as many pages.
         held: Vec<Held>,
-        /// Words of 32 bits, rising: where each segment begins, and where the last one ends.
-        offsets: Part,
+        /// Words of 32 bits, rising: where each segment begins, and where the last one ends. Nothing, where this is not known
+        /// yet: pages come that are likely to be needed, or none.
+        offsets: Option<Part>,
     },
     /// All threads of the queue wait for each other.
     Meet,
@@ -254,7 +255,7 @@ impl Program {
             Step::Copy { from, to } => moved(from) || moved(to),
             Step::Pages { from, to, list, .. } => [from, to, list].into_iter().any(moved),
             Step::Hold { held, offsets } => {
-                held.iter().flat_map(|h| [&h.from, &h.to]).chain([offsets]).any(moved)
+                held.iter().flat_map(|h| [&h.from, &h.to]).chain(offsets).any(moved)
             }
             Step::Meet | Step::Signal(_) | Step::Wait(_) => false,
             Step::Send { from: p, rank, tag } | Step::Receive { to: p, rank, tag } => {

@@ -54,7 +54,9 @@ impl Program {
                 let one =
                     |h: &Held| format!("{} in {} pages {}", self.part(&h.from), self.part(&h.to), h.page);
                 let held: Vec<_> = held.iter().map(one).collect();
-                format!("hold {} by {}", held.join(", "), self.part(offsets))
+                let by =
+                    offsets.as_ref().map_or(String::new(), |offsets| format!(" by {}", self.part(offsets)));
+                format!("hold {}{by}", held.join(", "))
             }
             Step::Call { kernel, args, writes } => {
                 let arg = |(a, w): (&Part, &bool)| format!("{}{}", if *w { "@" } else { "" }, self.part(a));
@@ -149,8 +151,8 @@ fn step(c: &mut Cursor, p: &Program) -> Result<Step, IrError> {
                 break;
             }
         }
-        c.expect_word("by")?;
-        return Ok(Step::Hold { held, offsets: part(c, p)? });
+        let offsets = if c.eat_word("by") { Some(part(c, p)?) } else { None };
+        return Ok(Step::Hold { held, offsets });
     }
     if c.eat_word("signal") {
         return event(c, p).map(Step::Signal);

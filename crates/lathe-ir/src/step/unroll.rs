@@ -28,8 +28,8 @@ pub enum Op<'p> {
     /// Copies those pages of the first, of so many bytes each, to their places in the second that the third lists.
     Pages(Bytes, Bytes, i64, Bytes),
     /// Sees to it that pages of the firsts, of so many bytes each, are at their places in the seconds: those whose segment has
-    /// something in it.
-    Hold(Vec<(Bytes, Bytes, i64)>, Bytes),
+    /// something in it, or likely ones.
+    Hold(Vec<(Bytes, Bytes, i64)>, Option<Bytes>),
     /// The threads of the queue meet.
     Meet,
     /// Adds one to an event.
@@ -51,7 +51,7 @@ impl Op<'_> {
             Op::Pages(from, to, _, list) => vec![(*from, false), (*to, true), (*list, false)],
             Op::Hold(held, offsets) => {
                 let each = held.iter().flat_map(|(from, to, _)| [(*from, false), (*to, true)]);
-                each.chain([(*offsets, false)]).collect()
+                each.chain(offsets.map(|o| (o, false))).collect()
             }
             Op::Send(b, ..) => vec![(*b, false)],
             Op::Receive(b, ..) => vec![(*b, true)],
@@ -172,12 +172,11 @@ impl<'p> Unroller<'p, '_> {
                 Op::Copy(from, to)
             }
             Step::Hold { held, offsets } => {
-                let offsets = self.bytes(offsets)?;
+                let offsets = offsets.as_ref().map(|o| self.bytes(o)).transpose()?;
                 let one = |h: &super::Held| {
                     let (from, to) = self.pages(&h.from, &h.to, h.page)?;
-                    if offsets.len != 4 * (from.len / h.page + 1) {
-                        let what = format!("{} pages by {} bytes of offsets", from.len / h.page, offsets.len);
-                        return Err(what);
+                    if let Some(o) = offsets.filter(|o| o.len != 4 * (from.len / h.page + 1)) {
+                        return Err(format!("{} pages by {} bytes of offsets", from.len / h.page, o.len));
                     }
                     Ok((from, to, h.page))
                 };

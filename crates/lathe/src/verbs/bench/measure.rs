@@ -50,6 +50,8 @@ pub struct Row {
     pub f32_peak: f64,
     /// Bytes a second from the disk, where weights are read from it.
     pub disk: Option<f64>,
+    /// Bytes of weights that a decoding step read from there.
+    pub disk_bytes_per_step: f64,
     pub foreign: Option<f64>,
     pub samples: usize,
     pub rejected: usize,
@@ -66,7 +68,20 @@ struct Sample {
     int8_peak: f64,
     f32_peak: f64,
     disk: Option<f64>,
+    disk_bytes: f64,
     foreign: Option<f64>,
+}
+
+/// What decoding took.
+struct Decoded {
+    /// Seconds until every sequence had its first token.
+    start_s: f64,
+    /// Seconds of a step then.
+    step_s: f64,
+    /// Positions that each sequence then had on average.
+    depth: f64,
+    /// Bytes of experts that a step brought.
+    expert_bytes: f64,
 }
 
 /// Steps until every one of `batch` sequences has its first token, at most.
@@ -109,6 +124,7 @@ impl Bench {
                 bandwidth: median(|s| s.bandwidth),
                 int8_peak: median(|s| s.int8_peak),
                 f32_peak: median(|s| s.f32_peak),
+                disk_bytes_per_step: median(|s| s.disk_bytes),
                 disk: samples.iter().any(|s| s.disk.is_some()).then(|| median(|s| s.disk.unwrap_or(0.0))),
                 foreign: samples
                     .iter()
@@ -134,16 +150,16 @@ impl Bench {
         let disk = store.as_deref().and_then(|store| direct_read_bandwidth(store, DISK_BYTES));
         // A prefill of its own costs a streamed model minutes: there the one before decoding counts.
         let alone_s = if store.is_none() { Some(self.prefill(batch)?) } else { None };
-        let (start_s, step_s, depth) = self.decode(batch)?;
+        let Decoded { start_s, step_s, depth, expert_bytes } = self.decode(batch)?;
         let prefill_s = alone_s.unwrap_or(start_s);
         let costs = self.engine.model().costs();
         // Each step reads what is streamed once.
         let streamed = self.engine.model().footprint().streamed_bytes as f64;
-        let reading_s = disk.map_or(0.0, |rate| streamed / rate);
+        let reads = |bytes: f64| disk.map_or(0.0, |rate| bytes / rate);
         let steps = (batch * self.prompt).div_ceil(self.engine.model().max_tokens()) as f64;
         let prefill_floor_s = batch as f64 * costs.prefill_floor_s(self.prompt, int8_peak, f32_peak);
-        let prefill_floor_s = prefill_floor_s.max(steps * reading_s);
-        let decode_floor_s = costs.decode_floor_s(batch, depth, bandwidth).max(reading_s);
+        let prefill_floor_s = prefill_floor_s.max(steps * reads(streamed));
+        let decode_floor_s = costs.decode_floor_s(batch, depth, bandwidth).max(reads(streamed + expert_bytes));
         Ok(Sample {
             prefill: (batch * self.prompt) as f64 / prefill_s,
             decode: batch as f64 / step_s,
@@ -153,6 +169,7 @@ impl Bench {
             int8_peak,
             f32_peak,
             disk,
+            disk_bytes: streamed + expert_bytes,
             foreign: Clocks::now().zip(start).and_then(|(now, start)| now.foreign_since(&start)),
         })
     }
@@ -167,23 +184,24 @@ impl Bench {
         Ok(start.elapsed().as_secs_f64())
     }
 
-    /// Seconds until every sequence decodes, those of a step then, and the positions that each then has on average.
-    fn decode(&mut self, batch: usize) -> Result<(f64, f64, f64), Failure> {
+    fn decode(&mut self, batch: usize) -> Result<Decoded, Failure> {
         let ids = self.start(batch, usize::MAX)?;
         let start = Instant::now();
         while self.step()? < batch {}
         let start_s = start.elapsed().as_secs_f64();
         let depths = ids.iter().filter_map(|&id| Some(self.engine.tokens(id)?.len()));
         let depth = depths.sum::<usize>() as f64 / batch as f64 + self.generate as f64 / 2.0;
-        let start = Instant::now();
+        let brought = |engine: &Engine<Runner>| engine.model().experts().map_or(0, |experts| experts.bytes);
+        let (before, start) = (brought(&self.engine), Instant::now());
         for _ in 0..self.generate {
             self.step()?;
         }
-        let seconds = start.elapsed().as_secs_f64() / self.generate as f64;
+        let step_s = start.elapsed().as_secs_f64() / self.generate as f64;
+        let expert_bytes = (brought(&self.engine) - before) as f64 / self.generate as f64;
         for id in ids {
             self.engine.cancel(id);
         }
-        Ok((start_s, seconds, depth))
+        Ok(Decoded { start_s, step_s, depth, expert_bytes })
     }
 
     fn start(&mut self, batch: usize, max_tokens: usize) -> Result<Vec<SequenceId>, Failure> {
@@ -239,6 +257,7 @@ impl Row {
             "int8_ops_per_s": self.int8_peak,
             "f32_ops_per_s": self.f32_peak,
             "disk_bytes_per_s": self.disk,
+            "disk_bytes_per_step": self.disk_bytes_per_step,
             "foreign_load": self.foreign,
             "samples": self.samples,
             "rejected_samples": self.rejected,
