@@ -51,6 +51,12 @@ const RULES: &[Rule] = &[
         left: "That each expression of an index gets the polynomial that it is, and each unknown one name; both are short code.",
     },
     Rule {
+        name: "accesses",
+        rust: &["lathe-verify/meet::accesses", "lathe-verify/meet::moment", "lathe-verify/scope::volatile"],
+        coq: &["Statements::accesses_are_all", "Statements::instances_are_all"],
+        left: "Blocks of several targets, tables and instructions are not in the syntax of `Statements.v`.",
+    },
+    Rule {
         name: "loops renamed",
         rust: &["lathe-verify/obligations::band"],
         coq: &["Nests::band", "Calculus::reorder"],
@@ -59,13 +65,17 @@ const RULES: &[Rule] = &[
     Rule {
         name: "iterations that do not meet",
         rust: &["lathe-verify/meet::apart", "lathe-verify/meet::distinct", "lathe-verify/meet::separate"],
-        coq: &["Calculus::apart_commute", "Reductions::accumulations_commute"],
-        left: "That the accesses collected are all that a statement reads and writes.",
+        coq: &[
+            "Statements::distinct_commute",
+            "Calculus::apart_commute",
+            "Reductions::accumulations_commute",
+        ],
+        left: "That two views of one parameter are one buffer there is `home` here.",
     },
     Rule {
         name: "lanes and cores",
         rust: &["lathe-verify/meet::lanes", "lathe-verify/meet::cores", "lathe-verify/meet::independent"],
-        coq: &["Iterations::independent"],
+        coq: &["Iterations::independent", "Statements::any_order"],
         left: "That lanes and cores run the commands of an iteration in their order, and one at a time.",
     },
     Rule {
@@ -195,8 +205,9 @@ that all that is named here exists, and that nothing is left out. `proofs/build`
 
 A step of a schedule is proved by a rule of `lathe-verify`: a function that computes from the programs before and after what must hold.
 A certificate that `lathe-check` accepts shows that it does, and the theorem says that the programs then mean the same. The theorems
-are about stores, commands that touch elements, and iterations (`Calculus.v`), not about the tensor IR's own syntax: that the functions
-state what the theorems ask is read, and tested.
+are about stores, commands that say what they touch (`Calculus.v`), and sequences of blocks (`Storage.v`); `Statements.v` has a syntax
+of loops, conditions and blocks, and proves that these are what its statements do. That the functions state what the theorems
+ask is read, and tested, not proved.
 ";
 
 fn root() -> PathBuf {
