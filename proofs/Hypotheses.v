@@ -94,6 +94,42 @@ Proof.
   intros x y c a H. rewrite (precedes_from_means a x y [] c H). split; [tauto|]. intros P. split; [constructor | exact P].
 Qed.
 
+(** * What a certificate gives
+
+    The three ways in which [Walk] states an obligation, each the negation of what is to hold, beside hypotheses that are true of a run;
+    for [t <= 0] it is [goal_follows]. *)
+
+(** [Walk::equal]. *)
+Theorem equal_follows : forall fs cs x y c p, differ x y = Some c ->
+  check (Obligation fs (cs ++ [c])) p = true ->
+  forall a, Forall (holds a) fs -> Forall (one_holds a) cs -> eval a x = eval a y.
+Proof.
+  intros fs cs x y c p D H a F C. destruct (Z.eq_dec (eval a x) (eval a y)) as [|n]; [assumption|]. exfalso.
+  apply (check_sound _ _ H a). split; [exact F|]. simpl. apply Forall_app. split; [exact C|]. constructor; [|constructor].
+  apply (differ_means x y c a D). exact n.
+Qed.
+
+(** The order in [Walk::band]: no iteration comes before another one after which it came. *)
+Theorem order_follows : forall fs cs x y old_x old_y c d p,
+  precedes_choice x y = Some c -> precedes_choice old_y old_x = Some d ->
+  check (Obligation fs (cs ++ [c; d])) p = true ->
+  forall a, Forall (holds a) fs -> Forall (one_holds a) cs ->
+  precedes (map (eval a) x) (map (eval a) y) -> ~ precedes (map (eval a) old_y) (map (eval a) old_x).
+Proof.
+  intros fs cs x y ox oy c d p X Y H a F C P Q. apply (check_sound _ _ H a). split; [exact F|]. simpl.
+  apply Forall_app. split; [exact C|]. constructor; [|constructor; [|constructor]].
+  - apply (precedes_means x y c a X), P.
+  - apply (precedes_means oy ox d a Y), Q.
+Qed.
+
+(** Two accesses in [Walk::distinct]: beside the hypothesis that they share an element, indices that are equal in each dimension. *)
+Theorem distinct_follows : forall fs cs shared p,
+  check (Obligation (fs ++ shared) cs) p = true ->
+  forall a, Forall (holds a) fs -> Forall (one_holds a) cs -> ~ Forall (holds a) shared.
+Proof.
+  intros fs cs shared p H a F C S. apply (check_sound _ _ H a). split; [|exact C]. simpl. apply Forall_app. auto.
+Qed.
+
 (** * Elements of a buffer that nobody writes ([Scope::promised]) *)
 
 (** Two elements that are there are the same one, or their indices differ in some dimension; those of an injective buffer then differ

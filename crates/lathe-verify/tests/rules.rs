@@ -42,6 +42,9 @@ const RULES: &[Rule] = &[
             "Hypotheses::extremes",
             "Hypotheses::differ_means",
             "Hypotheses::precedes_means",
+            "Hypotheses::equal_follows",
+            "Hypotheses::order_follows",
+            "Hypotheses::distinct_follows",
             "Hypotheses::promised",
             "Hypotheses::promised_monotone",
             "Hypotheses::same_bits",
@@ -54,7 +57,8 @@ const RULES: &[Rule] = &[
         name: "accesses",
         rust: &["lathe-verify/meet::accesses", "lathe-verify/meet::moment", "lathe-verify/scope::volatile"],
         coq: &["Statements::accesses_are_all", "Statements::instances_are_all"],
-        left: "Blocks of several targets, tables and instructions are not in the syntax of `Statements.v`.",
+        left: "Blocks of several targets, tables and instructions are not in the syntax of `Statements.v`. Temporaries declared \
+               inside are an iteration's own, as if each had a dimension more (`contract` from right to left).",
     },
     Rule {
         name: "loops renamed",
@@ -198,6 +202,43 @@ const COVERED: &[(&str, &[&str], &[&str])] = &[
     ("space_time", &[], &[]),
 ];
 
+/// Rules of instruction selection (`lathe-select`): the theorems behind them, and what those leave out.
+const SELECTION: &[(&str, &[&str], &str)] = &[
+    (
+        "matmul-columns",
+        &["Selection::permute_permute"],
+        "by definition: rows of exchanged columns are columns",
+    ),
+    ("matmul-rows", &[], "by definition of the two operators"),
+    ("dot-order", &[], "by definition: attributes tell which axes are which"),
+    ("dot-merge", &["Selection::merged_steps", "Selection::reshape_one"], ""),
+    ("dot-swap", &[], "factors commute"),
+    ("dot-pad", &["Selection::padded_steps"], "rows and columns that are more are sliced off"),
+    ("dot-block", &["Selection::merged_steps", "Selection::reshape_one"], ""),
+    ("place", &[], "that the instruction is its description is tested by its emulator"),
+    ("place-converted", &[], "the same"),
+    ("permute-permute", &["Selection::permute_permute"], ""),
+    ("permute-reshape", &["Selection::permute_reshape"], ""),
+    ("reshape-reshape", &["Selection::reshape_reshape"], ""),
+    ("reshape-none", &["Selection::reshape_none"], ""),
+    ("view-cast", &["Selection::view_pointwise"], ""),
+    ("view-scale", &["Selection::view_pointwise"], ""),
+    ("view-offset", &["Selection::view_pointwise"], ""),
+    ("conv-windows", &[], "by definition: a convolution sums over windows"),
+    ("windows-none", &["Selection::windows_none"], ""),
+    ("conv-pointwise", &[], "by definition, as there is one position"),
+    ("conv-groups", &[], "by definition: a group is an element of a batch"),
+    ("conv-scale", &["Selection::scaled"], "floats are rounded"),
+    ("dot-scale-left", &["Selection::scaled"], "floats are rounded"),
+    ("dot-scale-right", &["Selection::scaled"], "floats are rounded"),
+    ("dot-bytes", &["Selection::bytes_fit"], "that floats of such sums are rounded once"),
+    ("dot-offset-left", &["Selection::offset"], "integers wrap, which is a ring too"),
+    ("dot-offset-right", &["Selection::offset"], "integers wrap, which is a ring too"),
+    ("sub-zero", &[], "a - 0 = a"),
+    ("dot-rounded", &[], "rounds: used when asked for"),
+    ("cast-back", &[], "each half is an f32"),
+];
+
 const HEAD: &str = "# Rules
 
 Written by `UPDATE_EXPECT=1 cargo test -p lathe-verify --test rules` from the table in `crates/lathe-verify/tests/rules.rs`, which checks
@@ -288,6 +329,27 @@ fn written() -> String {
         let coq = if coq.is_empty() { "none".into() } else { coq.join(", ") };
         writeln!(out, "| {} | {functions} | {coq} | {} |", r.name, r.left).expect("a string takes all");
     }
+    out += "\n## Rules of instruction selection\n\nRows of `lathe-select`'s table; all are tested on samples as their tags say.\n\n";
+    out += "| rule | theorems | what is left |\n| --- | --- | --- |\n";
+    for (name, coq, left) in SELECTION {
+        let coq: Vec<String> = coq.iter().map(|n| in_coq(n)).collect();
+        let coq = if coq.is_empty() { "none".into() } else { coq.join(", ") };
+        writeln!(out, "| `{name}` | {coq} | {left} |").expect("a string takes all");
+    }
+    out
+}
+
+/// The names of the rows of `lathe-select`'s table.
+fn selection() -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    for entry in
+        std::fs::read_dir(root().join("crates/lathe-select/src/rules")).expect("the folder can be read")
+    {
+        for line in read(&entry.expect("an entry").path()).lines() {
+            let name = line.trim().strip_prefix("name: \"").and_then(|l| l.strip_suffix("\","));
+            out.extend(name.map(str::to_string));
+        }
+    }
     out
 }
 
@@ -325,6 +387,10 @@ fn what_the_table_names_exists() {
         assert!(read(&file).contains(&format!("name: \"{}\"", p.name)), "'{}' is elsewhere", p.name);
     }
     assert_eq!(COVERED.len(), PRIMITIVES.len());
+    for (_, coq, _) in SELECTION {
+        named.extend(coq.iter().map(|t| t.to_string()));
+    }
+    assert_eq!(selection(), SELECTION.iter().map(|(name, ..)| name.to_string()).collect());
     let unnamed: Vec<&String> = known.symmetric_difference(&named).collect();
     assert!(unnamed.is_empty(), "theorems behind no rule, or named but not there: {unnamed:?}");
 }
