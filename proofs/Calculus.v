@@ -1,6 +1,7 @@
-(** Stores, commands that say what they touch, sequences of them, and nests of loops: what programs of the tensor IR mean, as far
-    as the rules of [lathe-verify] need it. A location is an element of a buffer; equal stores are equal at each location, so
-    nothing here needs an axiom. Indices and extents that no written buffer decides are functions of the iteration. *)
+(** Stores, commands that say what they touch, sequences of them, and nests of loops: what programs of the tensor IR mean,
+    as far as the rules of [lathe-verify] need it. A location is an element of a buffer; equal stores are equal at each
+    location, so nothing here needs an axiom. Indices and extents that no written buffer decides are functions of the
+    iteration. *)
 
 From Coq Require Import ZArith List Lia Permutation.
 Import ListNotations.

@@ -1,6 +1,6 @@
-(** The certificate checker of [lathe-check], as it is in Rust, and that it is sound: what it accepts is a contradiction of the
-    hypotheses for all integers. Each definition has the name of the Rust function that it mirrors, and refuses what that
-    refuses: numbers that leave 128 bits, facts and choices that are not there, proofs that nest too deep. *)
+(** The certificate checker of [lathe-check], as it is in Rust, and that it is sound: what it accepts is a contradiction
+    of the hypotheses for all integers. Each definition has the name of the Rust function that it mirrors, and refuses
+    what that refuses: numbers that leave 128 bits, facts and choices that are not there, proofs that nest too deep. *)
 
 From Coq Require Import ZArith NArith List Bool Lia Permutation.
 Import ListNotations.

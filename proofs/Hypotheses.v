@@ -1,6 +1,6 @@
-(** What [scope.rs] and [obligations.rs] put into obligations is true of every run: quotients and remainders, the lesser and the greater
-    of two, the order of iterations, elements of a buffer that nobody writes, and elements that share storage. A hypothesis that was
-    false of some run would make a proof of nothing. *)
+(** What [scope.rs] and [obligations.rs] put into obligations is true of every run: quotients and remainders, the lesser
+    and the greater of two, the order of iterations, elements of a buffer that nobody writes, and elements that share
+    storage. A hypothesis that was false of some run would make a proof of nothing. *)
 
 From Coq Require Import ZArith NArith List Bool Lia.
 From Lathe Require Import Calculus Nests Checker.
@@ -96,8 +96,8 @@ Qed.
 
 (** * What a certificate gives
 
-    The three ways in which [Walk] states an obligation, each the negation of what is to hold, beside hypotheses that are true of a run;
-    for [t <= 0] it is [goal_follows]. *)
+    The three ways in which [Walk] states an obligation, each the negation of what is to hold, beside hypotheses that are
+    true of a run; for [t <= 0] it is [goal_follows]. *)
 
 (** [Walk::equal]. *)
 Theorem equal_follows : forall fs cs x y c p, differ x y = Some c ->
@@ -122,7 +122,8 @@ Proof.
   - apply (precedes_means oy ox d a Y), Q.
 Qed.
 
-(** Two accesses in [Walk::distinct]: beside the hypothesis that they share an element, indices that are equal in each dimension. *)
+(** Two accesses in [Walk::distinct]: beside the hypothesis that they share an element, indices that are equal in each
+    dimension. *)
 Theorem distinct_follows : forall fs cs shared p,
   check (Obligation (fs ++ shared) cs) p = true ->
   forall a, Forall (holds a) fs -> Forall (one_holds a) cs -> ~ Forall (holds a) shared.
@@ -132,8 +133,8 @@ Qed.
 
 (** * Elements of a buffer that nobody writes ([Scope::promised]) *)
 
-(** Two elements that are there are the same one, or their indices differ in some dimension; those of an injective buffer then differ
-    too. *)
+(** Two elements that are there are the same one, or their indices differ in some dimension; those of an injective buffer
+    then differ too. *)
 Theorem promised : forall (of : list Z -> Z) (there : list Z -> Prop) i j, there i -> there j -> length i = length j ->
   (of i = of j /\ i = j) \/
   (exists d, (nth d i 0 + 1 <= nth d j 0 \/ nth d j 0 + 1 <= nth d i 0) /\
@@ -167,8 +168,8 @@ Proof.
   intros i w j v W V. split; [intros (b & B & C); lia|]. intros [A B]. exists (Z.max i j). lia.
 Qed.
 
-(** Digits with their strides, the least first, and how many values each has where that is known. The strides are those of a mixed radix
-    ([is_mixed_radix] of [meet.rs]): each is at least as long as all that is below it. The last may have any
+(** Digits with their strides, the least first, and how many values each has where that is known. The strides are those of
+    a mixed radix ([is_mixed_radix] of [meet.rs]): each is at least as long as all that is below it. The last may have any
     number of values. *)
 Fixpoint radix (reach : Z) (terms : list (Z * option Z)) : Prop :=
   match terms with
@@ -211,8 +212,8 @@ Proof.
   apply (radix_apart terms bits 0 0 bits u v); auto; lia.
 Qed.
 
-(** The digits of a dimension, whose divisors are the products of the moduli before, determine the index: up to the product of all
-    moduli, which the extent does not exceed, or fully where the last has no modulus. *)
+(** The digits of a dimension, whose divisors are the products of the moduli before, determine the index: up to the
+    product of all moduli, which the extent does not exceed, or fully where the last has no modulus. *)
 Fixpoint same_digits (div : Z) (moduli : list Z) (i j : Z) : Prop :=
   match moduli with
   | [] => True

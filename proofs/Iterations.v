@@ -1,6 +1,7 @@
-(** The rules that use that iterations do not meet: loops in lanes and on cores ([meet.rs]), loops distributed ([distribute.rs]) and
-    loops joined ([join.rs]). What is demanded of two commands is that they commute: they do where they do not meet
-    ([apart_commute]), and where one block accumulates by a commutative reducer ([accumulations_commute]). *)
+(** The rules that use that iterations do not meet: loops in lanes and on cores ([meet.rs]), loops distributed
+    ([distribute.rs]) and loops joined ([join.rs]). What is demanded of two commands is that they commute: they do where
+    they do not meet ([apart_commute]), and where one block accumulates by a commutative reducer
+    ([accumulations_commute]). *)
 
 From Coq Require Import ZArith List Lia Permutation.
 From Lathe Require Import Calculus.
@@ -35,9 +36,9 @@ Proof.
     apply in_map_iff in M as (m & <- & _). left. simpl. auto.
 Qed.
 
-(** The rule of lanes and cores: where commands of different iterations commute, it is the same in which order they run, and how they
-    take turns, as long as each iteration's own commands keep their order. Lanes run a command for all iterations at once;
-    cores run iterations as they like. *)
+(** The rule of lanes and cores: where commands of different iterations commute, it is the same in which order they run,
+    and how they take turns, as long as each iteration's own commands keep their order. Lanes run a command for all
+    iterations at once; cores run iterations as they like. *)
 Theorem independent : forall n len (c : Z * nat -> command) us,
   (forall i j k m, 0 <= i < j -> j < n -> (k < len i)%nat -> (m < len j)%nat -> commute (c (i, k)) (c (j, m))) ->
   Permutation (in_turn n len) us ->

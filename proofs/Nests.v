@@ -1,6 +1,7 @@
-(** The rule of loops renamed ([Walk::band] of [obligations.rs]): nested loops before and after run the same body once for each
-    other's iterations, by an index map and its inverse, and those pairs that are exchanged commute. Then [split], [fuse],
-    [interchange] and [reorder], whose witnesses are shown to be right for all extents, and loops peeled ([peel.rs]). *)
+(** The rule of loops renamed ([Walk::band] of [obligations.rs]): nested loops before and after run the same body once for
+    each other's iterations, by an index map and its inverse, and those pairs that are exchanged commute. Then [split],
+    [fuse], [interchange] and [reorder], whose witnesses are shown to be right for all extents, and loops peeled
+    ([peel.rs]). *)
 
 From Coq Require Import ZArith List Lia Permutation.
 From Lathe Require Import Calculus.
@@ -128,8 +129,8 @@ Proof.
     apply commute_sym. apply Order; eauto using nest_order.
 Qed.
 
-(** [split L f]: the extents and the witness of [split.rs], for any extent and any factor that is positive, whether it divides
-    or not. The order is kept. *)
+(** [split L f]: the extents and the witness of [split.rs], for any extent and any factor that is positive, whether it
+    divides or not. The order is kept. *)
 Theorem split : forall n f (b a : list Z -> command), 0 < f ->
   (forall o i, 0 <= o -> 0 <= i < f -> o * f + i < n -> forall s, same (run (a [o; i]) s) (run (b [o * f + i]) s)) ->
   forall s, same
@@ -186,8 +187,8 @@ Proof.
   replace ((o * m + i) mod m) with i by (apply Z.mod_unique with o; lia). reflexivity.
 Qed.
 
-(** [interchange A] and [reorder A]: two loops exchanged, where iterations that change places commute: because they do not meet
-    ([apart_commute]), or because they accumulate ([accumulations_commute]). *)
+(** [interchange A] and [reorder A]: two loops exchanged, where iterations that change places commute: because they do not
+    meet ([apart_commute]), or because they accumulate ([accumulations_commute]). *)
 Theorem interchange : forall n m (b a : list Z -> command),
   (forall i j, 0 <= i < n -> 0 <= j < m -> forall s, same (run (a [j; i]) s) (run (b [i; j]) s)) ->
   (forall i j k l, 0 <= i < n -> 0 <= k < n -> 0 <= j < m -> 0 <= l < m -> i < k -> l < j ->

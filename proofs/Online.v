@@ -1,7 +1,7 @@
-(** One pass in place of two ([online.rs]), and a pass in parts ([parts.rs]), in real numbers: a maximum [m], and sums of [g * exp (x - m)].
-    All that is used of the exponential is [exp (a - b) * exp (b - c) = exp (a - c)], and of numbers the laws of a semiring. Floats have
-    these up to rounding, so steps that use them are tagged [approximates]. One element of a sum is looked at; others are the
-    same with terms of their own. *)
+(** One pass in place of two ([online.rs]), and a pass in parts ([parts.rs]), in real numbers: a maximum [m], and sums of
+    [g * exp (x - m)]. All that is used of the exponential is [exp (a - b) * exp (b - c) = exp (a - c)], and of numbers
+    the laws of a semiring. Floats have these up to rounding, so steps that use them are tagged [approximates]. One
+    element of a sum is looked at; others are the same with terms of their own. *)
 
 From Coq Require Import List.
 Import ListNotations.

@@ -1,6 +1,6 @@
-(** Accumulations: those of one block by a commutative reducer commute (the exception in [Walk::apart] of [meet.rs]), and a sum over
-    loops is the sum of partial sums ([partial.rs], for [rfactor]). The laws are those of real numbers; of floats they hold up to
-    rounding, so steps that use them are tagged [reassociates]. *)
+(** Accumulations: those of one block by a commutative reducer commute (the exception in [Walk::apart] of [meet.rs]), and
+    a sum over loops is the sum of partial sums ([partial.rs], for [rfactor]). The laws are those of real numbers; of
+    floats they hold up to rounding, so steps that use them are tagged [reassociates]. *)
 
 From Coq Require Import ZArith List Lia Permutation.
 From Lathe Require Import Calculus Nests.
@@ -94,8 +94,8 @@ Proof.
     rewrite !assoc. f_equal. rewrite <- !assoc. f_equal. apply comm.
 Qed.
 
-(** [rfactor L]: the sum over loops ([outer] around [parts], with further loops inside as part of a term's sum) is that of one
-    accumulator for each iteration of the second loop, each begun with the neutral element. *)
+(** [rfactor L]: the sum over loops ([outer] around [parts], with further loops inside as part of a term's sum) is that of
+    one accumulator for each iteration of the second loop, each begun with the neutral element. *)
 Theorem partial_sums : monoid ->
   forall {T U} (term : T -> U -> value) (outer : list T) (parts : list U) from,
   sum (fun t => sum (term t) parts neutral) outer from =

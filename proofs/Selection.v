@@ -1,5 +1,5 @@
-(** Rules of [lathe-select] that are about shapes and indices, and the laws that its other rules use. A tensor is a function of its
-    index; changes of place are relations between the index of the result and that of the argument. *)
+(** Rules of [lathe-select] that are about shapes and indices, and the laws that its other rules use. A tensor is a
+    function of its index; changes of place are relations between the index of the result and that of the argument. *)
 
 From Coq Require Import ZArith List Bool Lia.
 From Lathe Require Import Calculus Nests Storage Reductions.
@@ -53,8 +53,8 @@ Proof.
   - apply IH. intros m k M. apply U. simpl. auto.
 Qed.
 
-(** [permute-reshape]: an order of axes in which none but those of one position move keeps each element in its place. [axes] are
-    the argument's extents with an index. *)
+(** [permute-reshape]: an order of axes in which none but those of one position move keeps each element in its place.
+    [axes] are the argument's extents with an index. *)
 Theorem permute_reshape : forall (axes : list (Z * Z)) (order : list nat),
   (forall n i, In (n, i) axes -> 0 <= i < n) ->
   (forall d, In d order -> (d < length axes)%nat) ->
@@ -70,7 +70,8 @@ Proof.
   - apply U. intros a A. apply in_map_iff in A as (d & <- & D). apply nth_In, B, D.
 Qed.
 
-(** [windows-none]: windows of one position, one apart, are the elements in another shape: their new axes have one position. *)
+(** [windows-none]: windows of one position, one apart, are the elements in another shape: their new axes have one
+    position. *)
 Theorem windows_none : forall axes (window : list (Z * Z)), (forall n i, In (n, i) window -> n = 1 /\ i = 0) ->
   forall sum, address (map fst (axes ++ window)) (map snd (axes ++ window)) sum = address (map fst axes) (map snd axes) sum.
 Proof.
@@ -87,7 +88,8 @@ Context {A B : Type}.
 Definition view {A} (from : list Z -> option (list Z)) (around : A) (x : list Z -> A) (i : list Z) : A :=
   match from i with Some j => x j | None => around end.
 
-(** [view-cast], [view-scale], [view-offset]: elements are moved before each is changed, where what is put around becomes what was. *)
+(** [view-cast], [view-scale], [view-offset]: elements are moved before each is changed, where what is put around becomes
+    what was. *)
 Theorem view_pointwise : forall (f : A -> B) from a b (x : list Z -> A), f a = b ->
   forall i, view from b (fun j => f (x j)) i = f (view from a x i).
 Proof. intros f from a b x E i. unfold view. destruct (from i); auto. Qed.
@@ -95,7 +97,8 @@ End Elements.
 
 (** * Products *)
 
-(** [dot-merge], [dot-block]: several axes of steps are one, in the same order, so that sums stay what they are bit by bit. *)
+(** [dot-merge], [dot-block]: several axes of steps are one, in the same order, so that sums stay what they are bit by
+    bit. *)
 Theorem merged_steps : forall k n, 0 <= k -> 0 < n ->
   map (fun x => [x / n; x mod n]) (upto (k * n)) = nest [fun _ => k; fun _ => n] [].
 Proof.
@@ -151,7 +154,8 @@ Proof.
   apply G. reflexivity.
 Qed.
 
-(** [dot-bytes]: sums of fewer than 2^15 products of bytes, and of bytes with a number of a byte taken off, stay in 32 bits. *)
+(** [dot-bytes]: sums of fewer than 2^15 products of bytes, and of bytes with a number of a byte taken off, stay in 32
+    bits. *)
 Theorem bytes_fit : forall (x y : Z -> Z) ts, (Z.of_nat (length ts) < 2 ^ 15) ->
   (forall t, In t ts -> Z.abs (x t) <= 255 /\ Z.abs (y t) <= 255) ->
   - 2 ^ 31 < sum (fun t => x t * y t) ts 0 < 2 ^ 31.

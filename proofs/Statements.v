@@ -1,10 +1,10 @@
-(** Statements of the tensor IR, the accesses that [meet.rs] collects of them, and that these are all: a statement changes nothing but
-    what some write access is to at some moment, and depends on nothing but what some access is to. So iterations whose accesses
-    are to different elements, whenever one of two writes, commute, which is what the rules of [meet.rs], [distribute.rs], [join.rs] and
-    [obligations.rs] ask for.
+(** Statements of the tensor IR, the accesses that [meet.rs] collects of them, and that these are all: a statement changes
+    nothing but what some write access is to at some moment, and depends on nothing but what some access is to. So
+    iterations whose accesses are to different elements, whenever one of two writes, commute, which is what the rules of
+    [meet.rs], [distribute.rs], [join.rs] and [obligations.rs] ask for.
 
-    Buffers that nobody writes are functions ([Op]). What is read of others may be anything at a moment: indices, extents and
-    conditions count for every store. *)
+    Buffers that nobody writes are functions ([Op]). What is read of others may be anything at a moment: indices, extents
+    and conditions count for every store. *)
 
 From Coq Require Import ZArith List Lia.
 From Lathe Require Import Calculus Storage.
@@ -191,7 +191,8 @@ Definition command_of (x : stmt) (at_ : env) : command :=
   Command (exec x at_) (read_by x at_) (written_by x at_)
     (proj1 (accesses_are_all x at_)) (proj2 (accesses_are_all x at_)).
 
-(** What [Walk::apart] and [Walk::separate] demand: two accesses of which one writes are to different elements, at any two moments. *)
+(** What [Walk::apart] and [Walk::separate] demand: two accesses of which one writes are to different elements, at any two
+    moments. *)
 Theorem distinct_commute : forall x y i j,
   (forall p q l, In p (accesses x) -> In q (accesses y) -> is_write p = true \/ is_write q = true ->
      touches i p l -> touches j q l -> False) ->

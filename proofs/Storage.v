@@ -1,7 +1,7 @@
-(** Rules of temporaries: their storage ([Walk::storage] of [obligations.rs]: [align], [skew], [set_memory]), a temporary contracted
-    ([contract.rs]) or given a dimension ([distribute.rs], for [sink]), a cache ([cache.rs]), and a copy filled ([fill.rs], for [cache_read]
-    and [stage]). In all of them a program uses other elements in the place of some, and what is demanded is that the two sets of
-    elements stand for each other while it does. *)
+(** Rules of temporaries: their storage ([Walk::storage] of [obligations.rs]: [align], [skew], [set_memory]), a temporary
+    contracted ([contract.rs]) or given a dimension ([distribute.rs], for [sink]), a cache ([cache.rs]), and a copy filled
+    ([fill.rs], for [cache_read] and [stage]). In all of them a program uses other elements in the place of some, and what
+    is demanded is that the two sets of elements stand for each other while it does. *)
 
 From Coq Require Import ZArith List Lia.
 From Lathe Require Import Calculus.
@@ -12,8 +12,8 @@ Context {loc value : Type}.
 Context (loc_eq : forall k l : loc, {k = l} + {k <> l}).
 Notation store := (@store loc value).
 
-(** An instance of a block: it reads some elements and writes some, each a function of what is read. Which they are is decided by the
-    iteration, not by what is written: the rules refuse other blocks. An accumulation reads what it writes. *)
+(** An instance of a block: it reads some elements and writes some, each a function of what is read. Which they are is
+    decided by the iteration, not by what is written: the rules refuse other blocks. An accumulation reads what it writes. *)
 Record block := Block {
   sources : list loc;
   targets : list (loc * (list value -> value))
@@ -115,10 +115,10 @@ Proof.
     intros l D. apply G. destruct D as [D|(c & [->|I] & C)]; [auto | auto |]. right. exists c. auto.
 Qed.
 
-(** A temporary contracted: in each iteration of the loops that it moves into, elements are called by a map of that iteration.
-    The map is nothing to what is [outside] of the temporary, keeps apart what the iteration touches, and the
-    iteration reads nothing of the temporary that it has not written. Then all that is outside is the same. Read from right to
-    left, it is the rule of a temporary that gets a dimension. *)
+(** A temporary contracted: in each iteration of the loops that it moves into, elements are called by a map of that
+    iteration. The map is nothing to what is [outside] of the temporary, keeps apart what the iteration touches, and the
+    iteration reads nothing of the temporary that it has not written. Then all that is outside is the same. Read from
+    right to left, it is the rule of a temporary that gets a dimension. *)
 Theorem contract : forall (outside : loc -> Prop) (iterations : list (list block * (loc -> loc))),
   (forall bs f, In (bs, f) iterations ->
      (forall l, outside l -> f l = l) /\
@@ -137,8 +137,8 @@ Proof.
   rewrite (G (fun l D => eq_trans (E l D) (f_equal t (eq_sym (own l D)))) k (or_introl K)). rewrite own; auto.
 Qed.
 
-(** Where iterations touch different elements ([Walk::others_elements]), and the program reads nothing that it has not written, an
-    iteration reads nothing but what itself has written. *)
+(** Where iterations touch different elements ([Walk::others_elements]), and the program reads nothing that it has not
+    written, an iteration reads nothing but what itself has written. *)
 Theorem others_elements : forall (outside : loc -> Prop) earlier bs,
   written_first (fun l => outside l \/ wrote_any earlier l) bs ->
   (forall b l, In b bs -> In l (sources b) -> ~ wrote_any earlier l) ->
@@ -153,8 +153,8 @@ Proof.
   apply G; auto.
 Qed.
 
-(** [cache_write]: what an iteration does to elements of a buffer is done to those of a cache that stand for them ([f]), none of
-    which exists before, and each is copied [home] at the end. No two go to one place; all are written first. *)
+(** [cache_write]: what an iteration does to elements of a buffer is done to those of a cache that stand for them ([f]),
+    none of which exists before, and each is copied [home] at the end. No two go to one place; all are written first. *)
 Theorem cache : forall (f home : loc -> loc) (cached : list loc) (copied : loc -> Prop) bs,
   (* [copied] elements of the buffer are those that the cache's are copied to, and each of the cache stands for one *)
   (forall u, In u cached -> copied (home u) /\ f (home u) = u) ->
@@ -209,8 +209,8 @@ Proof.
     + rewrite (G l) by auto. rewrite Own; auto.
 Qed.
 
-(** [cache_read] and [stage]: elements of a copy stand for elements of a buffer, [from] where they were copied. Nobody writes to either
-    while the copy lives. What reads the copy does what it did. *)
+(** [cache_read] and [stage]: elements of a copy stand for elements of a buffer, [from] where they were copied. Nobody
+    writes to either while the copy lives. What reads the copy does what it did. *)
 Theorem fill : forall (from : loc -> loc) (copy : list loc) bs,
   NoDup copy ->
   (* the copy is new, and is made of what is no part of it *)
@@ -250,7 +250,8 @@ Proof.
   apply G; auto.
 Qed.
 
-(** [pad], [overrun] and [prefetch]: some blocks are more. What they write is looked at by nobody else, so all else is the same. *)
+(** [pad], [overrun] and [prefetch]: some blocks are more. What they write is looked at by nobody else, so all else is the
+    same. *)
 Theorem more : forall (unseen : loc -> Prop) (marked : list (bool * block)),
   (* those that are more write what is not seen *)
   (forall b l, In (true, b) marked -> wrote b l -> unseen l) ->
@@ -297,8 +298,8 @@ Proof.
   assert (a = b) by nia. subst. split; [reflexivity|]. f_equal. nia.
 Qed.
 
-(** [align] and [skew]: dimensions that are at least as long have a place for all, and keep elements apart, which is what [elsewhere]
-    asks of storage. *)
+(** [align] and [skew]: dimensions that are at least as long have a place for all, and keep elements apart, which is what
+    [elsewhere] asks of storage. *)
 Theorem wider_apart : forall shape wider i j, Forall2 Z.le shape wider -> in_shape shape i -> in_shape shape j ->
   address wider i 0 = address wider j 0 -> i = j.
 Proof.
