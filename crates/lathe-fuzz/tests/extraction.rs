@@ -2,9 +2,10 @@
 //! every obligation and proof, and read the same texts. `proofs/build` makes the other one; `.ci/run proofs` runs both.
 
 use lathe_check::{Obligation, Proof, Term};
-use lathe_fuzz::{Random, seeds, study};
+use lathe_fuzz::study::{Wrong, damage, mutants};
+use lathe_fuzz::{Random, seeds};
 use lathe_schedule::Schedule;
-use lathe_verify::{Prover, claim};
+use lathe_verify::{Order, Prover, claim};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -42,6 +43,24 @@ fn real() -> Vec<(Obligation, Proof)> {
                 claim(&a.before, &a.after, c.witness.as_ref(), c.order).expect("as it was certified");
             let pairs = claimed.obligations.into_iter().map(|o| o.obligation).zip(c.proofs);
             out.extend(pairs.filter(|(o, _)| known.insert(o.clone())));
+        }
+    }
+    out
+}
+
+/// The obligations of the study's wrong steps, with the proofs that are found: some have none.
+fn wrong() -> Vec<(Obligation, Option<Proof>)> {
+    let (mut prover, mut known, mut out) = (Prover::default(), HashSet::new(), vec![]);
+    for m in mutants() {
+        let w = Wrong::make(m, &mut prover).unwrap_or_else(|e| panic!("{e}"));
+        let orders = [Order::Kept, Order::Apart, Order::Accumulated];
+        for (witness, order) in w.hints.iter().flat_map(|h| orders.map(|o| (h, o))) {
+            let Ok(claimed) = claim(&w.before, &w.after, witness.as_ref(), order) else { continue };
+            for o in claimed.obligations {
+                if known.insert(o.obligation.clone()) {
+                    out.push((o.obligation.clone(), prover.prove(&o)));
+                }
+            }
         }
     }
     out
@@ -102,7 +121,7 @@ fn the_extracted_checker_says_the_same() {
         let mut texts = vec![p.to_string()];
         for _ in 0..4 {
             let mut other = p.clone();
-            study::damage(&mut other, &mut r);
+            damage(&mut other, &mut r);
             texts.push(other.to_string());
         }
         texts.push(damaged(&p.to_string(), &mut r));
@@ -115,6 +134,20 @@ fn the_extracted_checker_says_the_same() {
             *fact = if r.one_in(2) { Term::default() } else { term(&mut r) };
         }
         cases.push((less, vec![p.to_string()]));
+    }
+    // What no proof was found of: proofs of other obligations, damaged or not, prove nothing of it in either.
+    let wrong = wrong();
+    let open = wrong.iter().filter(|(_, p)| p.is_none()).count();
+    for (o, found) in wrong {
+        let mut texts: Vec<String> = found.iter().map(|p| p.to_string()).collect();
+        for _ in 0..4 {
+            let Some(mut other) = found.clone().or_else(|| r.pick(&real).map(|(_, p)| p.clone())) else {
+                break;
+            };
+            damage(&mut other, &mut r);
+            texts.push(other.to_string());
+        }
+        cases.push((o, texts));
     }
     for _ in 0..LARGE {
         let facts = (0..1 + r.below(4)).map(|_| term(&mut r)).collect();
@@ -163,7 +196,7 @@ fn the_extracted_checker_says_the_same() {
     let count = |word: &str| expected.iter().filter(|e| **e == word).count();
     let (accepted, refused, unreadable) = (count("accepted"), count("refused"), count("unreadable"));
     println!(
-        "{} obligations, {} proofs: {accepted} accepted, {refused} refused ({overflows} for an overflow), {unreadable} \
+        "{} obligations ({open} of wrong steps have no proof), {} proofs: {accepted} accepted, {refused} refused ({overflows} for an overflow), {unreadable} \
          unreadable; Rust and the extraction agree on all",
         cases.len(),
         expected.len()
