@@ -156,6 +156,15 @@ fn the_extracted_checker_says_the_same() {
         let texts = (0..4).map(|_| proof(&mut r, 3).to_string()).collect();
         cases.push((Obligation { facts, choices }, texts));
     }
+    // At the bounds of 128 bits, and just beyond.
+    let facts =
+        [i128::MAX, 1, i128::MIN, -1, 1 << 64, -(1 << 63), 1 - (1 << 63)].map(Term::constant).to_vec();
+    let texts =
+        ["1*0", "1*0 1*1", "1*2 1*0 2*1", "1*2 1*3", "2*0", "18446744073709551615*4", "1*7"].map(|sum| {
+            let ways = ["(sum S)", "(product 4 5 (sum S))", "(product 4 6 (sum S))", "(product 2 3 (sum S))"];
+            ways.map(|w| w.replace('S', sum))
+        });
+    cases.push((Obligation { facts, choices: vec![] }, texts.concat()));
     // As deep as proofs may be, and deeper.
     for depth in [99, 100, 101] {
         let deep = format!("{}(sum 1*0){}", "(product 0 0 ".repeat(depth), ")".repeat(depth));
