@@ -98,13 +98,13 @@ fn change(c: &mut Certificate, wrong: &Wrong, others: &[Certificate], random: &m
         }
         6 if n > 0 => c.proofs[at] = any(others, random).unwrap_or(Proof::Sum(vec![])),
         7 if n > 0 => c.proofs[at] = c.proofs[random.below(n)].clone(),
-        _ if n > 0 => within(&mut c.proofs[at], random),
+        _ if n > 0 => damage(&mut c.proofs[at], random),
         _ => c.proofs.push(any(others, random).unwrap_or(Proof::Sum(vec![]))),
     }
 }
 
 /// Changes one thing at some place of a proof.
-fn within(p: &mut Proof, random: &mut Random) {
+pub fn damage(p: &mut Proof, random: &mut Random) {
     let here = random.one_in(2);
     match p {
         Proof::Sum(parts) => {
@@ -124,7 +124,7 @@ fn within(p: &mut Proof, random: &mut Random) {
             }
         }
         Proof::Cut(t, low, high) => match random.below(4) {
-            _ if !here => within(if random.one_in(2) { low } else { high }, random),
+            _ if !here => damage(if random.one_in(2) { low } else { high }, random),
             0 => std::mem::swap(low, high),
             1 => *p = (**low).clone(),
             2 => *p = (**high).clone(),
@@ -141,7 +141,7 @@ fn within(p: &mut Proof, random: &mut Random) {
             let n = proofs.len();
             let at = random.below(n);
             match random.below(5) {
-                _ if !here && n > 0 => within(&mut proofs[at], random),
+                _ if !here && n > 0 => damage(&mut proofs[at], random),
                 0 if n > 0 => {
                     proofs.remove(at);
                 }
@@ -152,7 +152,7 @@ fn within(p: &mut Proof, random: &mut Random) {
             }
         }
         Proof::Product(i, j, rest) => match random.below(3) {
-            _ if !here => within(rest, random),
+            _ if !here => damage(rest, random),
             0 => *i = random.below(*i + 3),
             1 => *j = random.below(*j + 3),
             _ => *p = (**rest).clone(),
