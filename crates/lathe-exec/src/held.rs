@@ -11,6 +11,10 @@ use std::sync::{Mutex, PoisonError};
 /// After how much in the segments of all its pages a page's uses count half.
 const HALF_LIFE: f64 = 2048.0;
 
+/// As much in a segment as lets work on it take a good part of the time that its pages take to come. For less, what is brought on
+/// a guess only takes the place of what is there.
+const LONG: f64 = 16.0;
+
 /// The smallest piece of memory that is given back to the system, bytes: what a page may take more than it has.
 const UNIT: usize = 4096;
 
@@ -125,8 +129,8 @@ impl HeldRoom {
         state.bring(key, &missing, bring)
     }
 
-    /// Brings pages that the next holding of their group is likely to need, if it is of as much as the last one of another: those
-    /// that are more likely than not. What was held last stays.
+    /// Brings pages that the next holding of their group will need, if it is of as much as the last one of another: those of so
+    /// long segments that work on them hides what bringing takes. What was held last stays.
     pub(crate) fn expect(
         &self,
         places: &[(View, usize)],
@@ -138,7 +142,7 @@ impl HeldRoom {
         // Each page has one use that nobody saw: at first all are as likely.
         let worth: Vec<f64> = (0..group.pages.len()).map(|p| group.worth(p) + 1.0).collect();
         let all: f64 = worth.iter().sum();
-        let likely = |p: &usize| !group.pages[*p].there && slots * worth[*p] / all >= std::f64::consts::LN_2;
+        let likely = |p: &usize| !group.pages[*p].there && slots * worth[*p] / all >= LONG;
         let mut likely: Vec<usize> = (0..worth.len()).filter(likely).collect();
         likely.sort_by(|a, b| worth[*b].total_cmp(&worth[*a]));
         let (each, mut chosen) = (group.bytes(), vec![]);
@@ -165,7 +169,7 @@ impl State {
     }
 
     /// Forgets pages, the least worth first and none that is `kept`, until there is room for `wanted` more of `room` bytes, which
-    /// are then taken; or says that there is none, with as much forgotten as could be.
+    /// are then taken; or says that there is none.
     fn make_room(
         &mut self,
         room: usize,
@@ -180,6 +184,11 @@ impl State {
             }
             others.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)).then(a.2.cmp(&b.2)));
             let mut others = others.into_iter();
+            let group_bytes = |of: &usize| self.groups[of].bytes();
+            let most: usize = others.as_slice().iter().map(|(_, of, _)| group_bytes(of)).sum();
+            if self.used + wanted > room + most {
+                return Ok(false);
+            }
             while self.used + wanted > room {
                 let Some((_, of, p)) = others.next() else { return Ok(false) };
                 let group = self.groups.get_mut(&of).expect("it is one of them");
@@ -235,7 +244,7 @@ mod tests {
     /// Offsets of segments that have something in them where `full` says.
     fn offsets(full: &[bool]) -> Vec<u32> {
         let ends = full.iter().scan(0, |end, full| {
-            *end += 2 * u32::from(*full);
+            *end += 32 * u32::from(*full);
             Some(*end)
         });
         std::iter::once(0).chain(ends).collect()

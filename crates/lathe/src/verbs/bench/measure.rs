@@ -159,7 +159,8 @@ impl Bench {
         let steps = (batch * self.prompt).div_ceil(self.engine.model().max_tokens()) as f64;
         let prefill_floor_s = batch as f64 * costs.prefill_floor_s(self.prompt, int8_peak, f32_peak);
         let prefill_floor_s = prefill_floor_s.max(steps * reads(streamed));
-        let decode_floor_s = costs.decode_floor_s(batch, depth, bandwidth).max(reads(streamed + expert_bytes));
+        let decode_floor_s =
+            costs.decode_floor_s(batch, depth, bandwidth).max(reads(streamed + expert_bytes));
         Ok(Sample {
             prefill: (batch * self.prompt) as f64 / prefill_s,
             decode: batch as f64 / step_s,
