@@ -244,10 +244,11 @@ pub(crate) const ROWS: &[OpRow] = &[
             let list = |v: &[i64]| Attr::Ints(v.to_vec());
             match seed % 4 {
                 3 => {
-                    // Packed filters, more input channels than are summed at a time.
+                    // Packed filters, more input channels than are summed at a time; 4 or 7 positions.
                     let groups = 1 + (seed / 4 % 2) as usize;
+                    let width = if seed / 8 % 2 == 0 { 9 } else { 15 };
                     let at = attrs(&[("strides", list(&[1, 2])), ("groups", Attr::Int(groups as i64))]);
-                    let x = r.typed(DType::F32, &[1, 18, 4, 9]);
+                    let x = r.typed(DType::F32, &[1, 18, 4, width]);
                     (vec![x, r.encoded(FILTERS, &[32 * groups, 18 / groups, 2, 3])], at)
                 }
                 0 => (vec![r.typed(t, &[2, 3, 5, 6]), r.typed(t, &[4, 3, 2, 3])], Attrs::new()),

@@ -27,11 +27,12 @@ fn suits(g: &Graph, n: &Node, target: &Target) -> bool {
     let (w, y) = (constants(g.ty(n.inputs[1])), constants(g.ty(n.outputs[0])));
     let (Some(w), Some(y)) = (w, y) else { return false };
     let groups = int_attr(&n.attrs, "groups").unwrap_or(1).max(1);
-    if channel_tile(w[0] / groups, &y[2..], target).is_none() {
+    let strided = ints_attr(&n.attrs, "strides").iter().any(|s| *s > 1);
+    let pointwise = !strided && w[2..].iter().all(|k| *k == 1);
+    if channel_tile(w[0] / groups, &y[2..], pointwise, target).is_none() {
         return false;
     }
-    let strided = ints_attr(&n.attrs, "strides").iter().any(|s| *s > 1);
-    if strided || w[2..].iter().any(|k| *k > 1) {
+    if !pointwise {
         return true;
     }
     // Positions lie side by side: with them in lanes, only the last vector is not full, but filters are copied in each run.
