@@ -1,4 +1,4 @@
-//! Convolutions whose constant filters lie 16 channels side by side: channels in lanes, and a tile of neighbouring positions,
+//! Convolutions whose constant filters lie 16 or 8 channels side by side: channels in lanes, and a tile of neighbouring positions,
 //! each an element of the input repeated in all lanes. Nothing is copied, and filters are read in a row.
 
 use super::LANES;
@@ -14,7 +14,9 @@ const INSIDE: i64 = 16;
 /// A tile of accumulators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelTile {
-    /// Channels, whole vectors of 16 lanes.
+    /// Channels that lie side by side: 16, or 8 where that is a register.
+    pub lanes: i64,
+    /// Channels, whole vectors of so many lanes.
     pub channels: i64,
     /// Whether all axes of positions are one.
     pub fused: bool,
@@ -24,10 +26,16 @@ pub struct ChannelTile {
     pub positions: i64,
 }
 
-/// Registers of a vector of 16 lanes, those that accumulators may take, and the time to load one from the second cache, in
+/// Registers of a vector of so many lanes, those that accumulators may take, and the time to load one from the second cache, in
 /// products of vectors.
-fn registers(target: &Target) -> (i64, i64, i64) {
-    if target.vector_bits >= 512 { (1, 28, 4) } else { (2, 12, 2) }
+fn registers(lanes: i64, target: &Target) -> (i64, i64, i64) {
+    if target.vector_bits >= 512 { (lanes / 16, 28, 4) } else { (lanes / 8, 12, 2) }
+}
+
+/// Lanes of the vectors that so many channels are whole numbers of.
+fn lanes_of(channels: i64, target: &Target) -> Option<i64> {
+    let half = (target.vector_bits < 512).then_some(LANES / 2);
+    [Some(LANES), half].into_iter().flatten().find(|l| channels > 0 && channels % l == 0)
 }
 
 /// Parts that all cores have something to do with.
@@ -37,10 +45,10 @@ const PARTS: i64 = 8;
 /// of tiles, accumulators fit the registers, and loads do not outnumber products. `fusable` says that positions of all axes
 /// follow each other in memory.
 pub fn channel_tile(channels: i64, extents: &[i64], fusable: bool, target: &Target) -> Option<ChannelTile> {
-    (channels > 0 && channels % LANES == 0).then_some(())?;
+    let lanes = lanes_of(channels, target)?;
     let all: i64 = extents.iter().product();
     let axis = extents.iter().rposition(|n| *n > 1).or(extents.len().checked_sub(1))?;
-    let (each, most, far) = registers(target);
+    let (each, most, far) = registers(lanes, target);
     let time = |registers: i64, positions: i64| {
         // A chain of sums waits for each of its parts. Two loads of single elements are as one of a vector.
         (registers * positions).max(8).max(far * registers + (positions + 1) / 2)
@@ -51,19 +59,22 @@ pub fn channel_tile(channels: i64, extents: &[i64], fusable: bool, target: &Targ
         if fused && (!fusable || extents.len() < 2) {
             continue;
         }
-        for vectors in (1..=8).filter(|v| channels / LANES % v == 0) {
+        for vectors in (1..=8).filter(|v| channels / lanes % v == 0) {
             let registers = vectors * each;
             for positions in 1..=(most / registers).min(n) {
                 let left = n % positions;
                 // Tiles of several sizes stand in one iteration of the cores' loop.
-                if fused && left > 0 && channels / LANES / vectors < PARTS {
+                if fused && left > 0 && channels / lanes / vectors < PARTS {
                     continue;
                 }
                 let rest = if left > 0 { time(registers, left) } else { 0 };
                 let busy = 1000 * registers * n / (n / positions * time(registers, positions) + rest);
                 let rank = (busy, registers * positions);
                 if best.is_none_or(|(b, _)| rank > b) {
-                    best = Some((rank, ChannelTile { channels: vectors * LANES, fused, axis, positions }));
+                    best = Some((
+                        rank,
+                        ChannelTile { lanes, channels: vectors * lanes, fused, axis, positions },
+                    ));
                 }
             }
         }
@@ -75,9 +86,9 @@ pub fn channel_tile(channels: i64, extents: &[i64], fusable: bool, target: &Targ
 
 /// Schedules a convolution whose filters lie so; `false` where it is another product.
 pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bool, ScheduleError> {
-    let side_by_side = |f: usize, m: &str| -> bool {
-        let mut t = s.clone();
-        if t.step(&format!("split {m} {LANES}")).is_err() {
+    let side_by_side = |f: usize, l: &For, lanes: i64| -> bool {
+        let (mut t, m) = (s.clone(), &l.var);
+        if t.step(&format!("split {m} {lanes}")).is_err() {
             return false;
         }
         let Some(p) = Product::of(t.kernel()) else { return false };
@@ -86,8 +97,9 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
             && !p.picks(1 - f, &format!("{m}.i"))
     };
     let channel = p.loops.iter().position(|l| {
-        extent(l).is_some_and(|n| n % LANES == 0)
-            && (0..2).any(|f| p.stride(s.kernel(), f, &l.var).is_none() && side_by_side(f, &l.var))
+        extent(l).and_then(|n| lanes_of(n, target)).is_some_and(|lanes| {
+            (0..2).any(|f| p.stride(s.kernel(), f, &l.var).is_none() && side_by_side(f, l, lanes))
+        })
     });
     let Some((m, mut rest)) = channel.and_then(|at| p.loops[at..].split_first()) else { return Ok(false) };
     let extents: Option<Vec<i64>> = rest.iter().map(|l| extent(l)).collect();
@@ -100,13 +112,14 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
         (*s, last) = (t, [l]);
         (rest, along) = (&last, extents.iter().product());
     }
-    let (each, most, _) = registers(target);
-    let vectors = (1..=8).filter(|v| channels / LANES % v == 0);
-    let vectors = s.choose("vectors", vectors, tile.channels / LANES);
+    let width = tile.lanes;
+    let (each, most, _) = registers(width, target);
+    let vectors = (1..=8).filter(|v| channels / width % v == 0 && v * each <= most);
+    let vectors = s.choose("vectors", vectors, tile.channels / width);
     let fit = 1..=(most / (vectors * each)).min(along).max(1);
     let positions = s.choose("positions", fit.clone(), tile.positions.min(*fit.end()));
     let (m, n) = (m.var.to_string(), rest[tile.axis].var.to_string());
-    s.step(&format!("split {m} {LANES}"))?;
+    s.step(&format!("split {m} {width}"))?;
     s.step(&format!("split {m}.o {vectors}"))?;
     let (lanes, vector) = (format!("{m}.i"), format!("{m}.o.i"));
     // The tile's loops become the innermost ones: positions, vectors, lanes.
