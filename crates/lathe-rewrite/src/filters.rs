@@ -14,8 +14,12 @@ pub(crate) const FILTERS: Pass = Pass {
     run,
 };
 
-/// Cycles to store a vector of channels, whose elements lie apart.
-const STORE: i64 = 24;
+/// Cycles to store a vector of channels, whose elements lie apart: far, or where all of them share one place of the first cache.
+const STORE: [i64; 2] = [24, 160];
+/// Bytes after which places of the first cache repeat.
+const REPEAT: i64 = 4096;
+/// Cycles to copy a vector of positions from a window.
+const WINDOW: i64 = 16;
 /// Cycles to copy an element of 16 filters that do not lie as they are read.
 const COPY: i64 = 64;
 
@@ -29,13 +33,26 @@ fn layout(g: &Graph, n: &Node, target: &Target) -> Option<Name> {
     let pointwise = !strided && w[2..].iter().all(|k| *k == 1);
     let tile = channel_tile(w[0] / groups, &y[2..], pointwise, target)?;
     let layout = format!("f32.filters{}", tile.lanes).into();
-    if !pointwise {
+    if strided {
         return Some(layout);
     }
-    // Positions lie side by side: with them in lanes, only the last vector is not full, but filters are copied in each run.
-    let (positions, sum) = (y[2..].iter().product::<i64>(), w[1]);
-    let vectors = (positions + 15) / 16;
-    (16 * vectors * sum + COPY * sum > positions * (sum + STORE)).then_some(layout)
+    // Few channels at a time would read the input too often.
+    if pointwise && tile.lanes < 16 {
+        return None;
+    }
+    let (channels, sum) = (w[0] / groups, w[1..].iter().product::<i64>());
+    let (positions, last) = (y[2..].iter().product::<i64>(), y.last()?);
+    let channel_lanes = positions * (sum + STORE[usize::from(4 * positions % REPEAT == 0)]);
+    // Positions lie side by side: with them in lanes, only the last vector is not full, of all or of a row, but filters are copied
+    // in each run, and so are windows, once for all channels.
+    let (vectors, windows) = match pointwise {
+        true => ((positions + 15) / 16, 0),
+        false => {
+            let vectors = positions / last * ((last + 15) / 16);
+            (vectors, WINDOW * vectors * sum * 16 / channels)
+        }
+    };
+    (16 * vectors * sum + windows + COPY * sum > channel_lanes).then_some(layout)
 }
 
 fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {

@@ -26,10 +26,41 @@ pub struct ChannelTile {
     pub positions: i64,
 }
 
-/// Registers of a vector of so many lanes, those that accumulators may take, and the time to load one from the second cache, in
-/// products of vectors.
-fn registers(lanes: i64, target: &Target) -> (i64, i64, i64) {
-    if target.vector_bits >= 512 { (lanes / 16, 28, 4) } else { (lanes / 8, 12, 2) }
+/// What a processor's registers hold of a tile.
+struct Registers {
+    /// Registers of a vector of the channels.
+    each: i64,
+    /// Those for accumulators, for vectors of filters, and for the element in all lanes where no instruction repeats it itself.
+    all: i64,
+    /// Most accumulators.
+    most: i64,
+    /// Time to load a register from the second cache, in products of registers.
+    far: i64,
+    /// Loads of single elements that take as long as one of a register.
+    singles: i64,
+}
+
+impl Registers {
+    fn of(lanes: i64, target: &Target) -> Registers {
+        match target.vector_bits {
+            512.. => Registers { each: lanes / 16, all: 32, most: 28, far: 4, singles: 2 },
+            _ => Registers { each: lanes / 8, all: 15, most: 12, far: 2, singles: 1 },
+        }
+    }
+
+    /// Most positions of a tile of so many vectors.
+    fn positions(&self, vectors: i64) -> i64 {
+        let registers = vectors * self.each;
+        (self.most / registers).min(self.all / registers - 1)
+    }
+
+    /// Time of a step of a tile's sums, in products of registers.
+    fn time(&self, vectors: i64, positions: i64) -> i64 {
+        let registers = vectors * self.each;
+        // A chain of sums waits for each of its parts.
+        let loads = (positions + self.singles - 1) / self.singles;
+        (registers * positions).max(8).max(self.far * registers + (positions + 1) / 2).max(registers + loads)
+    }
 }
 
 /// Lanes of the vectors that so many channels are whole numbers of.
@@ -48,11 +79,7 @@ pub fn channel_tile(channels: i64, extents: &[i64], fusable: bool, target: &Targ
     let lanes = lanes_of(channels, target)?;
     let all: i64 = extents.iter().product();
     let axis = extents.iter().rposition(|n| *n > 1).or(extents.len().checked_sub(1))?;
-    let (each, most, far) = registers(lanes, target);
-    let time = |registers: i64, positions: i64| {
-        // A chain of sums waits for each of its parts. Two loads of single elements are as one of a vector.
-        (registers * positions).max(8).max(far * registers + (positions + 1) / 2)
-    };
+    let registers = Registers::of(lanes, target);
     let mut best = None;
     let apart = [(false, axis, extents[axis]), (true, 0, all)];
     for (fused, axis, n) in apart {
@@ -60,16 +87,17 @@ pub fn channel_tile(channels: i64, extents: &[i64], fusable: bool, target: &Targ
             continue;
         }
         for vectors in (1..=8).filter(|v| channels / lanes % v == 0) {
-            let registers = vectors * each;
-            for positions in 1..=(most / registers).min(n) {
+            let products = vectors * registers.each;
+            for positions in 1..=registers.positions(vectors).min(n) {
                 let left = n % positions;
                 // Tiles of several sizes stand in one iteration of the cores' loop.
                 if fused && left > 0 && channels / lanes / vectors < PARTS {
                     continue;
                 }
-                let rest = if left > 0 { time(registers, left) } else { 0 };
-                let busy = 1000 * registers * n / (n / positions * time(registers, positions) + rest);
-                let rank = (busy, registers * positions);
+                let rest = if left > 0 { registers.time(vectors, left) } else { 0 };
+                let whole = n / positions * registers.time(vectors, positions);
+                let busy = 1000 * products * n / (whole + rest);
+                let rank = (busy, products * positions);
                 if best.is_none_or(|(b, _)| rank > b) {
                     best = Some((
                         rank,
@@ -113,10 +141,10 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
         (rest, along) = (&last, extents.iter().product());
     }
     let width = tile.lanes;
-    let (each, most, _) = registers(width, target);
-    let vectors = (1..=8).filter(|v| channels / width % v == 0 && v * each <= most);
+    let registers = Registers::of(width, target);
+    let vectors = (1..=8).filter(|v| channels / width % v == 0 && registers.positions(*v) > 0);
     let vectors = s.choose("vectors", vectors, tile.channels / width);
-    let fit = 1..=(most / (vectors * each)).min(along).max(1);
+    let fit = 1..=registers.positions(vectors).min(along).max(1);
     let positions = s.choose("positions", fit.clone(), tile.positions.min(*fit.end()));
     let (m, n) = (m.var.to_string(), rest[tile.axis].var.to_string());
     s.step(&format!("split {m} {width}"))?;
