@@ -41,7 +41,7 @@ fn layout(g: &Graph, n: &Node, target: &Target) -> Option<Name> {
         return None;
     }
     let (channels, sum) = (w[0] / groups, w[1..].iter().product::<i64>());
-    let (positions, last) = (y[2..].iter().product::<i64>(), y.last()?);
+    let (positions, last) = (y[2..].iter().product::<i64>(), y[2..].iter().rfind(|n| **n > 1).unwrap_or(&1));
     let channel_lanes = positions * (sum + STORE[usize::from(4 * positions % REPEAT == 0)]);
     // Positions lie side by side: with them in lanes, only the last vector is not full, of all or of a row, but filters are copied
     // in each run, and so are windows, once for all channels.
