@@ -9,7 +9,7 @@ use lathe_ir::tensor::{
 };
 use lathe_ir::{Bounds, DType, Int, Name};
 use lathe_schedule::{Code, code};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
 /// Why a kernel cannot be written in a dialect.
@@ -141,7 +141,7 @@ pub(crate) struct Emitter<'k> {
     pub constant_buffers: Vec<Name>,
     /// Vectors from memory that were used once so far, and where in the text the line of their definition ends.
     pub loads: HashMap<String, usize>,
-    /// Vectors that temporaries of the scopes being written keep in registers.
+    /// Vectors of temporaries in registers that the loop being written touches: others may wait in memory meanwhile.
     pub vectors: i64,
     registers: HashMap<Name, Kind>,
     workspace: Int,
@@ -434,9 +434,35 @@ impl Emitter<'_> {
                 if let Some(head) = self.dialect.form.and_then(|f| f.head_of_loop(l)) {
                     self.out.push_str(head);
                 }
-                self.scope(&mut |e| e.body(&l.body))
+                let inside = self.vectors_of(&l.body);
+                let around = std::mem::replace(&mut self.vectors, inside);
+                self.scope(&mut |e| e.body(&l.body))?;
+                self.vectors = around;
+                Ok(())
             }
         }
+    }
+
+    /// Vectors of the temporaries in registers that statements touch.
+    fn vectors_of(&self, body: &[Stmt]) -> i64 {
+        let mut found: HashSet<Name> = HashSet::new();
+        for_each(body, &mut |s| {
+            if let Stmt::Store(b) = s {
+                found.extend(b.targets.iter().map(|(n, _)| n.clone()));
+                let mut note = |e: &Expr| {
+                    if let Node::Load(n, _) = &**e {
+                        found.insert(n.clone());
+                    }
+                };
+                b.values.iter().for_each(|v| v.visit(&mut note));
+            }
+        });
+        let in_vectors = |n: &&Name| matches!(self.places.get(*n), Some(Place::Registers(Kind::Vectors)));
+        let count = |n: &Name| {
+            let shape = self.buffers.get(n).map_or(&[][..], |b| &b.shape);
+            shape.iter().map(|d| d.as_const().unwrap_or(1)).product::<i64>() / self.dialect.lanes
+        };
+        found.iter().filter(in_vectors).map(count).sum()
     }
 
     /// A loop over lanes: as many vectors side by side as its extent needs.
@@ -451,6 +477,9 @@ impl Emitter<'_> {
             return self.fail(format!("the lane loop '{}' is wider than its vectors", l.var));
         };
         let used = if whole.is_some() { None } else { Some(self.scalar(extent)?) };
+        // In each vector the variable counts its lanes alone.
+        let all = self.bounds.of(&l.var);
+        self.bounds.set(&l.var, 0, Some(lanes - 1));
         for first in (0..most).step_by(lanes as usize) {
             let body = part(l, first);
             let partial =
@@ -465,6 +494,7 @@ impl Emitter<'_> {
             }
             self.lane = None;
         }
+        self.bounds.set(&l.var, all.lo.unwrap_or(0), all.hi);
         Ok(())
     }
 

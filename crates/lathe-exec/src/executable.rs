@@ -13,7 +13,7 @@ use lathe_runtime::{
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 /// A compiled kernel as the executor needs it.
 #[derive(Clone, Debug)]
@@ -83,22 +83,30 @@ pub(crate) enum Action {
     Call {
         call: Box<Prepared>,
         grid: i64,
-        /// The first iteration that no thread has taken yet, in loops that are shared out piece by piece.
-        next: AtomicI64,
+        /// What threads have taken: see [`share`].
+        taken: AtomicI64,
         /// What the sizes above follow from.
         extent: Int,
         required: Vec<Int>,
         dims: Vec<usize>,
         image: Name,
     },
-    /// Inside a tier.
+    /// Inside a tier, by whoever takes it.
     Copy {
         from: View,
         to: View,
+        taken: AtomicBool,
     },
-    Meet,
-    /// A promise about what an earlier step made, which that step does not give.
-    Check(Promise),
+    /// Nobody goes on before all is done that stands between the meeting before and here, by whomever.
+    Meet {
+        /// Iterations, copies and checks that are not done yet.
+        left: AtomicI64,
+    },
+    /// A promise about what an earlier step made, which that step does not give; a meeting follows.
+    Check {
+        promise: Promise,
+        taken: AtomicBool,
+    },
     // What the queue's own thread does.
     /// From one tier to another.
     Transfer {
@@ -146,7 +154,30 @@ pub(crate) enum Action {
 
 impl Action {
     pub fn is_shared(&self) -> bool {
-        matches!(self, Action::Call { .. } | Action::Copy { .. } | Action::Meet | Action::Check(_))
+        matches!(self, Action::Call { .. } | Action::Copy { .. } | Action::Meet { .. } | Action::Check { .. })
+    }
+
+    pub fn meet() -> Action {
+        Action::Meet { left: AtomicI64::new(0) }
+    }
+
+    /// Makes shared steps in a row ready to be taken.
+    pub fn ready(actions: &[Action]) {
+        let mut work = 0;
+        for a in actions {
+            match a {
+                Action::Call { taken, grid, .. } => {
+                    taken.store(0, Relaxed);
+                    work += grid.max(&0);
+                }
+                Action::Copy { taken, .. } | Action::Check { taken, .. } => {
+                    taken.store(false, Relaxed);
+                    work += 1;
+                }
+                Action::Meet { left } => left.store(std::mem::take(&mut work), Relaxed),
+                _ => {}
+            }
+        }
     }
 }
 
@@ -318,11 +349,6 @@ impl Executable {
         self.set(values)?;
         let names = &self.dims;
         let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
-        for a in self.lanes.iter().flat_map(|l| &l.actions) {
-            if let Action::Call { next, .. } = a {
-                next.store(0, Ordering::Relaxed);
-            }
-        }
         Run::new(setting, &self.name, &self.links, &self.counts, &get).all(&self.lanes)
     }
 
@@ -333,12 +359,12 @@ impl Executable {
         let threads = pool.threads() as i64;
         let mut total: HashMap<Name, (usize, f64)> = HashMap::new();
         for a in self.lanes.iter().flat_map(|l| &l.actions) {
-            let Action::Call { call, grid, image, next, .. } = a else { continue };
-            next.store(0, Ordering::Relaxed);
+            let Action::Call { call, grid, image, taken, .. } = a else { continue };
+            Action::ready(std::slice::from_ref(a));
             let start = std::time::Instant::now();
-            pool.try_run(&|thread, _| {
+            pool.try_share(&|thread, _| {
                 let mut ctx = Ctx { thread: thread as u32, threads: threads as u32 };
-                share(call, *grid, next, &mut ctx)
+                share(call, *grid, taken, &mut ctx).map(drop)
             })?;
             let t = total.entry(image.clone()).or_default();
             t.0 += 1;
@@ -370,8 +396,10 @@ impl Maker<'_> {
             let mut lane = Lane { name: name.into(), actions: vec![], labels: vec![] };
             for (index, unit) in u.queues[queue].iter().enumerate() {
                 while checks.first().is_some_and(|c| c.step == Some((queue, index))) {
-                    lane.actions.push(Action::Check(checks.remove(0)));
-                    lane.labels.push("check".into());
+                    let promise = checks.remove(0);
+                    lane.actions.push(Action::Check { promise, taken: AtomicBool::new(false) });
+                    lane.actions.push(Action::meet());
+                    lane.labels.extend(["check".into(), "meet".into()]);
                 }
                 let action = self.action(&u, unit, &memory, get)?;
                 lane.actions.push(action);
@@ -426,11 +454,11 @@ impl Maker<'_> {
         };
         let tier = |b: &Bytes| &*self.program.buffers[b.buffer as usize].tier;
         Ok(match &unit.op {
-            Op::Meet => Action::Meet,
+            Op::Meet => Action::meet(),
             Op::Signal(e) => Action::Signal(*e as usize),
             Op::Wait(e) => Action::Wait(*e as usize),
             Op::Copy(from, to) if tier(from) == tier(to) => {
-                Action::Copy { from: exact(*from)?, to: exact(*to)? }
+                Action::Copy { from: exact(*from)?, to: exact(*to)?, taken: AtomicBool::new(false) }
             }
             Op::Hold(held, offsets) => {
                 let (first, second, _) =
@@ -503,7 +531,7 @@ impl Maker<'_> {
                 Action::Call {
                     call: Box::new(call),
                     grid: 0,
-                    next: AtomicI64::new(0),
+                    taken: AtomicI64::new(0),
                     extent: image.grid.clone(),
                     required,
                     dims,
@@ -521,20 +549,38 @@ fn bytes_of(bits: &[Int], get: &dyn Fn(&str) -> Option<i64>) -> Vec<usize> {
 /// Pieces a thread takes of a long loop, on average.
 const PIECES: i64 = 16;
 
-/// A thread's share of a loop over cores. Short loops are cut into equal parts; long ones are taken piece by piece, as
-/// their iterations may cost unequally (causal attention) and a core may be busy elsewhere.
-pub(crate) fn share(call: &Prepared, grid: i64, next: &AtomicI64, ctx: &mut Ctx) -> Result<(), RuntimeError> {
+/// A thread's share of a loop over cores: how many iterations it did. Long loops are taken piece by piece, as their iterations
+/// may cost unequally (causal attention) and a core may be busy elsewhere: `taken` is the first iteration that nobody has taken.
+/// Short ones are cut into equal parts, one a thread, which are bits of `taken`: each thread takes its own, where it finds what
+/// it computed before, and then those of threads that have not come.
+pub(crate) fn share(
+    call: &Prepared,
+    grid: i64,
+    taken: &AtomicI64,
+    ctx: &mut Ctx,
+) -> Result<i64, RuntimeError> {
     let (thread, threads) = (i64::from(ctx.thread), i64::from(ctx.threads));
     let piece = grid / (threads * PIECES);
+    let mut done = 0;
     if threads == 1 || piece < 4 {
-        let (begin, end) = (grid * thread / threads, grid * (thread + 1) / threads);
-        return if begin < end { call.run(ctx, begin, end) } else { Ok(()) };
+        let parts = grid.min(threads).min(i64::from(i64::BITS - 1));
+        for part in (0..parts).map(|i| (thread + i) % parts) {
+            let mine = |bits: i64| bits >> part & 1 == 0;
+            if mine(taken.load(Relaxed)) && mine(taken.fetch_or(1 << part, Relaxed)) {
+                let (begin, end) = (grid * part / parts, grid * (part + 1) / parts);
+                call.run(ctx, begin, end)?;
+                done += end - begin;
+            }
+        }
+        return Ok(done);
     }
     loop {
-        let begin = next.fetch_add(piece, Ordering::Relaxed);
+        let begin = taken.fetch_add(piece, Relaxed);
         if begin >= grid {
-            return Ok(());
+            return Ok(done);
         }
-        call.run(ctx, begin, (begin + piece).min(grid))?;
+        let end = (begin + piece).min(grid);
+        call.run(ctx, begin, end)?;
+        done += end - begin;
     }
 }

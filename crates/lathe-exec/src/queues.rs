@@ -7,6 +7,7 @@ use lathe_ir::step::listed;
 use lathe_machine::Link;
 use lathe_runtime::{Ctx, Pool, View};
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -203,14 +204,17 @@ impl<'a> Run<'a> {
                     if self.setting.trace.is_none() {
                         next += lane.actions[next..].iter().take_while(|a| a.is_shared()).count();
                     }
-                    if lane.actions[first..next].iter().any(|a| !matches!(a, Action::Meet)) {
+                    if lane.actions[first..next].iter().any(|a| !matches!(a, Action::Meet { .. })) {
                         self.shared(&lane.actions[first..next])?;
                         free = Instant::now();
                     }
                 }
             }
             if let Some(trace) = self.setting.trace
-                && !matches!(action, Action::Meet | Action::Signal(_) | Action::Wait(_) | Action::Check(_))
+                && !matches!(
+                    action,
+                    Action::Meet { .. } | Action::Signal(_) | Action::Wait(_) | Action::Check { .. }
+                )
             {
                 trace.add(&lane.name, &lane.labels[first], start);
             }
@@ -218,19 +222,33 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Steps of which each thread of the pool does its share.
+    /// Steps of which each thread of the pool takes what nobody has taken: who comes late finds them done, and is not waited
+    /// for.
     fn shared(&self, actions: &[Action]) -> Result<(), ExecError> {
         let threads = self.setting.pool.threads() as u32;
-        self.setting.pool.try_run(&|thread, barrier| {
+        Action::ready(actions);
+        self.setting.pool.try_share(&|thread, barrier| {
             let mut ctx = Ctx { thread: thread as u32, threads };
+            let mut done = 0;
             for a in actions {
                 match a {
-                    Action::Call { call, grid, next, .. } => share(call, *grid, next, &mut ctx)?,
-                    // Every thread looks for itself, so that none goes on.
-                    Action::Check(p) => check(self.program, std::iter::once(p), &self.get, &mut vec![])?,
-                    Action::Copy { from, to } if thread == 0 => to.copy(0, from)?,
-                    Action::Copy { .. } => {}
-                    _ => barrier.wait(),
+                    Action::Call { call, grid, taken, .. } => done += share(call, *grid, taken, &mut ctx)?,
+                    Action::Check { promise, taken } if !taken.swap(true, Relaxed) => {
+                        check(self.program, std::iter::once(promise), &self.get, &mut vec![])?;
+                        done += 1;
+                    }
+                    Action::Copy { from, to, taken } if !taken.swap(true, Relaxed) => {
+                        to.copy(0, from)?;
+                        done += 1;
+                    }
+                    Action::Meet { left } => {
+                        if done > 0 && left.fetch_sub(done, SeqCst) == done {
+                            barrier.announce();
+                        }
+                        done = 0;
+                        barrier.wait_until(|| left.load(SeqCst) == 0);
+                    }
+                    _ => {}
                 }
             }
             Ok(())

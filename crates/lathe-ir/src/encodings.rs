@@ -1,8 +1,8 @@
 //! The encodings by name: dense types, block formats of model files (`blocks.rs`), activations, pages of the cache.
 //!
 //! Names with a `.tile16` suffix keep 16 rows side by side, so that one vector register holds the same column of 16
-//! rows; in `.tile16s` codes that can be negative stay so. With `.filters16`, elements of 16 channels, the first axis, lie side by
-//! side.
+//! rows; in `.tile16s` codes that can be negative stay so. With `.filters16` or `.filters8`, elements of so many channels, the first
+//! axis, lie side by side.
 
 use crate::blocks::Format;
 use crate::encoding::{Coded, Decode, Encoding, Field, Layout, Term, row_major};
@@ -79,8 +79,10 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
         (_, Some(b)) => (b, true, true),
         _ => (name, false, false),
     };
-    if let Some(t) = name.strip_suffix(".filters16").and_then(DType::parse) {
-        return filters(name, t, shape);
+    for lanes in [16, 8] {
+        if let Some(t) = name.strip_suffix(&format!(".filters{lanes}")).and_then(DType::parse) {
+            return filters(name, t, lanes, shape);
+        }
     }
     let m = Matrix::of(shape)?;
     if let Some(f) = Format::named(base) {
@@ -129,15 +131,15 @@ fn bytes(name: &str, m: &Matrix, signed: bool) -> Option<Encoding> {
     Some(Encoding { name: name.into(), fields: vec![codes], decode, bits: m.outer() * matrix })
 }
 
-/// All elements of 16 channels, the first axis, element by element.
-fn filters(name: &str, t: DType, shape: &[Int]) -> Option<Encoding> {
+/// All elements of so many channels, the first axis, element by element.
+fn filters(name: &str, t: DType, lanes: i64, shape: &[Int]) -> Option<Encoding> {
     let (channels, rest) = shape.split_first()?;
     let strides = row_major(rest);
-    let size = rest.iter().fold(Int::from(16 * t.bits()), |p, d| p * d.clone());
-    let mut terms = vec![term(0, 16, 0, size.clone())];
-    terms.extend(strides.into_iter().enumerate().map(|(d, s)| term(d + 1, 1, 0, s * (16 * t.bits()))));
-    terms.push(term(0, 1, 16, t.bits().into()));
-    let bits = channels.ceil_div(16, &Bounds::new()) * size;
+    let size = rest.iter().fold(Int::from(lanes * t.bits()), |p, d| p * d.clone());
+    let mut terms = vec![term(0, lanes, 0, size.clone())];
+    terms.extend(strides.into_iter().enumerate().map(|(d, s)| term(d + 1, 1, 0, s * (lanes * t.bits()))));
+    terms.push(term(0, 1, lanes, t.bits().into()));
+    let bits = channels.ceil_div(lanes, &Bounds::new()) * size;
     Some(plain(name, t, Layout { offset: 0.into(), terms }, bits))
 }
 

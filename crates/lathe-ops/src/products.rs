@@ -142,7 +142,7 @@ fn convolved(t: &[Type], a: &Attrs) -> Option<(Windows, i64, Vec<Int>)> {
 }
 
 fn infer_conv(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    let filters = |t: &Type| t.encoding.as_ref().is_some_and(|e| **e == *FILTERS);
+    let filters = |t: &Type| t.encoding.as_ref().is_some_and(|e| FILTERS.contains(&&**e));
     require(
         t.len() == 2 && plain(&t[0]) && (plain(&t[1]) || filters(&t[1])) && t[0].dtype == t[1].dtype,
         "expects two tensors of one type, dense but for packed filters",
@@ -153,7 +153,7 @@ fn infer_conv(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
 }
 
 /// How constant filters may lie.
-const FILTERS: &str = "f32.filters16";
+const FILTERS: [&str; 2] = ["f32.filters16", "f32.filters8"];
 
 fn conv(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let types: Vec<Type> = a.iter().map(ty_of).collect();
@@ -244,11 +244,13 @@ pub(crate) const ROWS: &[OpRow] = &[
             let list = |v: &[i64]| Attr::Ints(v.to_vec());
             match seed % 4 {
                 3 => {
-                    // Packed filters, more input channels than are summed at a time.
+                    // Packed filters, more input channels than are summed at a time; 4 or 7 positions.
                     let groups = 1 + (seed / 4 % 2) as usize;
+                    let width = if seed / 8 % 2 == 0 { 9 } else { 15 };
                     let at = attrs(&[("strides", list(&[1, 2])), ("groups", Attr::Int(groups as i64))]);
-                    let x = r.typed(DType::F32, &[1, 18, 4, 9]);
-                    (vec![x, r.encoded(FILTERS, &[32 * groups, 18 / groups, 2, 3])], at)
+                    let x = r.typed(DType::F32, &[1, 18, 4, width]);
+                    let (layout, outs) = if seed / 16 % 2 == 0 { (FILTERS[0], 32) } else { (FILTERS[1], 24) };
+                    (vec![x, r.encoded(layout, &[outs * groups, 18 / groups, 2, 3])], at)
                 }
                 0 => (vec![r.typed(t, &[2, 3, 5, 6]), r.typed(t, &[4, 3, 2, 3])], Attrs::new()),
                 1 => {

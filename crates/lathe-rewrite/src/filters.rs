@@ -3,59 +3,74 @@
 
 use crate::Pass;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, ValueId, int_attr, ints_attr};
-use lathe_ir::{DType, IrError};
+use lathe_ir::{DType, IrError, Name};
 use lathe_machine::Target;
 use lathe_schedule::channel_tile;
 use std::collections::HashMap;
 
 pub(crate) const FILTERS: Pass = Pass {
     name: "filters",
-    doc: "constant filters of convolutions lie 16 channels side by side, where channels are best in lanes",
+    doc: "constant filters of convolutions lie 16 or 8 channels side by side, where channels are best in lanes",
     run,
 };
 
-const LAYOUT: &str = "f32.filters16";
-
-/// Cycles to store a vector of channels, whose elements lie apart.
-const STORE: i64 = 24;
+/// Cycles to store a vector of channels, whose elements lie apart: far, or where all of them share one place of the first cache.
+const STORE: [i64; 2] = [24, 160];
+/// Bytes after which places of the first cache repeat.
+const REPEAT: i64 = 4096;
+/// Cycles to copy a vector of positions from a window.
+const WINDOW: i64 = 16;
 /// Cycles to copy an element of 16 filters that do not lie as they are read.
 const COPY: i64 = 64;
 
-/// Whether a convolution is best with channels in lanes.
-fn suits(g: &Graph, n: &Node, target: &Target) -> bool {
+/// The layout of a convolution's filters, where it is best with channels in lanes.
+fn layout(g: &Graph, n: &Node, target: &Target) -> Option<Name> {
     let constants = |t: &Type| t.shape.iter().map(lathe_ir::Int::as_const).collect::<Option<Vec<i64>>>();
     let (w, y) = (constants(g.ty(n.inputs[1])), constants(g.ty(n.outputs[0])));
-    let (Some(w), Some(y)) = (w, y) else { return false };
+    let (w, y) = (w?, y?);
     let groups = int_attr(&n.attrs, "groups").unwrap_or(1).max(1);
-    if channel_tile(w[0] / groups, &y[2..], target).is_none() {
-        return false;
-    }
     let strided = ints_attr(&n.attrs, "strides").iter().any(|s| *s > 1);
-    if strided || w[2..].iter().any(|k| *k > 1) {
-        return true;
+    let pointwise = !strided && w[2..].iter().all(|k| *k == 1);
+    let tile = channel_tile(w[0] / groups, &y[2..], pointwise, target)?;
+    let layout = format!("f32.filters{}", tile.lanes).into();
+    if strided {
+        return Some(layout);
     }
-    // Positions lie side by side: with them in lanes, only the last vector is not full, but filters are copied in each run.
-    let (positions, sum) = (y[2..].iter().product::<i64>(), w[1]);
-    let vectors = (positions + 15) / 16;
-    16 * vectors * sum + COPY * sum > positions * (sum + STORE)
+    // Few channels at a time would read the input too often.
+    if pointwise && tile.lanes < 16 {
+        return None;
+    }
+    let (channels, sum) = (w[0] / groups, w[1..].iter().product::<i64>());
+    let (positions, last) = (y[2..].iter().product::<i64>(), y[2..].iter().rfind(|n| **n > 1).unwrap_or(&1));
+    let channel_lanes = positions * (sum + STORE[usize::from(4 * positions % REPEAT == 0)]);
+    // Positions lie side by side: with them in lanes, only the last vector is not full, of all or of a row, but filters are copied
+    // in each run, and so are windows, once for all channels.
+    let (vectors, windows) = match pointwise {
+        true => ((positions + 15) / 16, 0),
+        false => {
+            let vectors = positions / last * ((last + 15) / 16);
+            (vectors, WINDOW * vectors * sum * 16 / channels)
+        }
+    };
+    (16 * vectors * sum + windows + COPY * sum > channel_lanes).then_some(layout)
 }
 
 fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
     let mut out = Graph { nodes: vec![], ..g.clone() };
-    let mut done: HashMap<ValueId, ValueId> = HashMap::new();
+    let mut done: HashMap<(ValueId, Name), ValueId> = HashMap::new();
     for n in &g.nodes {
         let mut n = n.clone();
         if &*n.op == "conv"
             && matches!(g.value(n.inputs[1]).source, Source::Const(_))
             && g.ty(n.inputs[1]).encoding.is_none()
             && g.ty(n.inputs[1]).dtype == DType::F32
-            && suits(g, &n, target)
+            && let Some(layout) = layout(g, &n, target)
         {
             let from = n.inputs[1];
-            let packed = *done.entry(from).or_insert_with(|| {
+            let packed = *done.entry((from, layout.clone())).or_insert_with(|| {
                 let name = format!("{}.packed", g.value(from).name);
-                let v = out.add_value(&name, Type::encoded(LAYOUT, &g.ty(from).shape), Source::Node);
-                let attrs = [("to".into(), Attr::Str(LAYOUT.into()))].into();
+                let v = out.add_value(&name, Type::encoded(&layout, &g.ty(from).shape), Source::Node);
+                let attrs = [("to".into(), Attr::Str(layout))].into();
                 out.nodes.push(Node { op: "pack".into(), inputs: vec![from], attrs, outputs: vec![v] });
                 v
             });

@@ -57,6 +57,22 @@ impl Barrier {
         }
     }
 
+    /// Waits until `ready` holds, which some thread of the run makes true and then says so with [`Barrier::announce`]. Returns
+    /// no more than [`Barrier::wait`] does when the barrier is poisoned.
+    #[inline]
+    pub fn wait_until(&self, ready: impl Fn() -> bool) {
+        self.gate.wait(self.spin, || ready() || self.arrived.0.load(SeqCst) & POISON != 0);
+        if self.arrived.0.load(SeqCst) & POISON != 0 {
+            std::panic::resume_unwind(Box::new(Poisoned));
+        }
+    }
+
+    /// Wakes those who wait for something that was made true, by sequentially consistent writes, before this call.
+    #[inline]
+    pub fn announce(&self) {
+        self.gate.open();
+    }
+
     /// Lets every thread that waits or will wait unwind to the pool: the run is over.
     pub(crate) fn poison(&self) {
         self.arrived.0.fetch_or(POISON, SeqCst);

@@ -11,7 +11,7 @@ use crate::gate::Gate;
 use std::any::Any;
 use std::cell::{Cell, UnsafeCell};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -45,12 +45,18 @@ impl PoolOptions {
 type Job<'a> = dyn Fn(usize, &Barrier) + Sync + 'a;
 type Payload = Box<dyn Any + Send>;
 
+/// Bits of the door: how many workers the caller waits for, whether all take part, whether those who come still may, and behind
+/// these the number of the run.
+const INSIDE_NOW: u64 = ALL - 1;
+const ALL: u64 = 1 << 16;
+const OPEN: u64 = 1 << 17;
+const NUMBER: u32 = 18;
+
 struct Shared {
-    /// Number of the current run; a change starts the workers.
-    run: Line<AtomicU64>,
-    /// Workers that have not finished the current run.
-    working: Line<AtomicUsize>,
-    /// The current run's closure. Written by the caller only while no worker works; read by workers only after `run` changed.
+    /// Who takes part in which run; a change of the number starts the workers.
+    door: Line<AtomicU64>,
+    /// The current run's closure. Written by the caller only while nobody is inside and nobody may enter; read by workers only
+    /// inside.
     job: UnsafeCell<Option<*const Job<'static>>>,
     barrier: Barrier,
     start: Gate,
@@ -61,9 +67,9 @@ struct Shared {
     options: PoolOptions,
 }
 
-// SAFETY: every field but `job` is Sync by itself. `job` is written only by the thread that holds `Pool::turn` while
-// `working` is 0, and read by a worker only between the change of `run` and its own decrement of `working`; both are
-// sequentially consistent, so writes and reads never overlap. What it points to is `Sync`.
+// SAFETY: every field but `job` is Sync by itself. `job` is written only by the thread that holds `Pool::turn` while the door
+// counts nobody and lets nobody in, and read by a worker only while the door counts it; the door is sequentially consistent, so
+// writes and reads never overlap. What it points to is `Sync`.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer in `job` is only followed while the caller of `run` keeps the closure alive.
 unsafe impl Send for Shared {}
@@ -91,8 +97,7 @@ impl Pool {
     pub fn with_options(options: PoolOptions) -> Result<Pool, RuntimeError> {
         let threads = options.threads.max(1);
         let shared = Arc::new(Shared {
-            run: Line::default(),
-            working: Line::default(),
+            door: Line::default(),
             job: UnsafeCell::new(None),
             barrier: Barrier::new(threads, options.barrier_spin),
             start: Gate::default(),
@@ -125,23 +130,29 @@ impl Pool {
     /// # Panics
     /// With the panic of the first thread that panicked; or when called from inside a run of the same pool.
     pub fn run(&self, job: &(dyn Fn(usize, &Barrier) + Sync)) {
+        self.start(ALL | self.workers.len() as u64, job);
+    }
+
+    /// Starts a run whose door is as given: see [`Shared::enter`].
+    fn start(&self, door: u64, job: &Job<'_>) {
         let shared = &*self.shared;
         let me: *const () = (shared as *const Shared).cast();
         assert!(INSIDE.get() != me, "Pool::run was called from inside a run of the same pool");
         let turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         shared.barrier.reset();
-        // SAFETY: only the lifetime changes. The workers use the pointer only until they have counted themselves out of
-        // `working`, which this function awaits on every path before it returns, so the closure outlives every use.
+        // SAFETY: only the lifetime changes. The workers use the pointer only while the door counts them, and this function
+        // closes the door and awaits that it counts nobody on every path before it returns, so the closure outlives every use.
         let lasting = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
-        // SAFETY: `turn` is held and `working` is 0 (the last run was awaited), so nobody reads the cell now.
+        // SAFETY: `turn` is held, the last run closed the door and awaited that nobody was inside, so nobody reads the cell now.
         unsafe { *shared.job.get() = Some(lasting) };
         if !self.workers.is_empty() {
-            shared.working.0.store(self.workers.len(), SeqCst);
-            shared.run.0.fetch_add(1, SeqCst);
+            let number = shared.number() + 1;
+            shared.door.0.store(number << NUMBER | door, SeqCst);
             shared.start.open();
         }
         shared.take_part(0, job);
-        shared.finish.wait(shared.options.barrier_spin, || shared.working.0.load(SeqCst) == 0);
+        shared.door.0.fetch_and(!OPEN, SeqCst);
+        shared.finish.wait(shared.options.barrier_spin, || shared.door.0.load(SeqCst) & INSIDE_NOW == 0);
         let cause = shared.cause.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(turn);
         if let Some(cause) = cause {
@@ -152,21 +163,39 @@ impl Pool {
     /// As [`Pool::run`], for a closure that can fail: the first error ends the run on every thread (at its next barrier) and
     /// is returned.
     pub fn try_run<E: Send>(&self, job: &(dyn Fn(usize, &Barrier) -> Result<(), E> + Sync)) -> Result<(), E> {
-        let first: Mutex<Option<E>> = Mutex::new(None);
-        self.run(&|thread, barrier| {
-            if let Err(error) = job(thread, barrier) {
-                first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                barrier.poison();
-            }
-        });
-        first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        fallible(job, &|job| self.run(job))
     }
+
+    /// As [`Pool::try_run`], for a closure that does all its work whoever takes part, as threads take pieces of it: workers that
+    /// do not come while the caller's own part runs are not waited for. So a run that is shorter than it takes a worker to get
+    /// a processor is not held up. Threads wait for each other by [`Barrier::wait_until`], never by [`Barrier::wait`].
+    pub fn try_share<E: Send>(
+        &self,
+        job: &(dyn Fn(usize, &Barrier) -> Result<(), E> + Sync),
+    ) -> Result<(), E> {
+        fallible(job, &|job| self.start(OPEN, job))
+    }
+}
+
+/// Runs a closure that can fail as one that cannot: its first error ends the run.
+fn fallible<E: Send>(
+    job: &(dyn Fn(usize, &Barrier) -> Result<(), E> + Sync),
+    run: &dyn Fn(&Job<'_>),
+) -> Result<(), E> {
+    let first: Mutex<Option<E>> = Mutex::new(None);
+    run(&|thread, barrier| {
+        if let Err(error) = job(thread, barrier) {
+            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            barrier.poison();
+        }
+    });
+    first.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
         self.shared.stop.store(true, SeqCst);
-        self.shared.run.0.fetch_add(1, SeqCst);
+        self.shared.door.0.fetch_add(1 << NUMBER, SeqCst);
         self.shared.start.open();
         for worker in self.workers.drain(..) {
             let _ = worker.join(); // a worker catches every panic of a job and has none of its own
@@ -175,6 +204,27 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    /// The number of the current run.
+    fn number(&self) -> u64 {
+        self.door.0.load(SeqCst) >> NUMBER
+    }
+
+    /// A worker comes: the number of the run, and whether it takes part. Where all do, it is counted before it comes; else it
+    /// counts itself, while the door is open.
+    fn enter(&self) -> (u64, bool) {
+        let mut door = self.door.0.load(SeqCst);
+        loop {
+            let counted = door & ALL != 0;
+            if counted || door & OPEN == 0 {
+                return (door >> NUMBER, counted);
+            }
+            match self.door.0.compare_exchange(door, door + 1, SeqCst, SeqCst) {
+                Ok(_) => return (door >> NUMBER, true),
+                Err(now) => door = now,
+            }
+        }
+    }
+
     /// One thread's share of a run; never unwinds. A panic poisons the barrier and, when first, becomes the run's cause.
     fn take_part(&self, index: usize, job: &Job<'_>) {
         let me: *const () = (self as *const Shared).cast();
@@ -197,18 +247,22 @@ fn work(shared: &Shared, index: usize) {
     }
     let mut seen = 0;
     loop {
-        shared.start.wait(shared.options.idle_spin, || shared.run.0.load(SeqCst) != seen);
-        seen = shared.run.0.load(SeqCst);
+        shared.start.wait(shared.options.idle_spin, || shared.number() != seen);
+        let (number, takes_part) = shared.enter();
+        seen = number;
         if shared.stop.load(SeqCst) {
             return;
         }
-        // SAFETY: `run` has changed and this worker has not yet counted itself out of `working`: the cell is not written
-        // now, and the closure it points to is alive (see `Pool::run`).
+        if !takes_part {
+            continue;
+        }
+        // SAFETY: the door counts this worker until the decrement below: the cell is not written now, and the closure it points
+        // to is alive (see `Pool::start`).
         let job = unsafe { (*shared.job.get()).map(|job| &*job) };
         if let Some(job) = job {
             shared.take_part(index, job);
         }
-        if shared.working.0.fetch_sub(1, SeqCst) == 1 {
+        if shared.door.0.fetch_sub(1, SeqCst) & INSIDE_NOW == 1 {
             shared.finish.open();
         }
     }

@@ -2,7 +2,7 @@
 
 use lathe_runtime::{Pool, PoolOptions};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -124,6 +124,66 @@ fn an_error_ends_the_run_on_every_thread() {
         Ok(())
     });
     assert_eq!(result, Ok(()));
+}
+
+#[test]
+fn shared_work_is_done_once_whoever_comes() {
+    const PIECES: usize = 5;
+    for (threads, sleepy) in [(1, false), (2, false), (2, true), (4, true)] {
+        let mut options = PoolOptions::new(threads);
+        if sleepy {
+            (options.idle_spin, options.barrier_spin) = (Duration::ZERO, Duration::ZERO);
+        }
+        let pool = Pool::with_options(options).unwrap();
+        for round in 0..500 {
+            let nexts = [const { AtomicUsize::new(0) }; 3];
+            let lefts = [const { AtomicUsize::new(PIECES) }; 3];
+            let inside = AtomicUsize::new(0);
+            let result: Result<(), ()> = pool.try_share(&|_, barrier| {
+                inside.fetch_add(1, Relaxed);
+                for (step, (next, left)) in nexts.iter().zip(&lefts).enumerate() {
+                    while next.fetch_add(1, Relaxed) < PIECES {
+                        // Nobody is here before all of the last step is done.
+                        assert!(step == 0 || lefts[step - 1].load(SeqCst) == 0);
+                        if left.fetch_sub(1, SeqCst) == 1 {
+                            barrier.announce();
+                        }
+                    }
+                    barrier.wait_until(|| left.load(SeqCst) == 0);
+                }
+                if round % 7 == 0 {
+                    std::thread::yield_now();
+                }
+                inside.fetch_sub(1, Relaxed);
+                Ok(())
+            });
+            // Who came is gone again, and all is done.
+            assert_eq!((result, inside.load(Relaxed)), (Ok(()), 0));
+            assert!(lefts.iter().all(|l| l.load(Relaxed) == 0));
+        }
+        // Runs of the other kind still have all threads.
+        let count = AtomicUsize::new(0);
+        pool.run(&|_, barrier| {
+            barrier.wait();
+            count.fetch_add(1, Relaxed);
+        });
+        assert_eq!(count.load(Relaxed), threads);
+    }
+}
+
+#[test]
+fn an_error_ends_shared_work() {
+    let pool = Pool::new(3).unwrap();
+    for _ in 0..100 {
+        let result = pool.try_share(&|thread, barrier| {
+            if thread == 0 {
+                return Err("no");
+            }
+            barrier.wait_until(|| false);
+            Ok(())
+        });
+        assert_eq!(result, Err("no"));
+    }
 }
 
 #[test]

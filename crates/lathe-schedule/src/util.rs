@@ -189,6 +189,7 @@ pub(crate) fn copy_name(k: &Kernel, base: &str, taken: &mut Vec<Name>) -> Name {
     for_each(&k.body, &mut |s| match s {
         Stmt::For(l) => used.push(l.var.clone()),
         Stmt::Store(b) => used.push(b.name.clone()),
+        Stmt::Alloc(b) => used.push(b.name.clone()),
         _ => {}
     });
     let name: Name = (1..)

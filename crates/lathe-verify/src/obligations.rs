@@ -40,7 +40,7 @@ use lathe_ir::tensor::{
 };
 use lathe_ir::{DType, Layout, Name};
 use lathe_schedule::{PREFETCH, Tag, Witness};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// An obligation with what it is about.
 #[derive(Clone, Debug)]
@@ -94,6 +94,7 @@ pub fn claim(
         contracting: None,
         lanes: false,
         renamed: false,
+        temporaries: HashMap::new(),
         tag: Tag::Bitwise,
         out: vec![],
         seen: HashSet::new(),
@@ -157,8 +158,10 @@ pub(crate) struct Walk<'k> {
     pub(crate) sunk: Option<Sunk<'k>>,
     pub(crate) contracting: Option<Name>,
     pub(crate) lanes: bool,
-    /// In a copy, whose loops and blocks have names of their own.
+    /// In a copy, whose loops, blocks and temporaries have names of their own.
     pub(crate) renamed: bool,
+    /// The names of the copy's temporaries.
+    pub(crate) temporaries: HashMap<Name, Name>,
     pub(crate) tag: Tag,
     out: Vec<Named>,
     seen: HashSet<Obligation>,
@@ -230,7 +233,7 @@ impl<'k> Walk<'k> {
 
     pub(crate) fn list(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
         let one = self.cache.is_none() && self.sunk.is_none() && self.parts.is_none();
-        if one && b == a && now.before == now.after {
+        if one && self.temporaries.is_empty() && b == a && now.before == now.after {
             return Ok(());
         }
         if self.is_plain()
@@ -263,7 +266,9 @@ impl<'k> Walk<'k> {
             if let Some(p) = self.peels(b, a) {
                 return self.peeled(now, (b, a), p);
             }
-            if let Some(p) = self.contracts(b, a) {
+            if !self.renamed
+                && let Some(p) = self.contracts(b, a)
+            {
                 return self.contracted(now, (b, a), p);
             }
             if a.len() + 1 == b.len() {
@@ -355,6 +360,17 @@ impl<'k> Walk<'k> {
 
     /// A temporary lies in another memory, or has positions more in some dimensions: elements stay apart.
     fn storage(&mut self, s: &Scope, b: &Buffer, a: &Buffer) -> Result<(), Refusal> {
+        let own = Buffer { name: b.name.clone(), ..a.clone() };
+        let a = if self.renamed && a.name != b.name {
+            // A name that means nothing before: where it is declared after, it is this temporary's.
+            if self.before.buffer(&a.name).is_some() || self.temporaries.values().any(|n| *n == a.name) {
+                return differs(format!("'{}' is another temporary", a.name));
+            }
+            self.temporaries.insert(b.name.clone(), a.name.clone());
+            &own
+        } else {
+            a
+        };
         let moved = Buffer { memory: a.memory.clone(), ..b.clone() };
         let channel = [&a.memory, &b.memory].iter().any(|m| &***m == CHANNEL);
         if a == b || (moved == *a && !channel) {
@@ -407,7 +423,7 @@ impl<'k> Walk<'k> {
             return self.sunk_element(now, b, a, place);
         }
         if self.cache.as_ref().is_none_or(|c| *b.0 != c.buffer) {
-            if b.0 != a.0 || b.1.len() != a.1.len() {
+            if self.temporaries.get(b.0).unwrap_or(b.0) != a.0 || b.1.len() != a.1.len() {
                 return differs(format!("'{place}' uses '{}' in place of '{}'", a.0, b.0));
             }
             return b.1.iter().zip(a.1).try_for_each(|(x, y)| self.same(now, x, y, place));

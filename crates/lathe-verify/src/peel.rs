@@ -1,5 +1,6 @@
 //! The rule of a loop peeled: it ends earlier, and a copy of it runs the rest. The two together run as often as it did before, the
-//! copy's iterations are those that are missing, and the order is kept, so every operation is the same.
+//! copy's iterations are those that are missing, and the order is kept, so every operation is the same. Temporaries that are made
+//! in an iteration have names of their own in the copy.
 
 use crate::Refusal;
 use crate::obligations::{Walk, differs, in_order};
@@ -52,9 +53,9 @@ impl<'k> Walk<'k> {
         let i = last.scope.iteration(&r.var, &r.extent, &mut last.after)?;
         let whole = last.scope.term(&w.extent, &now.after)?;
         last.before.vars.insert(l.var.clone(), exact(whole.add(&i))?);
-        let outer = std::mem::replace(&mut self.renamed, true);
+        let outer = (std::mem::replace(&mut self.renamed, true), self.temporaries.clone());
         let copied = self.list(&last, &l.body, &r.body);
-        self.renamed = outer;
+        (self.renamed, self.temporaries) = outer;
         copied?;
         self.pairs(now, &b[p + 1..], &a[p + 2..])
     }

@@ -185,7 +185,7 @@ fn biased(t: &mut Trace<'_>, y: &Val, bias: Option<&Val>) -> Read<Val> {
 
 /// The transpose of a convolution: x with gaps between its elements, convolved with the weights turned around.
 fn conv_transpose(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
-    let (x, w, t) = (n.tensor(0)?, n.tensor(1)?, &mut r.trace);
+    let (x, w, bias, t) = (n.tensor(0)?, n.tensor(1)?, n.optional(2)?, &mut r.trace);
     let sizes = kernel(w)?;
     let (d, groups) = (sizes.len(), n.int("group", 1).max(1) as usize);
     let or = |name: &str, v: i64| n.ints(name).map_or_else(|| vec![v; d], <[i64]>::to_vec);
@@ -213,6 +213,24 @@ fn conv_transpose(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
             (pads[i], pads[i + d]) = if auto == "SAME_UPPER" { (small, large) } else { (large, small) };
         }
     }
+    let (c, m) = (w.shape()[0], w.shape()[1]);
+    // Windows side by side: each position of the input makes a block of the output.
+    let blocks = (0..d).all(|i| sizes[i] == strides[i] && dilations[i] == 1 && extra[i] == 0);
+    if blocks && pads.iter().all(|p| *p == 0) {
+        let k: usize = w.shape()[2..].iter().product();
+        let flat = t.reshape(w, &[groups, c / groups, m * k])?;
+        let flat = t.swap(&flat, 1, 2)?;
+        let flat = t.reshape(&flat, &[&[groups * m * k, c / groups], &vec![1; d][..]].concat())?;
+        let s = Spatial::plain(vec![1; d], vec![1; d], vec![1; d]);
+        let y = convolve(t, x, &flat, &s, groups as i64, 0.0)?;
+        let (batch, space, block) = (x.shape()[0], &x.shape()[2..], &w.shape()[2..]);
+        let y = t.reshape(&y, &[&[batch, groups * m], block, space].concat())?;
+        let axes: Vec<usize> = (0..2).chain((0..d).flat_map(|i| [2 + d + i, 2 + i])).collect();
+        let y = t.permute(&y, &axes)?;
+        let whole: Vec<usize> = space.iter().zip(block).map(|(s, k)| s * k).collect();
+        let y = t.reshape(&y, &[&[batch, groups * m], &whole[..]].concat())?;
+        return one(biased(t, &y, bias)?);
+    }
     let mut low = vec![0; 2];
     let (mut high, mut gaps) = (low.clone(), low.clone());
     for i in 0..d {
@@ -222,7 +240,6 @@ fn conv_transpose(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     }
     let x = t.pad_by(x, &low, &high, &gaps, "constant", 0.0)?;
     // Weights [C, M / g, k..] to [M, C / g, k..], turned around along k.
-    let (c, m) = (w.shape()[0], w.shape()[1]);
     let tail = &w.shape()[2..];
     let w = t.reshape(w, &[&[groups, c / groups, m], tail].concat())?;
     let w = t.swap(&w, 1, 2)?;
@@ -232,7 +249,7 @@ fn conv_transpose(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     }
     let s = Spatial::plain(sizes, vec![1; d], dilations);
     let y = convolve(t, &x, &w, &s, groups as i64, 0.0)?;
-    one(biased(t, &y, n.optional(2)?)?)
+    one(biased(t, &y, bias)?)
 }
 
 /// A convolution where the kernel's elements are moved by offsets and weighed by a mask.

@@ -1,64 +1,122 @@
-//! Convolutions whose constant filters lie 16 channels side by side: channels in lanes, and a tile of neighbouring positions,
+//! Convolutions whose constant filters lie 16 or 8 channels side by side: channels in lanes, and a tile of neighbouring positions,
 //! each an element of the input repeated in all lanes. Nothing is copied, and filters are read in a row.
 
 use super::LANES;
 use super::product::{Product, extent, fuse_to, move_to};
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{Kernel, Stmt};
+use lathe_ir::tensor::{For, Stmt, find_loop};
 use lathe_machine::Target;
+use std::sync::Arc;
 
 /// Channels of the input that a window's place is summed over at a time.
 const INSIDE: i64 = 16;
 
-/// Time of a load from the second cache, in products of vectors.
-const FAR: i64 = 4;
-
 /// A tile of accumulators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ChannelTile {
-    /// Channels, whole vectors of 16 lanes.
+    /// Channels that lie side by side: 16, or 8 where that is a register.
+    pub lanes: i64,
+    /// Channels, whole vectors of so many lanes.
     pub channels: i64,
+    /// Whether all axes of positions are one.
+    pub fused: bool,
     /// The axis of the positions.
     pub axis: usize,
-    /// Neighbours along it.
+    /// Neighbours along it; where they do not divide the axis, the last tile has fewer.
     pub positions: i64,
 }
 
-/// Registers of a vector of 16 lanes, and those that accumulators may take.
-fn registers(target: &Target) -> (i64, i64) {
-    if target.vector_bits >= 512 { (1, 28) } else { (2, 12) }
+/// What a processor's registers hold of a tile.
+struct Registers {
+    /// Registers of a vector of the channels.
+    each: i64,
+    /// Those for accumulators, for vectors of filters, and for the element in all lanes where no instruction repeats it itself.
+    all: i64,
+    /// Most accumulators.
+    most: i64,
+    /// Time to load a register from the second cache, in products of registers.
+    far: i64,
+    /// Loads of single elements that take as long as one of a register.
+    singles: i64,
 }
 
-/// The tile for so many channels and positions along each axis, when one keeps the arithmetic busy: channels and positions are
-/// whole numbers of tiles, accumulators fit the registers, and loads do not outnumber products.
-pub fn channel_tile(channels: i64, extents: &[i64], target: &Target) -> Option<ChannelTile> {
-    (channels > 0 && channels % LANES == 0).then_some(())?;
+impl Registers {
+    fn of(lanes: i64, target: &Target) -> Registers {
+        match target.vector_bits {
+            512.. => Registers { each: lanes / 16, all: 32, most: 28, far: 4, singles: 2 },
+            _ => Registers { each: lanes / 8, all: 15, most: 12, far: 2, singles: 1 },
+        }
+    }
+
+    /// Most positions of a tile of so many vectors.
+    fn positions(&self, vectors: i64) -> i64 {
+        let registers = vectors * self.each;
+        (self.most / registers).min(self.all / registers - 1)
+    }
+
+    /// Time of a step of a tile's sums, in products of registers.
+    fn time(&self, vectors: i64, positions: i64) -> i64 {
+        let registers = vectors * self.each;
+        // A chain of sums waits for each of its parts.
+        let loads = (positions + self.singles - 1) / self.singles;
+        (registers * positions).max(8).max(self.far * registers + (positions + 1) / 2).max(registers + loads)
+    }
+}
+
+/// Lanes of the vectors that so many channels are whole numbers of.
+fn lanes_of(channels: i64, target: &Target) -> Option<i64> {
+    let half = (target.vector_bits < 512).then_some(LANES / 2);
+    [Some(LANES), half].into_iter().flatten().find(|l| channels > 0 && channels % l == 0)
+}
+
+/// Parts that all cores have something to do with.
+const PARTS: i64 = 8;
+
+/// The tile for so many channels and positions along each axis, when one keeps the arithmetic busy: channels are a whole number
+/// of tiles, accumulators fit the registers, and loads do not outnumber products. `fusable` says that positions of all axes
+/// follow each other in memory.
+pub fn channel_tile(channels: i64, extents: &[i64], fusable: bool, target: &Target) -> Option<ChannelTile> {
+    let lanes = lanes_of(channels, target)?;
+    let all: i64 = extents.iter().product();
     let axis = extents.iter().rposition(|n| *n > 1).or(extents.len().checked_sub(1))?;
-    let (each, most) = registers(target);
+    let registers = Registers::of(lanes, target);
     let mut best = None;
-    for vectors in (1..=8).filter(|v| channels / LANES % v == 0) {
-        let registers = vectors * each;
-        for positions in (1..=most / registers).filter(|r| extents[axis] % r == 0) {
-            let products = registers * positions;
-            // A chain of sums waits for each of its parts. Vectors of filters come from the second cache, at this many products'
-            // time each; two loads of single elements are as one of a vector.
-            let time = products.max(8).max(FAR * registers + (positions + 1) / 2);
-            let busy = (1000 * products / time, products);
-            if best.is_none_or(|(b, _)| busy > b) {
-                best = Some((busy, ChannelTile { channels: vectors * LANES, axis, positions }));
+    let apart = [(false, axis, extents[axis]), (true, 0, all)];
+    for (fused, axis, n) in apart {
+        if fused && (!fusable || extents.len() < 2) {
+            continue;
+        }
+        for vectors in (1..=8).filter(|v| channels / lanes % v == 0) {
+            let products = vectors * registers.each;
+            for positions in 1..=registers.positions(vectors).min(n) {
+                let left = n % positions;
+                // Tiles of several sizes stand in one iteration of the cores' loop.
+                if fused && left > 0 && channels / lanes / vectors < PARTS {
+                    continue;
+                }
+                let rest = if left > 0 { registers.time(vectors, left) } else { 0 };
+                let whole = n / positions * registers.time(vectors, positions);
+                let busy = 1000 * products * n / (whole + rest);
+                let rank = (busy, products * positions);
+                if best.is_none_or(|(b, _)| rank > b) {
+                    best = Some((
+                        rank,
+                        ChannelTile { lanes, channels: vectors * lanes, fused, axis, positions },
+                    ));
+                }
             }
         }
     }
     let ((busy, _), tile) = best?;
     // Where there are few positions in all, nothing else is faster either.
-    (busy >= 900 || extents.iter().product::<i64>() < LANES).then_some(tile)
+    (busy >= 850 || all < LANES).then_some(tile)
 }
 
 /// Schedules a convolution whose filters lie so; `false` where it is another product.
 pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bool, ScheduleError> {
-    let side_by_side = |f: usize, m: &str| -> bool {
-        let mut t = s.clone();
-        if t.step(&format!("split {m} {LANES}")).is_err() {
+    let side_by_side = |f: usize, l: &For, lanes: i64| -> bool {
+        let (mut t, m) = (s.clone(), &l.var);
+        if t.step(&format!("split {m} {lanes}")).is_err() {
             return false;
         }
         let Some(p) = Product::of(t.kernel()) else { return false };
@@ -67,28 +125,34 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
             && !p.picks(1 - f, &format!("{m}.i"))
     };
     let channel = p.loops.iter().position(|l| {
-        extent(l).is_some_and(|n| n % LANES == 0)
-            && (0..2).any(|f| p.stride(s.kernel(), f, &l.var).is_none() && side_by_side(f, &l.var))
+        extent(l).and_then(|n| lanes_of(n, target)).is_some_and(|lanes| {
+            (0..2).any(|f| p.stride(s.kernel(), f, &l.var).is_none() && side_by_side(f, l, lanes))
+        })
     });
-    let Some((m, rest)) = channel.and_then(|at| p.loops[at..].split_first()) else { return Ok(false) };
+    let Some((m, mut rest)) = channel.and_then(|at| p.loops[at..].split_first()) else { return Ok(false) };
     let extents: Option<Vec<i64>> = rest.iter().map(|l| extent(l)).collect();
     let (Some(channels), Some(extents)) = (extent(m), extents) else { return Ok(false) };
-    let Some(tile) = channel_tile(channels, &extents, target) else { return Ok(false) };
-    let (each, most) = registers(target);
-    let vectors = (1..=8).filter(|v| channels / LANES % v == 0);
-    let vectors = s.choose("vectors", vectors, tile.channels / LANES);
-    let whole = (1..=most / (vectors * each)).filter(|r| extents[tile.axis] % r == 0);
-    let whole: Vec<i64> = whole.collect();
-    let near = whole.iter().rev().find(|r| **r <= tile.positions).copied().unwrap_or(1);
-    let positions = s.choose("positions", whole, near);
+    let one = fused(s, rest);
+    let Some(tile) = channel_tile(channels, &extents, one.is_some(), target) else { return Ok(false) };
+    let last;
+    let mut along = extents[tile.axis];
+    if let (true, Some((t, l))) = (tile.fused, one) {
+        (*s, last) = (t, [l]);
+        (rest, along) = (&last, extents.iter().product());
+    }
+    let width = tile.lanes;
+    let registers = Registers::of(width, target);
+    let vectors = (1..=8).filter(|v| channels / width % v == 0 && registers.positions(*v) > 0);
+    let vectors = s.choose("vectors", vectors, tile.channels / width);
+    let fit = 1..=registers.positions(vectors).min(along).max(1);
+    let positions = s.choose("positions", fit.clone(), tile.positions.min(*fit.end()));
     let (m, n) = (m.var.to_string(), rest[tile.axis].var.to_string());
-    s.step(&format!("split {m} {LANES}"))?;
+    s.step(&format!("split {m} {width}"))?;
     s.step(&format!("split {m}.o {vectors}"))?;
-    s.step(&format!("split {n} {positions}"))?;
-    let (lanes, vector, position) = (format!("{m}.i"), format!("{m}.o.i"), format!("{n}.i"));
+    let (lanes, vector) = (format!("{m}.i"), format!("{m}.o.i"));
     // The tile's loops become the innermost ones: positions, vectors, lanes.
-    for l in [&position, &vector, &lanes] {
-        let nest = spatial(s.kernel());
+    for l in [&n, &vector, &lanes] {
+        let nest = spatial(&s.kernel().body);
         if let Some(last) = nest.last().filter(|last| *last != l) {
             move_to(s, l, last)?;
             s.step(&format!("interchange {l}"))?;
@@ -105,21 +169,49 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
             s.step(&format!("reorder {}.i", channel.var))?;
         }
     }
-    s.step(&format!("sink {lanes}"))?;
-    s.step(&format!("sink {vector} {lanes}"))?;
-    s.step(&format!("sink {position} {vector}"))?;
+    // The last positions, where they make no whole tile, have loops of their own.
+    let mut tiles = vec![(format!("{n}.i"), vector.clone(), lanes.clone())];
+    if along % positions != 0 {
+        s.step(&format!("peel {n} {positions}"))?;
+        let left = find_loop(&s.kernel().body, &format!("{n}.p")).map(|l| spatial(&[Stmt::For(l)]));
+        if let Some([position, vector, lanes]) = left.and_then(|names| <[String; 3]>::try_from(names).ok()) {
+            tiles.push((position, vector, lanes));
+        }
+    }
+    s.step(&format!("split {n} {positions}"))?;
+    for (position, vectors, channels) in &tiles {
+        s.step(&format!("sink {channels}"))?;
+        s.step(&format!("sink {vectors} {lanes}"))?;
+        s.step(&format!("sink {position} {vector}"))?;
+    }
     s.step(&format!("vectorize {lanes}"))?;
     s.step(&format!("unroll {vector}"))?;
-    s.step(&format!("unroll {position}"))?;
-    if let Some(last) = spatial(s.kernel()).last() {
+    for (position, ..) in &tiles {
+        s.step(&format!("unroll {position}"))?;
+    }
+    if let Some(last) = spatial(&s.kernel().body).last() {
         fuse_to(s, last)?;
     }
     Ok(true)
 }
 
+/// The schedule with these loops as one, and that loop, where its positions follow each other in memory.
+fn fused(s: &Schedule, loops: &[Arc<For>]) -> Option<(Schedule, Arc<For>)> {
+    let (mut t, mut names) = (s.clone(), loops.iter().map(|l| l.var.to_string()));
+    let mut all = names.next()?;
+    for n in names {
+        t.step(&format!("fuse {all} {n}")).ok()?;
+        all += ".f";
+    }
+    let p = Product::of(t.kernel())?;
+    let one = p.loops.last().filter(|l| *l.var == *all)?;
+    let reads = (0..2).find(|f| p.picks(*f, &all))?;
+    (p.stride(t.kernel(), reads, &all) == Some(32)).then(|| (t.clone(), one.clone()))
+}
+
 /// The loops that are the whole body of one another, outermost first.
-fn spatial(k: &Kernel) -> Vec<String> {
-    let (mut all, mut body) = (vec![], k.body.as_slice());
+fn spatial(body: &[Stmt]) -> Vec<String> {
+    let (mut all, mut body) = (vec![], body);
     while let [Stmt::For(l)] = body {
         all.push(l.var.to_string());
         body = &l.body;

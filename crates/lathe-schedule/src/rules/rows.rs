@@ -1,6 +1,7 @@
 //! Operators that work row by row: one loop over rows for all of them, temporaries of one row, vectors inside a row.
 
-use super::{LANES, temporaries};
+use super::product::extent;
+use super::{FEW, LANES, temporaries, windows};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::DType;
@@ -9,9 +10,6 @@ use lathe_ir::tensor::{
     Binary, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, expr_type, find_loop, for_each, loop_bounds,
 };
 use std::sync::Arc;
-
-/// Elements of a block of an elementwise operator.
-const ELEMENTS: i64 = 4096;
 
 pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
     if parts.iter().all(|(f, _)| *f == Form::Elementwise) && axes(s, &parts[0].1) > 2 && alike(s, parts) {
@@ -64,40 +62,72 @@ pub(super) fn join_axes(
     Ok(())
 }
 
-/// Elementwise operators over several axes: the last axes are one where all arguments lie along them, the others one nest.
+/// Elementwise operators over several axes, one nest. The last axes are one where all arguments lie along them and the axes before
+/// give all cores something to do: then all operators do a vector at a time, and nothing on the way leaves the registers.
 fn elementwise(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
-    let rank = axes(s, &parts[0].1);
-    let (mut depth, mut last) = (rank - 1, format!("{}", rank - 1));
-    while depth > 0 {
-        let mut t = s.clone();
+    let (first, rank) = (&parts[0].1, axes(s, &parts[0].1));
+    let extents: Vec<i64> = (0..rank)
+        .map(|d| find_loop(&s.kernel().body, &format!("{first}_{d}")).and_then(|l| extent(&l)).unwrap_or(1))
+        .collect();
+    let (mut together, mut depth, mut last) = (s.clone(), rank - 1, format!("{}", rank - 1));
+    while extents[..depth - 1].iter().product::<i64>() >= FEW && extents[depth - 1..].iter().all(|n| *n > 1) {
+        let mut t = together.clone();
         for (_, p) in parts {
             t.step(&format!("fuse {p}_{} {p}_{last}", depth - 1))?;
         }
         if !innermost(t.kernel()).iter().all(|l| suits(t.kernel(), l)) {
             break;
         }
-        (*s, depth, last) = (t, depth - 1, format!("{}.f", depth - 1));
+        (together, depth, last) = (t, depth - 1, format!("{}.f", depth - 1));
     }
-    if depth == 0 {
-        // One axis of all elements: a block of it for each core's turn.
-        for (_, p) in parts {
-            s.step(&format!("split {p}_{last} {ELEMENTS}"))?;
-        }
-        let [(_, first), rest @ ..] = parts else { return Ok(()) };
-        for (_, p) in rest {
-            s.step(&format!("join {first}_{last}.o {p}_{last}.o"))?;
-        }
-        for t in temporaries(s.kernel()) {
-            // What every element of a temporary is picked by is no loop of its own: it stays as it is.
-            let mut c = s.clone();
-            if c.step(&format!("contract {t}")).is_ok() {
-                *s = c;
-            }
-        }
+    let along = innermost(together.kernel()).iter().all(|l| suits(together.kernel(), l));
+    if !along || !stays_in_vectors(s.kernel()) {
+        join_axes(s, parts, rank - 1)?;
         return vectorize_inner(s);
     }
-    join_axes(s, parts, depth)?;
-    vectorize_inner(s)
+    join_axes(s, parts, rank)?;
+    let mut inner = format!("{first}_{}", rank - 1);
+    for d in (depth..rank - 1).rev() {
+        s.step(&format!("fuse {first}_{d} {inner}"))?;
+        inner = format!("{first}_{d}.f");
+    }
+    let rest = extents[depth..].iter().product::<i64>() % LANES > 0;
+    if rest {
+        s.step(&format!("peel {inner} {LANES}"))?;
+    }
+    s.step(&format!("split {inner} {LANES}"))?;
+    let loops = [Some((format!("{inner}.i"), "")), rest.then(|| (format!("{inner}.p"), " masked"))];
+    for (l, masked) in loops.into_iter().flatten() {
+        if parts.len() > 1 {
+            s.step(&format!("sink {l}"))?;
+            windows::align(s)?;
+        }
+        s.step(&format!("vectorize {l}{masked}"))?;
+    }
+    Ok(())
+}
+
+/// Whether all that a kernel computes is arithmetic of vectors of f32: nothing of it is done lane by lane, in memory.
+fn stays_in_vectors(k: &Kernel) -> bool {
+    use Binary::{Add, Div, Max, Min, Mul, Sub};
+    use lathe_ir::tensor::Unary::{Abs, Exp, Neg, Round, Tanh};
+    let mut ok = true;
+    for_each(&k.body, &mut |s| {
+        if let Stmt::Store(b) = s {
+            b.values.iter().for_each(|v| ok &= of_vectors(k, v));
+        }
+    });
+    return ok;
+
+    fn of_vectors(k: &Kernel, e: &Expr) -> bool {
+        match &**e {
+            Node::Load(n, _) => k.buffer(n).is_some_and(|b| b.dtype == DType::F32),
+            Node::Float(_, t) => *t == DType::F32,
+            Node::Unary(Neg | Abs | Exp | Tanh | Round, x) => of_vectors(k, x),
+            Node::Binary(Add | Sub | Mul | Div | Min | Max, x, y) => of_vectors(k, x) && of_vectors(k, y),
+            _ => false,
+        }
+    }
 }
 
 /// Vectorizes every innermost loop whose accesses run along with it.
@@ -106,7 +136,7 @@ pub(super) fn vectorize_inner(s: &mut Schedule) -> Result<(), ScheduleError> {
         if !suits(s.kernel(), &l) {
             continue;
         }
-        let (v, n) = (&l.var, l.extent.as_int().unwrap_or(0));
+        let (v, n) = (&l.var, extent(&l).unwrap_or(0));
         // Vectors side by side: several chains of a reduction.
         let vectors = [1, 2, 4].into_iter().filter(|v| n % (v * LANES) == 0);
         let lanes = LANES * s.choose(&format!("vectors.{v}"), vectors, 1);
@@ -140,7 +170,7 @@ fn innermost(k: &Kernel) -> Vec<Arc<For>> {
 }
 
 fn suits(k: &Kernel, l: &For) -> bool {
-    if l.extent.as_int().is_none_or(|n| n < LANES) || !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
+    if extent(l).is_none_or(|n| n < LANES) || !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
         return false;
     }
     let bounds = loop_bounds(k);

@@ -100,7 +100,7 @@ pub(super) fn padded(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), S
 }
 
 /// Gives rows of temporaries room for whole vectors.
-fn align(s: &mut Schedule) -> Result<(), ScheduleError> {
+pub(super) fn align(s: &mut Schedule) -> Result<(), ScheduleError> {
     let mut short = vec![];
     for_each(&s.kernel().body, &mut |s| {
         if let Stmt::Alloc(b) = s

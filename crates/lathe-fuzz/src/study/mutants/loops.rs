@@ -1,7 +1,7 @@
 //! Loops renamed, cut and put in another order.
 
 use super::programs::{
-    LAST_WINS, MATRIX, PLANE, RECURRENCE, SHIFT, SLANTED, SLANTED_SPATIAL, SQUARE, SUM, WINDOW,
+    LAST_WINS, MATRIX, OWN, PLANE, RECURRENCE, SHIFT, SLANTED, SLANTED_SPATIAL, SQUARE, SUM, WINDOW,
 };
 use super::{Mutant, plain, same};
 
@@ -118,6 +118,24 @@ pub(super) const MUTANTS: &[Mutant] = &[
         SUM,
         "peel k 16",
         &[("k.p in 4 reduce serial {\n", "k.p in 4 reduce serial {\n      T: y[i] sum = x[i, 16 + k.p]\n")],
+    ),
+    plain(
+        "peel: the copy reads its other temporary",
+        OWN,
+        "peel i 4",
+        &[("t.c1[] - u.c1[]", "u.c1[] - t.c1[]")],
+    ),
+    plain(
+        "peel: the copy sums into its other temporary",
+        OWN,
+        "peel i 4",
+        &[("S.c1: t.c1[]", "S.c1: u.c1[]")],
+    ),
+    plain(
+        "peel: the copy's sum begins with 1",
+        OWN,
+        "peel i 4",
+        &[("Z.c1: t.c1[] = 0f32", "Z.c1: t.c1[] = 1f32")],
     ),
     plain(
         "unroll: one iteration too many",

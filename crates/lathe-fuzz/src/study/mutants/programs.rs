@@ -27,6 +27,22 @@ pub(super) const SUM: &str = "kernel f(n) {
   }
 }";
 
+/// A sum in a temporary of its own, beside another one.
+pub(super) const OWN: &str = "kernel f() {
+  in x: f32[7, 3]
+  out y: f32[7]
+  for i in 7 spatial serial {
+    alloc t: f32[] on register
+    alloc u: f32[] on register
+    Z: t[] = 0f32
+    B: u[] = 1f32
+    for k in 3 reduce serial {
+      S: t[] sum = x[i, k]
+    }
+    W: y[i] = t[] - u[]
+  }
+}";
+
 pub(super) const RECURRENCE: &str = "kernel f() {
   in x: f32[64]
   inout y: f32[65]
