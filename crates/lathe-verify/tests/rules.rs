@@ -123,7 +123,12 @@ const RULES: &[Rule] = &[
         coq: &["Storage::more"],
         left: "",
     },
-    Rule { name: "a loop peeled", rust: &["lathe-verify/peel::peeled"], coq: &["Nests::peel"], left: "" },
+    Rule {
+        name: "a loop peeled",
+        rust: &["lathe-verify/peel::peeled"],
+        coq: &["Nests::peel"],
+        left: "That temporaries of the copy have names of their own, one for each, is checked on the text.",
+    },
     Rule {
         name: "a loop padded",
         rust: &[
