@@ -145,15 +145,13 @@ impl HeldRoom {
         let likely = |p: &usize| !group.pages[*p].there && slots * worth[*p] / all >= LONG;
         let mut likely: Vec<usize> = (0..worth.len()).filter(likely).collect();
         likely.sort_by(|a, b| worth[*b].total_cmp(&worth[*a]));
-        let (each, mut chosen) = (group.bytes(), vec![]);
-        for p in likely {
-            // Nor do pages of the same group go.
-            if !state.make_room(self.bytes, each, &|of, _| of == last || of == key)? {
-                break;
-            }
-            chosen.push(p as u32);
-        }
+        let each = group.bytes();
+        // Nor do pages of the same group go.
+        let kept = |of: usize, _| of == last || of == key;
+        likely.truncate(state.free(self.bytes, &kept) / each.max(1));
+        let mut chosen: Vec<u32> = likely.into_iter().map(|p| p as u32).collect();
         chosen.sort_unstable();
+        state.make_room(self.bytes, chosen.len() * each, &kept)?;
         state.bring(key, &chosen, bring)
     }
 }
@@ -163,9 +161,17 @@ impl State {
     fn group(&mut self, places: &[(View, usize)]) -> Option<(usize, &mut Group)> {
         let (first, page) = places.first()?;
         let key = first.ptr().addr();
-        let pages = vec![Page::default(); first.len() / page];
-        let new = || Group { places: places.to_vec(), time: 0.0, pages };
+        let pages = || vec![Page::default(); first.len() / page];
+        let new = || Group { places: places.to_vec(), time: 0.0, pages: pages() };
         Some((key, self.groups.entry(key).or_insert_with(new)))
+    }
+
+    /// Bytes of `room` that are free, or would be if all that is not `kept` were forgotten.
+    fn free(&self, room: usize, kept: &dyn Fn(usize, usize) -> bool) -> usize {
+        let forgettable = |(of, g): (&usize, &Group)| {
+            (0..g.pages.len()).filter(|p| g.pages[*p].there && !kept(*of, *p)).count() * g.bytes()
+        };
+        room - self.used + self.groups.iter().map(forgettable).sum::<usize>()
     }
 
     /// Forgets pages, the least worth first and none that is `kept`, until there is room for `wanted` more of `room` bytes, which

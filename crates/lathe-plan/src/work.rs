@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A model as a planner sees it. Numbers are of one token, position or sequence, so that any load can be made of them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Work {
     /// What people call it.
@@ -203,5 +203,28 @@ impl Work {
     /// Bytes of the keys and values of one position in all layers, stored so.
     pub fn kv_bytes(&self, kv_type: &str) -> Option<u64> {
         self.layers.iter().map(|l| Some(l.count * l.kv_bytes.get(kv_type)?)).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_meet_in_experts() {
+        let layer = |expert_bytes, experts_used| Layers {
+            count: 2,
+            weight_bytes: 100,
+            expert_bytes,
+            experts_used,
+            ..Layers::default()
+        };
+        let share = |layers: Vec<Layers>, tokens| Work { layers, ..Work::default() }.read_share(tokens);
+        // Half of the experts, then of what is left half again.
+        assert_eq!(share(vec![layer(80, 0.5)], 1.0), 0.5);
+        assert_eq!(share(vec![layer(80, 0.5)], 2.0), 0.75);
+        // What is no expert is kept, so it does not count.
+        assert_eq!(share(vec![layer(80, 0.5), layer(0, 0.0)], 1.0), 0.5);
+        assert_eq!(share(vec![layer(0, 0.0)], 1.0), 1.0);
     }
 }

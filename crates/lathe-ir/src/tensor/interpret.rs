@@ -4,6 +4,10 @@
 //! Fixed point is exact arithmetic whose result is rounded towards minus infinity and wrapped to the type, as the default
 //! modes of `ap_fixed` do (`AP_TRN`, `AP_WRAP`) when a result is assigned.
 
+mod arithmetic;
+#[cfg(test)]
+mod tests;
+
 use super::network::{label, shown};
 use super::watch::{Seen, Storage, Touch, Watch, overflow_is_open};
 use super::{
@@ -16,6 +20,8 @@ use rustc_hash::FxHashMap;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
+
+use arithmetic::{binary_fixed, binary_float, exact_binary, exact_int, exact_unary, integer, unary};
 
 /// The arguments of a run: dimensions and the bytes of each parameter.
 #[derive(Clone, Debug, Default)]
@@ -713,216 +719,5 @@ impl Run {
                 (v, if op.is_comparison() { DType::BOOL } else { t })
             }
         })
-    }
-}
-
-fn unary(op: Unary, v: f64) -> f64 {
-    match op {
-        Unary::Neg => -v,
-        Unary::Abs => v.abs(),
-        Unary::Not => f64::NAN,
-        Unary::Exp => v.exp(),
-        Unary::Log => v.ln(),
-        Unary::Sqrt => v.sqrt(),
-        Unary::Sin => v.sin(),
-        Unary::Cos => v.cos(),
-        Unary::Atan => v.atan(),
-        Unary::Tanh => v.tanh(),
-        Unary::Floor => v.floor(),
-        Unary::Round => v.round_ties_even(),
-    }
-}
-
-/// Whether an operation's result in f64 is what it is in the reals; where that is not known, it is not.
-fn exact_unary(op: Unary, x: f64, y: f64) -> bool {
-    match op {
-        Unary::Neg | Unary::Abs | Unary::Floor | Unary::Round => true,
-        Unary::Sqrt => y.mul_add(y, -x) == 0.0,
-        _ => false,
-    }
-}
-
-/// The same of two operands.
-fn exact_binary(op: Binary, x: f64, y: f64, v: f64) -> bool {
-    match op {
-        Binary::Add => v - x == y && v - y == x,
-        Binary::Sub => v + y == x && x - v == y,
-        Binary::Mul => x.mul_add(y, -v) == 0.0,
-        Binary::Div => v.mul_add(y, -x) == 0.0,
-        Binary::Min | Binary::Max => true,
-        _ => false,
-    }
-}
-
-/// The result on integers without end; nothing where C has none: for shifts by more than the width or of what is negative.
-fn exact_int(op: Binary, x: i64, y: i64, v: i64, t: DType) -> Option<i128> {
-    let (a, b) = (i128::from(x), i128::from(y));
-    Some(match op {
-        Binary::Add => a + b,
-        Binary::Sub => a - b,
-        Binary::Mul => a.wrapping_mul(b),
-        Binary::Shl | Binary::Shr if !(0..t.bits()).contains(&y) => return None,
-        Binary::Shl | Binary::Shr if x < 0 && t != DType::U64 => return None,
-        Binary::Shl => a << y,
-        _ => i128::from(v),
-    })
-}
-
-/// The arithmetic of a type: what fits 63 bits is the same signed and unsigned.
-fn integer(t: DType) -> fn(Binary, i64, i64) -> Option<i64> {
-    if t == DType::U64 { binary_u64 } else { binary_int }
-}
-
-fn binary_u64(op: Binary, x: i64, y: i64) -> Option<i64> {
-    let (a, b) = (x as u64, y as u64);
-    Some(match op {
-        Binary::Div => a.checked_div(b)? as i64,
-        Binary::Rem => a.checked_rem(b)? as i64,
-        Binary::Min => a.min(b) as i64,
-        Binary::Max => a.max(b) as i64,
-        Binary::Shr => a.wrapping_shr(b as u32) as i64,
-        Binary::Lt => (a < b).into(),
-        Binary::Le => (a <= b).into(),
-        op => return binary_int(op, x, y),
-    })
-}
-
-fn binary_int(op: Binary, x: i64, y: i64) -> Option<i64> {
-    Some(match op {
-        Binary::Add => x.wrapping_add(y),
-        Binary::Sub => x.wrapping_sub(y),
-        Binary::Mul => x.wrapping_mul(y),
-        Binary::Div => x.checked_div_euclid(y)?,
-        Binary::Rem => x.checked_rem_euclid(y)?,
-        Binary::Min => x.min(y),
-        Binary::Max => x.max(y),
-        Binary::And => x & y,
-        Binary::Or => x | y,
-        Binary::Xor => x ^ y,
-        Binary::Shl => x.wrapping_shl(y as u32),
-        Binary::Shr => x.wrapping_shr(y as u32),
-        Binary::Lt => (x < y).into(),
-        Binary::Le => (x <= y).into(),
-        Binary::Eq => (x == y).into(),
-        Binary::Ne => (x != y).into(),
-        Binary::Pow => return None,
-    })
-}
-
-/// On stored integers with the same number of bits behind the point; the caller wraps.
-fn binary_fixed(op: Binary, x: i64, y: i64, fraction: u8) -> Option<i64> {
-    match op {
-        Binary::Mul => Some(((i128::from(x) * i128::from(y)) >> fraction) as i64),
-        op if op.of_fixed() => binary_int(op, x, y),
-        _ => None,
-    }
-}
-
-fn binary_float(op: Binary, x: f64, y: f64) -> f64 {
-    match op {
-        Binary::Add => x + y,
-        Binary::Sub => x - y,
-        Binary::Mul => x * y,
-        Binary::Div => x / y,
-        Binary::Rem => x.rem_euclid(y),
-        Binary::Pow => x.powf(y),
-        Binary::Min => {
-            if y < x {
-                y
-            } else {
-                x
-            }
-        }
-        Binary::Max => {
-            if x < y {
-                y
-            } else {
-                x
-            }
-        }
-        _ => f64::NAN,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn seen(text: &str, work: u64) -> Seen {
-        let k = crate::tensor::parse(text).unwrap();
-        let mut m = Memory::new(&[]);
-        for p in &k.params {
-            m.set(&p.name, &vec![0; p.bits.as_const().unwrap() as usize / 8]);
-        }
-        interpret_watched(&k, &mut m, work).unwrap()
-    }
-
-    #[test]
-    fn loops_are_watched() {
-        let kernel = |kind: &str, block: &str| {
-            format!(
-                "kernel k() {{\n  in x: f32[8]\n  inout y: f32[9]\n  for i in 8 {kind} serial {{\n    S: {block}\n  }}\n}}"
-            )
-        };
-        let meets = |kind, block| seen(&kernel(kind, block), 1000).meet.is_some();
-        assert!(!meets("spatial", "y[i] = x[i] + 1f32"));
-        assert!(!meets("spatial", "y[i] = y[i] + 1f32"));
-        // Each reads what the next one, or the one before, writes; or all write one element.
-        assert!(meets("spatial", "y[i] = y[i + 1]"));
-        assert!(meets("spatial", "y[i + 1] = y[i]"));
-        assert!(!meets("scan", "y[i + 1] = y[i]"));
-        assert!(meets("spatial", "y[i / 2] = x[i]"));
-        assert!(!meets("reduce", "y[0] sum = x[i]"));
-        assert!(meets("reduce", "y[0] sum = y[1 + i % 2 - 1]"));
-        assert!(meets("reduce", "y[0] = x[i]"));
-        // Of two loops the one in which accesses are apart counts.
-        let two = "kernel k() {
-  inout y: f32[9]
-  for i in 8 scan serial {
-    for j in 8 spatial serial {
-      S: y[j] = y[7 - j] * 1f32
-    }
-  }
-}";
-        assert!(seen(two, 1000).meet.is_some());
-        assert!(seen(&two.replace("y[7 - j] * 1f32", "y[j] * 1f32"), 1000).meet.is_none());
-        assert!(seen(two, 1000).parallel.is_none());
-        assert!(seen(&two.replace("spatial serial", "spatial lane"), 1000).parallel.is_some());
-    }
-
-    #[test]
-    fn arithmetic_and_reads_are_watched() {
-        let kernel = |value: &str, given: &str| {
-            format!("kernel k() {{\n  {given} x: f32[1]\n  out y: f32[1]\n  S: y[0] = {value}\n}}")
-        };
-        let exact = |value| seen(&kernel(value, "in"), 100).exact;
-        assert!(exact("x[0] + 3f32") && exact("3f32 * 5f32") && exact("6f32 / 3f32") && exact("sqrt(9f32)"));
-        assert!(!exact("1f32 / 3f32") && !exact("exp(x[0])") && !exact("1f32 / x[0]"));
-        assert!(!exact("16777216f32 + 1f32"));
-        let open = |value| seen(&kernel(value, "in"), 100).open.is_some();
-        assert!(open("f32(2147483647i32 + 1i32)") && open("f32(1i32 << 32i32)") && open("f32(i32(1e10f32))"));
-        assert!(!open("f32(255u8 + 1u8)") && !open("f32(1i32 << 3i32)"));
-        assert!(seen(&kernel("x[0]", "out"), 100).unwritten.is_some());
-        assert!(seen(&kernel("x[0]", "inout"), 100).unwritten.is_none());
-        assert!(!seen("kernel k() {\n  for i in 1000000000 spatial serial {\n    for j in 0 spatial serial {\n    }\n  }\n}", 50).ended);
-    }
-
-    #[test]
-    fn words_of_64_bits_are_unsigned() {
-        let text = "kernel k() {
-  in a: u64[2]
-  out y: u64[4]
-  q: y[0] = a[0] / a[1]
-  r: y[1] = a[0] % a[1]
-  s: y[2] = a[0] >> a[1]
-  m: y[3] = max(a[0], a[1])
-}";
-        let kernel = crate::tensor::parse(text).unwrap();
-        let bytes = |words: &[u64]| words.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>();
-        let mut m = Memory::new(&[]);
-        m.set("a", &bytes(&[u64::MAX, 10]));
-        m.set("y", &bytes(&[0; 4]));
-        interpret(&kernel, &mut m).unwrap();
-        assert_eq!(m.params["y"], bytes(&[u64::MAX / 10, u64::MAX % 10, u64::MAX >> 10, u64::MAX]));
     }
 }
