@@ -6,7 +6,7 @@
 use crate::error::below;
 use crate::lower::Lower;
 use crate::store::Store;
-use crate::{Batch, EngineError, PAGE};
+use crate::{Batch, EngineError, Footprint, PAGE};
 use lathe_compile::Compiled;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_exec::{HeldRoom, held_bytes};
@@ -83,6 +83,11 @@ impl Budget {
         let anonymous = lathe_runtime::anonymous_rss_bytes().unwrap_or(0);
         let files = lathe_runtime::current_rss_bytes().unwrap_or(0).saturating_sub(anonymous);
         anonymous + files.min(CODE) + SLACK
+    }
+
+    /// What is left beside another model.
+    pub fn beside(self, other: &Footprint) -> Budget {
+        Budget { reserved: self.reserved + other.held_bytes(), ..self }
     }
 
     /// Bytes for the model.

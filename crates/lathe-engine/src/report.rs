@@ -54,6 +54,13 @@ pub struct Footprint {
     pub activation_bytes: u64,
 }
 
+impl Footprint {
+    /// Bytes of memory that are held or may be.
+    pub fn held_bytes(&self) -> u64 {
+        self.weights_bytes + self.cache_bytes + self.activation_bytes
+    }
+}
+
 /// What a step must read and compute at least, whatever the kernels: the numbers behind a floor.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Costs {

@@ -128,7 +128,7 @@ fn vectors_do_not_depend_on_the_memory() {
     let mut plain = Encoder::load(&file, &within(None), &mut |_, _, _| {}).unwrap();
     let want = plain.embed(&texts).unwrap();
     let all = plain.footprint();
-    let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
+    let all = all.held_bytes();
     let (mut streamed, mut refused) = (0, 0);
     for eighths in [3, 6, 8] {
         match Encoder::load(&file, &within(Some(all * eighths / 8)), &mut |_, _, _| {}) {
@@ -162,7 +162,7 @@ fn logits_do_not_depend_on_the_memory() {
         let want = logits(&mut plain);
         assert!(want.iter().all(|v| v.is_finite()));
         let all = plain.footprint();
-        let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
+        let all = all.held_bytes();
         let (mut streamed, mut spilled, mut hosted, mut refused) = (0, 0, 0, 0);
         let mut experts = vec![];
         for eighths in 1..=9 {
@@ -190,7 +190,7 @@ fn logits_do_not_depend_on_the_memory() {
                 assert!(refused.code == "swap-too-small", "{refused}");
             }
             let f = runner.footprint();
-            assert!(f.weights_bytes + f.cache_bytes + f.activation_bytes <= bytes, "{name}: {f:?}");
+            assert!(f.held_bytes() <= bytes, "{name}: {f:?}");
             assert!(logits(&mut runner) == want, "{name} in {bytes} bytes: {f:?}");
             if on_device && f.streamed_bytes + f.experts_bytes + f.spilled_bytes > 0 {
                 assert_eq!(runner.store(), None, "nothing is read from a disk");
@@ -225,7 +225,7 @@ fn a_damaged_store_is_told_and_made_again() {
     let file = deep("llama-q8_0", 24, folder.path());
     let sized = |bytes| RunnerOptions { pages: 8, ..options(folder.path(), bytes, KvType::F32) };
     let all = load(&file, &sized(None)).unwrap().footprint();
-    let all = all.weights_bytes + all.cache_bytes + all.activation_bytes;
+    let all = all.held_bytes();
     let run = || {
         let mut runner = load(&file, &sized(Some(all * 15 / 16)))?;
         assert!(runner.footprint().streamed_bytes > 0, "{:?}", runner.footprint());

@@ -49,13 +49,22 @@ pub struct Compute {
     pub adapters: Option<AdapterRoom>,
     /// The memory to stay in.
     pub budget: Option<Budget>,
+    /// A smaller model, of the same tokens, that guesses for it.
+    pub draft: Option<String>,
 }
 
 impl Compute {
     /// As it is done where nothing is asked for.
     pub fn usual() -> Compute {
         let threads = lathe_runtime::detect_cpu().cores;
-        Compute { precision: Precision::Fast, threads, kv_type: None, adapters: None, budget: None }
+        Compute {
+            precision: Precision::Fast,
+            threads,
+            kv_type: None,
+            adapters: None,
+            budget: None,
+            draft: None,
+        }
     }
 }
 
@@ -125,7 +134,10 @@ impl Model {
         max_sequences: usize,
         max_rows: usize,
     ) -> Result<Engine<Runner>, Failure> {
-        Ok(Engine::new(self.runner(&generation(compute, context, max_sequences, max_rows)?)?))
+        let draft = compute.draft.clone();
+        let (runner, draft) =
+            self.runners(&generation(compute, context, max_sequences, max_rows)?, draft.as_deref())?;
+        engine(runner, draft)
     }
 
     /// The same model from another file of it.
@@ -196,25 +208,52 @@ impl Model {
     ) -> Result<Engine<Runner>, Failure> {
         let compiled = compiled_sequences(&self.file).unwrap_or(usize::MAX);
         let sequences = sizes.sequences.min(compiled);
+        let draft = compute.draft.clone();
         let options = RunnerOptions {
             pages: sizes.cache_tokens.max(sizes.context).div_ceil(PAGE),
             max_tokens: sizes.step_tokens.max(sequences),
             ..generation(compute, sizes.context, sequences, sizes.rows.min(compiled))?
         };
-        let mut runner = self.runner(&options)?;
+        let (mut runner, draft) = self.runners(&options, draft.as_deref())?;
         if let (folder, bytes @ 1..) = swap {
             runner.set_swap(folder, bytes)?;
         }
-        Ok(Engine::new(runner))
+        engine(runner, draft)
     }
 
-    /// Lets a smaller model, of the same tokens, guess for an engine of this one.
-    pub fn with_draft(
+    /// Compiles and loads it, and the model that guesses for it: that one first, for what it holds is not there for the other.
+    fn runners(
         &self,
-        engine: Engine<Runner>,
-        name: &str,
-        compute: Compute,
-    ) -> Result<Engine<Runner>, Failure> {
+        options: &RunnerOptions,
+        draft: Option<&str>,
+    ) -> Result<(Runner, Option<Runner>), Failure> {
+        let Some(name) = draft else { return Ok((self.runner(options)?, None)) };
+        let draft = self.draft(name, options.context)?;
+        let mut status = Status::new();
+        let mut load = |options: &RunnerOptions| {
+            let options = RunnerOptions {
+                max_rows: options.max_sequences,
+                adapters: None,
+                budget: None,
+                ..options.clone()
+            };
+            Runner::load(&draft.file, &options, &mut |stage, done, total| status.stage(stage, done, total))
+        };
+        if self.is_compiled() {
+            // It has sizes of its own.
+            let runner = self.runner(options)?;
+            let (pages, max_tokens, max_sequences) =
+                (runner.pages(), runner.max_tokens(), runner.max_sequences());
+            let draft = load(&RunnerOptions { pages, max_tokens, max_sequences, ..options.clone() })?;
+            return Ok((runner, Some(draft)));
+        }
+        let draft = load(options)?;
+        let budget = options.budget.clone().map(|budget| budget.beside(&draft.footprint()));
+        Ok((self.runner(&RunnerOptions { budget, ..options.clone() })?, Some(draft)))
+    }
+
+    /// Opens a smaller model that is to guess for this one, and refuses one that cannot.
+    pub fn draft(&self, name: &str, context: usize) -> Result<Model, Failure> {
         let draft = Model::open(name)?;
         let refused = |what: String| {
             let d = Diagnostic::new("draft-model", Fault::User, format!("the draft model {what}"));
@@ -225,25 +264,10 @@ impl Model {
         if sizes[0] != sizes[1] || (0..sizes[0]).any(|id| differs(&id)) {
             return Err(refused("has other tokens".into()));
         }
-        let model = engine.model();
-        if draft.context < model.context() {
-            return Err(refused(format!(
-                "has a context of {}, {} is needed",
-                draft.context,
-                model.context()
-            )));
+        if draft.context < context {
+            return Err(refused(format!("has a context of {}, {context} is needed", draft.context)));
         }
-        let options = RunnerOptions {
-            pages: model.pages(),
-            max_tokens: model.max_tokens(),
-            adapters: None,
-            budget: None,
-            ..generation(compute, model.context(), model.max_sequences(), model.max_sequences())?
-        };
-        let mut status = Status::new();
-        let load = &mut |stage, done, total| status.stage(stage, done, total);
-        let draft = Runner::load(&draft.file, &options, load)?;
-        Ok(engine.with_draft(Box::new(draft))?)
+        Ok(draft)
     }
 
     /// Measures how long its steps take as it computes, within the budget where there is one, with keys and values stored in each
@@ -255,7 +279,7 @@ impl Model {
         refresh: bool,
     ) -> Result<Measured, Failure> {
         let kv_types = kv_types.iter().map(|t| kv_type_named(t)).collect::<Result<Vec<_>, _>>()?;
-        let compute = Compute { kv_type: None, adapters: None, ..compute.clone() };
+        let compute = Compute { kv_type: None, adapters: None, draft: None, ..compute.clone() };
         let options = generation(compute, self.context, 1, 1)?;
         let mut status = Status::new();
         let report = &mut |stage, done, total| status.stage(stage, done, total);
@@ -345,9 +369,7 @@ impl Model {
         let runner = match encoder {
             true => embedding(Precision::Fast, threads, context)?,
             false => {
-                let compute =
-                    Compute { precision: Precision::Fast, threads, kv_type, adapters: None, budget: None };
-                generation(compute, context, max_sequences, SCORE_TOKENS)?
+                generation(Compute { kv_type, ..Compute::usual() }, context, max_sequences, SCORE_TOKENS)?
             }
         };
         let mut status = Status::new();
@@ -366,6 +388,15 @@ impl Model {
     }
 }
 
+/// An engine of a model, for which another guesses.
+fn engine(runner: Runner, draft: Option<Runner>) -> Result<Engine<Runner>, Failure> {
+    let engine = Engine::new(runner);
+    match draft {
+        Some(draft) => Ok(engine.with_draft(Box::new(draft))?),
+        None => Ok(engine),
+    }
+}
+
 /// A way to store keys and values by its name.
 pub fn kv_type_named(name: &str) -> Result<KvType, Failure> {
     KvType::ALL.into_iter().find(|t| t.as_str() == name).ok_or_else(|| {
@@ -379,7 +410,7 @@ pub fn kv_type_named(name: &str) -> Result<KvType, Failure> {
 fn watched(longest: usize, threads: usize, texts: usize) -> Result<RunnerOptions, Failure> {
     let precision = Precision::Exact;
     let kv_type = Some(KvType::F32);
-    generation(Compute { precision, threads, kv_type, adapters: None, budget: None }, longest, texts, texts)
+    generation(Compute { precision, threads, kv_type, ..Compute::usual() }, longest, texts, texts)
 }
 
 /// How a model that generates is loaded.
@@ -389,7 +420,7 @@ fn generation(
     max_sequences: usize,
     max_rows: usize,
 ) -> Result<RunnerOptions, Failure> {
-    let Compute { precision, threads, kv_type, adapters, budget } = compute;
+    let Compute { precision, threads, kv_type, adapters, budget, draft: _ } = compute;
     Ok(RunnerOptions {
         precision,
         threads,

@@ -114,8 +114,8 @@ impl CacheOptions {
             precision: compute.precision.into(),
             threads: compute.threads(),
             kv_type: self.kv_type(),
-            adapters: None,
             budget: self.budget()?,
+            ..Compute::usual()
         })
     }
 

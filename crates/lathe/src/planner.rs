@@ -171,23 +171,53 @@ pub fn planned(
     let Some(budget) = compute.budget.clone() else {
         return Err(Failure::usage("a plan needs --memory"));
     };
+    let before = Budget::reserved_by_process();
     let planner = Planner::new(model, &compute, &[], machine, budget.bandwidth)?;
     // Measuring leaves something behind.
-    let reserved = if budget.host.is_some() { 0 } else { Budget::reserved_by_process() };
-    let budget = Budget { reserved, ..budget };
-    let beside = planner.logits_bytes(2 * FEW_ROWS);
+    let left_behind =
+        if budget.host.is_some() { 0 } else { Budget::reserved_by_process().saturating_sub(before) };
+    let budget = Budget { reserved: budget.reserved + left_behind, ..budget };
+    let logits = planner.logits_bytes(2 * FEW_ROWS);
     let held = |plan: &Plan, load: &Load| {
         plan.policy.batch as usize * ((load.prompt + load.generate) as usize).next_multiple_of(PAGE)
     };
-    let mut found = planner.plans(&budget, beside, load, Objective::Throughput)?;
-    found.retain(|plan| held(plan, load) >= context.unwrap_or(1));
-    let mut load = load.clone();
-    if let (true, Some(context)) = (found.is_empty(), context) {
+    // A draft model has its weights in memory, and keys and values of as many tokens.
+    let (draft_bytes, draft_token_bytes) = match &compute.draft {
+        None => (0, 0),
+        Some(name) => {
+            let draft =
+                work(&model.draft(name, context.unwrap_or(0))?.file, &lathe_runtime::detect_target()?)?;
+            let kv_type = compute.kv_type.unwrap_or_default().as_str();
+            (draft.weight_bytes(false), draft.kv_bytes(kv_type).unwrap_or(0))
+        }
+    };
+    let best = |load: Load| {
+        let most = load.sequences.unwrap_or(1) * (load.prompt + load.generate).next_multiple_of(PAGE as u64);
+        let beside = logits + draft_bytes + draft_token_bytes * most;
+        let objective = if load.sequences == Some(1) { Objective::Latency } else { Objective::Throughput };
+        let mut found = planner.plans(&budget, beside, &load, objective)?;
+        found.retain(|plan| held(plan, &load) >= context.unwrap_or(1));
+        Ok::<_, Failure>(found.into_iter().next().map(|plan| (plan, load)))
+    };
+    // With a draft model fewer sequences may leave more room than they cost.
+    let fewer = |n: &u64| (draft_token_bytes > 0 && *n > 1).then_some(n * 2 / 3);
+    let mut failed = None;
+    let found = std::iter::successors(load.sequences, fewer).filter_map(|n| {
+        let found = best(Load { sequences: Some(n), ..load.clone() });
+        found.map_err(|error| failed = Some(error)).ok().flatten()
+    });
+    let speed = |(plan, _): &(Plan, Load)| plan.prediction.tokens_per_second;
+    let fastest = found.max_by(|a, b| speed(a).total_cmp(&speed(b)));
+    let (plan, load) = match (fastest, failed) {
+        (Some(fastest), _) => fastest,
+        (None, Some(error)) => return Err(error),
         // One long sequence, and nothing beside it.
-        load = Load { prompt: context as u64, generate: 1, sequences: Some(1) };
-        found = planner.plans(&budget, beside, &load, Objective::Latency)?;
-    }
-    let (policy, cache_tokens) = (&found[0].policy, held(&found[0], &load));
+        (None, None) => {
+            let one = Load { prompt: context.unwrap_or(1) as u64, generate: 1, sequences: Some(1) };
+            best(one)?.expect("a sequence that was asked for is as long as one that is asked for")
+        }
+    };
+    let (policy, cache_tokens) = (&plan.policy, held(&plan, &load));
     let sequences = policy.batch as usize;
     let sizes = Sizes {
         context: context.unwrap_or(cache_tokens.min(most_context)),

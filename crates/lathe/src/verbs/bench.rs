@@ -116,12 +116,12 @@ impl BenchModel {
                 precision: self.precision.into(),
                 threads,
                 kv_type: self.cache.kv_type(),
-                adapters: None,
                 // What measures the machine is a part of it.
                 budget: self
                     .cache
                     .budget()?
                     .map(|b| Budget { reserved: b.reserved + measure::SMALL_PROBE_BYTES as u64, ..b }),
+                ..Compute::usual()
             };
             let engine = model.load(compute, context, most, most)?;
             let interrupt = Listening::begin();

@@ -130,13 +130,11 @@ impl Run {
         let rows = 1 + speculate;
         let adapter = self.lora.as_deref().map(|path| model.adapter(path)).transpose()?;
         let room = adapter.as_ref().map(|a| AdapterRoom::new(1, a.rank(), a.products()));
-        let compute = Compute { adapters: room, ..self.cache.with(&self.compute)? };
+        let draft = self.guess.draft_model.clone();
+        let compute = Compute { adapters: room, draft, ..self.cache.with(&self.compute)? };
         let beams = self.beam.beams();
         let sequences = beams.map_or(1, |beams| beams.width);
-        let mut engine = model.load(compute.clone(), context, sequences, rows)?;
-        if let Some(name) = &self.guess.draft_model {
-            engine = model.with_draft(engine, name, compute)?;
-        }
+        let mut engine = model.load(compute, context, sequences, rows)?;
         let adapter = adapter.map(|a| engine.load_adapter(&a)).transpose()?.unwrap_or(AdapterId::NONE);
 
         let ends = if self.ignore_eos { Vec::new() } else { model.ends() };

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{Runner, SCORE_TOKENS};
+use lathe_engine::{Budget, Runner, SCORE_TOKENS};
 use lathe_models::{Adapter, AdapterRoom};
 use lathe_serve::{EmbeddingModel, Settings, TextModel, serve};
 
@@ -151,19 +151,23 @@ impl Serve {
         };
         let name = |given: &str| self.served_name.clone().unwrap_or_else(|| given.to_owned());
         let model = Model::open(self.model.name())?;
+        let mut compute = self.cache.with(&self.compute)?;
         let (mut text, mut embedding) = (None, None);
         if model.is_encoder()? {
-            embedding = Some(self.embedding(name(self.model.name()), model)?);
-        } else {
-            text = Some(self.text(name(self.model.name()), model)?);
-        }
-        if let Some(given) = &self.embedding_model {
-            if embedding.is_some() {
+            if self.embedding_model.is_some() {
                 return Err(Failure::usage(
                     "--model is an encoder already; --embedding-model is one too many",
                 ));
             }
-            embedding = Some(self.embedding(given.clone(), Model::open(given)?)?);
+            embedding = Some(self.embedding(name(self.model.name()), model, compute.budget)?);
+        } else {
+            if let Some(given) = &self.embedding_model {
+                let made = self.embedding(given.clone(), Model::open(given)?, None)?;
+                // The model has what is left.
+                compute.budget = compute.budget.map(|b| b.beside(&made.encoder.footprint()));
+                embedding = Some(made);
+            }
+            text = Some(self.text(name(self.model.name()), model, compute)?);
         }
         let scheme = if self.tls_cert.is_some() { "https" } else { "http" };
         // The first Ctrl-C lets requests finish.
@@ -175,7 +179,7 @@ impl Serve {
         Ok(done?)
     }
 
-    fn text(&self, name: String, model: Model) -> Result<TextModel<Runner>, Failure> {
+    fn text(&self, name: String, model: Model, compute: Compute) -> Result<TextModel<Runner>, Failure> {
         let served = name.clone();
         let opened = self.lora.iter().map(|(_, path)| model.adapter(path)).collect::<Result<Vec<_>, _>>()?;
         let taken = |name: &String| *name == served || self.lora.iter().filter(|l| l.0 == *name).count() > 1;
@@ -184,13 +188,11 @@ impl Serve {
                 "--lora '{name}' has the name of another one, or the model's"
             )));
         }
-        let compute = Compute { adapters: self.room(&opened), ..self.cache.with(&self.compute)? };
+        let draft = self.guess.draft_model.clone();
+        let compute = Compute { adapters: self.room(&opened), draft, ..compute };
         let (sizes, compute) = self.sizes(&model, compute)?;
         let swap = (&*self.cache.folder()?, self.swap as u64);
-        let mut engine = model.load_server(compute.clone(), sizes, swap)?;
-        if let Some(name) = &self.guess.draft_model {
-            engine = model.with_draft(engine, name, compute)?;
-        }
+        let mut engine = model.load_server(compute, sizes, swap)?;
         let ids = opened.iter().map(|a| engine.load_adapter(a)).collect::<Result<Vec<_>, _>>()?;
         let adapters = self.lora.iter().map(|(name, _)| name.clone()).zip(ids).collect();
         let (template, ends) = (model.template()?, model.ends());
@@ -234,8 +236,13 @@ impl Serve {
         }
     }
 
-    fn embedding(&self, name: String, model: Model) -> Result<EmbeddingModel, Failure> {
-        let encoder = model.load_encoder(&self.compute, None)?;
+    fn embedding(
+        &self,
+        name: String,
+        model: Model,
+        budget: Option<Budget>,
+    ) -> Result<EmbeddingModel, Failure> {
+        let encoder = model.load_encoder(&self.compute, budget)?;
         Ok(EmbeddingModel { name, tokenizer: model.tokenizer, encoder })
     }
 

@@ -111,13 +111,7 @@ impl Search<'_> {
         }
         let wide = self.file.widened();
         let score = |file: ModelFile, seen: &mut dyn FnMut(&[f32])| -> Result<(), Failure> {
-            let compute = Compute {
-                precision: Precision::Exact,
-                threads: self.threads,
-                kv_type: None,
-                adapters: None,
-                budget: None,
-            };
+            let compute = Compute { precision: Precision::Exact, threads: self.threads, ..Compute::usual() };
             let mut engine = model.with_file(file).load_quietly(compute, ids.len())?;
             engine.score_rows(&ids, &|| !self.interrupt.pressed(), seen)?;
             Ok(())

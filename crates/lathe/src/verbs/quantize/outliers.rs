@@ -123,8 +123,7 @@ impl Search<'_> {
             return Ok(found(self.columns(&maxima, threshold), threshold, vec![]));
         }
         let score = |file: ModelFile, precision| -> Result<f64, Failure> {
-            let compute =
-                Compute { precision, threads: self.threads, kv_type: None, adapters: None, budget: None };
+            let compute = Compute { precision, threads: self.threads, ..Compute::usual() };
             let mut engine = model.with_file(file).load_quietly(compute, longest)?;
             let mut all = Score::default();
             for text in &texts {
