@@ -11,7 +11,7 @@ use lathe_ir::graph::Source;
 use lathe_ir::step::{Part, Program, Step};
 use lathe_models::{CacheShape, Model, ModelFile, TensorInfo, build};
 use lathe_rewrite::{only_used, read_once};
-use lathe_runtime::{Arena, Pool, StoreWriter, View};
+use lathe_runtime::{Arena, DiskFile, Pool, StoreWriter, View};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
@@ -98,7 +98,7 @@ pub(crate) fn pack_to_store(
     let mut packing = Packing::new(file, model, compiled, pool)?;
     let mut steps = packing.steps();
     let results = |s: &Step| packing.results(s);
-    if !path.exists() {
+    if !DiskFile::has_store(path) {
         let run = &compiled.classes[0].plan.run;
         let all: Vec<Name> = steps.iter().flat_map(|s| results(s)).map(|(name, _)| name.clone()).collect();
         let order = read_once(run, &all.iter().collect());

@@ -7,7 +7,7 @@
 mod direct;
 mod store;
 
-use crate::{RuntimeError, View};
+use crate::{Arena, Buffer, RuntimeError, View};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -17,6 +17,9 @@ pub use store::{BLOCK, StoreWriter};
 
 /// What a direct copy's place in file and memory must be a multiple of, bytes: the largest sector in common use.
 pub(crate) const SECTOR: usize = 4096;
+
+/// Parts of blocks that are read at once.
+const PARTS: usize = 64;
 
 /// An open file of fixed length.
 #[derive(Debug)]
@@ -83,6 +86,24 @@ impl DiskFile {
             return Err(bad(target, "the memory is read-only"));
         }
         self.pieces(pieces, target)?;
+        let (whole, parts) = if self.sums.is_empty() { (pieces.to_vec(), vec![]) } else { by_blocks(pieces) };
+        self.read_checked(&whole, target)?;
+        // Blocks of which a part is wanted come beside it, as a whole too.
+        for parts in parts.chunks(PARTS) {
+            let memory = Arena::new("host", usize::MAX).alloc(parts.len() * BLOCK).map(Buffer::into_view)?;
+            let block = |(i, (offset, ..)): (usize, &(u64, usize, usize))| {
+                (offset / BLOCK as u64 * BLOCK as u64, i * BLOCK, BLOCK)
+            };
+            self.read_checked(&parts.iter().enumerate().map(block).collect::<Vec<_>>(), &memory)?;
+            for (i, (offset, at, len)) in parts.iter().enumerate() {
+                target.copy(*at, &memory.part(i * BLOCK + *offset as usize % BLOCK, *len)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads pieces; of a store, whole blocks, which are compared with their checksums.
+    fn read_checked(&self, pieces: &[(u64, usize, usize)], target: &View) -> Result<(), RuntimeError> {
         let verify = |(offset, at, len): &(u64, usize, usize)| self.verify(*offset, *at, *len, target);
         match self.transfer(direct::Way::Read, pieces, target, &verify) {
             Err(e) => Err(RuntimeError::io("read the file", &self.path, &e)),
@@ -165,6 +186,25 @@ impl DiskFile {
     }
 }
 
+/// (Offset in a file, offset in memory, bytes).
+type Pieces = Vec<(u64, usize, usize)>;
+
+/// Pieces of whole blocks, and parts of single blocks, that together are these.
+fn by_blocks(pieces: &[(u64, usize, usize)]) -> (Pieces, Pieces) {
+    let (mut whole, mut parts) = (vec![], vec![]);
+    for (offset, at, len) in pieces {
+        let end = offset + *len as u64;
+        let first = offset.next_multiple_of(BLOCK as u64).min(end);
+        let last = (end / BLOCK as u64 * BLOCK as u64).max(first);
+        let piece = |from: u64, to: u64| {
+            (from < to).then(|| (from, at + (from - offset) as usize, (to - from) as usize))
+        };
+        parts.extend(piece(*offset, first).into_iter().chain(piece(last, end)));
+        whole.extend(piece(first, last));
+    }
+    (whole, parts)
+}
+
 fn bad(view: &View, reason: &str) -> RuntimeError {
     RuntimeError::BadBuffer { len: view.len(), reason: reason.into() }
 }
@@ -187,7 +227,6 @@ fn allocate(file: &File, len: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Arena, Buffer};
     use lathe_diagnostic::Diagnose;
 
     fn view(bytes: usize) -> View {
@@ -274,7 +313,40 @@ mod tests {
         }
         for len in [0, 1, 4096, whole.len() / 2, whole.len() - 1] {
             assert!(read(&whole[..len]).is_err(), "{len}");
+            assert!(DiskFile::has_store(&path), "damage is told, not written over");
         }
+        // One of another version is made again.
+        let mut older = whole.clone();
+        older[whole.len() - 32] = 1;
+        assert!(read(&older).is_err() && !DiskFile::has_store(&path));
+    }
+
+    #[test]
+    fn parts_of_blocks_are_checked_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        let bytes = noise(6 * BLOCK);
+        store(&path, std::slice::from_ref(&bytes));
+        let (disk, _) = DiskFile::open_store(&path).unwrap();
+        let to = view(6 * BLOCK);
+        // Pages that share blocks, one inside of a block, and more parts than are read at once.
+        let page = BLOCK + 5000;
+        let mut pieces =
+            vec![(0, 0, page), (3 * page as u64, 3 * page, page), (5 * BLOCK as u64 + 7, 90_000, 9)];
+        pieces.extend((0..100).map(|i| (BLOCK as u64 + 100 * i, 2 * BLOCK + 7 * i as usize, 7)));
+        disk.read_pieces(&pieces, &to).unwrap();
+        for (offset, at, len) in &pieces {
+            let mut got = vec![0; *len];
+            to.read(*at, &mut got).unwrap();
+            assert!(got == bytes[*offset as usize..][..*len], "{offset} {len}");
+        }
+        // What is damaged beside a part is damage of its block.
+        let mut changed = std::fs::read(&path).unwrap();
+        changed[page + 100] ^= 1;
+        std::fs::write(&path, &changed).unwrap();
+        let (disk, _) = DiskFile::open_store(&path).unwrap();
+        assert!(disk.read_pieces(&pieces[..1], &to).unwrap_err().to_string().contains("damaged"));
+        assert!(disk.read_pieces(&pieces[1..3], &to).is_ok());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// What a store has a checksum for, bytes: parts begin at multiples of it.
-pub const BLOCK: usize = 64 << 10;
+pub const BLOCK: usize = 16 << 10;
 
 /// Bytes that are written at once.
 const PIECE: usize = 4 << 20;
@@ -23,7 +23,7 @@ const PIECE: usize = 4 << 20;
 const PART: &str = ".store-part-";
 
 const MAGIC: &[u8; 8] = b"LATHEsto";
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 const TAIL: usize = 40;
 
 /// Writes a store, which appears under its name when it is finished and not before.
@@ -141,6 +141,15 @@ impl StoreWriter {
 }
 
 impl DiskFile {
+    /// Whether a file is there, which is no store of another version: such a one is to be made again.
+    pub fn has_store(path: &Path) -> bool {
+        let Ok(file) = File::open(path) else { return false };
+        let mut start = [0u8; 16];
+        let at = file.metadata().map_or(0, |data| data.len().saturating_sub(TAIL as u64));
+        let read = file.read_exact_at(&mut start, at).is_ok();
+        !(read && start[..8] == *MAGIC && start[8..] != VERSION.to_le_bytes())
+    }
+
     /// Opens a store, with the note of who wrote it.
     pub fn open_store(path: &Path) -> Result<(DiskFile, Vec<u8>), RuntimeError> {
         let fail = |e: &io::Error| RuntimeError::io("open the file", path, e);
