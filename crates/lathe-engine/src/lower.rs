@@ -2,6 +2,7 @@
 
 use crate::EngineError;
 use crate::error::below;
+use crate::offload::{BELOW, DISK};
 use lathe_exec::Places;
 use lathe_runtime::{DiskFile, View};
 use std::path::Path;
@@ -15,6 +16,14 @@ pub(crate) enum Lower {
 }
 
 impl Lower {
+    /// The name of its tier.
+    pub fn tier(&self) -> &'static str {
+        match self {
+            Lower::File(_) => DISK,
+            Lower::Memory(_) => BELOW,
+        }
+    }
+
     /// The file, where it is one.
     pub fn path(&self) -> Option<&Path> {
         match self {

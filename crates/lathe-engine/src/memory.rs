@@ -4,7 +4,7 @@
 use crate::EngineError;
 use crate::error::below;
 use crate::lower::Lower;
-use crate::offload::{DIRECT, Holding, Placement, Spilling, Streaming, spilled};
+use crate::offload::{BELOW, DIRECT, Holding, Placement, Spilling, Streamed, Streaming, spilled};
 use crate::report::{Footprint, Stage};
 use crate::runner::{RunnerOptions, adapted};
 use crate::weights::Weights;
@@ -15,8 +15,8 @@ use lathe_ir::graph::{Source, Type};
 use lathe_ir::step::Step;
 use lathe_ir::tensor::HOST;
 use lathe_rewrite::{
-    CACHE, CACHE_WINDOW, EXPERTS, EXPERTS_HELD, Hold, PAGES_NEW, PAGES_USED, STORE, Spill, Stream, WINDOW,
-    storage_bytes,
+    CACHE, CACHE_WINDOW, EXPERTS, EXPERTS_HELD, Hold, PAGES_NEW, PAGES_USED, RELAY, RELAY_STORE, STORE,
+    Spill, WINDOW, storage_bytes,
 };
 use lathe_runtime::{Arena, View};
 use std::borrow::Cow;
@@ -89,7 +89,7 @@ impl Memory {
             let stored = spill.as_ref().map(|spill| spill.stored() as usize);
             let (hold, room) = held.unzip();
             let lower = budget.lower(store.as_ref(), streamed, hold, stored)?;
-            stream = lower.stream.map(|(stream, lower)| binding.streaming(stream, lower)).transpose()?;
+            stream = lower.stream.map(|streamed| binding.streaming(streamed)).transpose()?;
             let hold = lower.hold.zip(room);
             holding = hold.map(|((hold, lower), room)| binding.holding(hold, lower, room)).transpose()?;
             let spilled = spill.zip(lower.beside);
@@ -101,7 +101,8 @@ impl Memory {
         let footprint = Footprint {
             weights_bytes: (weights_bytes + kept + room) as u64,
             experts_bytes: holding.as_ref().map_or(0, |h| h.hold.window() as u64),
-            streamed_bytes: stream.as_ref().map_or(0, |s| s.stream.copied() as u64),
+            streamed_bytes: stream.as_ref().map_or(0, |s| s.streamed.stream.copied() as u64),
+            disk_bytes: stream.as_ref().map_or(0, |s| s.streamed.disk_bytes()),
             cache_bytes: cache_bytes as u64,
             spilled_bytes: spilling.as_ref().map_or(0, |s| s.spill.stored() as u64),
             activation_bytes: (binding.arena.used() - cache_bytes - kept - room) as u64,
@@ -183,6 +184,7 @@ impl Binding<'_> {
     }
 
     fn spilling(&mut self, spill: Spill, lower: Lower) -> Result<Spilling, EngineError> {
+        let spill = Spill { tier: lower.tier().into(), ..spill };
         let list = || self.alloc((self.options.pages + 1) * 4);
         let (used, new) = (list()?, list()?);
         let largest = spill.layers.iter().flatten().map(|s| s.page).max().unwrap_or(0) as usize;
@@ -194,11 +196,15 @@ impl Binding<'_> {
         Ok(Spilling { spill, lower, used, new, page })
     }
 
-    fn streaming(&mut self, stream: Stream, lower: Lower) -> Result<Streaming, EngineError> {
-        let window = self.alloc(stream.window as usize)?;
+    fn streaming(&mut self, streamed: Streamed) -> Result<Streaming, EngineError> {
+        let window = self.alloc(streamed.stream.window as usize)?;
         self.places.given.insert(WINDOW.into(), window.clone());
-        lower.give(STORE, &mut self.places);
-        Ok(Streaming { stream, lower, window, ready: false })
+        streamed.lower.give(STORE, &mut self.places);
+        if let Some(relay) = &streamed.relay {
+            self.places.given.insert(RELAY.into(), relay.window.clone());
+            Lower::File(relay.file.clone()).give(RELAY_STORE, &mut self.places);
+        }
+        Ok(Streaming { streamed, window, ready: false })
     }
 
     /// Addresses for all experts, of which so many bytes become real memory.
@@ -227,8 +233,11 @@ impl Binding<'_> {
             if let Some(h) = holding {
                 program = Cow::Owned(h.hold.apply(&program));
             }
-            if let Some(s) = stream {
-                program = Cow::Owned(s.stream.apply(&program));
+            if let Some(Streamed { stream, relay, .. }) = stream.map(|s| &s.streamed) {
+                program = Cow::Owned(stream.apply(&program));
+                if let Some(relay) = relay {
+                    program = Cow::Owned(relay.stream.apply_relay(&program, BELOW));
+                }
             }
             Executable::bind(&program, &c.images, &self.places, &self.most, self.options.threads, &self.arena)
                 .map_err(below)

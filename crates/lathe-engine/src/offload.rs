@@ -1,7 +1,9 @@
 //! Models that are larger than the memory they may use: packed weights lie in a store on a disk, as many as fit are kept, and the
 //! others come through a window in each step (`lathe_rewrite::Stream`); keys and values lie there too where they must
 //! (`lathe_rewrite::Spill`). Where the memory is a device's, its host's is in the place of the disk: a device that is described but
-//! not here computes on this processor, in as much memory and over as slow a link as it has.
+//! not here computes on this processor, in as much memory and over as slow a link as it has. What has no room there lies on the
+//! disk below it: weights come through a relay in the host's memory, ahead of their use; experts, keys and values go between
+//! the disk and the device.
 
 use crate::error::below;
 use crate::lower::Lower;
@@ -17,7 +19,7 @@ use lathe_plan::load_bytes;
 use lathe_rewrite::{Extent, Hold, Sliced, Spill, Stream, read_once};
 use lathe_runtime::{Arena, BLOCK, Buffer, DiskFile, Reserved, View};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The memory of a device's host.
@@ -27,13 +29,43 @@ pub struct HostMemory {
     pub bytes: u64,
     /// The way to the device, and the one back.
     pub links: [Link; 2],
+    /// Whether there is a disk below it, for what it has no room for.
+    pub disk: bool,
 }
 
 /// What lies below the memory of a model: weights that come, experts, and what else has to go there.
+#[derive(Default)]
 pub(crate) struct Below {
-    pub stream: Option<(Stream, Lower)>,
+    pub stream: Option<Streamed>,
     pub hold: Option<(Hold, Lower)>,
     pub beside: Option<Lower>,
+}
+
+/// Weights that come, and where they lie.
+pub(crate) struct Streamed {
+    pub stream: Stream,
+    pub lower: Lower,
+    /// Through what those come that the host's memory has no room for.
+    pub relay: Option<Relay>,
+}
+
+impl Streamed {
+    /// Bytes that a step reads from a disk.
+    pub fn disk_bytes(&self) -> u64 {
+        let stream = match (&self.relay, &self.lower) {
+            (Some(relay), _) => &relay.stream,
+            (None, Lower::File(_)) => &self.stream,
+            (None, Lower::Memory(_)) => return 0,
+        };
+        stream.copied() as u64
+    }
+}
+
+/// Weights that come from a disk to a host's memory.
+pub(crate) struct Relay {
+    pub stream: Stream,
+    pub file: Arc<DiskFile>,
+    pub window: View,
 }
 
 /// The memory that a model may use.
@@ -54,8 +86,14 @@ pub struct Budget {
     pub host: Option<HostMemory>,
 }
 
-/// The tier below the one that computes.
+/// What allocations in a host's memory may take more than was asked for, bytes.
+const ROUNDING: usize = 4096;
+
+/// The tier of a device's host.
 pub(crate) const BELOW: &str = "below";
+
+/// The tier of files.
+pub(crate) const DISK: &str = "disk";
 
 /// What a process may need beside a model and what it holds before one is loaded, bytes: requests, texts, the compiler's own
 /// data, the threads' stacks.
@@ -127,60 +165,105 @@ impl Budget {
         hold: Option<Hold>,
         beside: Option<usize>,
     ) -> Result<Below, EngineError> {
-        let Some(host) = &self.host else {
-            let file = || Lower::File(store.expect("weights that are copied are of a store").disk.clone());
-            let scratch = |n: usize| DiskFile::scratch(&self.folder, n as u64).map_err(below);
-            let beside = beside.map(scratch).transpose()?;
-            return Ok(Below {
-                stream: stream.map(|stream| (stream, file())),
-                hold: hold.map(|hold| (hold, file())),
-                beside: beside.map(|file| Lower::File(Arc::new(file))),
-            });
+        let disk = || &store.expect("weights that are copied are of a store").disk;
+        let on_disk = |bytes: usize| {
+            let scratch = DiskFile::scratch(&self.folder, bytes as u64).map_err(below)?;
+            Ok::<_, EngineError>(Lower::File(Arc::new(scratch)))
         };
+        let Some(host) = &self.host else {
+            let file = || Lower::File(disk().clone());
+            let stream = stream.map(|stream| Streamed {
+                stream: Stream { tier: DISK.into(), ..stream },
+                lower: file(),
+                relay: None,
+            });
+            let hold = hold.map(|hold| (Hold { tier: DISK.into(), ..hold }, file()));
+            return Ok(Below { stream, hold, beside: beside.map(on_disk).transpose()? });
+        };
+        // What comes at least once in each step has the host's memory first where it goes there as a whole.
+        let largest = stream.iter().flat_map(|s| &s.loads).map(|l| l.len()).max().unwrap_or(0) as usize;
         let copied = stream.as_ref().map_or(0, |stream| stream.copied() as usize);
+        let least = if host.disk { copied.min(2 * largest) } else { copied };
         let experts = hold.as_ref().map_or(0, |hold| hold.window() as usize);
-        let needed = copied + experts + beside.unwrap_or(0);
-        if needed as u64 > host.bytes {
-            return Err(self.host_too_small(needed, host.bytes));
+        let capacity = (host.bytes as usize).saturating_sub(ROUNDING);
+        let mut used = least;
+        let mut fits = |bytes: usize| {
+            let fits = used + bytes <= capacity;
+            used += if fits { bytes } else { 0 };
+            fits
+        };
+        let (beside_fits, experts_fit) = (fits(beside.unwrap_or(0)), fits(experts));
+        if used > capacity || !host.disk && !(beside_fits && experts_fit) {
+            let all = copied + experts + beside.unwrap_or(0);
+            let needed = if host.disk { least } else { all };
+            return Err(self.host_too_small(needed + ROUNDING, host.bytes));
         }
-        let arena = Arena::new(BELOW, needed.next_multiple_of(DIRECT) + 3 * DIRECT);
+        let arena = Arena::new(BELOW, host.bytes as usize);
         let alloc = |n: usize| arena.alloc_sparse(n.max(64)).map(Buffer::into_view).map_err(below);
         // Pieces of the store: where each goes, its bytes, where it is.
         let read = |memory: &View, pieces: Vec<(i64, i64, i64)>| {
-            let disk = &store.expect("weights that are copied are of a store").disk;
             pieces.into_iter().try_for_each(|(to, len, from)| {
                 let part = memory.part(to as usize, len as usize).map_err(below)?;
-                disk.read(from as u64, &part).map_err(below)
+                disk().read(from as u64, &part).map_err(below)
             })
         };
+        let beside = match beside {
+            Some(bytes) if beside_fits => Some(Lower::Memory(alloc(bytes)?)),
+            beside => beside.map(on_disk).transpose()?,
+        };
+        let hold = match hold {
+            Some(hold) if experts_fit => {
+                let ((compact, from), memory) = (hold.compact(), alloc(experts)?);
+                let weights = compact.weights.iter().zip(from);
+                read(&memory, weights.map(|(w, from)| (w.from, w.page * w.pages, from)).collect())?;
+                Some((Hold { tier: BELOW.into(), ..compact }, Lower::Memory(memory)))
+            }
+            hold => hold.map(|hold| (Hold { tier: DISK.into(), ..hold }, Lower::File(disk().clone()))),
+        };
         let stream = stream.map(|stream| {
-            let ((compact, from), memory) = (stream.compact(), alloc(copied)?);
-            let loads = compact.loads.iter().zip(from);
-            read(&memory, loads.map(|(load, from)| (load.offset(), load.len(), from)).collect())?;
-            Ok::<_, EngineError>((compact, Lower::Memory(memory)))
+            let room = (capacity - used + least) as u64;
+            let placed =
+                place(&stream.as_constants(), &|_| true, disk().len() as i64, room).map_err(|needed| {
+                    self.host_too_small(used - least + needed as usize + ROUNDING, host.bytes)
+                })?;
+            let relay = placed.stream.map(|relay| Stream { tier: DISK.into(), ..relay });
+            let stream = relay.as_ref().map_or(stream.clone(), |relay| stream.relayed_by(relay));
+            let (compact, from) = Stream { tier: BELOW.into(), ..stream }.compact();
+            let memory = alloc(compact.bytes as usize)?;
+            let own = compact.loads.iter().zip(from).filter(|(load, _)| !load.relayed);
+            read(&memory, own.map(|(load, from)| (load.offset(), load.len(), from)).collect())?;
+            let relay = relay.map(|stream| {
+                let window = alloc(stream.window as usize)?;
+                Ok::<_, EngineError>(Relay { stream, file: disk().clone(), window })
+            });
+            let relay = relay.transpose()?;
+            Ok::<_, EngineError>(Streamed { stream: compact, lower: Lower::Memory(memory), relay })
         });
-        let hold = hold.map(|hold| {
-            let ((compact, from), memory) = (hold.compact(), alloc(experts)?);
-            let weights = compact.weights.iter().zip(from);
-            read(&memory, weights.map(|(w, from)| (w.from, w.page * w.pages, from)).collect())?;
-            Ok::<_, EngineError>((compact, Lower::Memory(memory)))
-        });
-        let beside = beside.map(|n| Ok::<_, EngineError>(Lower::Memory(alloc(n)?)));
-        Ok(Below { stream: stream.transpose()?, hold: hold.transpose()?, beside: beside.transpose()? })
+        Ok(Below { stream: stream.transpose()?, hold, beside })
     }
 
     /// What copies to and from what is below go over.
-    pub(crate) fn links(&self) -> [Link; 2] {
-        let ends = [(BELOW, HOST), (HOST, BELOW)];
-        let named =
-            |link: &Link, (from, to): (&str, &str)| Link { from: from.into(), to: to.into(), ..*link };
-        if let Some(host) = &self.host {
-            return [0, 1].map(|way| named(&host.links[way], ends[way]));
-        }
+    pub(crate) fn links(&self) -> Vec<Link> {
         // Without a bound a copy takes as long as the disk needs.
-        let bandwidth = self.bandwidth.map_or(1e18, |b| b.max(1) as f64);
-        let link = Link { from: String::new(), to: String::new(), bandwidth, latency_seconds: 0.0 };
-        ends.map(|ends| named(&link, ends))
+        let disk = self.bandwidth.map_or(1e18, |b| b.max(1) as f64);
+        let between = |from: &str, to: &str, link: &Link, most: f64| Link {
+            from: from.into(),
+            to: to.into(),
+            bandwidth: link.bandwidth.min(most),
+            ..*link
+        };
+        let free = Link { from: String::new(), to: String::new(), bandwidth: 1e18, latency_seconds: 0.0 };
+        let Some(host) = &self.host else {
+            return vec![between(DISK, HOST, &free, disk), between(HOST, DISK, &free, disk)];
+        };
+        let [to, back] = &host.links;
+        vec![
+            between(BELOW, HOST, to, f64::INFINITY),
+            between(HOST, BELOW, back, f64::INFINITY),
+            between(DISK, HOST, to, disk),
+            between(HOST, DISK, back, disk),
+            between(DISK, BELOW, &free, disk),
+        ]
     }
 }
 
@@ -316,27 +399,41 @@ pub(crate) struct Holding {
 
 /// Weights that come through a window.
 pub(crate) struct Streaming {
-    /// Which, and how.
-    pub stream: Stream,
-    /// Where they lie.
-    pub lower: Lower,
+    /// Which, how, and where they lie.
+    pub streamed: Streamed,
     /// The memory that they come through.
     pub window: View,
-    /// Whether the window holds what a run begins with.
+    /// Whether windows hold what a run begins with.
     pub ready: bool,
 }
 
 impl Streaming {
     /// Brings what a run begins with, where it is not there.
     pub fn make_ready(&mut self) -> Result<(), EngineError> {
-        if !self.ready {
-            for l in &self.stream.loads[..self.stream.carried] {
-                let part = self.window.part(l.place as usize, l.len() as usize).map_err(below)?;
-                self.lower.read(l.offset() as u64, &part)?;
-            }
-            self.ready = true;
+        if self.ready {
+            return Ok(());
         }
+        let Streamed { stream, lower, relay } = &self.streamed;
+        for l in &stream.loads[..stream.carried] {
+            let part = self.window.part(l.place as usize, l.len() as usize).map_err(below)?;
+            match relay.as_ref().filter(|_| l.relayed) {
+                Some(relay) => relay.file.read(l.offset() as u64, &part).map_err(below)?,
+                None => lower.read(l.offset() as u64, &part)?,
+            }
+        }
+        for (relay, l) in
+            relay.iter().flat_map(|r| r.stream.loads[..r.stream.carried].iter().map(move |l| (r, l)))
+        {
+            let part = relay.window.part(l.place as usize, l.len() as usize).map_err(below)?;
+            relay.file.read(l.offset() as u64, &part).map_err(below)?;
+        }
+        self.ready = true;
         Ok(())
+    }
+
+    /// The file that weights are read from, where they are.
+    pub fn path(&self) -> Option<&Path> {
+        self.streamed.relay.as_ref().map(|relay| relay.file.path()).or_else(|| self.streamed.lower.path())
     }
 }
 

@@ -42,8 +42,10 @@ pub struct LoadTiming {
 pub struct Footprint {
     /// Packed weights, bytes, with the window through which others come and the room for experts that stay.
     pub weights_bytes: u64,
-    /// Weights that are read from a disk in each step, bytes.
+    /// Weights that come from a disk, or from a device's host, in each step, bytes.
     pub streamed_bytes: u64,
+    /// Those of them that are read from a disk, bytes: all but what has room in the memory of a device's host.
+    pub disk_bytes: u64,
     /// Experts on a disk, of which those that steps need come, bytes.
     pub experts_bytes: u64,
     /// Keys and values, bytes.

@@ -241,8 +241,8 @@ impl Runner {
 
     /// The file that steps read weights from, where they do.
     pub fn store(&self) -> Option<&Path> {
-        let of_experts = || self.memory.holding.as_ref().map(|h| &h.lower);
-        self.memory.stream.as_ref().map(|s| &s.lower).or_else(of_experts).and_then(|lower| lower.path())
+        let of_experts = || self.memory.holding.as_ref().and_then(|h| h.lower.path());
+        self.memory.stream.as_ref().and_then(|s| s.path()).or_else(of_experts)
     }
 
     /// What a person should know about how the kernels were made: by an old compiler, without a cache.

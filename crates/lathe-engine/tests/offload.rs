@@ -60,15 +60,15 @@ fn options(cache: &Path, bytes: Option<u64>, kv: KvType) -> RunnerOptions {
     }
 }
 
-/// A host with so much memory, over a link of 4 GB/s.
-fn host(bytes: u64) -> HostMemory {
+/// A host with so much memory, over a link of 4 GB/s, with a disk or without.
+fn host(bytes: u64, disk: bool) -> HostMemory {
     let link = |from: &str, to: &str| Link {
         from: from.into(),
         to: to.into(),
         bandwidth: 4e9,
         latency_seconds: 1e-6,
     };
-    HostMemory { bytes, links: [link("dram", "vram"), link("vram", "dram")] }
+    HostMemory { bytes, links: [link("dram", "vram"), link("vram", "dram")], disk }
 }
 
 /// The logits of a few steps: two prompts, a page that is copied, then both go on, one of them on the copy. Where there is a tier
@@ -171,7 +171,7 @@ fn logits_do_not_depend_on_the_memory() {
             // Two are a device's memory, with the rest in its host's.
             let on_device = matches!(eighths, 5 | 6);
             if on_device {
-                options.budget.as_mut().unwrap().host = Some(host(4 * all));
+                options.budget.as_mut().unwrap().host = Some(host(4 * all, false));
             }
             let mut runner = match load(&file, &options) {
                 Ok(runner) => runner,
@@ -194,7 +194,7 @@ fn logits_do_not_depend_on_the_memory() {
             assert!(logits(&mut runner) == want, "{name} in {bytes} bytes: {f:?}");
             if on_device && f.streamed_bytes + f.experts_bytes + f.spilled_bytes > 0 {
                 assert_eq!(runner.store(), None, "nothing is read from a disk");
-                options.budget.as_mut().unwrap().host = Some(host(1000));
+                options.budget.as_mut().unwrap().host = Some(host(1000, false));
                 let text = load(&file, &options).err().unwrap().diagnostic().to_string();
                 assert!(text.contains("of its host's memory, which has 1"), "{text}");
                 hosted += 1;
@@ -219,6 +219,50 @@ fn store(folder: &Path) -> PathBuf {
     entries.map(|e| e.unwrap().path()).find(|p| p.extension().is_some_and(|e| e == "store")).unwrap()
 }
 
+/// The logits of the second of two steps.
+fn two_steps(runner: &mut Runner) -> Result<Vec<f32>, EngineError> {
+    let mut b = Batch::default();
+    (b.tokens, b.sequence, b.position, b.slot) = (vec![7], vec![0], vec![0], vec![0]);
+    (b.rows, b.pages, b.adapters) = (vec![0], vec![vec![0]], vec![0]);
+    let mut out = vec![];
+    runner.forward(&b, &mut out)?;
+    runner.forward(&b, &mut out)?;
+    Ok(out)
+}
+
+#[test]
+fn what_a_host_has_no_room_for_comes_from_its_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, kv) in [("llama-q8_0", KvType::F32), ("mixtral-f32", KvType::F16)] {
+        let file = deep(name, 24, folder.path());
+        let sized = |bytes| RunnerOptions { pages: 64, ..options(folder.path(), bytes, kv) };
+        let mut plain = load(&file, &sized(None)).unwrap();
+        let (want, all) = (two_steps(&mut plain).unwrap(), plain.footprint().held_bytes());
+        let (mut relayed, mut experts, mut spilled, mut refused) = (0, 0, 0, 0);
+        for (device, below) in [(11, 500), (11, 2500), (15, 40), (15, 1000)] {
+            let mut options = sized(Some(all * device / 16));
+            options.budget.as_mut().unwrap().host = Some(host(below << 10, true));
+            let mut runner = match load(&file, &options) {
+                Ok(runner) => runner,
+                Err(error) => {
+                    assert!(error.diagnostic().to_string().contains("of its host's memory"));
+                    refused += 1;
+                    continue;
+                }
+            };
+            let f = runner.footprint();
+            assert!(two_steps(&mut runner).unwrap() == want, "{name}, {device}/16 over {below} KiB: {f:?}");
+            relayed += usize::from(f.disk_bytes > 0 && f.disk_bytes < f.streamed_bytes);
+            experts += usize::from(f.experts_bytes > 0);
+            spilled += usize::from(f.spilled_bytes > 0);
+        }
+        println!(
+            "{name}: {relayed} relayed, {experts} with experts, {spilled} with spilled caches, {refused} refused"
+        );
+        assert!(relayed > 0 && refused == 1 && (experts > 0) == (name == "mixtral-f32"));
+    }
+}
+
 #[test]
 fn a_damaged_store_is_told_and_made_again() {
     let folder = tempfile::tempdir().unwrap();
@@ -229,13 +273,7 @@ fn a_damaged_store_is_told_and_made_again() {
     let run = || {
         let mut runner = load(&file, &sized(Some(all * 15 / 16)))?;
         assert!(runner.footprint().streamed_bytes > 0, "{:?}", runner.footprint());
-        let mut b = Batch::default();
-        (b.tokens, b.sequence, b.position, b.slot) = (vec![7], vec![0], vec![0], vec![0]);
-        (b.rows, b.pages, b.adapters) = (vec![0], vec![vec![0]], vec![0]);
-        let mut out = vec![];
-        runner.forward(&b, &mut out)?;
-        runner.forward(&b, &mut out)?;
-        Ok::<_, EngineError>(out)
+        two_steps(&mut runner)
     };
     let want = run().unwrap();
     let path = store(folder.path());

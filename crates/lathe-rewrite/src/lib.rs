@@ -33,7 +33,7 @@ pub use gradient::differentiate;
 pub use hold::{EXPERTS, EXPERTS_HELD, Hold, Sliced};
 pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
 pub use spill::{CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, Spill, Spilled};
-pub use stream::{Extent, Load, STORE, Stream, WINDOW, only_used, read_once};
+pub use stream::{Extent, Load, RELAY, RELAY_STORE, STORE, Stream, WINDOW, only_used, read_once};
 
 use lathe_ir::IrError;
 use lathe_ir::graph::{Graph, OpTable};

@@ -6,6 +6,9 @@
 //! first loads are in the window when a run begins, and at its end those of the next run are: the link is busy while the
 //! last kernels compute. (FlexGen, arXiv 2303.06865, calls the same order of work its block schedule: a step of many
 //! sequences uses each load for all of them.)
+//!
+//! Where there is a third tier, a window may itself be on the second one: loads that have no room there come through it, the
+//! *relay*, by the same rewrite of the queue that copies them.
 
 use lathe_ir::step::{Event, Part, Program, Queue, Step, StepBuffer, Storage};
 use lathe_ir::tensor::HOST;
@@ -32,6 +35,8 @@ pub struct Load {
     pub parts: Vec<Extent>,
     /// The window's byte that it begins at.
     pub place: i64,
+    /// Whether it comes through a relay: it does not lie on the stream's tier, but below it.
+    pub relayed: bool,
 }
 
 impl Load {
@@ -78,6 +83,15 @@ pub struct Stream {
 pub const STORE: &str = "store";
 /// The name of the buffer that is the window.
 pub const WINDOW: &str = "window";
+/// The name of the buffer that loads of a relay come from.
+pub const RELAY_STORE: &str = "relay_store";
+/// The name of the buffer that is a relay's window.
+pub const RELAY: &str = "relay";
+
+/// A load as a constant that the queue of a stream reads.
+fn relayed(load: usize) -> Name {
+    format!("load{load}").as_str().into()
+}
 
 /// The constants that a program reads in one call only, of those in `among`, with the step that does: what can be streamed, in
 /// the order of the program.
@@ -112,7 +126,7 @@ impl Stream {
                 {
                     l.parts.push(e.clone());
                 }
-                _ => loads.push(Load { parts: vec![e.clone()], place: 0 }),
+                _ => loads.push(Load { parts: vec![e.clone()], place: 0, relayed: false }),
             }
         }
         let most = loads.iter().map(Load::len).max().unwrap_or(0);
@@ -129,7 +143,7 @@ impl Stream {
                 .filter(|p| *p >= 0 && p + load.len() <= window)
                 .collect();
             let overwritten = |place: i64| {
-                let there = Load { parts: load.parts.clone(), place };
+                let there = Load { parts: load.parts.clone(), place, relayed: false };
                 placed.iter().rposition(|l| l.overlaps(&there)).map_or(0, |i| i + 1)
             };
             let (over, place) = places.into_iter().map(|p| (overwritten(p), p)).min()?;
@@ -143,16 +157,38 @@ impl Stream {
         Some(Stream { tier: tier.into(), bytes, loads, window, carried })
     }
 
-    /// The same with nothing on the other tier but what is copied, load behind load; and where each load lay.
+    /// The same with nothing on the other tier but what is copied from there, load behind load; and where each load lay. What is
+    /// relayed stays where it was.
     pub fn compact(&self) -> (Stream, Vec<i64>) {
         let (mut s, mut end) = (self.clone(), 0);
-        for load in &mut s.loads {
+        for load in s.loads.iter_mut().filter(|l| !l.relayed) {
             let by = end - load.offset();
             end += load.len();
             load.parts.iter_mut().for_each(|part| part.offset += by);
         }
         s.bytes = end;
         (s, self.loads.iter().map(Load::offset).collect())
+    }
+
+    /// Its loads, each as a constant, in the order in which the queue copies them: what a relay can be made of.
+    pub fn as_constants(&self) -> Vec<Extent> {
+        let n = self.loads.len();
+        let load = |k: usize| Extent {
+            name: relayed(k % n),
+            offset: self.loads[k % n].offset(),
+            len: self.loads[k % n].len(),
+            reader: k,
+        };
+        (self.carried..n + self.carried).map(load).collect()
+    }
+
+    /// With the loads that another stream, of [its constants](Stream::as_constants), brings.
+    pub fn relayed_by(mut self, relay: &Stream) -> Stream {
+        let brought: HashSet<&Name> = relay.loads.iter().flat_map(|l| &l.parts).map(|e| &e.name).collect();
+        for (k, load) in self.loads.iter_mut().enumerate() {
+            load.relayed = brought.contains(&relayed(k));
+        }
+        self
     }
 
     /// Bytes that a run copies.
@@ -164,10 +200,29 @@ impl Stream {
     /// carried loads. The program must read each constant in one call, in the order of the loads.
     pub fn apply(&self, program: &Program) -> Program {
         let mut p = program.clone();
-        let store = buffer(&mut p, STORE, self.bytes, &self.tier);
-        let window = buffer(&mut p, WINDOW, self.window, HOST);
-        let full = event(&mut p, "window_full", self.carried as i64);
-        let free = event(&mut p, "window_free", 0);
+        let steps = std::mem::take(&mut p.steps);
+        p.steps = self.brought(&mut p, steps, [STORE, WINDOW], HOST);
+        only_used(p)
+    }
+
+    /// The program, to which a stream was applied that is [relayed by](Stream::relayed_by) this one, with a queue that brings those
+    /// loads to `tier`; it is given [`RELAY_STORE`] and [`RELAY`], which holds the carried loads.
+    pub fn apply_relay(&self, program: &Program, tier: &str) -> Program {
+        let mut p = program.clone();
+        let Some(queue) = p.queues.iter().position(|q| &*q.name == STORE) else { return p };
+        let steps = std::mem::take(&mut p.queues[queue].steps);
+        p.queues[queue].steps = self.brought(&mut p, steps, [RELAY_STORE, RELAY], tier);
+        only_used(p)
+    }
+
+    /// Steps of a program, calls and copies, that wait for what they read in a window on `tier`; and a new queue of the
+    /// program that brings it.
+    fn brought(&self, p: &mut Program, old: Vec<Step>, names: [&str; 2], tier: &str) -> Vec<Step> {
+        let buffers: Vec<Name> = p.buffers.iter().map(|b| b.name.clone()).collect();
+        let store = buffer(p, names[0], self.bytes, &self.tier);
+        let window = buffer(p, names[1], self.window, tier);
+        let full = event(p, &format!("{}_full", names[1]), self.carried as i64);
+        let free = event(p, &format!("{}_free", names[1]), 0);
 
         // Where each constant is in the window, and the load that brings it.
         let mut places: HashMap<&Name, (usize, Part)> = HashMap::new();
@@ -177,32 +232,36 @@ impl Stream {
                 places.insert(&e.name, (i, part(window, place, e.len)));
             }
         }
-        let names: Vec<Name> = program.buffers.iter().map(|b| b.name.clone()).collect();
+        let place = |a: &Part| places.get(buffers.get(a.buffer as usize)?);
         let mut last = vec![0; self.loads.len()];
         let reads = |s: &Step| -> Vec<usize> {
-            let Step::Call { args, .. } = s else { return vec![] };
-            args.iter().filter_map(|a| places.get(&names[a.buffer as usize])).map(|(i, _)| *i).collect()
+            let args = match s {
+                Step::Call { args, .. } => &args[..],
+                Step::Copy { from, .. } => std::slice::from_ref(from),
+                _ => &[],
+            };
+            args.iter().filter_map(place).map(|(i, _)| *i).collect()
         };
-        for (at, s) in program.steps.iter().enumerate() {
+        for (at, s) in old.iter().enumerate() {
             reads(s).into_iter().for_each(|i| last[i] = at);
         }
-        p.steps.clear();
+        let mut new = vec![];
         let (mut waited, mut freed) = (0, 0);
-        for (at, s) in program.steps.iter().enumerate() {
-            let most = reads(s).into_iter().max().map_or(0, |i| i + 1);
-            (waited..most).for_each(|_| p.steps.push(Step::Wait(full)));
+        for (at, mut s) in old.into_iter().enumerate() {
+            let most = reads(&s).into_iter().max().map_or(0, |i| i + 1);
+            (waited..most).for_each(|_| new.push(Step::Wait(full)));
             waited = waited.max(most);
-            let mut s = s.clone();
-            if let Step::Call { args, .. } = &mut s {
-                for a in args {
-                    if let Some((_, place)) = places.get(&names[a.buffer as usize]) {
-                        *a = place.clone();
-                    }
-                }
+            let args = match &mut s {
+                Step::Call { args, .. } => &mut args[..],
+                Step::Copy { from, .. } => std::slice::from_mut(from),
+                _ => &mut [],
+            };
+            for a in args {
+                *a = place(a).map_or_else(|| a.clone(), |(_, place)| place.clone());
             }
-            p.steps.push(s);
+            new.push(s);
             while freed < waited && last[freed] <= at {
-                p.steps.push(Step::Signal(free));
+                new.push(Step::Signal(free));
                 freed += 1;
             }
         }
@@ -217,14 +276,17 @@ impl Stream {
             let needed = before.map_or(0, |i| i + 1);
             (taken..needed).for_each(|_| steps.push(Step::Wait(free)));
             taken = taken.max(needed);
-            let (from, to) = (part(store, load.offset(), load.len()), part(window, load.place, load.len()));
-            steps.push(Step::Copy { from, to });
+            let from = match load.relayed {
+                true => buffer(p, &relayed(k % n), load.len(), &self.tier).into(),
+                false => part(store, load.offset(), load.len()),
+            };
+            steps.push(Step::Copy { from, to: part(window, load.place, load.len()) });
             if k < n {
                 steps.push(Step::Signal(full));
             }
         }
-        p.queues.push(Queue { name: STORE.into(), steps });
-        only_used(p)
+        p.queues.push(Queue { name: names[0].into(), steps });
+        new
     }
 }
 

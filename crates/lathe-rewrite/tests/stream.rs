@@ -5,7 +5,7 @@ use lathe_ir::graph::parse;
 use lathe_ir::step::{Program, Step, check, interpret};
 use lathe_ir::tensor::Kernel;
 use lathe_ir::{Name, Tensor};
-use lathe_rewrite::{Bounds, Extent, STORE, Stream, WINDOW, plan, read_once};
+use lathe_rewrite::{Bounds, Extent, RELAY, RELAY_STORE, STORE, Stream, WINDOW, plan, read_once};
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};
 
@@ -62,6 +62,7 @@ proptest! {
         keep in prop::collection::vec(any::<bool>(), 12),
         room in 0i64..2000,
         enough in 1i64..1500,
+        relayed in prop::collection::vec(any::<bool>(), 7),
     ) {
         let (run, kernels) = network(&inner);
         let last = format!("x{}", inner.len());
@@ -108,8 +109,34 @@ proptest! {
             held[to..to + n].copy_from_slice(&store[from..from + n]);
         }
         given.retain(|name, _| !extents.iter().any(|e| e.name == *name));
-        given.insert(STORE.into(), store);
-        given.insert(WINDOW.into(), held);
+        given.insert(STORE.into(), store.clone());
+        given.insert(WINDOW.into(), held.clone());
+        let got = outputs(&streamed, &kernels, &mut given.clone(), &inputs, &last);
+        prop_assert!(got == want);
+
+        // The same where some loads lie on a third tier, and the others alone on the second.
+        let mut below = stream.as_constants();
+        below.retain(|e| relayed[e.offset as usize / 8 % relayed.len()]);
+        let least = below.iter().map(|e| e.len).max().unwrap_or(0) * 2;
+        let relay = Stream::new("disk", store.len() as i64, &below, enough, least + room);
+        // Several loads as one may be too large.
+        let relay = relay.or_else(|| Stream::new("disk", store.len() as i64, &below, 1, least + room)).unwrap();
+        if below.is_empty() {
+            return Ok(());
+        }
+        let (stream, from) = Stream { tier: "second".into(), ..stream.relayed_by(&relay) }.compact();
+        let streamed = relay.apply_relay(&stream.apply(&run), "second");
+        check(&streamed).unwrap();
+        let mut second = vec![0xee; stream.bytes as usize];
+        for (l, from) in stream.loads.iter().zip(from).filter(|(l, _)| !l.relayed) {
+            second[l.offset() as usize..][..l.len() as usize].copy_from_slice(&store[from as usize..][..l.len() as usize]);
+        }
+        let mut held_there = vec![0xee; relay.window as usize];
+        for l in &relay.loads[..relay.carried] {
+            held_there[l.place as usize..][..l.len() as usize]
+                .copy_from_slice(&store[l.offset() as usize..][..l.len() as usize]);
+        }
+        given.extend([(STORE.into(), second), (WINDOW.into(), held), (RELAY_STORE.into(), store), (RELAY.into(), held_there)]);
         let got = outputs(&streamed, &kernels, &mut given, &inputs, &last);
         prop_assert!(got == want);
     }

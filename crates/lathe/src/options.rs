@@ -177,8 +177,10 @@ impl MemoryOptions {
         let links = [link(&host.name, &own.name)?, link(&own.name, &host.name)?];
         // The process is in the host's memory, not in the device's.
         let bytes = on_host.bytes.saturating_sub(on_host.reserved);
-        let host = Some(HostMemory { bytes, links });
-        Ok(Some(Budget { bytes: own.capacity_bytes, reserved: 0, host, ..on_host }))
+        let disk = machine.disk.map(|disk| disk.read_bandwidth.median as u64);
+        let host = Some(HostMemory { bytes, links, disk: disk.is_some() });
+        let bandwidth = rate.or(disk);
+        Ok(Some(Budget { bytes: own.capacity_bytes, reserved: 0, host, bandwidth, ..on_host }))
     }
 }
 

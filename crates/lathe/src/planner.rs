@@ -51,8 +51,11 @@ impl Planner {
         let left = budget.bytes.saturating_sub(budget.reserved + beside);
         let host = self.machine.main_memory().map(|m| m.name.clone()).unwrap_or_default();
         let budgets = match &budget.host {
-            // What lies below a device's memory is its host's, and nothing below that.
-            Some(memory) => vec![(self.computes_in(), left), (host, memory.bytes), ("disk".into(), 0)],
+            Some(memory) => {
+                let mut budgets = vec![(self.computes_in(), left), (host, memory.bytes)];
+                budgets.extend((!memory.disk).then(|| ("disk".into(), 0)));
+                budgets
+            }
             None => vec![(host, left)],
         };
         let asked = Asked {

@@ -218,6 +218,7 @@ fn report(answer: &Generation, runner: &Runner, loaded_s: f64) -> Value {
         "memory": {
             "weights_bytes": memory.weights_bytes,
             "streamed_bytes": memory.streamed_bytes,
+            "disk_bytes": memory.disk_bytes,
             "experts_bytes": memory.experts_bytes,
             "cache_bytes": memory.cache_bytes,
             "spilled_bytes": memory.spilled_bytes,

@@ -154,7 +154,7 @@ impl Bench {
         let prefill_s = alone_s.unwrap_or(start_s);
         let costs = self.engine.model().costs();
         // Each step reads what is streamed once.
-        let streamed = self.engine.model().footprint().streamed_bytes as f64;
+        let streamed = self.engine.model().footprint().disk_bytes as f64;
         let reads = |bytes: f64| disk.map_or(0.0, |rate| bytes / rate);
         let steps = (batch * self.prompt).div_ceil(self.engine.model().max_tokens()) as f64;
         let prefill_floor_s = batch as f64 * costs.prefill_floor_s(self.prompt, int8_peak, f32_peak);

@@ -210,7 +210,7 @@ impl BenchPlan {
             }
         }
         let held = engine.model().footprint();
-        Ok((best, [held.streamed_bytes, held.spilled_bytes]))
+        Ok((best, [held.disk_bytes, held.spilled_bytes]))
     }
 
     /// Seconds until each of so many sequences has its tokens.
