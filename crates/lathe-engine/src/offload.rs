@@ -193,7 +193,8 @@ impl Budget {
             fits
         };
         let (beside_fits, experts_fit) = (fits(beside.unwrap_or(0)), fits(experts));
-        if used > capacity || !host.disk && !(beside_fits && experts_fit) {
+        let whole = beside_fits && experts_fit;
+        if used > capacity || !(whole || host.disk) {
             let all = copied + experts + beside.unwrap_or(0);
             let needed = if host.disk { least } else { all };
             return Err(self.host_too_small(needed + ROUNDING, host.bytes));

@@ -17,6 +17,9 @@ pub(crate) fn passes_through(class: usize, tier: usize) -> usize {
     9 + 2 * class + tier
 }
 
+/// Rows of an expert from which on the engine brings it before it is asked for (`lathe-exec`'s `held.rs`).
+const EXPECTED_ROWS: f64 = 16.0;
+
 /// A sum of multiples of the variables, and a constant.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Form {
@@ -289,6 +292,20 @@ impl Maker<'_> {
                     there * seconds,
                 ));
             }
+        }
+        // Experts are known when the router has chosen them. Those of long segments come while the layer before is computed; for
+        // others arithmetic waits.
+        let rows = self.work.layers.iter().map(|l| l.experts_used).fold(0.0, f64::max) * tokens / sweeps;
+        if rows > 0.0 && rows < EXPECTED_ROWS {
+            let all = sweeps * copied;
+            let mut seconds = Form::default();
+            if device {
+                seconds = seconds + Form::below(WEIGHTS, DEVICE, all / tiers.links[0]);
+            }
+            if let Some(disk) = &tiers.tiers[DISK] {
+                seconds = seconds + Form::of(WEIGHTS + DISK, all / disk.read);
+            }
+            arithmetic.push(piece("waiting for experts".into(), Form::default(), seconds));
         }
         let mut lanes = vec![Lane { name: "arithmetic".into(), parts: arithmetic }];
 
