@@ -39,8 +39,7 @@ impl Transformer<'_> {
         width: i64,
         name: &dyn Fn(&str) -> String,
     ) -> Made {
-        let g = self.b.linear(x, &name(parts[0]), width)?;
-        let u = self.b.linear(x, &name(parts[1]), width)?;
+        let [g, u] = self.b.linears(x, parts.map(name).each_ref().map(|name| (&**name, width)))?;
         self.gated(g, u)
     }
 

@@ -58,14 +58,13 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    /// What the adapters add to the product `name` of so many rows; `None` where there is no room for any.
-    fn adapters(&mut self, x: ValueId, name: &str, rows: i64) -> Made<Option<ValueId>> {
-        let Some(Adapted { room, offsets, index }) = self.adapted.as_ref().filter(|a| a.room.has(name))
-        else {
-            return Ok(None);
-        };
+    /// What the adapters add to the products of these names and rows; `None` where there is no room for any. All their first
+    /// products come before the second ones, so that threads meet between the two once.
+    fn adapters<const N: usize>(&mut self, x: ValueId, of: [(&str, i64); N]) -> Made<[Option<ValueId>; N]> {
+        let Some(Adapted { room, offsets, index }) = &self.adapted else { return Ok([None; N]) };
         let (count, rank, offsets, index) = (room.count as i64 + 1, room.rank as i64, *offsets, *index);
-        let mut product = |x, part: &str, rows: i64| {
+        let has = of.map(|(name, _)| room.has(name));
+        let mut product = |x, name: &str, part: &str, rows: i64| {
             let shape = [count, rows, self.width(x)].map(Int::from);
             // Rows side by side, as `pack` puts those of constants.
             let ty = match rows % 16 {
@@ -75,8 +74,14 @@ impl<'a> Builder<'a> {
             let w = self.graph.input(&format!("{name}.{part}"), ty);
             self.op_with("expert_matmul", &[x, w, offsets, index], &[("k", Attr::Int(1))])
         };
-        let y = product(x, "lora_a", rank)?;
-        product(y, "lora_b", rows).map(Some)
+        let mut added = [None; N];
+        for i in (0..N).filter(|i| has[*i]) {
+            added[i] = Some(product(x, of[i].0, "lora_a", rank)?);
+        }
+        for ((name, rows), y) in of.into_iter().zip(&mut added) {
+            *y = y.map(|y| product(y, name, "lora_b", rows)).transpose()?;
+        }
+        Ok(added)
     }
 
     /// A tensor of the file, if it is there.
@@ -117,9 +122,24 @@ impl<'a> Builder<'a> {
     /// A matrix of bytes is times `name.scale`, one for each row or one for all; of the columns `name.columns` it has nothing, which
     /// `name.outliers` has (Dettmers et al. 2022).
     pub(super) fn linear(&mut self, x: ValueId, name: &str, rows: i64) -> Made {
+        let [y] = self.linears(x, [(name, rows)])?;
+        Ok(y)
+    }
+
+    /// Several such products of the same rows.
+    pub(super) fn linears<const N: usize>(&mut self, x: ValueId, of: [(&str, i64); N]) -> Made<[ValueId; N]> {
+        let added = self.adapters(x, of)?;
+        let mut all = [x; N];
+        for (y, ((name, rows), added)) in all.iter_mut().zip(of.into_iter().zip(added)) {
+            *y = self.product(x, name, rows, added)?;
+        }
+        Ok(all)
+    }
+
+    /// One of them.
+    fn product(&mut self, x: ValueId, name: &str, rows: i64, added: Option<ValueId>) -> Made {
         let width = self.width(x);
         let weight = self.weight(&format!("{name}.weight"), &[rows, width])?;
-        let added = self.adapters(x, name, rows)?;
         let outliers = self.outliers(x, name, rows)?;
         let inside = outliers.as_ref().map_or(x, |o| o.inside);
         let mut y = self.op("matmul", &[inside, weight])?;

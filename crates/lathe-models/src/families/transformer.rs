@@ -236,8 +236,8 @@ impl Transformer<'_> {
     fn heads(&mut self, x: ValueId, name: &dyn Fn(&str) -> String) -> Made<[ValueId; 3]> {
         let widths = [self.c.query(), self.c.key(), self.c.key()];
         if !self.style.fused_heads {
-            let mut one = |part, rows| self.b.linear(x, &name(part), rows);
-            return Ok([one("attn_q", widths[0])?, one("attn_k", widths[1])?, one("attn_v", widths[2])?]);
+            let names = ["attn_q", "attn_k", "attn_v"].map(name);
+            return self.b.linears(x, [0, 1, 2].map(|i| (&*names[i], widths[i])));
         }
         let all = self.b.linear(x, &name("attn_qkv"), widths.iter().sum())?;
         self.slices(all, widths)
