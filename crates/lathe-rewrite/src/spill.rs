@@ -5,7 +5,7 @@
 //! layer before is computed; behind it, the pages that the step has written go back. Which pages these are the caller says
 //! in two lists, [`PAGES_USED`] and [`PAGES_NEW`], in every run anew.
 
-use crate::stream::{buffer, event, part};
+use crate::stream::{buffer, event, in_turn, part};
 use lathe_ir::Name;
 use lathe_ir::step::{Part, Program, Queue, Step};
 use lathe_ir::tensor::HOST;
@@ -138,35 +138,8 @@ impl Spill {
             bring.push(Step::Signal(full));
             take.push(Step::Signal(free));
         }
-        let layer_of = |s: &Step| -> Vec<usize> {
-            let Step::Call { args, .. } = s else { return vec![] };
-            let name = |a: &Part| &program.buffers[a.buffer as usize].name;
-            args.iter().filter_map(|a| places.get(name(a))).map(|(i, _)| *i).collect()
-        };
-        let mut last = vec![0; self.layers.len()];
-        for (at, s) in program.steps.iter().enumerate() {
-            layer_of(s).into_iter().for_each(|i| last[i] = at);
-        }
-        p.steps.clear();
-        let (mut begun, mut over) = (0, 0);
-        for (at, s) in program.steps.iter().enumerate() {
-            let most = layer_of(s).into_iter().max().map_or(0, |i| i + 1);
-            (begun..most).for_each(|_| p.steps.push(Step::Wait(full)));
-            begun = begun.max(most);
-            let mut s = s.clone();
-            if let Step::Call { args, .. } = &mut s {
-                for a in args {
-                    if let Some((_, place)) = places.get(&program.buffers[a.buffer as usize].name) {
-                        *a = place.clone();
-                    }
-                }
-            }
-            p.steps.push(s);
-            while over < begun && last[over] <= at {
-                p.steps.push(Step::Signal(written));
-                over += 1;
-            }
-        }
+        let buffers: Vec<Name> = program.buffers.iter().map(|b| b.name.clone()).collect();
+        p.steps = in_turn(program.steps.clone(), &buffers, &places, self.layers.len(), full, written);
         p.queues.push(Queue { name: "bring".into(), steps: bring });
         p.queues.push(Queue { name: "take".into(), steps: take });
         crate::only_used(p)

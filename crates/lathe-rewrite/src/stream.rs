@@ -232,39 +232,7 @@ impl Stream {
                 places.insert(&e.name, (i, part(window, place, e.len)));
             }
         }
-        let place = |a: &Part| places.get(buffers.get(a.buffer as usize)?);
-        let mut last = vec![0; self.loads.len()];
-        let reads = |s: &Step| -> Vec<usize> {
-            let args = match s {
-                Step::Call { args, .. } => &args[..],
-                Step::Copy { from, .. } => std::slice::from_ref(from),
-                _ => &[],
-            };
-            args.iter().filter_map(place).map(|(i, _)| *i).collect()
-        };
-        for (at, s) in old.iter().enumerate() {
-            reads(s).into_iter().for_each(|i| last[i] = at);
-        }
-        let mut new = vec![];
-        let (mut waited, mut freed) = (0, 0);
-        for (at, mut s) in old.into_iter().enumerate() {
-            let most = reads(&s).into_iter().max().map_or(0, |i| i + 1);
-            (waited..most).for_each(|_| new.push(Step::Wait(full)));
-            waited = waited.max(most);
-            let args = match &mut s {
-                Step::Call { args, .. } => &mut args[..],
-                Step::Copy { from, .. } => std::slice::from_mut(from),
-                _ => &mut [],
-            };
-            for a in args {
-                *a = place(a).map_or_else(|| a.clone(), |(_, place)| place.clone());
-            }
-            new.push(s);
-            while freed < waited && last[freed] <= at {
-                new.push(Step::Signal(free));
-                freed += 1;
-            }
-        }
+        let new = in_turn(old, &buffers, &places, self.loads.len(), full, free);
 
         // A copy waits until what lay in its place was read: places are given back in the order of the loads.
         let mut steps = vec![];
@@ -288,6 +256,49 @@ impl Stream {
         p.queues.push(Queue { name: names[0].into(), steps });
         new
     }
+}
+
+/// Steps, calls and copies, that read buffers by name in places that are filled one after the other, `count` of them: each waits for
+/// `full` once for every place up to its own, and `over` is signalled behind the last reader of each, in order.
+pub(crate) fn in_turn(
+    old: Vec<Step>,
+    buffers: &[Name],
+    places: &HashMap<&Name, (usize, Part)>,
+    count: usize,
+    full: u32,
+    over: u32,
+) -> Vec<Step> {
+    fn args(s: &mut Step) -> &mut [Part] {
+        match s {
+            Step::Call { args, .. } => args,
+            Step::Copy { from, .. } => std::slice::from_mut(from),
+            _ => &mut [],
+        }
+    }
+    let place = |a: &Part| places.get(buffers.get(a.buffer as usize)?);
+    let mut last = vec![0; count];
+    // Each step with the number of places that must be full.
+    let mut steps: Vec<(Step, usize)> = vec![];
+    for (at, mut s) in old.into_iter().enumerate() {
+        let mut needed = 0;
+        for a in args(&mut s) {
+            let Some((i, place)) = place(a) else { continue };
+            (needed, last[*i], *a) = (needed.max(i + 1), at, place.clone());
+        }
+        steps.push((s, needed));
+    }
+    let mut new = vec![];
+    let (mut waited, mut freed) = (0, 0);
+    for (at, (s, needed)) in steps.into_iter().enumerate() {
+        (waited..needed).for_each(|_| new.push(Step::Wait(full)));
+        waited = waited.max(needed);
+        new.push(s);
+        while freed < waited && last[freed] <= at {
+            new.push(Step::Signal(over));
+            freed += 1;
+        }
+    }
+    new
 }
 
 pub(crate) fn part(buffer: u32, offset: i64, len: i64) -> Part {
