@@ -53,7 +53,7 @@ pub fn write_artifact(
     let all: Vec<(&str, &[u8])> = [(SETTINGS, &settings[..])].into_iter().chain(sections.to_vec()).collect();
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {
-        let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
+        let mut temporary = crate::gguf::temporary(folder)?;
         let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file_mut());
         write_to(&mut out, &all)?;
         out.flush()?;
@@ -172,6 +172,18 @@ mod tests {
         settings.str("general.architecture", "llama");
         write_artifact(&path, settings, &[("first", b"one"), ("second", &[7; 5000])]).unwrap();
         std::fs::read(path).unwrap()
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn others_may_read_it_as_any_file() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let [ours, any] = ["ours", "any"].map(|name| folder.path().join(name));
+        write_artifact(&ours, GgufWriter::new(), &[]).unwrap();
+        std::fs::write(&any, b"12").unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&any));
     }
 
     fn opened(bytes: &[u8]) -> Result<ModelFile, String> {

@@ -15,3 +15,4 @@ pub(crate) use file::{Metadata, from_bytes, open};
 pub use types::GgmlType;
 pub use value::{FromMetadata, StrArray, ValueKind};
 pub use writer::GgufWriter;
+pub(crate) use writer::temporary;

@@ -235,7 +235,7 @@ impl Write for Counted<'_> {
 }
 
 /// A file that is gone unless it is renamed, with the permissions that a new file has.
-fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+pub(crate) fn temporary(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
