@@ -3,12 +3,15 @@
 //! It is the search of `transformers` (`generate` with `num_beams`): in each step the likeliest pairs of a beam and a token are
 //! looked at, as many as `width` times one more than there are tokens that end an answer (two at least). Those of the first
 //! `width` that end are answers, whose score is their log-likelihood over their length to the power of `length_penalty`; of
-//! those that do not end, the best `width` go on.
+//! those that do not end, the best `width` go on. Under a grammar each beam has its own place in it: tokens that may not follow
+//! are no candidates, and a text that nothing may follow is an answer.
 //!
 //! Pure: it is given rows of logits and says which beams follow which. Equal scores are ordered by beam and then by token.
 
 use crate::EngineError;
-use crate::sampling::Sampling;
+use crate::grammar::Constraint;
+use crate::request::FinishReason;
+use crate::sampling::{Sampling, forbid};
 use crate::score::{TokenScore, log_softmax};
 
 /// How beams are kept.
@@ -35,15 +38,17 @@ pub enum EarlyStopping {
 }
 
 /// A continuation: one that is followed, or an answer.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Beam {
     pub(crate) tokens: Vec<u32>,
     /// How likely each token was, where that is asked for.
     pub(crate) scores: Vec<TokenScore>,
     /// Its log-likelihood; of an answer its score.
     pub(crate) score: f64,
-    /// Whether its last token ends it.
-    pub(crate) ends: bool,
+    /// Why its last token ends it, if it does.
+    pub(crate) finish: Option<FinishReason>,
+    /// What may follow, where there is a grammar.
+    constraint: Option<Constraint>,
 }
 
 /// What becomes of the beams.
@@ -102,15 +107,21 @@ impl Beams {
 }
 
 impl BeamSearch {
-    /// A search of answers that end with one of `ends` or have `longest` tokens.
-    pub(crate) fn new(options: Beams, ends: &[u32], longest: usize, logprobs: Option<usize>) -> BeamSearch {
+    /// A search of answers that end with one of `ends` or have `longest` tokens, within `constraint`.
+    pub(crate) fn new(
+        options: Beams,
+        ends: &[u32],
+        longest: usize,
+        logprobs: Option<usize>,
+        constraint: Option<Constraint>,
+    ) -> BeamSearch {
         BeamSearch {
             options,
             looked_at: options.width * (ends.len() + 1).max(2),
             ends: ends.to_vec(),
             longest,
             logprobs,
-            beams: vec![Beam::default()],
+            beams: vec![Beam { constraint, ..Beam::default() }],
             rows: vec![None],
             answers: vec![],
         }
@@ -128,6 +139,9 @@ impl BeamSearch {
     ) -> Result<bool, EngineError> {
         let mut logprobs = log_softmax(logits);
         sampling.adjust(&mut logprobs, known, prompt);
+        if let Some(constraint) = &mut self.beams[beam].constraint {
+            forbid(&mut logprobs, constraint.allowed()?.bits());
+        }
         if logprobs.iter().any(|logprob| logprob.is_nan()) {
             return Err(EngineError::NanLogits { position: known.len() - 1 });
         }
@@ -147,7 +161,7 @@ impl BeamSearch {
     }
 
     /// One step, when all rows are there.
-    pub(crate) fn advance(&mut self) -> Next {
+    pub(crate) fn advance(&mut self) -> Result<Next, EngineError> {
         let Beams { width, length_penalty, early_stopping } = self.options;
         let rows: Vec<Vec<Candidate>> =
             self.rows.iter_mut().map(|row| row.take().unwrap_or_default()).collect();
@@ -161,12 +175,20 @@ impl BeamSearch {
         let made = self.beams[0].tokens.len() + 1;
         let (mut beams, mut next) = (vec![], vec![]);
         for (place, (score, from, candidate)) in pairs.into_iter().enumerate() {
-            let ends = self.ends.contains(&candidate.token);
-            let over = ends || made >= self.longest;
+            if place >= width && beams.len() >= width {
+                break;
+            }
+            let mut constraint = self.beams[from].constraint.clone();
+            let finish = match (self.ends.contains(&candidate.token), &mut constraint) {
+                (true, _) => Some(FinishReason::Stop),
+                (false, Some(constraint)) => constraint.take(candidate.token)?,
+                (false, None) => None,
+            };
+            let over = finish.is_some() || made >= self.longest;
             if if over { place >= width } else { beams.len() >= width } {
                 continue;
             }
-            let mut beam = Beam { score, ends, ..self.beams[from].clone() };
+            let mut beam = Beam { score, finish, constraint, ..self.beams[from].clone() };
             beam.tokens.push(candidate.token);
             beam.scores.extend(candidate.score);
             if over {
@@ -192,11 +214,11 @@ impl BeamSearch {
             _ => true,
         };
         if !goes_on {
-            return Next::Over;
+            return Ok(Next::Over);
         }
         self.rows = vec![None; beams.len()];
         self.beams = beams;
-        Next::Beams(next)
+        Ok(Next::Beams(next))
     }
 
     /// The best answers so far, the best first, at most as many as beams.

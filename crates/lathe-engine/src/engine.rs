@@ -122,9 +122,6 @@ impl<F: Forward> Engine<F> {
         request.sampling.check()?;
         if let Some(beams) = &request.beams {
             beams.check(request.samples)?;
-            if request.constraint.is_some() {
-                return Err(EngineError::Grammar { why: "a beam search keeps to none".into() });
-            }
         }
         if !self.adapters.has(request.adapter) {
             return Err(EngineError::AdapterGone);
@@ -144,7 +141,9 @@ impl<F: Forward> Engine<F> {
         let id = self.scheduler.add(job)?;
         let longest = longest.min(self.scheduler.longest());
         if let Some(beams) = request.beams {
-            let search = BeamSearch::new(beams, &request.ends, longest - tokens, request.logprobs);
+            let constraint = request.constraint.clone();
+            let search =
+                BeamSearch::new(beams, &request.ends, longest - tokens, request.logprobs, constraint);
             self.searches.insert(id, search);
         }
         let request = Arc::new(request);
@@ -286,9 +285,10 @@ impl<F: Forward> Engine<F> {
             self.cancel(first);
             return samples.map(|sequence| Event::Full { sequence }).collect();
         }
-        let next = match search.row(index, logits, known, prompt, &request.sampling) {
-            Ok(true) => search.advance(),
-            Ok(false) => return vec![],
+        let whole = search.row(index, logits, known, prompt, &request.sampling);
+        let next = match whole.and_then(|whole| whole.then(|| search.advance()).transpose()) {
+            Ok(Some(next)) => next,
+            Ok(None) => return vec![],
             Err(error) => {
                 self.cancel(first);
                 return vec![Event::Failed { sequence: first, error }];
@@ -485,9 +485,9 @@ impl<F: Forward> Engine<F> {
 
 /// An answer that a search found.
 fn found(sequence: SequenceId, answer: Beam) -> Vec<Event> {
-    let Beam { tokens, scores, score, ends } = answer;
+    let Beam { tokens, scores, score, finish, .. } = answer;
     let (last, mut scores) = (tokens.len().saturating_sub(1), scores.into_iter());
-    let finish = if ends { FinishReason::Stop } else { FinishReason::Length };
+    let finish = finish.unwrap_or(FinishReason::Length);
     let token = |(index, token)| {
         let finish = (index == last).then_some(finish);
         Event::Token { sequence, token, score: scores.next(), finish }

@@ -202,7 +202,7 @@ fn maximum(logits: &[f32]) -> Option<f32> {
 }
 
 /// Takes the tokens whose bits are not set out of the choice.
-fn forbid(logits: &mut [f32], allowed: &[u32]) {
+pub(crate) fn forbid(logits: &mut [f32], allowed: &[u32]) {
     let words = allowed.iter().copied().chain(std::iter::repeat(0));
     for (logits, word) in logits.chunks_mut(32).zip(words) {
         match word {

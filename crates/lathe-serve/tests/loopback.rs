@@ -289,11 +289,18 @@ fn beams_find_the_likeliest_answers() {
     let mut body = json!({ "messages": messages, "max_tokens": 3, "use_beam_search": true, "n": 2, "early_stopping": "never" });
     let answer = server.ok("/v1/chat/completions", &body);
     assert_eq!(answer["choices"].as_array().map(Vec::len), Some(2));
+    // Beams keep to a grammar; the answers are its texts.
+    body["structured_outputs"] = json!({ "choice": ["a", "b"] });
+    let answer = server.ok("/v1/chat/completions", &body);
+    for choice in answer["choices"].as_array().expect("there are choices") {
+        let (text, reason) = (&choice["message"]["content"], &choice["finish_reason"]);
+        assert!(["a", "b"].map(|text| json!(text)).contains(text) && reason == "stop", "{answer}");
+    }
+    body["structured_outputs"].take();
     for (field, value, word) in [
         ("stream", json!(true), "come whole"),
         ("early_stopping", json!("soon"), "'never'"),
         ("best_of", json!(1), "best_of"),
-        ("response_format", json!({ "type": "json_object" }), "beam search"),
     ] {
         let kept = body[field].take();
         body[field] = value;

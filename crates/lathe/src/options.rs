@@ -321,7 +321,7 @@ pub struct BeamOptions {
     /// Keep so many beginnings of an answer, the likeliest, and give the best of them when it is whole, instead of choosing token
     /// by token.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=128),
-        conflicts_with_all = ["temperature", "json_schema", "regex", "choice", "grammar", "speculate"])]
+        conflicts_with_all = ["temperature", "speculate"])]
     pub beams: Option<u16>,
     /// Compare answers by their log-likelihood over their length to this power: above 0 longer ones gain.
     #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true, requires = "beams")]

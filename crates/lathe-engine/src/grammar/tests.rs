@@ -4,6 +4,9 @@ use lathe_models::ModelFile;
 use proptest::prelude::*;
 
 use super::*;
+use crate::beam::{BeamSearch, Beams, Next};
+use crate::sampling::Sampling;
+use crate::score::log_softmax;
 
 fn tokenizer() -> Arc<Tokenizer> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../lathe-models/tests/data/tiny/llama-q4_1.gguf");
@@ -134,5 +137,62 @@ fn large_grammars_are_read_in_bounded_time_or_refused() {
             }
         }
         assert!(start.elapsed().as_secs() < 5, "{grammar:?} took {:?}", start.elapsed());
+    }
+}
+
+/// Pretended logits of what follows some tokens.
+fn logits(known: &[u32], count: usize) -> Vec<f32> {
+    let seed =
+        known.iter().fold(7u64, |seed, token| (seed ^ u64::from(*token)).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    (0..count as u64).map(|i| (seed.wrapping_mul(2 * i + 1) >> 40) as f32 / (1 << 22) as f32).collect()
+}
+
+/// All texts of a grammar as tokens, with their log-likelihoods, by trying every token.
+fn every(constraint: &Constraint, known: &[u32], sum: f64, count: usize, all: &mut Vec<(f64, Vec<u32>)>) {
+    let mut constraint = constraint.clone();
+    let allowed = constraint.allowed().expect("some token may come");
+    let logprobs = log_softmax(&logits(known, count));
+    for token in (0..count).filter(|id| allowed.bits()[id / 32] >> (id % 32) & 1 == 1) {
+        let (sum, known) = (sum + f64::from(logprobs[token]), [known, &[token as u32]].concat());
+        let mut next = constraint.clone();
+        match next.take(token as u32).expect("it is allowed") {
+            None => every(&next, &known, sum, count, all),
+            Some(_) => all.push((sum, known)),
+        }
+    }
+}
+
+/// As many beams as there are beginnings of texts find what trying everything finds.
+#[test]
+fn beams_keep_to_a_grammar() {
+    let count = tokenizer().vocab_size();
+    for grammar in
+        [Grammar::Choice(vec!["the band".into(), "no".into()]), Grammar::Regex("[ab]{1,3}c?".into())]
+    {
+        let constraint = grammars().compile(&grammar).unwrap();
+        let mut all = vec![];
+        every(&constraint, &[1], 0.0, count, &mut all);
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let beams = Beams { length_penalty: 0.0, ..Beams::new(400) };
+        let mut search = BeamSearch::new(beams, &constraint.ends, 40, None, Some(constraint.clone()));
+        let (mut rows, sampling) = (vec![vec![1u32]], Sampling::default());
+        'steps: loop {
+            for (beam, known) in rows.iter().enumerate() {
+                search.row(beam, &logits(known, count), known, 1, &sampling).unwrap();
+            }
+            let Next::Beams(next) = search.advance().unwrap() else { break 'steps };
+            rows = next.into_iter().map(|(from, token)| [&rows[from][..], &[token]].concat()).collect();
+        }
+        let found = search.into_answers();
+        assert!(
+            all.len() > 3 && all.len() < 400 && found.len() == all.len(),
+            "{} {}",
+            all.len(),
+            found.len()
+        );
+        for (answer, (score, known)) in found.iter().zip(&all) {
+            assert_eq!(answer.tokens, known[1..]);
+            assert!((answer.score - score).abs() < 1e-4 && answer.finish.is_some());
+        }
     }
 }
