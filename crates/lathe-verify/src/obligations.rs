@@ -74,12 +74,44 @@ pub fn claim(
     witness: Option<&Witness>,
     order: Order,
 ) -> Result<Claim, Refusal> {
-    for k in [before, after] {
-        lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))?;
-        if lathe_ir::tensor::is_network(k) {
-            return differs("processes: what a pop gives depends on all pops before it");
+    Programs::default().check(before, after)?;
+    claim_checked(before, after, witness, order)
+}
+
+/// Remembers that a program keeps the rules of programs: of a chain of steps each is looked at once.
+#[derive(Default)]
+pub(crate) struct Programs {
+    last: Option<Kernel>,
+}
+
+impl Programs {
+    /// Whether two programs keep the rules of programs, and are none of processes.
+    pub fn check(&mut self, before: &Kernel, after: &Kernel) -> Result<(), Refusal> {
+        if self.last.as_ref() != Some(before) {
+            sound(before)?;
         }
+        self.last = None;
+        sound(after)?;
+        self.last = Some(after.clone());
+        Ok(())
     }
+}
+
+fn sound(k: &Kernel) -> Result<(), Refusal> {
+    lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))?;
+    if lathe_ir::tensor::is_network(k) {
+        return differs("processes: what a pop gives depends on all pops before it");
+    }
+    Ok(())
+}
+
+/// The same of programs that keep the rules of programs.
+pub(crate) fn claim_checked(
+    before: &Kernel,
+    after: &Kernel,
+    witness: Option<&Witness>,
+    order: Order,
+) -> Result<Claim, Refusal> {
     let assumes = header(before, after)?;
     let world = World::new(before, after)?;
     let mut w = Walk {
@@ -149,7 +181,7 @@ fn header(before: &Kernel, after: &Kernel) -> Result<Vec<String>, Refusal> {
 /// The walk over both programs.
 pub(crate) struct Walk<'k> {
     pub(crate) before: &'k Kernel,
-    pub(crate) world: &'k World,
+    pub(crate) world: &'k World<'k>,
     pub(crate) witness: Option<&'k Witness>,
     pub(crate) order: Order,
     pub(crate) cache: Option<Cache<'k>>,

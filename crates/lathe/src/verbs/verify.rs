@@ -8,7 +8,7 @@ use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_ir::tensor::{self, Kernel};
 use lathe_schedule::{Schedule, Tag};
-use lathe_verify::{Derivation, Derived, Prover, Refusal, check, derivations};
+use lathe_verify::{Checker, Derivation, Derived, Prover, Refusal, derivations};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -141,7 +141,8 @@ impl Verify {
 
     /// Finds and checks the proofs of schedules, and writes them where all are proved and it was asked for.
     fn proved(&self, schedules: Vec<(String, Schedule)>) -> Result<Vec<Report>, Failure> {
-        let (mut prover, mut reports, mut all) = (Prover::default(), vec![], vec![]);
+        let (mut prover, mut checker, mut reports, mut all) =
+            (Prover::default(), Checker::default(), vec![], vec![]);
         for (name, s) in schedules {
             let mut derivation = Derivation { original: s.original().clone(), steps: vec![] };
             let mut rows = vec![];
@@ -151,7 +152,7 @@ impl Verify {
                 let (search, start) = (start.elapsed(), Instant::now());
                 let proofs = certificate.as_ref().map_or(0, |c| c.proofs.len());
                 let result = certificate.and_then(|certificate| {
-                    let tag = check(&a.before, &a.after, &certificate)?;
+                    let tag = checker.check(&a.before, &a.after, &certificate)?;
                     derivation.steps.push(Derived {
                         step: a.step.clone(),
                         after: a.after.clone(),
@@ -182,9 +183,10 @@ impl Verify {
 
 /// Checks the proofs of a derivation.
 fn rechecked(name: String, d: &Derivation) -> Report {
+    let mut checker = Checker::default();
     let one = |(before, s): (&Kernel, &Derived)| {
         let start = Instant::now();
-        let result = check(before, &s.after, &s.certificate);
+        let result = checker.check(before, &s.after, &s.certificate);
         Row {
             step: s.step.clone(),
             result,
