@@ -34,6 +34,7 @@ mod contract;
 mod derivation;
 mod distribute;
 mod fill;
+mod hold;
 mod instruction;
 mod join;
 mod meet;

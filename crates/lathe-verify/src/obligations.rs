@@ -20,6 +20,7 @@
 //!   operand, with the operands' elements as far apart as the row says.
 //! - **One pass** (`online.rs`): a maximum and the sums of exponentials that use it, in one loop that rescales the sums.
 //! - **A pass in parts** (`parts.rs`): each part with a maximum and sums of its own, joined at the end.
+//! - **An element held** (`hold.rs`): what a block reads is read right before it, into a temporary.
 //! - **A copy filled** (`fill.rs`): what is read of a buffer is copied to a temporary first, and read there.
 //! - **A cache** (`cache.rs`): what an iteration does to a buffer is done in a temporary: an image of the buffer
 //!   without repetition, all of it written first, copied out at the end.
@@ -269,6 +270,11 @@ impl<'k> Walk<'k> {
             return Ok(());
         }
         if self.is_plain()
+            && let Some(p) = self.holds_element(b, a)
+        {
+            return self.element_held(now, (b, a), p);
+        }
+        if self.is_plain()
             && let Some(p) = self.fills(b, a)
         {
             return self.filled(now, (b, a), p);
@@ -421,7 +427,7 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    fn store(&mut self, now: &Sides, b: &Store, a: &Store) -> Result<(), Refusal> {
+    pub(crate) fn store(&mut self, now: &Sides, b: &Store, a: &Store) -> Result<(), Refusal> {
         // A name is a handle and no more: in a copy, blocks have their own.
         let alike = (self.renamed || b.name == a.name) && b.reducer == a.reducer;
         if !alike || b.targets.len() != a.targets.len() || b.values.len() != a.values.len() {
@@ -573,6 +579,24 @@ impl<'k> Walk<'k> {
         Ok((places, to))
     }
 
+    /// Loops become such as others run: whoever ran the iterations, they follow each other now, and then go to lanes or cores.
+    fn run_anew(&mut self, now: &Sides, b: &[&'k For], a: &[&'k For]) -> Result<(), Refusal> {
+        let known = |l: &&For| in_order(l) || [LANE, CORE].contains(&&*l.level);
+        if let Some(l) = b.iter().chain(a).find(|l| l.iter != Iter::Spatial || !known(l)) {
+            return differs(format!("the loop '{}' is of another kind", l.var));
+        }
+        let (mut s, mut env) = (now.scope.clone(), now.after.clone());
+        for l in a {
+            match &*l.level {
+                LANE => self.lanes(&s, &env, l)?,
+                CORE => self.cores(&s, &env, l)?,
+                _ => {}
+            }
+            s.iteration(&l.var, &l.extent, &mut env)?;
+        }
+        Ok(())
+    }
+
     fn band(&mut self, now: &Sides, b: &'k For, a: &'k For, w: &'k Witness) -> Result<(), Refusal> {
         if w.to_before.len() != w.before.len() || w.to_after.len() != w.after.len() {
             return differs("the witness does not fit its loops");
@@ -583,7 +607,8 @@ impl<'k> Walk<'k> {
             let own = b.iter().find(|o| o.var == l.var).map_or(kind(b[0]), |o| kind(o));
             let uniform = b.iter().all(|o| kind(o) == kind(b[0])) || b.iter().any(|o| o.var == l.var);
             if !uniform || kind(l) != own {
-                return differs(format!("the loop '{}' is of another kind", l.var));
+                self.run_anew(now, &b, &a)?;
+                break;
             }
         }
         // Every iteration after is one before, and back.

@@ -203,6 +203,15 @@ impl<'w> Scope<'w> {
         self.at_most(b, a)
     }
 
+    /// A number that is no constant is positive, which follows already: products of it say how large others are.
+    fn positive(&mut self, n: &Term) -> Result<(), Refusal> {
+        let t = exact(n.neg().and_then(|n| n.plus(1)))?;
+        if n.as_constant().is_none() && !self.facts.contains(&t) {
+            self.fact(t);
+        }
+        Ok(())
+    }
+
     /// A fresh iteration of a loop, bound to its variable; its extent is a hypothesis where it does not change.
     pub fn iteration(&mut self, var: &Name, extent: &Expr, env: &mut Env) -> Result<Term, Refusal> {
         let i = self.fresh();
@@ -211,6 +220,7 @@ impl<'w> Scope<'w> {
         if !self.world.volatile(extent) {
             let n = self.term(extent, env)?;
             self.at_most(&exact(i.plus(1))?, &n)?;
+            self.positive(&n)?;
         }
         env.vars.insert(var.clone(), i.clone());
         Ok(i)
@@ -408,6 +418,7 @@ impl<'w> Scope<'w> {
             self.equal(&sum, &rest)?;
             self.fact(exact(r.neg())?);
             self.at_most(&exact(r.plus(1))?, m)?;
+            self.positive(m)?;
             self.quotients.push((q.clone(), rest, m.clone()));
         }
         Ok((exact(whole.add(&q))?, r))

@@ -228,6 +228,23 @@ fn unproved(reports: &[Report]) -> BTreeMap<&str, usize> {
     out
 }
 
+/// How long checks of steps take: of all steps half take at most the first, 99 of 100 the second, and one the last.
+struct Spread<'r> {
+    half: Duration,
+    most: Duration,
+    longest: (&'r str, &'r Row),
+}
+
+/// The spread of the checks of steps, where there are any.
+fn spread(reports: &[Report]) -> Option<Spread<'_>> {
+    let rows = reports.iter().flat_map(|r| r.rows.iter().map(move |row| (r.name.as_str(), row)));
+    let mut all: Vec<(&str, &Row)> = rows.collect();
+    all.sort_by_key(|(_, row)| row.check);
+    // The first that is at least as long as so many hundredths of all.
+    let at = |hundredths: usize| all.get((all.len() * hundredths).div_ceil(100).saturating_sub(1));
+    Some(Spread { half: at(50)?.1.check, most: at(99)?.1.check, longest: *all.last()? })
+}
+
 fn milliseconds(d: Duration) -> f64 {
     1e3 * d.as_secs_f64()
 }
@@ -249,7 +266,11 @@ fn as_json(reports: &[Report]) -> Value {
     };
     let programs: Vec<Value> = reports.iter().map(program).collect();
     let steps = reports.iter().map(|r| r.rows.len()).sum::<usize>();
-    json!({ "programs": programs, "steps": steps, "unproved": unproved(reports) })
+    let spread = spread(reports).map(|s| {
+        let (p50, p99, max) = (milliseconds(s.half), milliseconds(s.most), milliseconds(s.longest.1.check));
+        json!({ "p50": p50, "p99": p99, "max": max, "program": s.longest.0, "step": s.longest.1.step })
+    });
+    json!({ "programs": programs, "steps": steps, "unproved": unproved(reports), "check_ms": spread })
 }
 
 fn told(reports: &[Report]) -> Result<(), Failure> {
@@ -281,5 +302,14 @@ fn told(reports: &[Report]) -> Result<(), Failure> {
         rows().count(),
         rows().map(|r| r.proofs).sum::<usize>(),
         milliseconds(sum(|r| Some(r.check)).unwrap_or_default()),
+    ))?;
+    let Some(s) = spread(reports) else { return Ok(()) };
+    output::line(&format!(
+        "the check of a step: {:.3} ms at the median, {:.3} ms at 99 of 100, at most {:.3} ms ('{}' of {})",
+        milliseconds(s.half),
+        milliseconds(s.most),
+        milliseconds(s.longest.1.check),
+        s.longest.1.step,
+        s.longest.0,
     ))
 }
