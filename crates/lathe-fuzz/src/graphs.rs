@@ -331,8 +331,9 @@ fn decoded(place: &str, numbers: &Tensor, codes: &Tensor) -> Result<Tensor, Find
             let most = x.iter().map(|v| v.abs()).fold(0.0, f64::max);
             let squares: f64 = x.iter().zip(y).map(|(x, y)| (x - y).powi(2)).sum();
             let change = (squares / x.len() as f64).sqrt();
-            // What is infinite has no codes.
-            if most.is_finite() && !(change <= (HALF_STEP + ROUNDED) * most) {
+            // What is infinite or no number has no codes.
+            let known = x.iter().all(|v| v.is_finite());
+            if known && (change.is_nan() || change > (HALF_STEP + ROUNDED) * most) {
                 let what = format!("codes of a block of {} up to {most} are {change} away", x.len());
                 return finding(Kind::Meaning, place, what);
             }
