@@ -14,10 +14,12 @@ pub(crate) fn prove(o: &Obligation, cuts: &[Term]) -> Option<Proof> {
     // What is to be shown was said last, and decides more than which of two numbers a minimum is.
     let mut order: Vec<usize> = (0..o.choices.len()).rev().collect();
     order.sort_by_key(|c| is_extreme(&o.choices[*c]));
+    if let Some(sum) = farkas(&o.facts) {
+        return Some(Proof::Sum(sum));
+    }
     let search = || Search { o, cuts, left: BUDGET };
     // First what follows without cases: digits that are equal one by one. Then without splits inside of splits, which are dear.
-    let flat =
-        (!order.is_empty() && !cuts.is_empty()).then(|| search().cuts(&mut o.facts.clone(), 0)).flatten();
+    let flat = (!order.is_empty() && !cuts.is_empty()).then(|| search().cuts(&mut o.facts.clone(), 0)).flatten();
     flat.or_else(|| (0..2).find_map(|deep| search().branch(&mut o.facts.clone(), &order, deep)))
 }
 
