@@ -32,7 +32,7 @@ fn passes_keep_what_they_say() {
         judge.judge_graph(case).unwrap_or_else(|f| panic!("{f}\n{case}"));
     }
     assert!(cases.len() > 100 && judge.counts.defined as usize * 10 > cases.len() * 9, "{:?}", judge.counts);
-    if let Some((case, finding)) = walk(&mut judge, &cases, 300, 3) {
+    if let Some((case, finding)) = walk(&mut judge, &cases, 120, 3) {
         panic!("{finding}\n{case}");
     }
     println!("{:?}", judge.counts);
