@@ -19,7 +19,8 @@ pub(crate) fn prove(o: &Obligation, cuts: &[Term]) -> Option<Proof> {
     }
     let search = || Search { o, cuts, left: BUDGET };
     // First what follows without cases: digits that are equal one by one. Then without splits inside of splits, which are dear.
-    let flat = (!order.is_empty() && !cuts.is_empty()).then(|| search().cuts(&mut o.facts.clone(), 0)).flatten();
+    let flat =
+        (!order.is_empty() && !cuts.is_empty()).then(|| search().cuts(&mut o.facts.clone(), 0)).flatten();
     flat.or_else(|| (0..2).find_map(|deep| search().branch(&mut o.facts.clone(), &order, deep)))
 }
 
