@@ -11,7 +11,7 @@ Open Scope Z_scope.
 (** A product of variables, sorted. *)
 Definition vars := list N.
 
-(** Coefficients of products, in the order of the products: [BTreeMap<Vec<u32>, i128>]. *)
+(** Coefficients of products, in the order of the products: [Vec<(Vec<u32>, i128)>]. *)
 Definition term := list (vars * Z).
 
 Fixpoint product_of (a : N -> Z) (vs : vars) : Z :=

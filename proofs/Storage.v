@@ -1,6 +1,6 @@
 (** Rules of temporaries: their storage ([Walk::storage] of [obligations.rs]: [align], [skew], [set_memory]), a temporary
-    contracted ([contract.rs]) or given a dimension ([distribute.rs], for [sink]), a cache ([cache.rs]), and a copy filled
-    ([fill.rs], for [cache_read] and [stage]). In all of them a program uses other elements in the place of some, and what
+    contracted ([contract.rs]) or given a dimension ([distribute.rs], for [sink]), a cache ([cache.rs]), a copy filled
+    ([fill.rs], for [cache_read]), and an element held ([hold.rs], for [stage]). In all of them a program uses other elements in the place of some, and what
     is demanded is that the two sets of elements stand for each other while it does. *)
 
 From Coq Require Import ZArith List Lia.
@@ -209,7 +209,7 @@ Proof.
     + rewrite (G l) by auto. rewrite Own; auto.
 Qed.
 
-(** [cache_read] and [stage]: elements of a copy stand for elements of a buffer, [from] where they were copied. Nobody
+(** [cache_read]: elements of a copy stand for elements of a buffer, [from] where they were copied. Nobody
     writes to either while the copy lives. What reads the copy does what it did. *)
 Theorem fill : forall (from : loc -> loc) (copy : list loc) bs,
   NoDup copy ->
@@ -248,6 +248,19 @@ Proof.
     - intros k K. unfold do. simpl. rewrite read, O; auto.
     - intros u U. destruct (clean u U) as [P Q]. rewrite (do_not b r u P), do_not by exact Q. auto. }
   apply G; auto.
+Qed.
+
+(** [stage]: a block uses an element, and it is read into a temporary right before. What is written may pick the element,
+    and may change it: the block looks at the temporary in no other way and leaves it alone, and does with the value what it
+    did. *)
+Theorem hold : forall (t : loc) (pick : store -> loc) (body : value -> store -> store),
+  (forall v r s, (forall l, l <> t -> r l = s l) -> forall l, l <> t -> body v r l = body v s l) ->
+  forall s, let held := fun l => if loc_eq l t then s (pick s) else s l in
+  forall l, l <> t -> body (held t) held l = body (s (pick s)) s l.
+Proof.
+  intros t pick body Blind s held l L.
+  assert (V : held t = s (pick s)) by (unfold held; destruct (loc_eq t t); congruence).
+  rewrite V. apply Blind; [|exact L]. intros k K. unfold held. destruct (loc_eq k t); congruence.
 Qed.
 
 (** [pad], [overrun] and [prefetch]: some blocks are more. What they write is looked at by nobody else, so all else is the

@@ -1,14 +1,14 @@
 //! Integer polynomials: a constant plus coefficients of products of variables, exact or refused.
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 /// A polynomial over integer variables. Products of variables are kept apart as they are: whoever sums hypotheses sees
-/// them as one more unknown.
+/// them as one more unknown. Clones share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term {
-    /// Coefficients (none 0) of sorted products; the empty product is the constant.
-    parts: BTreeMap<Vec<u32>, i128>,
+    /// Coefficients (none 0) of sorted products, in the order of the products; the empty product is the constant.
+    parts: Arc<Vec<(Vec<u32>, i128)>>,
 }
 
 impl Term {
@@ -25,7 +25,7 @@ impl Term {
     /// A number times a product of variables, in any order.
     pub fn product(mut vars: Vec<u32>, by: i128) -> Term {
         vars.sort_unstable();
-        Term { parts: if by == 0 { BTreeMap::new() } else { BTreeMap::from([(vars, by)]) } }
+        Term { parts: if by == 0 { Arc::default() } else { vec![(vars, by)].into() } }
     }
 
     /// The products and their coefficients; the empty product is the constant.
@@ -35,9 +35,9 @@ impl Term {
 
     /// The value, when no variable is left.
     pub fn as_constant(&self) -> Option<i128> {
-        match self.parts.len() {
-            0 => Some(0),
-            1 => self.parts.get(&vec![]).copied(),
+        match self.parts.as_slice() {
+            [] => Some(0),
+            [(vars, v)] if vars.is_empty() => Some(*v),
             _ => None,
         }
     }
@@ -65,7 +65,7 @@ impl Term {
     /// With a multiple of another added; `None` on overflow.
     pub fn add_scaled(&self, o: &Term, by: i128) -> Option<Term> {
         let mut out = self.clone();
-        for (vars, c) in &o.parts {
+        for (vars, c) in o.parts.iter() {
             out.put(vars, c.checked_mul(by)?)?;
         }
         Some(out)
@@ -74,8 +74,8 @@ impl Term {
     /// The product; `None` on overflow.
     pub fn mul(&self, o: &Term) -> Option<Term> {
         let mut out = Term::default();
-        for (a, x) in &self.parts {
-            for (b, y) in &o.parts {
+        for (a, x) in self.parts.iter() {
+            for (b, y) in o.parts.iter() {
                 let mut vars = [a.as_slice(), b].concat();
                 vars.sort_unstable();
                 out.put(&vars, x.checked_mul(*y)?)?;
@@ -84,12 +84,19 @@ impl Term {
         Some(out)
     }
 
+    /// A coefficient more; none that is 0 stays.
     fn put(&mut self, vars: &[u32], c: i128) -> Option<()> {
-        let sum = self.parts.get(vars).copied().unwrap_or(0).checked_add(c)?;
-        match sum {
-            0 => self.parts.remove(vars),
-            _ => self.parts.insert(vars.to_vec(), sum),
-        };
+        let parts = Arc::make_mut(&mut self.parts);
+        match parts.binary_search_by(|(known, _)| known.as_slice().cmp(vars)) {
+            Ok(at) => {
+                parts[at].1 = parts[at].1.checked_add(c)?;
+                if parts[at].1 == 0 {
+                    parts.remove(at);
+                }
+            }
+            Err(at) if c != 0 => parts.insert(at, (vars.to_vec(), c)),
+            Err(_) => {}
+        }
         Some(())
     }
 }

@@ -97,7 +97,7 @@ fn address(v: &Buffer, shape: &[i64], mut i: i64, get: &dyn Fn(&str) -> Option<i
 }
 
 /// A small value: sums of a thousand of them are exact in f32, and most integers are indices of something.
-fn value(t: DType, style: usize, random: &mut Random) -> f64 {
+pub(crate) fn value(t: DType, style: usize, random: &mut Random) -> f64 {
     match t {
         DType::Int { bits: 1, .. } => random.range(0, 1) as f64,
         DType::Int { signed: false, bits } => random.range(0, (1 << bits.min(3)) - 1) as f64,

@@ -1,5 +1,5 @@
-//! A case: a tensor program, sizes and a seed for its arguments, targets its code is written for, and what is done to it. The
-//! text form is what a finding's file holds:
+//! A case: a tensor program or a graph, sizes and a seed for its arguments, targets its code is written for, and what is done to
+//! it: steps of a schedule, or passes. The text form is what a finding's file holds:
 //!
 //! ```text
 //! # What it shows.
@@ -14,16 +14,29 @@
 //! ```
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
-use lathe_ir::Name;
-use lathe_ir::tensor::{Kernel, parse};
+use lathe_ir::graph::Graph;
+use lathe_ir::tensor::Kernel;
+use lathe_ir::{IrError, Name};
 use std::fmt;
 
 const RULE: &str = "----";
 
+/// What a case is of.
+pub trait Program: Clone + PartialEq + fmt::Display {
+    /// Reads its text.
+    fn read(text: &str) -> Result<Self, IrError>;
+    /// The dimensions that a caller binds.
+    fn dims(&self) -> Vec<Name>;
+    /// Whether the checker takes it.
+    fn is_sound(&self) -> bool;
+    /// The same with a little less, each in another way.
+    fn smaller(&self) -> Vec<Self>;
+}
+
 /// Something that is done to a program.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Move {
-    /// A step of a schedule.
+    /// A step of a schedule, or the name of a pass.
     Step(String),
     /// A text in the program after the last step in place of another: what a wrong step might have made.
     Change(String, String),
@@ -31,7 +44,7 @@ pub enum Move {
 
 /// A program, its arguments, and what is done to it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Case {
+pub struct Case<P = Kernel> {
     /// What it shows, for people.
     pub notes: String,
     /// Decides the arguments.
@@ -41,7 +54,7 @@ pub struct Case {
     /// Targets that code is written for.
     pub targets: Vec<String>,
     /// The program.
-    pub program: Kernel,
+    pub program: P,
     /// What is done to it, in order.
     pub moves: Vec<Move>,
 }
@@ -60,16 +73,22 @@ impl Diagnose for CaseError {
 }
 
 impl Case {
+    /// Reads the text form of a case of a tensor program.
+    pub fn parse(text: &str) -> Result<Case, CaseError> {
+        Case::read(text)
+    }
+}
+
+impl<P: Program> Case<P> {
     /// Nothing done yet to a program, with small sizes.
-    pub fn new(program: Kernel) -> Case {
-        let sizes = program.dims.iter().zip([5, 3, 7, 2].into_iter().cycle());
-        let sizes = sizes.map(|(d, n)| (d.clone(), n)).collect();
+    pub fn new(program: P) -> Case<P> {
+        let sizes = program.dims().into_iter().zip([5, 3, 7, 2].into_iter().cycle()).collect();
         let targets = ["portable", "avx2"].map(String::from).into();
         Case { notes: String::new(), seed: 1, sizes, targets, program, moves: vec![] }
     }
 
     /// Reads the text form.
-    pub fn parse(text: &str) -> Result<Case, CaseError> {
+    pub fn read(text: &str) -> Result<Case<P>, CaseError> {
         let fail = |what: String| CaseError(what);
         let parts: Vec<&str> = text.split(&format!("\n{RULE}\n")).collect();
         let [head, program, moves @ ..] = parts.as_slice() else {
@@ -78,7 +97,7 @@ impl Case {
         if moves.len() > 1 {
             return Err(fail(format!("there are {} parts", parts.len())));
         }
-        let program = parse(program).map_err(|e| fail(format!("the program: {e}")))?;
+        let program = P::read(program).map_err(|e| fail(format!("the program: {e}")))?;
         let mut case = Case { sizes: vec![], targets: vec![], ..Case::new(program) };
         for line in head.lines() {
             let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
@@ -128,7 +147,7 @@ impl fmt::Display for Move {
     }
 }
 
-impl fmt::Display for Case {
+impl<P: Program> fmt::Display for Case<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for line in self.notes.lines() {
             writeln!(f, "# {line}")?;
@@ -141,6 +160,41 @@ impl fmt::Display for Case {
         writeln!(f, "targets {}", self.targets.join(" "))?;
         write!(f, "{RULE}\n{}{RULE}\n", self.program)?;
         self.moves.iter().try_for_each(|m| writeln!(f, "{m}"))
+    }
+}
+
+/// A case of either kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnyCase {
+    /// Of a tensor program and steps of a schedule.
+    Tensor(Case),
+    /// Of a graph and passes.
+    Graph(Case<Graph>),
+}
+
+impl AnyCase {
+    /// Reads the text form: what the program begins with says which it is.
+    pub fn parse(text: &str) -> Result<AnyCase, CaseError> {
+        let program = text.split_once(&format!("\n{RULE}\n")).map_or("", |(_, rest)| rest);
+        match program.trim_start().starts_with("graph ") {
+            true => Case::read(text).map(AnyCase::Graph),
+            false => Case::parse(text).map(AnyCase::Tensor),
+        }
+    }
+
+    /// Says in its notes what it shows.
+    pub(crate) fn note(&mut self, what: &str) {
+        let (AnyCase::Tensor(Case { notes, .. }) | AnyCase::Graph(Case { notes, .. })) = self;
+        *notes = format!("{what}\n");
+    }
+}
+
+impl fmt::Display for AnyCase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AnyCase::Tensor(c) => c.fmt(f),
+            AnyCase::Graph(c) => c.fmt(f),
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! A run of the fuzzer from outside: builds the instrumented program, starts it, reads what it tells, and finds out which case it
 //! was where compiled code ended the process.
 
-use crate::case::Case;
+use crate::case::AnyCase;
 use crate::mutate::Mode;
 use crate::oracle::{Counts, Finding, Kind, StepCounts};
 use crate::seeds;
@@ -125,7 +125,9 @@ pub fn fuzz(setup: &Setup, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -
         let path = setup.folder.join(name);
         std::fs::create_dir_all(&path).map_err(|e| RuntimeError::io("make", &path, &e))?;
     }
-    for (i, case) in seeds::of_sources(setup.sources).into_iter().enumerate() {
+    let graphs = seeds::graphs_of_sources(setup.sources).into_iter().map(AnyCase::Graph);
+    let programs = seeds::of_sources(setup.sources).into_iter().map(AnyCase::Tensor);
+    for (i, case) in programs.chain(graphs).enumerate() {
         written(&setup.folder.join("corpus").join(format!("seed-{i}.txt")), &case)?;
     }
     let (mut out, start, mut turn) = (Outcome::default(), Instant::now(), 0);
@@ -317,10 +319,10 @@ fn ended_by(program: &Path, folder: &Path, path: &Path, number: usize) -> Result
         return Ok(None);
     }
     let text = std::fs::read_to_string(path).map_err(|e| RuntimeError::io("read", path, &e))?;
-    let Ok(mut case) = Case::parse(&text) else { return Ok(None) };
+    let Ok(mut case) = AnyCase::parse(&text) else { return Ok(None) };
     let message = "the process ends: compiled code leaves its memory, or a case has no end".to_string();
     let what = Finding { kind: Kind::Code, place: "process".into(), message }.to_string();
-    case.notes = format!("{what}\n");
+    case.note(&what);
     let file = folder.join("findings").join(format!("process-{number}.txt"));
     written(&file, &case)?;
     Ok(Some(Found { file, what, seconds: 0.0 }))

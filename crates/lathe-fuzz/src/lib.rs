@@ -1,8 +1,8 @@
 //! The fuzzer: looks for programs and schedules that the compiler gets wrong.
 //!
-//! - A [`Case`] is a tensor program, what is done to it, and arguments; its text is what files of findings hold.
+//! - A [`Case`] is a tensor program or a graph, what is done to it, and arguments; its text is what files of findings hold.
 //! - A [`Judge`] says what does not hold of one (a [`Finding`]): by the interpreter before and after each step, by certificates,
-//!   by text forms. [`compile`] compares compiled programs with the interpreter, many in one call of the C compiler. [`replay`]
+//!   by text forms; of graphs, by the interpreter before and after each pass. [`compile`] compares compiled programs with the interpreter, many in one call of the C compiler. [`replay`]
 //!   does both for one case.
 //! - [`mutate()`] changes programs, steps, and what steps pretend to have left, together or apart ([`Mode`]); [`seeds`] are where
 //!   it starts. The same seed makes the same change.
@@ -33,6 +33,7 @@ mod arguments;
 mod case;
 mod compiled;
 mod driver;
+mod graphs;
 mod mutate;
 mod oracle;
 mod random;
@@ -42,11 +43,11 @@ pub mod seeds;
 mod session;
 pub mod study;
 
-pub use case::{Case, CaseError, Move};
+pub use case::{AnyCase, Case, CaseError, Move, Program};
 pub use compiled::compile;
 pub use driver::{Found, FuzzError, Outcome, Point, Progress, Setup, find_sources, fuzz};
-pub use mutate::{Mode, mutate};
-pub use oracle::{Code, Counts, Finding, Judge, Kind, StepCounts};
+pub use mutate::{Mode, mutate, mutate_graph};
+pub use oracle::{Code, Counts, Finding, Judge, Kind, PassFault, StepCounts};
 pub use random::Random;
 pub use reduce::reduce;
 pub use report::report;

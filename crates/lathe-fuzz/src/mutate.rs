@@ -1,7 +1,10 @@
 //! Changes of cases, decided by random numbers: of the program, of the steps, of what steps pretend, of two cases at once.
 
+mod graph;
 mod program;
 mod steps;
+
+pub use graph::mutate_graph;
 
 use crate::case::{Case, Move};
 use crate::random::Random;

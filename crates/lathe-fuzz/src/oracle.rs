@@ -9,6 +9,7 @@ use crate::arguments::{Likeness, Sizes, arguments, compare, likeness, run};
 use crate::case::{Case, Move};
 use crate::random::Random;
 use lathe_codegen::{Dialect, emit};
+use lathe_ir::graph::Graph;
 use lathe_ir::tensor::{Kernel, LANE, Memory, Seen, Stmt, UNROLLED, check, is_network, parse};
 use lathe_schedule::{Applied, Schedule, Tag, witness};
 use lathe_verify::{PROVED, Prover, Refusal};
@@ -47,11 +48,13 @@ pub enum Kind {
     Code,
     /// The C compiler refuses what was written for it.
     Refused,
+    /// A pass changes what it left.
+    Twice,
 }
 
 impl Kind {
     /// All, with their names.
-    pub const ALL: [(Kind, &'static str); 8] = [
+    pub const ALL: [(Kind, &'static str); 9] = [
         (Kind::Panic, "panic"),
         (Kind::Text, "text"),
         (Kind::Broken, "broken"),
@@ -60,6 +63,7 @@ impl Kind {
         (Kind::Proof, "proof"),
         (Kind::Code, "code"),
         (Kind::Refused, "refused"),
+        (Kind::Twice, "twice"),
     ];
 }
 
@@ -142,7 +146,12 @@ pub struct Judge {
     pub(crate) alarms: Vec<(String, Refusal)>,
     /// A fault that is planted to see whether it is found: a primitive, and what it would leave in place of what it leaves.
     planted: Option<(&'static str, fn(&Applied) -> Option<Kernel>)>,
+    /// The same of a pass: by the graphs before and after it.
+    pub(crate) planted_pass: Option<(&'static str, PassFault)>,
 }
+
+/// What a faulty pass leaves, by the graph before it and the one that the pass leaves.
+pub type PassFault = fn(&Graph, &Graph) -> Option<Graph>;
 
 /// What a panic said.
 fn said(panic: Box<dyn std::any::Any + Send>) -> String {
@@ -151,7 +160,7 @@ fn said(panic: Box<dyn std::any::Any + Send>) -> String {
 }
 
 /// Does something that must not panic.
-fn guarded<T>(place: &str, f: impl FnOnce() -> T) -> Result<T, Finding> {
+pub(crate) fn guarded<T>(place: &str, f: impl FnOnce() -> T) -> Result<T, Finding> {
     catch_unwind(AssertUnwindSafe(f)).map_err(|p| Finding {
         kind: Kind::Panic,
         place: place.into(),
@@ -159,7 +168,7 @@ fn guarded<T>(place: &str, f: impl FnOnce() -> T) -> Result<T, Finding> {
     })
 }
 
-fn finding<T>(kind: Kind, place: &str, message: impl Into<String>) -> Result<T, Finding> {
+pub(crate) fn finding<T>(kind: Kind, place: &str, message: impl Into<String>) -> Result<T, Finding> {
     Err(Finding { kind, place: place.into(), message: message.into() })
 }
 
@@ -175,6 +184,11 @@ impl Judge {
     /// One with a fault planted.
     pub fn planted(primitive: &'static str, fault: fn(&Applied) -> Option<Kernel>) -> Judge {
         Judge { planted: Some((primitive, fault)), ..Judge::default() }
+    }
+
+    /// One with a fault planted in a pass.
+    pub fn planted_in_pass(pass: &'static str, fault: PassFault) -> Judge {
+        Judge { planted_pass: Some((pass, fault)), ..Judge::default() }
     }
 
     /// Judges a case: the first thing that does not hold, or what is to be compiled of it.

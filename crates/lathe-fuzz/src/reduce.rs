@@ -1,14 +1,15 @@
 //! Making a finding small: whatever can be left out or made simpler is, as long as the same is found.
 
-use crate::case::{Case, Move};
+use crate::case::{Case, Move, Program};
 use lathe_ir::tensor::{
-    Access, Buffer, Expr, For, Kernel, Node, Stmt, Store, check, expr_type, for_each, map_stmts, rename_vars,
+    Access, Buffer, Expr, For, Kernel, Node, Stmt, Store, check, expr_type, for_each, map_stmts, parse,
+    rename_vars,
 };
-use lathe_ir::{DType, Int};
+use lathe_ir::{DType, Int, IrError, Name};
 use std::sync::Arc;
 
 /// The smallest case that is found to still show it, in `budget` tries.
-pub fn reduce(case: &Case, budget: usize, shows: &mut dyn FnMut(&Case) -> bool) -> Case {
+pub fn reduce<P: Program>(case: &Case<P>, budget: usize, shows: &mut dyn FnMut(&Case<P>) -> bool) -> Case<P> {
     let (mut best, mut left) = (case.clone(), budget);
     loop {
         let before = best.clone();
@@ -33,7 +34,7 @@ pub fn reduce(case: &Case, budget: usize, shows: &mut dyn FnMut(&Case) -> bool) 
 }
 
 /// The `i`th way to make a case smaller; an inner nothing where it is not one, an outer one at the end.
-fn smaller(case: &Case, mut i: usize) -> Option<Option<Case>> {
+fn smaller<P: Program>(case: &Case<P>, mut i: usize) -> Option<Option<Case<P>>> {
     let n = case.moves.len();
     if i < n {
         // The last moves first: what comes behind the finding is of no use.
@@ -43,9 +44,9 @@ fn smaller(case: &Case, mut i: usize) -> Option<Option<Case>> {
         return Some((at > 0 || !matches!(c.moves.first(), Some(Move::Change(..)))).then_some(c));
     }
     i -= n;
-    let programs = smaller_programs(&case.program);
+    let programs = case.program.smaller();
     if let Some(k) = programs.get(i) {
-        return Some((check(k).is_ok() && *k != case.program).then(|| of(case, k.clone())));
+        return Some((k.is_sound() && *k != case.program).then(|| of(case, k.clone())));
     }
     i -= programs.len();
     if i < case.sizes.len() {
@@ -63,11 +64,29 @@ fn smaller(case: &Case, mut i: usize) -> Option<Option<Case>> {
     None
 }
 
-fn of(case: &Case, program: Kernel) -> Case {
-    let mut c = case.clone();
-    c.sizes.retain(|(n, _)| program.dims.contains(n));
+fn of<P: Program>(case: &Case<P>, program: P) -> Case<P> {
+    let (mut c, dims) = (case.clone(), program.dims());
+    c.sizes.retain(|(n, _)| dims.contains(n));
     c.program = program;
     c
+}
+
+impl Program for Kernel {
+    fn read(text: &str) -> Result<Kernel, IrError> {
+        parse(text)
+    }
+
+    fn dims(&self) -> Vec<Name> {
+        self.dims.clone()
+    }
+
+    fn is_sound(&self) -> bool {
+        check(self).is_ok()
+    }
+
+    fn smaller(&self) -> Vec<Kernel> {
+        smaller_programs(self)
+    }
 }
 
 /// Programs with a little less.
@@ -198,7 +217,7 @@ fn with_number(k: &Kernel, dim: &str, n: i64) -> Kernel {
     // The number stands in the list of dimensions too.
     let out = out.replacen(&format!("({n}, "), "(", 1).replacen(&format!(", {n})"), ")", 1);
     let out = out.replacen(&format!("({n}) {{"), "() {", 1).replacen(&format!(", {n}, "), ", ", 1);
-    lathe_ir::tensor::parse(&out).unwrap_or_else(|_| k.clone())
+    parse(&out).unwrap_or_else(|_| k.clone())
 }
 
 fn nodes(e: &Expr) -> usize {

@@ -1,8 +1,8 @@
 //! Where fuzzing starts: the schedules of the file tests, and the operators' samples with schedules by rule.
 
-use crate::case::{Case, Move};
+use crate::case::{AnyCase, Case, Move};
 use crate::random::Random;
-use lathe_ir::graph::{OpRow, OpTable};
+use lathe_ir::graph::{self, Graph, OpRow, OpTable, Source};
 use lathe_ir::tensor::{check, parse};
 use lathe_machine::Target;
 use lathe_ops::GroupKernel;
@@ -37,8 +37,40 @@ pub fn of_file(text: &str) -> Vec<Case> {
     out
 }
 
-/// The cases of the file tests, the regressions and the operators, from a checkout of Lathe.
-pub fn of_sources(sources: &Path) -> Vec<Case> {
+/// The graphs of the text of a file test, with all passes run on them.
+pub fn of_graph_file(text: &str) -> Vec<Case<Graph>> {
+    let table = lathe_ops::table();
+    let bodies = format!("\n{text}");
+    let bodies = bodies.split("\n# test: ").skip(1).filter_map(|c| c.split_once('\n'));
+    let graphs = bodies.filter_map(|(_, body)| graph::parse(body.split("\n----\n").next()?).ok());
+    graphs.filter(|g| graph::check(g, &table).is_ok()).map(passed).collect()
+}
+
+/// A graph with all passes run on it.
+fn passed(g: Graph) -> Case<Graph> {
+    let moves = lathe_rewrite::PASSES.iter().map(|p| Move::Step(p.name.into())).collect();
+    Case { moves, ..Case::new(g) }
+}
+
+/// Graphs of the operators' samples, once with arguments and once with constants, where passes have something to change.
+fn of_operators_graphs() -> Vec<Case<Graph>> {
+    let table = lathe_ops::table();
+    let mut out = vec![];
+    for row in table.rows() {
+        for seed in 0..SAMPLES {
+            let Ok((mut g, _)) = row.sample_graph(&table, seed) else { continue };
+            out.push(passed(g.clone()));
+            for v in g.values.iter_mut().skip(1).filter(|v| v.source == Source::Input) {
+                v.source = Source::Const(v.name.clone());
+            }
+            out.push(passed(g));
+        }
+    }
+    out
+}
+
+/// The texts of the file tests and the regressions of a checkout of Lathe.
+fn texts(sources: &Path) -> Vec<String> {
     let mut out = vec![];
     let mut folders =
         vec![sources.join("crates/lathe-rewrite/tests/files"), sources.join("fuzz/regressions")];
@@ -50,17 +82,38 @@ pub fn of_sources(sources: &Path) -> Vec<Case> {
             if path.is_dir() {
                 folders.push(path);
             } else if let Ok(text) = std::fs::read_to_string(&path) {
-                out.extend(of_file(&text));
-                out.extend(Case::parse(&text).ok());
+                out.push(text);
             }
         }
+    }
+    out
+}
+
+/// The cases of tensor programs of the file tests, the regressions and the operators, from a checkout of Lathe.
+pub fn of_sources(sources: &Path) -> Vec<Case> {
+    let mut out = vec![];
+    for text in texts(sources) {
+        out.extend(of_file(&text));
+        out.extend(Case::parse(&text).ok());
     }
     out.extend(of_operators(SAMPLES));
     out
 }
 
+/// The cases of graphs of the same.
+pub fn graphs_of_sources(sources: &Path) -> Vec<Case<Graph>> {
+    let mut out = of_operators_graphs();
+    for text in texts(sources) {
+        out.extend(of_graph_file(&text));
+        if let Ok(AnyCase::Graph(case)) = AnyCase::parse(&text) {
+            out.push(case);
+        }
+    }
+    out
+}
+
 /// The targets whose rules schedule samples.
-const TARGETS: [&str; 3] = ["portable", "avx2", "avx512vnni"];
+pub(crate) const TARGETS: [&str; 3] = ["portable", "avx2", "avx512vnni"];
 
 /// Most rows of a product that is scheduled.
 const ROWS: [Option<i64>; 3] = [None, Some(4), Some(16)];

@@ -1,9 +1,9 @@
 //! A run of the fuzzer inside the instrumented program: cases are judged, some are compiled, findings are made small and written
 //! to a folder, and who waits is told.
 
-use crate::case::Case;
+use crate::case::{AnyCase, Case, Program};
 use crate::compiled::compile;
-use crate::mutate::{Mode, mutate};
+use crate::mutate::{Mode, mutate, mutate_graph};
 use crate::oracle::{Code, Finding, Judge};
 use crate::random::Random;
 use crate::reduce::reduce;
@@ -45,7 +45,7 @@ pub struct Session {
     waiting: Vec<Code>,
     seen: u64,
     found: BTreeMap<String, usize>,
-    recent: Vec<Case>,
+    recent: Vec<AnyCase>,
 }
 
 impl Session {
@@ -64,9 +64,8 @@ impl Session {
 
     /// Runs a case, given as text; what is no case is nothing. An error is one of the machine.
     pub fn run(&mut self, text: &[u8]) -> Result<(), RuntimeError> {
-        let case = std::str::from_utf8(text).ok().and_then(|t| Case::parse(t).ok());
-        let Some(case) = case else { return Ok(()) };
-        match self.judge.judge(&case) {
+        let Some(case) = read(text) else { return Ok(()) };
+        match judged(&mut self.judge, &case) {
             Ok(codes) => {
                 for code in codes {
                     self.seen += 1;
@@ -88,8 +87,7 @@ impl Session {
 
     /// Judges and compiles one case at once.
     pub fn replay(&mut self, text: &[u8]) -> Result<(), RuntimeError> {
-        let case = std::str::from_utf8(text).ok().and_then(|t| Case::parse(t).ok());
-        let Some(case) = case else { return Ok(()) };
+        let Some(case) = read(text) else { return Ok(()) };
         replay(&case, &self.folder.join("kernels")).map(|_| ())
     }
 
@@ -99,7 +97,7 @@ impl Session {
         let running = self.folder.join("running");
         let path = |i: usize| running.join(format!("{i}.txt"));
         for (i, code) in codes.iter().enumerate() {
-            written(&path(i), code.case())?;
+            written(&path(i), &AnyCase::Tensor(code.case().clone()))?;
         }
         let found = compile(&codes, &self.folder.join("kernels"))?;
         for i in 0..codes.len() {
@@ -108,11 +106,11 @@ impl Session {
         }
         let _ = std::fs::remove_dir_all(self.folder.join("kernels"));
         self.judge.counts.compiled += codes.len() as u64;
-        found.iter().try_for_each(|(case, finding)| self.keep(case, finding))
+        found.into_iter().try_for_each(|(case, finding)| self.keep(&AnyCase::Tensor(case), &finding))
     }
 
     /// Makes a finding small and writes it, unless there are enough like it.
-    fn keep(&mut self, case: &Case, finding: &Finding) -> Result<(), RuntimeError> {
+    fn keep(&mut self, case: &AnyCase, finding: &Finding) -> Result<(), RuntimeError> {
         let key = format!("{}-{}", finding.kind, finding.place);
         let n = self.found.entry(key.clone()).or_default();
         *n += 1;
@@ -141,7 +139,7 @@ impl Session {
     /// Changes a case, given as text, by a seed; what is none becomes one of those that were run.
     pub fn mutate(&mut self, text: &[u8], seed: u64) -> String {
         let mut random = Random::new(seed);
-        let case = std::str::from_utf8(text).ok().and_then(|t| Case::parse(t).ok());
+        let case = read(text);
         if let Some(case) = &case {
             match self.recent.len() < REMEMBERED {
                 true => self.recent.push(case.clone()),
@@ -149,13 +147,36 @@ impl Session {
             }
         }
         let Some(case) = case.or_else(|| random.pick(&self.recent).cloned()) else { return String::new() };
+        // Another of its kind.
         let other = random.pick(&self.recent).cloned();
-        mutate(&case, other.as_ref(), self.mode, &mut random).to_string()
+        match (case, other) {
+            (AnyCase::Tensor(case), other) => {
+                let other = if let Some(AnyCase::Tensor(o)) = &other { Some(o) } else { None };
+                mutate(&case, other, self.mode, &mut random).to_string()
+            }
+            (AnyCase::Graph(case), other) => {
+                let other = if let Some(AnyCase::Graph(o)) = &other { Some(o) } else { None };
+                mutate_graph(&case, other, self.mode, &mut random).to_string()
+            }
+        }
+    }
+}
+
+/// The case of a text, if it is one.
+fn read(text: &[u8]) -> Option<AnyCase> {
+    std::str::from_utf8(text).ok().and_then(|t| AnyCase::parse(t).ok())
+}
+
+/// What of a case does not hold, or what is to be compiled of it.
+fn judged(judge: &mut Judge, case: &AnyCase) -> Result<Vec<Code>, Finding> {
+    match case {
+        AnyCase::Tensor(case) => judge.judge(case),
+        AnyCase::Graph(case) => judge.judge_graph(case).map(|()| vec![]),
     }
 }
 
 /// Writes a case whole, or says why it cannot be.
-pub(crate) fn written(path: &Path, case: &Case) -> Result<(), RuntimeError> {
+pub(crate) fn written(path: &Path, case: &AnyCase) -> Result<(), RuntimeError> {
     write_whole(path, case.to_string().as_bytes()).map_err(|e| RuntimeError::io("write", path, &e))
 }
 
@@ -166,22 +187,41 @@ fn tell_error(line: &str) {
 }
 
 /// What a case shows, judged and compiled on its own.
-pub fn replay(case: &Case, folder: &Path) -> Result<Option<Finding>, RuntimeError> {
-    match Judge::default().judge(case) {
+pub fn replay(case: &AnyCase, folder: &Path) -> Result<Option<Finding>, RuntimeError> {
+    match judged(&mut Judge::default(), case) {
         Err(finding) => Ok(Some(finding)),
         Ok(codes) => Ok(compile(&codes, folder)?.into_iter().next().map(|(_, finding)| finding)),
     }
 }
 
 /// The smallest case that shows a finding like one, and what it shows.
-pub fn smallest(case: &Case, finding: &Finding, folder: &Path) -> (Case, Finding) {
+pub fn smallest(case: &AnyCase, finding: &Finding, folder: &Path) -> (AnyCase, Finding) {
+    match case {
+        AnyCase::Tensor(case) => {
+            let found = Judge::default().judge(case).is_err();
+            let budget = if found { BUDGET } else { BUDGET_COMPILED };
+            let (small, last) = shrunk(case, finding, budget, &mut |c| match found {
+                true => Judge::default().judge(c).err(),
+                false => replay(&AnyCase::Tensor(c.clone()), folder).ok().flatten(),
+            });
+            (AnyCase::Tensor(small), last)
+        }
+        AnyCase::Graph(case) => {
+            let shown = &mut |c: &Case<_>| Judge::default().judge_graph(c).err();
+            let (small, last) = shrunk(case, finding, BUDGET, shown);
+            (AnyCase::Graph(small), last)
+        }
+    }
+}
+
+/// The smallest case for which something like a finding is shown, with notes that say so.
+fn shrunk<P: Program>(
+    case: &Case<P>,
+    finding: &Finding,
+    budget: usize,
+    shown: &mut dyn FnMut(&Case<P>) -> Option<Finding>,
+) -> (Case<P>, Finding) {
     let mut last = finding.clone();
-    let judged = Judge::default().judge(case).is_err();
-    let shown = |c: &Case| match judged {
-        true => Judge::default().judge(c).err(),
-        false => replay(c, folder).ok().flatten(),
-    };
-    let budget = if judged { BUDGET } else { BUDGET_COMPILED };
     let mut small = reduce(case, budget, &mut |c| match shown(c) {
         Some(f) if f.like(finding) => {
             last = f;

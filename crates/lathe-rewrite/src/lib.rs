@@ -38,6 +38,7 @@ pub use stream::{Extent, Load, RELAY, RELAY_STORE, STORE, Stream, WINDOW, only_u
 use lathe_ir::IrError;
 use lathe_ir::graph::{Graph, OpTable};
 use lathe_machine::Target;
+use lathe_schedule::Tag;
 
 /// A pass from graph to graph.
 pub struct Pass {
@@ -45,6 +46,8 @@ pub struct Pass {
     pub name: &'static str,
     /// What it does, and whether results keep their values.
     pub doc: &'static str,
+    /// How results may differ; one that approximates encodes arguments of nodes, and says how near.
+    pub tag: Tag,
     run: fn(&Graph, &OpTable, &Target) -> Result<Graph, IrError>,
 }
 

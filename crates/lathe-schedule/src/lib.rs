@@ -158,7 +158,7 @@ pub fn witness(before: &Kernel, step: &str) -> Option<Witness> {
 }
 
 /// A step that was applied.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Applied {
     /// Its text: the primitive's name and arguments.
     pub step: String,

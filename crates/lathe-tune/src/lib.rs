@@ -3,7 +3,8 @@
 //! Rules schedule every kernel, and name the choices that they make ([`lathe_schedule::Choice`]). Here other decisions are
 //! tried: candidates come from evolution over decisions, a cost model that learns from each measurement (boosted trees over
 //! counts of the scheduled program) picks those worth a trial, many are built as one library, and each is timed beside the
-//! rules' own schedule, whose results it must reproduce. What is found is kept beside the compiled kernels
+//! rules' own schedule, whose results it must reproduce; a step that is not proved to keep the meaning keeps a candidate from that
+//! ([`lathe_verify`]). What is found is kept beside the compiled kernels
 //! ([`lathe_compile::Findings`]), and every later compilation uses it.
 
 mod features;
@@ -22,6 +23,7 @@ use lathe_compile::{CompileError, Finding, Findings};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_machine::Target;
 use lathe_runtime::Pool;
+use lathe_verify::Prover;
 use random::Random;
 use search::{Lessons, Search};
 use std::io::Write;
@@ -57,6 +59,8 @@ pub struct Options<'a> {
     pub strategy: Strategy,
     /// Another seed, another search.
     pub seed: u64,
+    /// Whether candidates are measured without asking for proofs that their steps keep the meaning.
+    pub unproved: bool,
 }
 
 /// How far it is.
@@ -87,7 +91,7 @@ pub struct Outcome {
     pub trials: usize,
     /// Candidates that computed something else than the rules' schedule and were refused.
     pub wrong: usize,
-    /// Candidates that were among the fastest and were refused for want of a proof that they keep the meaning.
+    /// Candidates that were not measured for want of a proof that they keep the meaning.
     pub unproved: usize,
     /// The last step that had none, and why.
     pub unproved_step: Option<String>,
@@ -139,7 +143,7 @@ pub fn tune(
     let folder = tempfile::tempdir().map_err(|e| book.failed(e))?;
     let pool = Arc::new(Pool::new(options.threads).map_err(CompileError::from)?);
     let mut random = Random(options.seed);
-    let mut lessons = Lessons::default();
+    let (mut lessons, mut prover) = (Lessons::default(), Prover::default());
     let mut searches: Vec<Search<'_>> =
         tasks.iter().filter_map(|t| Search::new(t, options, &known, &mut lessons)).collect();
     let in_time = || options.time.is_none_or(|t| start.elapsed() < t);
@@ -154,7 +158,7 @@ pub fn tune(
             searches[last.unwrap_or(at)].rest();
         }
         last = Some(at);
-        for f in searches[at].round(options, &mut lessons, &mut random, folder.path(), &pool)? {
+        for f in searches[at].round(options, &mut prover, &mut lessons, &mut random, folder.path(), &pool)? {
             book.write(&f)?;
         }
         if progress(&so_far(&searches, at, most)).is_break() {
@@ -163,7 +167,7 @@ pub fn tune(
     }
     let mut out = vec![];
     for at in 0..searches.len() {
-        let finding = searches[at].finish(options, folder.path(), &pool)?;
+        let finding = searches[at].finish(options, &mut prover, folder.path(), &pool)?;
         if progress(&so_far(&searches, at, most)).is_break() {
             return Ok(vec![]);
         }

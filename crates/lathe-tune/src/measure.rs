@@ -6,11 +6,8 @@ use crate::{Task, TuneError};
 use lathe_compile::{Bound, Function};
 use lathe_ir::tensor::{Access, Expr, Fact, Kernel, Node, Param, Stmt, for_each};
 use lathe_ir::{DType, Name};
-use lathe_machine::Target;
-use lathe_runtime::{Arena, Buffer, Pool, View};
+use lathe_runtime::{Arena, Buffer, View};
 use std::collections::{HashMap, HashSet};
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Rounds of turns; the best one of a candidate counts.
@@ -163,20 +160,12 @@ impl<'t> Place<'t> {
         Ok(out)
     }
 
-    /// The times of kernels, of which the first is the one to compare with; none where that cannot run on made-up content.
-    pub fn time(
-        &self,
-        kernels: &[&Kernel],
-        target: &Target,
-        folder: &Path,
-        pool: &Arc<Pool>,
-        rounds: usize,
-    ) -> Result<Vec<Timed>, TuneError> {
-        let functions = Function::all(kernels, target, folder, pool)?;
+    /// The times of functions, of which the first is the one to compare with; none where that cannot run on made-up content.
+    pub fn time(&self, functions: &[Function], rounds: usize) -> Result<Vec<Timed>, TuneError> {
         let dims: Vec<(&str, i64)> = self.task.dims.iter().map(|(n, v)| (&**n, *v)).collect();
         let mut want: Option<Vec<(DType, Vec<u8>)>> = None;
         let mut bound: Vec<Option<Vec<Bound>>> = vec![];
-        for f in &functions {
+        for f in functions {
             let all = self.copies.iter().map(|views| f.bind(&dims, views));
             let mut all = all.collect::<Result<Vec<Bound>, _>>()?;
             let got = match self.results(&mut all[0]) {
@@ -236,6 +225,9 @@ fn below(e: lathe_runtime::RuntimeError) -> TuneError {
 mod tests {
     use super::*;
     use lathe_ir::tensor::parse;
+    use lathe_machine::Target;
+    use lathe_runtime::Pool;
+    use std::sync::Arc;
 
     fn scaled(by: &str) -> Kernel {
         let text = format!(
@@ -259,7 +251,9 @@ mod tests {
         };
         let (folder, pool) = (tempfile::tempdir().unwrap(), Arc::new(Pool::new(1).unwrap()));
         let place = Place::new(&task).unwrap();
-        let times = place.time(&[&two, &three, &two], &Target::portable(), folder.path(), &pool, 1).unwrap();
+        let functions =
+            Function::all(&[&two, &three, &two], &Target::portable(), folder.path(), &pool).unwrap();
+        let times = place.time(&functions, 1).unwrap();
         assert!(matches!(times[..], [Timed::Seconds(_), Timed::Differs, Timed::Seconds(_)]), "{times:?}");
     }
 }

@@ -7,11 +7,11 @@ use crate::random::Random;
 use crate::space::{Candidate, Space};
 use crate::trees::Trees;
 use crate::{Options, Strategy, Task, TuneError};
-use lathe_compile::{Finding, Findings};
+use lathe_compile::{Finding, Findings, Function};
 use lathe_ir::tensor::Kernel;
 use lathe_runtime::Pool;
-use lathe_schedule::{Decisions, Schedule};
-use lathe_verify::{Prover, Refusal, report};
+use lathe_schedule::Decisions;
+use lathe_verify::{Prover, refusal};
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -54,7 +54,6 @@ pub(crate) struct Search<'t> {
     pub history: Vec<f64>,
     /// Candidates that computed something else.
     pub wrong: usize,
-    prover: Prover,
     /// Candidates of which a step is not proved, and the last such step.
     pub unproved: usize,
     pub unproved_step: Option<String>,
@@ -94,7 +93,6 @@ impl<'t> Search<'t> {
             trials: vec![],
             history: vec![],
             wrong: 0,
-            prover: Prover::default(),
             unproved: 0,
             unproved_step: None,
             stale: 0,
@@ -188,10 +186,12 @@ impl<'t> Search<'t> {
         found
     }
 
-    /// Measures some candidates beside the rules' schedule; the findings.
+    /// Measures some candidates beside the rules' schedule, those whose every step is proved; the findings. Proofs are looked for
+    /// while compilers run.
     pub fn round(
         &mut self,
         options: &Options<'_>,
+        prover: &mut Prover,
         lessons: &mut Lessons,
         random: &mut Random,
         folder: &Path,
@@ -205,11 +205,21 @@ impl<'t> Search<'t> {
         }
         let kernels: Vec<&Kernel> =
             [&self.rule].into_iter().chain(&found).map(|c| c.schedule.kernel()).collect();
-        if self.place.is_none() {
-            self.place = Some(Place::new(self.task)?);
+        let (built, refusals) = std::thread::scope(|s| {
+            let judge = || found.iter().map(|c| refused(c, options, prover)).collect::<Vec<_>>();
+            let judging = s.spawn(judge);
+            let built = Function::all(&kernels, options.target, folder, pool);
+            (built, judging.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let (mut functions, mut proved) = (built?.into_iter(), vec![]);
+        let mut measured: Vec<Function> = functions.next().into_iter().collect();
+        for ((candidate, function), refusal) in found.into_iter().zip(functions).zip(refusals) {
+            if !self.refuse(refusal) {
+                proved.push(candidate);
+                measured.push(function);
+            }
         }
-        let Some(place) = &self.place else { return Ok(vec![]) };
-        let times = place.time(&kernels, options.target, folder, pool, 0)?;
+        let times = self.place()?.time(&measured, 0)?;
         let Some((Timed::Seconds(now), times)) = times.split_first().map(|(t, rest)| (*t, rest)) else {
             self.exhausted = true;
             return Ok(vec![]);
@@ -220,7 +230,7 @@ impl<'t> Search<'t> {
         }
         let rule_s = *self.rule_s.get_or_insert(now);
         let before = self.best();
-        for (candidate, t) in found.into_iter().zip(times) {
+        for (candidate, t) in proved.into_iter().zip(times) {
             let Timed::Seconds(s) = t else {
                 self.wrong += 1;
                 continue;
@@ -232,43 +242,59 @@ impl<'t> Search<'t> {
         Ok(findings)
     }
 
+    /// The memory that candidates run in.
+    fn place(&mut self) -> Result<&Place<'t>, TuneError> {
+        let place = match self.place.take() {
+            Some(place) => place,
+            None => Place::new(self.task)?,
+        };
+        Ok(self.place.insert(place))
+    }
+
+    /// Counts a candidate that is refused; whether it is.
+    fn refuse(&mut self, refusal: Option<String>) -> bool {
+        self.unproved += usize::from(refusal.is_some());
+        let refused = refusal.is_some();
+        self.unproved_step = refusal.or(self.unproved_step.take());
+        refused
+    }
+
     fn finding(&self, decisions: &Decisions, seconds: f64, threads: usize) -> Finding {
         Finding { key: self.task.key.clone(), threads, seconds, rule: None, decisions: decisions.clone() }
     }
 
-    /// Measures the best ones whose every step is proved once more, beside the rules' schedule, and says which is best.
+    /// Measures the best ones once more, beside the rules' schedule, and says which is best. Earlier runs may have tried what has
+    /// no proof.
     pub fn finish(
         &mut self,
         options: &Options<'_>,
+        prover: &mut Prover,
         folder: &Path,
         pool: &Arc<Pool>,
     ) -> Result<Option<Finding>, TuneError> {
-        let mut order: Vec<usize> = (0..self.trials.len()).collect();
-        order.sort_by(|a, b| self.trials[*a].ratio.total_cmp(&self.trials[*b].ratio));
-        if order.is_empty() {
+        if self.count() == 0 {
             return Ok(None);
         }
+        self.trials.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
         let mut finals = vec![];
-        for i in order.into_iter().take(JUDGED) {
-            match refusal(&self.trials[i].candidate.schedule, &mut self.prover) {
-                None => finals.push(i),
-                Some((step, why)) => {
-                    self.unproved += 1;
-                    self.unproved_step = Some(format!("{step}: {why}"));
-                }
-            }
-            if finals.len() == FINALS {
+        for _ in 0..JUDGED {
+            let at = finals.len();
+            if at == FINALS || at == self.trials.len() {
                 break;
             }
+            match refused(&self.trials[at].candidate, options, prover) {
+                None => finals.push(self.trials[at].candidate.clone()),
+                refusal => {
+                    self.trials.remove(at);
+                    self.refuse(refusal);
+                }
+            }
         }
-        let finals = finals.iter().map(|i| &self.trials[*i].candidate);
-        let all: Vec<&Candidate> = [&self.rule].into_iter().chain(finals).collect();
+        let all: Vec<&Candidate> = [&self.rule].into_iter().chain(&finals).collect();
         let kernels: Vec<&Kernel> = all.iter().map(|c| c.schedule.kernel()).collect();
-        if self.place.is_none() {
-            self.place = Some(Place::new(self.task)?);
-        }
-        let Some(place) = &self.place else { return Ok(None) };
-        let times = place.time(&kernels, options.target, folder, pool, FINAL_ROUNDS)?;
+        let functions = Function::all(&kernels, options.target, folder, pool)?;
+        let times = self.place()?.time(&functions, FINAL_ROUNDS)?;
+        let all: Vec<&Candidate> = [&self.rule].into_iter().chain(&finals).collect();
         let seconds = |t: &Timed| match t {
             Timed::Seconds(s) => *s,
             Timed::Differs => f64::INFINITY,
@@ -290,7 +316,7 @@ impl<'t> Search<'t> {
 
     /// Trials so far.
     pub fn count(&self) -> usize {
-        self.trials.len() + self.wrong
+        self.trials.len() + self.wrong + self.unproved
     }
 
     /// Forgets the memory that candidates ran in.
@@ -299,33 +325,8 @@ impl<'t> Search<'t> {
     }
 }
 
-/// The first step of a schedule that is not proved to keep the meaning, and why.
-fn refusal(s: &Schedule, prover: &mut Prover) -> Option<(String, Refusal)> {
-    report(s, prover).into_iter().find_map(|(step, proof)| Some((step, proof.err()?)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use lathe_ir::tensor::parse;
-
-    #[test]
-    fn what_has_no_proof_is_refused() {
-        let text = "kernel f(n) {
-  in x: f32[n]
-  in at: i32[n] range(0, n)INJECTIVE
-  out y: f32[n]
-  for i in n spatial serial {
-    S: y[index(at[i])] = x[i]
-  }
-}";
-        let refused = |promise: &str| {
-            let k = parse(&text.replace("INJECTIVE", promise)).unwrap_or_else(|e| panic!("{e}"));
-            let mut s = Schedule::new(k);
-            s.step("parallel i").unwrap_or_else(|e| panic!("{e}"));
-            refusal(&s, &mut Prover::default())
-        };
-        assert_eq!(refused(" injective"), None);
-        assert!(refused("").is_some_and(|(step, _)| step == "parallel i"));
-    }
+/// The first step of a candidate that is not proved to keep the meaning, and why, where that is asked for.
+fn refused(c: &Candidate, options: &Options<'_>, prover: &mut Prover) -> Option<String> {
+    let refusal = (!options.unproved).then(|| refusal(&c.schedule, prover)).flatten();
+    refusal.map(|(step, why)| format!("{step}: {why}"))
 }

@@ -1,7 +1,8 @@
 //! Tuning a small product from nothing, on the portable target that every machine has.
 
 use lathe_compile::{Findings, Options as Build, Sizes, draft};
-use lathe_ir::graph::parse;
+use lathe_ir::graph::{Form, parse};
+use lathe_ir::tensor;
 use lathe_machine::Target;
 use lathe_tune::{Options, Strategy, Task, tasks, tune};
 use std::ops::ControlFlow;
@@ -36,6 +37,7 @@ fn what_is_found_is_kept_and_used() {
             time: None,
             strategy,
             seed: 7,
+            unproved: false,
         };
         let mut told = 0;
         let out = tune(&all, &options, &mut |p| {
@@ -68,9 +70,70 @@ fn stopping_keeps_what_was_tried() {
         time: None,
         strategy: Strategy::Random,
         seed: 1,
+        unproved: false,
     };
     let out = tune(&all, &options, &mut |_| ControlFlow::Break(())).unwrap_or_else(|e| panic!("{e}"));
     assert!(out.is_empty());
     let findings = Findings::read(folder.path(), &target);
     assert!(findings.tried(&all[0].key).count() > 1 && findings.best(&all[0].key).is_none());
+}
+
+/// Rows of a product, each where a number from memory says: cores may meet there, unless no number comes twice.
+const SCATTERED: &str = "kernel f() {
+  in a: f32[48, 64]
+  in b: f32[64, 96]
+  in at: i32[48] range(0, 48)INJECTIVE
+  out y: f32[48, 96]
+  for i in 48 spatial serial {
+    for j in 96 spatial serial {
+      alloc s: f32[] on register
+      Z: s[] = 0f32
+      for k in 64 reduce serial {
+        S: s[] sum = a[i, k] * b[k, j]
+      }
+      W: y[index(at[i]), j] = s[]
+    }
+  }
+}";
+
+#[test]
+fn what_has_no_proof_is_not_measured() {
+    let target = Target::portable();
+    let tuned = |promise: &str, unproved| {
+        let kernel =
+            tensor::parse(&SCATTERED.replace("INJECTIVE", promise)).unwrap_or_else(|e| panic!("{e}"));
+        let task = Task {
+            key: Findings::key(&kernel, None),
+            name: "f".into(),
+            kernel,
+            parts: vec![(Form::Nest, String::new())],
+            few: None,
+            calls: 1,
+            dims: vec![],
+            cold: false,
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options {
+            target: &target,
+            cache: folder.path(),
+            threads: 1,
+            trials: 3,
+            time: None,
+            strategy: Strategy::Random,
+            seed: 3,
+            unproved,
+        };
+        let mut out =
+            tune(&[task], &options, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|e| panic!("{e}"));
+        out.pop().expect("there is something to choose")
+    };
+    let refused = tuned("", false);
+    assert_eq!((refused.trials, refused.unproved, refused.history.len()), (3, 3, 0));
+    let step = refused.unproved_step.expect("one was refused");
+    assert!(step.contains("two iterations do not meet in 'y'"), "{step}");
+    assert!(refused.finding.decisions.is_empty(), "nothing was found");
+    let proved = tuned(" injective", false);
+    assert_eq!((proved.trials, proved.unproved, proved.history.len()), (3, 0, 3));
+    let let_pass = tuned("", true);
+    assert_eq!((let_pass.unproved, let_pass.history.len()), (0, 3));
 }

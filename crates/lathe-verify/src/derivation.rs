@@ -1,6 +1,6 @@
 //! A program, the steps that changed it, and a certificate of each.
 
-use crate::{Certificate, Prover, Refusal, check};
+use crate::{Certificate, Checker, Prover, Refusal};
 use lathe_ir::tensor::Kernel;
 use lathe_schedule::{Schedule, Tag};
 
@@ -48,7 +48,8 @@ impl Derivation {
 
     /// Checks all steps; the loosest of their tags says how results may differ.
     pub fn check(&self) -> Result<Tag, Refusal> {
-        let mut each = self.pairs().map(|(before, s)| check(before, &s.after, &s.certificate));
+        let mut checker = Checker::default();
+        let mut each = self.pairs().map(|(before, s)| checker.check(before, &s.after, &s.certificate));
         each.try_fold(Tag::Bitwise, |worst, tag| Ok(worst.max(tag?)))
     }
 }

@@ -58,7 +58,7 @@ impl<'k> Walk<'k> {
         let like = |n: &Buffer| n.dtype == t.dtype && &*n.memory != CHANNEL;
         let dense = t.layout == Layout::dense(t.dtype, &t.shape) && &*t.memory != CHANNEL;
         let plain = |l: &&For| &*l.level == SERIAL && l.iter == Iter::Spatial;
-        if !dense || !self.world.buffers.get(buffer).is_some_and(like) || !loops.iter().all(plain) {
+        if !dense || !self.world.buffers.get(buffer).is_some_and(|n| like(n)) || !loops.iter().all(plain) {
             return differs(format!("'{}' is no copy of a part of '{buffer}'", t.name));
         }
         if loops.iter().map(|l| &l.extent).chain(from).any(|e| self.world.volatile(e)) {

@@ -34,6 +34,7 @@ mod contract;
 mod derivation;
 mod distribute;
 mod fill;
+mod hold;
 mod instruction;
 mod join;
 mod meet;
@@ -52,11 +53,14 @@ pub use derivation::{Derivation, Derived};
 pub use obligations::{Claim, Named, claim};
 pub use text::{TextError, derivations};
 
-use lathe_check::{Obligation, Proof};
+use lathe_check::{Obligation, Proof, Term};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
+use lathe_ir::Name;
 use lathe_ir::tensor::Kernel;
 use lathe_schedule::{Applied, Schedule, Tag, Witness, witness};
+use obligations::{Programs, claim_checked};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The primitives whose steps are proved.
 pub const PROVED: [&str; 24] = [
@@ -139,15 +143,29 @@ pub struct Certificate {
 /// Checks a certificate: computes from the two programs what must hold, and demands a proof of each. The tag says how
 /// results may differ.
 pub fn check(before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Tag, Refusal> {
-    let claimed = claim(before, after, c.witness.as_ref(), c.order)?;
-    if claimed.obligations.len() != c.proofs.len() {
-        let (n, m) = (claimed.obligations.len(), c.proofs.len());
-        return Err(Refusal::Wrong("all holds".into(), format!("{n} obligations have {m} proofs")));
+    Checker::default().check(before, after, c)
+}
+
+/// Checks the certificates of a chain of steps, whose programs it looks at once.
+#[derive(Default)]
+pub struct Checker {
+    programs: Programs,
+}
+
+impl Checker {
+    /// As [`check`].
+    pub fn check(&mut self, before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Tag, Refusal> {
+        self.programs.check(before, after)?;
+        let claimed = claim_checked(before, after, c.witness.as_ref(), c.order)?;
+        if claimed.obligations.len() != c.proofs.len() {
+            let (n, m) = (claimed.obligations.len(), c.proofs.len());
+            return Err(Refusal::Wrong("all holds".into(), format!("{n} obligations have {m} proofs")));
+        }
+        for (o, p) in claimed.obligations.iter().zip(&c.proofs) {
+            o.obligation.check(p).map_err(|e| Refusal::Wrong(o.about.clone(), e.to_string()))?;
+        }
+        Ok(claimed.tag)
     }
-    for (o, p) in claimed.obligations.iter().zip(&c.proofs) {
-        o.obligation.check(p).map_err(|e| Refusal::Wrong(o.about.clone(), e.to_string()))?;
-    }
-    Ok(claimed.tag)
 }
 
 /// Finds a certificate for a step.
@@ -158,15 +176,47 @@ pub fn certify(before: &Kernel, after: &Kernel, step: &str) -> Result<Certificat
 /// A refusal, with the obligation that has no proof.
 type Open = Box<(Refusal, Option<Named>)>;
 
-/// A search that remembers what it found: kernels of one model have many obligations in common.
+/// A search that remembers what it found: kernels of one model have many obligations in common, and candidates of a tuner many
+/// steps. What it remembers is what the checker accepted.
 #[derive(Default)]
 pub struct Prover {
+    programs: Programs,
     found: HashMap<Obligation, Option<Proof>>,
+    /// By a hash of the step, and the programs before and after.
+    steps: HashMap<u64, Vec<Known>>,
+}
+
+/// What is known of a step.
+struct Known {
+    step: Applied,
+    proved: Result<Certificate, Refusal>,
 }
 
 impl Prover {
+    /// The certificate of an applied step, which says no more than the step's tag does, or why it has none. Steps are remembered.
+    pub fn step(&mut self, s: &Applied) -> Result<Certificate, Refusal> {
+        let mut hash = DefaultHasher::new();
+        (&s.step, &s.before, &s.after).hash(&mut hash);
+        let key = hash.finish();
+        if let Some(known) = self.steps.get(&key).into_iter().flatten().find(|k| k.step == *s) {
+            return known.proved.clone();
+        }
+        let proved =
+            self.proved(&s.before, &s.after, &s.step).and_then(|(certificate, tag)| match tag > s.tag {
+                true => Err(Refusal::Wrong("the step's tag holds".into(), format!("it is {tag:?}"))),
+                false => Ok(certificate),
+            });
+        self.steps.entry(key).or_default().push(Known { step: s.clone(), proved: proved.clone() });
+        proved
+    }
+
     /// Finds a certificate for a step, or says for which sizes and iterations what is not proved does not hold.
     pub fn certify(&mut self, before: &Kernel, after: &Kernel, step: &str) -> Result<Certificate, Refusal> {
+        self.proved(before, after, step).map(|(certificate, _)| certificate)
+    }
+
+    /// The same, and how results may differ.
+    fn proved(&mut self, before: &Kernel, after: &Kernel, step: &str) -> Result<(Certificate, Tag), Refusal> {
         let name = step.split_whitespace().next().unwrap_or_default();
         if !PROVED.contains(&name) {
             return Err(Refusal::Unproved(name.into()));
@@ -179,10 +229,11 @@ impl Prover {
         })
     }
 
-    /// Finds a proof of one obligation.
+    /// Finds a proof of one obligation, which the checker accepts.
     pub fn prove(&mut self, o: &Named) -> Option<Proof> {
         let found = self.found.entry(o.obligation.clone());
-        found.or_insert_with_key(|obligation| search::prove(obligation, &o.cuts)).clone()
+        let search = |o: &Obligation, cuts: &[Term]| search::prove(o, cuts).filter(|p| o.check(p).is_ok());
+        found.or_insert_with_key(|obligation| search(obligation, &o.cuts)).clone()
     }
 
     /// Finds a certificate for two programs, with iterations that move as a witness says.
@@ -192,7 +243,7 @@ impl Prover {
         after: &Kernel,
         witness: Option<Witness>,
     ) -> Result<Certificate, Refusal> {
-        self.searched(before, after, witness).map_err(|e| e.0)
+        self.searched(before, after, witness).map(|(certificate, _)| certificate).map_err(|e| e.0)
     }
 
     /// The same; the obligation that has no proof comes with its refusal.
@@ -201,9 +252,10 @@ impl Prover {
         before: &Kernel,
         after: &Kernel,
         witness: Option<Witness>,
-    ) -> Result<Certificate, Open> {
+    ) -> Result<(Certificate, Tag), Open> {
+        self.programs.check(before, after).map_err(|e| (e, None))?;
         let mut last = Open::from((Refusal::NotFound("it holds".into(), None), None));
-        for order in [Order::Kept, Order::Apart, Order::Accumulated] {
+        for order in orders(witness.as_ref()) {
             match self.attempt(before, after, witness.clone(), order) {
                 Err(e) if matches!(e.0, Refusal::NotFound(..)) => last = e,
                 result => return result,
@@ -218,26 +270,38 @@ impl Prover {
         after: &Kernel,
         witness: Option<Witness>,
         order: Order,
-    ) -> Result<Certificate, Open> {
-        let claimed = claim(before, after, witness.as_ref(), order).map_err(|e| (e, None))?;
+    ) -> Result<(Certificate, Tag), Open> {
+        let claimed = claim_checked(before, after, witness.as_ref(), order).map_err(|e| (e, None))?;
         let mut proofs = vec![];
         for o in &claimed.obligations {
             let open = || (Refusal::NotFound(o.about.clone(), None), Some(o.clone()));
             proofs.push(self.prove(o).ok_or_else(open)?);
         }
-        Ok(Certificate { witness, order, proofs })
+        Ok((Certificate { witness, order, proofs }, claimed.tag))
+    }
+}
+
+/// The orders, in the order of trying: loops that stand in another order keep that of their iterations only where one is alone.
+fn orders(witness: Option<&Witness>) -> [Order; 3] {
+    let sorted = |names: &[Name]| {
+        let mut names = names.to_vec();
+        names.sort_unstable();
+        names
+    };
+    match witness {
+        Some(w) if w.before != w.after && sorted(&w.before) == sorted(&w.after) => {
+            [Order::Apart, Order::Accumulated, Order::Kept]
+        }
+        _ => [Order::Kept, Order::Apart, Order::Accumulated],
     }
 }
 
 /// Each step of a schedule with its certificate, checked, or why it has none.
 pub fn report(s: &Schedule, prover: &mut Prover) -> Vec<(String, Result<Certificate, Refusal>)> {
-    let mut one = |step: &Applied| {
-        let c = prover.certify(&step.before, &step.after, &step.step)?;
-        let tag = check(&step.before, &step.after, &c)?;
-        if tag > step.tag {
-            return Err(Refusal::Wrong("the step's tag holds".into(), format!("it is {tag:?}")));
-        }
-        Ok(c)
-    };
-    s.steps().iter().map(|step| (step.step.clone(), one(step))).collect()
+    s.steps().iter().map(|step| (step.step.clone(), prover.step(step))).collect()
+}
+
+/// The first step of a schedule that has no certificate, and why.
+pub fn refusal(s: &Schedule, prover: &mut Prover) -> Option<(String, Refusal)> {
+    s.steps().iter().find_map(|step| Some((step.step.clone(), prover.step(step).err()?)))
 }

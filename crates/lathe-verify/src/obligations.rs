@@ -20,6 +20,7 @@
 //!   operand, with the operands' elements as far apart as the row says.
 //! - **One pass** (`online.rs`): a maximum and the sums of exponentials that use it, in one loop that rescales the sums.
 //! - **A pass in parts** (`parts.rs`): each part with a maximum and sums of its own, joined at the end.
+//! - **An element held** (`hold.rs`): what a block reads is read right before it, into a temporary.
 //! - **A copy filled** (`fill.rs`): what is read of a buffer is copied to a temporary first, and read there.
 //! - **A cache** (`cache.rs`): what an iteration does to a buffer is done in a temporary: an image of the buffer
 //!   without repetition, all of it written first, copied out at the end.
@@ -74,12 +75,44 @@ pub fn claim(
     witness: Option<&Witness>,
     order: Order,
 ) -> Result<Claim, Refusal> {
-    for k in [before, after] {
-        lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))?;
-        if lathe_ir::tensor::is_network(k) {
-            return differs("processes: what a pop gives depends on all pops before it");
+    Programs::default().check(before, after)?;
+    claim_checked(before, after, witness, order)
+}
+
+/// Remembers that a program keeps the rules of programs: of a chain of steps each is looked at once.
+#[derive(Default)]
+pub(crate) struct Programs {
+    last: Option<Kernel>,
+}
+
+impl Programs {
+    /// Whether two programs keep the rules of programs, and are none of processes.
+    pub fn check(&mut self, before: &Kernel, after: &Kernel) -> Result<(), Refusal> {
+        if self.last.as_ref() != Some(before) {
+            sound(before)?;
         }
+        self.last = None;
+        sound(after)?;
+        self.last = Some(after.clone());
+        Ok(())
     }
+}
+
+fn sound(k: &Kernel) -> Result<(), Refusal> {
+    lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))?;
+    if lathe_ir::tensor::is_network(k) {
+        return differs("processes: what a pop gives depends on all pops before it");
+    }
+    Ok(())
+}
+
+/// The same of programs that keep the rules of programs.
+pub(crate) fn claim_checked(
+    before: &Kernel,
+    after: &Kernel,
+    witness: Option<&Witness>,
+    order: Order,
+) -> Result<Claim, Refusal> {
     let assumes = header(before, after)?;
     let world = World::new(before, after)?;
     let mut w = Walk {
@@ -149,7 +182,7 @@ fn header(before: &Kernel, after: &Kernel) -> Result<Vec<String>, Refusal> {
 /// The walk over both programs.
 pub(crate) struct Walk<'k> {
     pub(crate) before: &'k Kernel,
-    pub(crate) world: &'k World,
+    pub(crate) world: &'k World<'k>,
     pub(crate) witness: Option<&'k Witness>,
     pub(crate) order: Order,
     pub(crate) cache: Option<Cache<'k>>,
@@ -235,6 +268,11 @@ impl<'k> Walk<'k> {
         let one = self.cache.is_none() && self.sunk.is_none() && self.parts.is_none();
         if one && self.temporaries.is_empty() && b == a && now.before == now.after {
             return Ok(());
+        }
+        if self.is_plain()
+            && let Some(p) = self.holds_element(b, a)
+        {
+            return self.element_held(now, (b, a), p);
         }
         if self.is_plain()
             && let Some(p) = self.fills(b, a)
@@ -389,7 +427,7 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    fn store(&mut self, now: &Sides, b: &Store, a: &Store) -> Result<(), Refusal> {
+    pub(crate) fn store(&mut self, now: &Sides, b: &Store, a: &Store) -> Result<(), Refusal> {
         // A name is a handle and no more: in a copy, blocks have their own.
         let alike = (self.renamed || b.name == a.name) && b.reducer == a.reducer;
         if !alike || b.targets.len() != a.targets.len() || b.values.len() != a.values.len() {
@@ -541,6 +579,24 @@ impl<'k> Walk<'k> {
         Ok((places, to))
     }
 
+    /// Loops become such as others run: whoever ran the iterations, they follow each other now, and then go to lanes or cores.
+    fn run_anew(&mut self, now: &Sides, b: &[&'k For], a: &[&'k For]) -> Result<(), Refusal> {
+        let known = |l: &&For| in_order(l) || [LANE, CORE].contains(&&*l.level);
+        if let Some(l) = b.iter().chain(a).find(|l| l.iter != Iter::Spatial || !known(l)) {
+            return differs(format!("the loop '{}' is of another kind", l.var));
+        }
+        let (mut s, mut env) = (now.scope.clone(), now.after.clone());
+        for l in a {
+            match &*l.level {
+                LANE => self.lanes(&s, &env, l)?,
+                CORE => self.cores(&s, &env, l)?,
+                _ => {}
+            }
+            s.iteration(&l.var, &l.extent, &mut env)?;
+        }
+        Ok(())
+    }
+
     fn band(&mut self, now: &Sides, b: &'k For, a: &'k For, w: &'k Witness) -> Result<(), Refusal> {
         if w.to_before.len() != w.before.len() || w.to_after.len() != w.after.len() {
             return differs("the witness does not fit its loops");
@@ -551,7 +607,8 @@ impl<'k> Walk<'k> {
             let own = b.iter().find(|o| o.var == l.var).map_or(kind(b[0]), |o| kind(o));
             let uniform = b.iter().all(|o| kind(o) == kind(b[0])) || b.iter().any(|o| o.var == l.var);
             if !uniform || kind(l) != own {
-                return differs(format!("the loop '{}' is of another kind", l.var));
+                self.run_anew(now, &b, &a)?;
+                break;
             }
         }
         // Every iteration after is one before, and back.

@@ -81,10 +81,10 @@ impl<'k> Walk<'k> {
             let Some(buffer) = self.world.after.get(&x.buffer).cloned() else {
                 return differs(format!("there is no buffer '{}'", x.buffer));
             };
-            let (s, at) = self.there(&extra, &env, &x, &buffer, a)?;
+            let (s, at) = self.there(&extra, &env, &x, buffer, a)?;
             if !x.is_read() && around(&a.body, &x.buffer).is_none() {
                 match self.world.home.contains_key(&x.buffer) {
-                    true => self.behind_the_end(s, &at, &buffer, &a.var)?,
+                    true => self.behind_the_end(s, &at, buffer, &a.var)?,
                     false => self.in_its_place(&x, b, a)?,
                 }
             }

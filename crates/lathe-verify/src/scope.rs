@@ -11,11 +11,11 @@ use lathe_ir::{DType, Int, Name};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// What both programs say of names.
-pub(crate) struct World {
+pub(crate) struct World<'k> {
     /// Every buffer of either program.
-    pub buffers: HashMap<Name, Buffer>,
+    pub buffers: HashMap<Name, &'k Buffer>,
     /// Every buffer of the program after, with what it promises.
-    pub after: HashMap<Name, Buffer>,
+    pub after: HashMap<Name, &'k Buffer>,
     /// The allocation of each view of a parameter.
     pub home: HashMap<Name, Name>,
     /// Buffers that either program writes, and other views of the same storage.
@@ -23,8 +23,8 @@ pub(crate) struct World {
     dims: Vec<Name>,
 }
 
-impl World {
-    pub fn new(before: &Kernel, after: &Kernel) -> Result<World, Refusal> {
+impl<'k> World<'k> {
+    pub fn new(before: &'k Kernel, after: &'k Kernel) -> Result<World<'k>, Refusal> {
         let mut w = World {
             buffers: HashMap::new(),
             after: HashMap::new(),
@@ -35,18 +35,18 @@ impl World {
         let (mut written, mut twice): (HashSet<Name>, Option<Name>) = Default::default();
         // What is said of a name counts as the program before says it; the walk compares the two.
         for k in [after, before] {
-            let mut own: HashMap<Name, Buffer> = HashMap::new();
+            let mut own: HashMap<Name, &Buffer> = HashMap::new();
             for p in &k.params {
                 for v in &p.views {
                     w.home.insert(v.name.clone(), p.name.clone());
-                    w.buffers.insert(v.name.clone(), v.clone());
+                    w.buffers.insert(v.name.clone(), v);
                 }
             }
             for_each(&k.body, &mut |s| match s {
                 Stmt::Alloc(b) => {
-                    w.buffers.insert(b.name.clone(), (**b).clone());
-                    let other = own.insert(b.name.clone(), (**b).clone());
-                    if other.is_some_and(|o| o != **b) || w.home.contains_key(&b.name) {
+                    w.buffers.insert(b.name.clone(), b);
+                    let other = own.insert(b.name.clone(), b);
+                    if other.is_some_and(|o| *o != **b) || w.home.contains_key(&b.name) {
                         twice = Some(b.name.clone());
                     }
                 }
@@ -56,10 +56,10 @@ impl World {
         }
         for_each(&after.body, &mut |s| {
             if let Stmt::Alloc(b) = s {
-                w.after.insert(b.name.clone(), (**b).clone());
+                w.after.insert(b.name.clone(), b);
             }
         });
-        w.after.extend(after.params.iter().flat_map(|p| &p.views).map(|v| (v.name.clone(), v.clone())));
+        w.after.extend(after.params.iter().flat_map(|p| &p.views).map(|v| (v.name.clone(), v)));
         let homes: HashSet<&Name> = written.iter().filter_map(|n| w.home.get(n)).collect();
         let others = w.home.iter().filter(|(_, p)| homes.contains(p)).map(|(n, _)| n.clone());
         w.written = others.chain(written.iter().cloned()).collect();
@@ -92,7 +92,7 @@ pub(crate) struct Env {
 /// Hypotheses in the making.
 #[derive(Clone)]
 pub(crate) struct Scope<'w> {
-    pub world: &'w World,
+    pub world: &'w World<'w>,
     pub facts: Vec<Term>,
     pub choices: Vec<Vec<Vec<Term>>>,
     /// What the facts say of a variable alone: the least and the most it can be.
@@ -138,7 +138,7 @@ fn gcd(a: i128, b: i128) -> i128 {
 }
 
 impl<'w> Scope<'w> {
-    pub fn new(world: &'w World) -> Scope<'w> {
+    pub fn new(world: &'w World<'w>) -> Scope<'w> {
         Scope {
             world,
             facts: vec![],
@@ -203,6 +203,15 @@ impl<'w> Scope<'w> {
         self.at_most(b, a)
     }
 
+    /// A number that is no constant is positive, which follows already: products of it say how large others are.
+    fn positive(&mut self, n: &Term) -> Result<(), Refusal> {
+        let t = exact(n.neg().and_then(|n| n.plus(1)))?;
+        if n.as_constant().is_none() && !self.facts.contains(&t) {
+            self.fact(t);
+        }
+        Ok(())
+    }
+
     /// A fresh iteration of a loop, bound to its variable; its extent is a hypothesis where it does not change.
     pub fn iteration(&mut self, var: &Name, extent: &Expr, env: &mut Env) -> Result<Term, Refusal> {
         let i = self.fresh();
@@ -211,6 +220,7 @@ impl<'w> Scope<'w> {
         if !self.world.volatile(extent) {
             let n = self.term(extent, env)?;
             self.at_most(&exact(i.plus(1))?, &n)?;
+            self.positive(&n)?;
         }
         env.vars.insert(var.clone(), i.clone());
         Ok(i)
@@ -408,6 +418,7 @@ impl<'w> Scope<'w> {
             self.equal(&sum, &rest)?;
             self.fact(exact(r.neg())?);
             self.at_most(&exact(r.plus(1))?, m)?;
+            self.positive(m)?;
             self.quotients.push((q.clone(), rest, m.clone()));
         }
         Ok((exact(whole.add(&q))?, r))
@@ -448,7 +459,7 @@ impl<'w> Scope<'w> {
     /// Terms whose sign may decide: each quotient beside what its dividend says it is, and beside the others.
     pub fn cuts(&self) -> Vec<Term> {
         let mut out = self.hints.clone();
-        for (i, (q, x, m)) in self.quotients.iter().enumerate() {
+        for (q, x, m) in &self.quotients {
             let divisor = m.parts().next().map(|(vars, _)| vars);
             let mut whole = Term::default();
             for (vars, c) in x.parts() {
@@ -461,10 +472,19 @@ impl<'w> Scope<'w> {
                 }
             }
             out.extend(q.sub(&whole));
-            let alike = |n: &Term| m == n || (m.as_constant().is_some() && n.as_constant().is_some());
-            out.extend(self.quotients[..i].iter().filter(|(.., n)| alike(n)).filter_map(|(p, ..)| q.sub(p)));
         }
-        out
+        // Two quotients by one divisor are likely the same digit of two iterations, and outer ones decide inner ones.
+        let pairs = |same: bool| {
+            let each = self.quotients.iter().enumerate().rev();
+            each.flat_map(move |(i, (q, _, m))| {
+                let alike = move |n: &Term| match m == n {
+                    true => same,
+                    false => !same && m.as_constant().is_some() && n.as_constant().is_some(),
+                };
+                self.quotients[..i].iter().filter(move |(.., n)| alike(n)).filter_map(|(p, ..)| q.sub(p))
+            })
+        };
+        pairs(true).chain(pairs(false)).chain(out).collect()
     }
 
     /// Hints at how far apart the blocks are that two addresses of different views lie in: where the blocks of both are as long,

@@ -62,9 +62,10 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "loops renamed",
-        rust: &["lathe-verify/obligations::band"],
+        rust: &["lathe-verify/obligations::band", "lathe-verify/obligations::run_anew"],
         coq: &["Nests::band", "Calculus::reorder"],
-        left: "That extents and maps depend on nothing that is written is checked on the text.",
+        left: "That extents and maps depend on nothing that is written is checked on the text. Loops that others run than before \
+               are ones in order first, and then go to lanes or cores as `lanes and cores` says.",
     },
     Rule {
         name: "iterations that do not meet",
@@ -164,6 +165,12 @@ const RULES: &[Rule] = &[
         left: "As of one pass.",
     },
     Rule {
+        name: "an element held",
+        rust: &["lathe-verify/hold::element_held", "lathe-verify/hold::held"],
+        coq: &["Storage::hold"],
+        left: "That the block reads the element whatever its conditions say is checked on the text.",
+    },
+    Rule {
         name: "a copy filled",
         rust: &["lathe-verify/fill::filled", "lathe-verify/fill::filled_element"],
         coq: &["Storage::fill"],
@@ -180,7 +187,7 @@ const RULES: &[Rule] = &[
 /// Which rules cover the steps of a primitive, and the theorems about its own form of them.
 const COVERED: &[(&str, &[&str], &[&str])] = &[
     ("split", &["loops renamed"], &["Nests::split", "Nests::split_exact"]),
-    ("fuse", &["loops renamed"], &["Nests::fuse"]),
+    ("fuse", &["loops renamed", "lanes and cores"], &["Nests::fuse"]),
     ("join", &["loops joined", "iterations that do not meet"], &[]),
     ("contract", &["a temporary contracted"], &[]),
     ("sink", &["a loop distributed", "loops renamed", "iterations that do not meet"], &[]),
@@ -202,7 +209,7 @@ const COVERED: &[(&str, &[&str], &[&str])] = &[
     ("parallel", &["lanes and cores", "iterations that do not meet"], &[]),
     ("set_memory", &["storage of temporaries"], &[]),
     ("skew", &["storage of temporaries"], &[]),
-    ("stage", &["a copy filled"], &[]),
+    ("stage", &["an element held"], &[]),
     ("stream", &[], &[]),
     ("space_time", &[], &[]),
 ];

@@ -97,6 +97,11 @@ fn a_programs_steps_are_proved_and_checked_on_their_own() {
     let expected = [("split k 16", "bitwise"), ("vectorize k.i", "reassociates"), ("parallel i", "bitwise")];
     assert_eq!(steps(&report), expected);
     assert_eq!(report["programs"][0]["tag"], "reassociates");
+    let steps = report["programs"][0]["steps"].as_array().expect("there are steps");
+    let mut times: Vec<f64> = steps.iter().map(|s| s["check_ms"].as_f64().expect("a time")).collect();
+    times.sort_by(f64::total_cmp);
+    let spread = ["p50", "p99", "max"].map(|of| report["check_ms"][of].as_f64().expect("a time"));
+    assert_eq!(spread, [times[1], times[2], times[2]], "of three steps");
     // The name of a step is no part of what is proved.
     let text = std::fs::read_to_string(&proofs).expect("the proofs were written");
     let named = place.file("named.txt", &text.replace("step split k 16", "step online a b"));

@@ -33,7 +33,7 @@ pub fn expr_type(e: &Expr, buffers: &dyn Fn(&str) -> Option<DType>) -> Option<DT
 
 struct Checker<'k> {
     kernel: &'k Kernel,
-    buffers: HashMap<Name, (Buffer, usize)>,
+    buffers: HashMap<Name, (&'k Buffer, usize)>,
     writable: HashSet<Name>,
     bounds: Bounds,
     /// In a loop that has no iterations: nothing collides.
@@ -59,7 +59,7 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
         }
         for v in &p.views {
             c.shape(v)?;
-            if c.buffers.insert(v.name.clone(), (v.clone(), 0)).is_some() {
+            if c.buffers.insert(v.name.clone(), (v, 0)).is_some() {
                 return c.fail(&v.name, "two buffers of this name");
             }
             if &*v.memory == CHANNEL {
@@ -95,7 +95,7 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
     processes(kernel).map(|_| ())
 }
 
-impl Checker<'_> {
+impl<'k> Checker<'k> {
     fn fail<T>(&self, place: &str, message: impl Into<String>) -> Result<T, IrError> {
         Err(IrError::check(format!("{}/{place}", self.kernel.name), message))
     }
@@ -165,7 +165,7 @@ impl Checker<'_> {
         }
     }
 
-    fn body(&mut self, body: &[Stmt]) -> Result<(), IrError> {
+    fn body(&mut self, body: &'k [Stmt]) -> Result<(), IrError> {
         let mut opened = vec![];
         let mut behind = 0;
         for (at, s) in body.iter().enumerate() {
@@ -183,7 +183,7 @@ impl Checker<'_> {
                     }
                     self.shape(b)?;
                     let depth = self.loops.len();
-                    if self.buffers.insert(b.name.clone(), ((**b).clone(), depth)).is_some() {
+                    if self.buffers.insert(b.name.clone(), (b, depth)).is_some() {
                         return self.fail(&b.name, "two buffers of this name");
                     }
                     self.writable.insert(b.name.clone());

@@ -198,7 +198,7 @@ impl Axis {
 }
 
 /// A loop.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct For {
     /// Variable, unique in the kernel; the loop's handle.
     pub var: Name,
@@ -213,7 +213,7 @@ pub struct For {
 }
 
 /// A block: writes one tuple of elements.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Store {
     /// Unique name; the block's handle.
     pub name: Name,
@@ -226,7 +226,7 @@ pub struct Store {
 }
 
 /// A statement; clones share.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Stmt {
     /// A loop.
     For(Arc<For>),
@@ -241,7 +241,7 @@ pub enum Stmt {
 }
 
 /// A tensor program.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Kernel {
     /// Its name.
     pub name: Name,

@@ -57,6 +57,12 @@ impl PartialEq for Reducer {
 
 impl Eq for Reducer {}
 
+impl std::hash::Hash for Reducer {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+    }
+}
+
 impl std::fmt::Debug for Reducer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.name)

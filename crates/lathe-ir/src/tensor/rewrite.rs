@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Calls `f` on every statement, outermost first.
-pub fn for_each(body: &[Stmt], f: &mut dyn FnMut(&Stmt)) {
+pub fn for_each<'k>(body: &'k [Stmt], f: &mut dyn FnMut(&'k Stmt)) {
     for s in body {
         f(s);
         match s {

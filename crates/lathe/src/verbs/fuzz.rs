@@ -1,4 +1,4 @@
-//! `lathe fuzz`: looks for programs and schedules that the compiler gets wrong.
+//! `lathe fuzz`: looks for programs, schedules and passes that the compiler gets wrong.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_fuzz::{Case, Finding, Mode, Outcome, Setup, find_sources, fuzz, replay, report};
+use lathe_fuzz::{AnyCase, Finding, Mode, Outcome, Setup, find_sources, fuzz, replay, report};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -14,8 +14,8 @@ use crate::interrupt::Listening;
 use crate::{output, progress};
 
 const EXAMPLES: &str = "\
-Programs, schedules and what wrong steps might leave are changed at random, led by which edges of the compiler they reach, and
-judged: by the interpreter before and after each step, by the proofs of steps, and by compiled code. What does not hold is made
+Programs, schedules and what wrong steps might leave are changed at random, and so are graphs and passes, led by which edges of the
+compiler they reach, and judged: by the interpreter before and after each step and pass, by the proofs of steps, and by compiled code. What does not hold is made
 small and written to a file. The instrumented program is built from Lathe's sources with cargo and a C++ compiler. Ctrl-C stops;
 what was found is kept.
 
@@ -116,7 +116,7 @@ impl Fuzz {
         let (mut rows, mut found) = (vec![], 0);
         for path in &self.replay {
             let text = std::fs::read_to_string(path).map_err(|e| unreadable(path, &e))?;
-            let case = Case::parse(&text)?;
+            let case = AnyCase::parse(&text)?;
             let result = replay(&case, folder.path())?;
             found += usize::from(result.is_some());
             let shown = result.as_ref().map(Finding::to_string);

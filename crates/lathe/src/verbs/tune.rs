@@ -17,8 +17,9 @@ use crate::{output, progress};
 
 const EXAMPLES: &str = "\
 Rules schedule every kernel, and name what they chose. Here other choices are tried on this machine; what is faster, and computes
-the same, is kept in the cache folder, and everything that is compiled later uses it. Ctrl-C stops: what was tried is kept, and
-the next run goes on from there. Tune while nothing else runs.
+the same, is kept in the cache folder, and everything that is compiled later uses it. Each step of what is tried is proved to keep
+the meaning; what is not proved is not tried. Ctrl-C stops: what was tried is kept, and the next run goes on from there. Tune while
+nothing else runs.
 
 Examples:
   lathe tune --trials 48
@@ -56,6 +57,9 @@ pub struct Tune {
     /// Another seed, another search.
     #[arg(long, value_name = "S", default_value_t = 0)]
     seed: u64,
+    /// Ask for no proofs: try what is not proved to keep the meaning, too.
+    #[arg(long)]
+    unproved: bool,
     /// Draw the best time after each trial to an SVG file.
     #[arg(long, value_name = "F.svg")]
     plot: Option<PathBuf>,
@@ -95,6 +99,7 @@ impl Tune {
                 How::Random => Strategy::Random,
             },
             seed: self.seed,
+            unproved: self.unproved,
         };
         let (interrupt, mut bar) = (Listening::begin(), progress::Trials::new());
         let outcomes = tune(&all, &options, &mut |p| {
@@ -167,7 +172,7 @@ fn told(outcomes: &[Outcome]) -> Result<(), Failure> {
         }
         if let Some(step) = &o.unproved_step {
             output::message(&format!(
-                "{} candidates of {} were refused, as not every step is proved: {step}",
+                "{} candidates of {} were not measured, as not every step is proved: {step}",
                 o.unproved, o.name
             ));
         }

@@ -1,7 +1,8 @@
 //! Loops that go to lanes, to cores, to an instruction.
 
 use super::programs::{
-    BYTES, CARRIED, CHAIN, PLACES, PLANE, PREFIX, RECURRENCE, SCATTER, SHARED_TILE, SQUARE, STENCIL,
+    BYTES, CARRIED, CHAIN, PLACES, PLANE, PREFIX, RECURRENCE, ROW_OF_A_CORE, SCATTER, SHARED_TILE, SQUARE,
+    STENCIL,
 };
 use super::{Mutant, instruction, lanes, plain};
 
@@ -14,6 +15,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
     lanes("vectorize: iterations that follow each other", RECURRENCE, "", &[("scan serial", "scan lane")]),
     lanes("parallel: each iteration reads what the one before wrote", CHAIN, "parallel i", &[]),
     lanes("parallel: the same element may be written twice", PLACES, "parallel i", &[]),
+    lanes("fuse: a row of a core goes to many", ROW_OF_A_CORE, "fuse i j", &[]),
     plain(
         "tensorize: the next row's weights",
         BYTES,

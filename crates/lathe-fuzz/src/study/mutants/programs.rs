@@ -8,6 +8,29 @@ pub(super) const SQUARE: &str = "kernel f(n) {
   }
 }";
 
+/// A temporary that changes before it is used.
+pub(super) const DOUBLED: &str = "kernel f(n) {
+  in x: f32[n]
+  out y: f32[n]
+  for i in n spatial serial {
+    alloc m: f32[] on register
+    A: m[] = x[i]
+    M: m[] sum = x[i]
+    B: y[i] = m[] + 1f32
+  }
+}";
+
+/// Iterations of the inner loop meet, and a core runs all of a row.
+pub(super) const ROW_OF_A_CORE: &str = "kernel f() {
+  in x: f32[4, 8]
+  out y: f32[4, 8]
+  for i in 4 spatial core {
+    for j in 8 spatial serial {
+      S: y[i, j / 4 * 4] = x[i, j]
+    }
+  }
+}";
+
 pub(super) const SHIFT: &str = "kernel f() {
   in x: f32[64]
   out y: f32[64]

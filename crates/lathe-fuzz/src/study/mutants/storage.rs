@@ -1,6 +1,6 @@
 //! Temporaries that lie elsewhere or get smaller, and memory asked for.
 
-use super::programs::{ASKED, GUARDED, KEPT, LATER, PLANE, ROWS, SQUARE, TAIL};
+use super::programs::{ASKED, DOUBLED, GUARDED, KEPT, LATER, PLANE, ROWS, SQUARE, TAIL};
 use super::{Mutant, plain, same};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -49,6 +49,15 @@ pub(super) const MUTANTS: &[Mutant] = &[
         ],
     ),
     plain("stage: another element", SQUARE, "stage x S", &[("= x[i]", "= x[n - 1 - i]")]),
+    plain(
+        "stage: an element before it changes",
+        DOUBLED,
+        "stage m B",
+        &[
+            ("    M: m[] sum = x[i]\n", ""),
+            ("    m.B.read: m.B[] = m[]\n", "    m.B.read: m.B[] = m[]\n    M: m[] sum = x[i]\n"),
+        ],
+    ),
     plain("stage: in place of another buffer", PLANE, "stage x S", &[("+ 1f32", "+ x.S[]")]),
     plain(
         "contract: a place for two iterations' elements",
