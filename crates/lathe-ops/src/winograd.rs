@@ -7,8 +7,9 @@ use crate::require;
 use crate::sample::{Rng, attrs, extents, result};
 use crate::typed::{constant, indices, nest, nest_named, ravel};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, int_attr, ints_attr};
-use lathe_ir::tensor::{Expr, Stmt};
+use lathe_ir::tensor::{Buffer, Expr, REGISTER, Stmt};
 use lathe_ir::{DType, Int, Tensor};
+use std::sync::Arc;
 
 /// A matrix, row by row.
 type Matrix = &'static [&'static [f64]];
@@ -113,7 +114,11 @@ fn transform(
     let (taken, half) = (l.name("taken"), l.name("half"));
     let element = |of: &str, at: usize| Expr::load(of, &[(at as i64).into()]);
     let put = |of: &str, at: usize, v: Expr| Stmt::store(&format!("{of}{at}"), of, &[(at as i64).into()], v);
-    let mut body = vec![array(&taken, &[((n * n) as i64).into()]), array(&half, &[((m * n) as i64).into()])];
+    let own = |name: &str, n: usize| {
+        let b = Buffer::dense(name, DType::F32, &[Int::from(n as i64)], REGISTER);
+        Stmt::Alloc(Arc::new(b))
+    };
+    let mut body = vec![own(&taken, n * n), own(&half, m * n)];
     for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
         body.push(put(&taken, i * n + j, x(i, j)));
     }

@@ -5,12 +5,13 @@ use crate::Pass;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, ValueId, int_attr, ints_attr};
 use lathe_ir::{DType, IrError, Name};
 use lathe_machine::Target;
-use lathe_schedule::channel_tile;
+use lathe_schedule::{Tag, channel_tile};
 use std::collections::HashMap;
 
 pub(crate) const FILTERS: Pass = Pass {
     name: "filters",
     doc: "constant filters of convolutions lie 16 or 8 channels side by side, where channels are best in lanes",
+    tag: Tag::Reassociates,
     run,
 };
 

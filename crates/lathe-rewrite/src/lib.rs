@@ -28,6 +28,7 @@ mod plan;
 mod quantize;
 mod spill;
 mod stream;
+mod winograd;
 
 pub use gradient::differentiate;
 pub use hold::{EXPERTS, EXPERTS_HELD, Hold, Sliced};
@@ -38,13 +39,16 @@ pub use stream::{Extent, Load, STORE, Stream, WINDOW, only_used, read_once};
 use lathe_ir::IrError;
 use lathe_ir::graph::{Graph, OpTable};
 use lathe_machine::Target;
+use lathe_schedule::Tag;
 
 /// A pass from graph to graph.
 pub struct Pass {
     /// Name, for pipelines and file tests.
     pub name: &'static str,
-    /// What it does, and whether results keep their values.
+    /// What it does.
     pub doc: &'static str,
+    /// How results may differ.
+    pub tag: Tag,
     run: fn(&Graph, &OpTable, &Target) -> Result<Graph, IrError>,
 }
 
@@ -60,7 +64,7 @@ impl Pass {
 }
 
 /// All passes.
-pub static PASSES: &[Pass] = &[pack::PACK, quantize::QUANTIZE, filters::FILTERS];
+pub static PASSES: &[Pass] = &[pack::PACK, quantize::QUANTIZE, filters::FILTERS, winograd::WINOGRAD];
 
 /// The pass of a name.
 pub fn pass(name: &str) -> Option<&'static Pass> {

@@ -6,11 +6,15 @@ use lathe_ir::encodings::packed;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
 use lathe_ir::{IrError, Name};
 use lathe_machine::Target;
-use lathe_schedule::multiplies_signed;
+use lathe_schedule::{Tag, multiplies_signed};
 use std::collections::HashMap;
 
-pub(crate) const PACK: Pass =
-    Pass { name: "pack", doc: "constant weights of products lie 16 rows side by side", run };
+pub(crate) const PACK: Pass = Pass {
+    name: "pack",
+    doc: "constant weights of products lie 16 rows side by side",
+    tag: Tag::Reassociates,
+    run,
+};
 
 /// Operators that read a packed operand as well as a plain one, and which operand.
 const READERS: &[(&str, usize)] = &[("matmul", 1), ("expert_matmul", 1), ("take", 0)];

@@ -6,11 +6,13 @@ use lathe_ir::IrError;
 use lathe_ir::encodings::Activations;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
 use lathe_machine::Target;
+use lathe_schedule::Tag;
 use std::collections::HashMap;
 
 pub(crate) const QUANTIZE: Pass = Pass {
     name: "quantize",
-    doc: "activations of products with integer-coded weights become 8-bit codes; approximates",
+    doc: "activations of products with integer-coded weights become 8-bit codes",
+    tag: Tag::Approximates,
     run,
 };
 
