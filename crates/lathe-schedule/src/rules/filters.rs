@@ -1,5 +1,6 @@
 //! Convolutions whose constant filters lie 16 or 8 channels side by side: channels in lanes, and a tile of neighbouring positions,
-//! each an element of the input repeated in all lanes. Nothing is copied, and filters are read in a row.
+//! each an element of the input repeated in all lanes. Nothing is copied, and filters are read in a row. Products with matrices that lie
+//! so, in blocks of columns, are the same.
 
 use super::LANES;
 use super::product::{Product, extent, fuse_to, move_to};
