@@ -2,8 +2,8 @@
 //!
 //! A graph is judged where the interpreter gives results. Each pass is run on it, and on what it left: that is no other graph, it
 //! is checked and read back, and means the same. After a pass that is exact, each value that both graphs have is the same bit by
-//! bit. One that approximates encodes arguments of nodes: a code is as near as the pass says, and a node gives on codes what it
-//! gives on the numbers that they stand for.
+//! bit. One that approximates may encode arguments of nodes: a code is as near as the pass says, and a node gives on codes what it
+//! gives on the numbers that they stand for. Or it may compute a value by other nodes: what that was, but for rounding.
 
 use crate::arguments::value;
 use crate::case::{Case, Move, Program};
@@ -245,7 +245,7 @@ impl Judge {
                 .or_else(|e| finding(Kind::Meaning, name, e.to_string()))?;
             match pass.tag {
                 Tag::Bitwise => same_values(name, (&g, &before), (&after, &values))?,
-                _ => near_values(name, &table, &g, (&after, &values))?,
+                _ => near_values(name, &table, (&g, &before), (&after, &values))?,
             }
             (g, before) = (after, values);
         }
@@ -284,37 +284,90 @@ fn same_values(place: &str, (b, x): Valued, (a, y): Valued) -> Result<(), Findin
     Ok(())
 }
 
-/// Each node gives on the codes of its arguments what it gives on the numbers that these stand for, and those are near.
-fn near_values(place: &str, table: &OpTable, b: &Graph, (a, values): Valued) -> Result<(), Finding> {
+/// Each node gives on the codes of its arguments what it gives on the numbers that these stand for, and those are near. What is
+/// computed by another node is near what it was.
+fn near_values(
+    place: &str,
+    table: &OpTable,
+    (b, before): Valued,
+    (a, values): Valued,
+) -> Result<(), Finding> {
     let wrong = |what: String| finding(Kind::Meaning, place, what);
-    let of = |v: ValueId| &values[v.0 as usize];
-    if b.outputs != a.outputs {
+    let name = |g: &Graph, v: ValueId| g.value(v).name.clone();
+    let names = |g: &Graph, list: &[ValueId]| list.iter().map(|v| name(g, *v)).collect::<Vec<_>>();
+    let now: HashMap<&Name, &Tensor> = a.values.iter().map(|v| &v.name).zip(values).collect();
+    if names(b, &b.outputs) != names(a, &a.outputs) {
         return wrong("the results are other values".into());
     }
     for n in &b.nodes {
-        let name = &b.value(n.outputs[0]).name;
-        let Some(m) = a.nodes.iter().find(|m| m.outputs == n.outputs && m.op == n.op) else {
-            return wrong(format!("nobody computes '{name}'"));
+        let made = names(b, &n.outputs);
+        let Some(m) = a.nodes.iter().find(|m| names(a, &m.outputs) == made) else {
+            // Nobody may have to.
+            match made.iter().find(|name| now.contains_key(name)) {
+                Some(name) => return wrong(format!("nobody computes '{name}'")),
+                None => continue,
+            }
         };
+        if m.op != n.op {
+            let args = n.inputs.iter().map(|v| &before[v.0 as usize]);
+            let types: Vec<Type> = n.outputs.iter().map(|v| Type::of(&before[v.0 as usize])).collect();
+            let Some(most) = of_maxima(table, n, args, &types) else { continue };
+            for (v, name) in n.outputs.iter().zip(&made) {
+                if far(&before[v.0 as usize].values(), &now[name].values(), most) {
+                    return wrong(format!("'{name}' is not what it was"));
+                }
+            }
+            continue;
+        }
         if m.attrs != n.attrs || m.inputs.len() != n.inputs.len() {
-            return wrong(format!("'{name}' is computed otherwise"));
+            return wrong(format!("'{}' is computed otherwise", made[0]));
         }
         let mut args = vec![];
         for (v, w) in n.inputs.iter().zip(&m.inputs) {
-            args.push(if v == w { of(*v).clone() } else { decoded(place, of(*v), of(*w))? });
+            let (v, w) = (name(b, *v), name(a, *w));
+            args.push(match (v == w, now.get(&v)) {
+                (true, _) => now[&w].clone(),
+                (false, Some(numbers)) => decoded(place, numbers, now[&w])?,
+                (false, None) => return wrong(format!("nobody computes '{v}'")),
+            });
         }
-        let types: Vec<Type> = n.outputs.iter().map(|v| Type::of(of(*v))).collect();
+        let types: Vec<Type> = made.iter().map(|name| Type::of(now[name])).collect();
         let Some(row) = table.get(&n.op) else { return wrong(format!("there is no '{}'", n.op)) };
-        for (v, want) in n.outputs.iter().zip((row.reference)(&args, &n.attrs, &types)) {
-            let (want, got) = (want.values(), of(*v).values());
+        for (name, want) in made.iter().zip((row.reference)(&args, &n.attrs, &types)) {
+            let want = want.values();
             let scale = want.iter().map(|w| w.abs()).filter(|w| w.is_finite()).fold(1.0, f64::max);
-            let far = |(w, g): (&f64, &f64)| w.is_finite() && (w - g).abs() > ROUNDED * scale;
-            if want.len() != got.len() || want.iter().zip(&got).any(far) {
+            if far(&want, &now[name].values(), scale) {
                 return wrong(format!("'{name}' is not what it is of the numbers that codes stand for"));
             }
         }
     }
     Ok(())
+}
+
+/// Whether a finite number has become another one, as numbers of this size are rounded.
+fn far(want: &[f64], got: &[f64], scale: f64) -> bool {
+    let one = |(w, g): (&f64, &f64)| w.is_finite() && (w - g).abs() > ROUNDED * scale;
+    want.len() != got.len() || want.iter().zip(got).any(one)
+}
+
+/// The largest result of a node whose arguments are all as large as the largest number of each: as large as any sum in it; none
+/// where some number is not finite.
+fn of_maxima<'t>(
+    table: &OpTable,
+    n: &Node,
+    args: impl Iterator<Item = &'t Tensor>,
+    types: &[Type],
+) -> Option<f64> {
+    let largest = |t: &Tensor| {
+        let numbers = t.values();
+        let most = numbers.iter().map(|v| v.abs()).fold(0.0, f64::max);
+        let finite = numbers.iter().all(|v| v.is_finite());
+        finite.then(|| Tensor::of(t.dtype, &t.shape, &Elements::Floats(vec![most; numbers.len()])))
+    };
+    let args: Vec<Tensor> = args.map(largest).collect::<Option<_>>()?;
+    let results = (table.get(&n.op)?.reference)(&args, &n.attrs, types);
+    let most = results.iter().flat_map(Tensor::values).fold(0.0, f64::max);
+    most.is_finite().then_some(most)
 }
 
 /// The numbers that codes stand for, which are near those that were encoded.

@@ -4,7 +4,7 @@
 
 use lathe_machine::Target;
 use lathe_onnx::suite::{Outcome, run};
-use lathe_onnx::{Compiled, Interpreted, Runner};
+use lathe_onnx::{Compiled, FAST, Interpreted, Runner};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -63,7 +63,7 @@ fn main() -> ExitCode {
         for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
             s.spawn(|| {
                 while let Some(path) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let mut compiled = Compiled::new(target.clone(), cache.clone(), 1);
+                    let mut compiled = Compiled::new(target.clone(), FAST, cache.clone(), 1);
                     let mut interpreted = Interpreted::default();
                     let runner: &mut dyn Runner = if interpret { &mut interpreted } else { &mut compiled };
                     if std::env::var("LATHE_SUITE_TRACE").is_ok() {

@@ -28,5 +28,5 @@ pub use error::{Fault, OnnxError};
 pub use model::{External, Model, Reader, Region, Scope, Value};
 pub use node::{Item, Node};
 pub use prepared::Prepared;
-pub use runner::{Compiled, Interpreted, PASSES, Stored};
+pub use runner::{Compiled, EXACT, FAST, Interpreted, Stored};
 pub use trace::{Read, Runner, Trace, Val};

@@ -10,12 +10,16 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Passes that programs are compiled with, in order.
-pub const PASSES: &[&str] = &["filters"];
+/// Passes that programs are compiled with where results may differ by the order of sums alone, in order.
+pub const EXACT: &[&str] = &["filters"];
+
+/// The same with passes that approximate, each within a bound that it states.
+pub const FAST: &[&str] = &["winograd", "filters"];
 
 /// Compiles regions and keeps them, by the text of their graph, in which constants are named by their content.
 pub struct Compiled {
     target: Target,
+    passes: &'static [&'static str],
     cache: PathBuf,
     threads: usize,
     sessions: Vec<Session>,
@@ -23,9 +27,9 @@ pub struct Compiled {
 }
 
 impl Compiled {
-    /// For a machine, with kernels cached in a folder.
-    pub fn new(target: Target, cache: PathBuf, threads: usize) -> Compiled {
-        Compiled { target, cache, threads, sessions: vec![], known: HashMap::new() }
+    /// For a machine, by passes ([`EXACT`] or [`FAST`]), with kernels cached in a folder.
+    pub fn new(target: Target, passes: &'static [&'static str], cache: PathBuf, threads: usize) -> Compiled {
+        Compiled { target, passes, cache, threads, sessions: vec![], known: HashMap::new() }
     }
 
     /// Runs every region once more on what its inputs hold: what each kernel is, how often it was called, and its seconds.
@@ -57,7 +61,7 @@ impl Runner for Compiled {
         }
         let owned: HashMap<Name, Tensor> =
             constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
-        let session = Session::new(graph, PASSES, &owned, &self.target, &self.cache, self.threads)?;
+        let session = Session::new(graph, self.passes, &owned, &self.target, &self.cache, self.threads)?;
         self.sessions.push(session);
         self.known.insert(text, self.sessions.len() - 1);
         Ok(self.sessions.len() - 1)

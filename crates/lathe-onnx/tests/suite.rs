@@ -2,7 +2,7 @@
 
 use lathe_machine::Target;
 use lathe_onnx::suite::{Outcome, run};
-use lathe_onnx::{Compiled, Interpreted};
+use lathe_onnx::{Compiled, FAST, Interpreted};
 use std::path::{Path, PathBuf};
 
 fn cases() -> Vec<PathBuf> {
@@ -17,7 +17,7 @@ fn compiled_programs_give_what_onnx_says() {
     let cache = tempfile::tempdir().unwrap();
     for case in cases() {
         let target = Target::of_cpu(&lathe_runtime::detect_cpu());
-        let mut runner = Compiled::new(target, cache.path().into(), 1);
+        let mut runner = Compiled::new(target, FAST, cache.path().into(), 1);
         assert_eq!(run(&case, &mut runner), Outcome::Passed, "{}", case.display());
     }
 }

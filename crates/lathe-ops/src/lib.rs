@@ -29,6 +29,7 @@ mod rope;
 mod rotate;
 mod sample;
 mod typed;
+mod winograd;
 
 pub use group::{GroupKernel, GroupShape, group_shape, lower_group};
 
@@ -36,7 +37,7 @@ use lathe_ir::graph::{OpRow, OpTable};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
-    let families: [&'static [OpRow]; 18] = [
+    let families: [&'static [OpRow]; 19] = [
         elementwise::ROWS,
         norm::ROWS,
         matmul::ROWS,
@@ -55,6 +56,7 @@ pub fn table() -> OpTable {
         reduce::ROWS,
         products::ROWS,
         choose::ROWS,
+        winograd::ROWS,
     ];
     OpTable::new(families.into_iter().flatten().collect())
 }

@@ -54,11 +54,15 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
 
     // Elementwise operators behind other sums of products: found from the sum's side, as several may read one value.
     for (at, &i) in nodes.iter().enumerate() {
-        if !matches!(&*g.nodes[i].op, "conv" | "dot" | "pool") || taken.contains(&i) {
+        if !matches!(&*g.nodes[i].op, "conv" | "dot" | "pool" | "winograd_input" | "winograd_output")
+            || taken.contains(&i)
+        {
             continue;
         }
-        let follows =
-            |n: usize| form(n) == Form::Elementwise && !taken.contains(&n) && &*g.nodes[i].op != "pool";
+        let follows = |n: usize| {
+            let sum = !matches!(&*g.nodes[i].op, "pool" | "winograd_input");
+            form(n) == Form::Elementwise && !taken.contains(&n) && sum
+        };
         let mut all = behind(g, &nodes[at..], &follows, &uses);
         // Each channel's windows are over that channel's padding.
         let x = g.nodes[i].inputs[0];
@@ -119,6 +123,7 @@ fn apart(g: &Graph, pad: usize, windows: usize) -> bool {
             let groups = int_attr(&c.attrs, "groups").filter(|n| *n > 1);
             groups.is_some() && groups == channel(c.inputs[0]) && groups == channel(c.outputs[0])
         }
+        "winograd_input" => true,
         op => op == "pool" && ints_attr(&c.attrs, "window").len() + 2 == g.ty(c.inputs[0]).shape.len(),
     };
     &*p.op == "pad" && around && constant && one && single(g, p.outputs[0])

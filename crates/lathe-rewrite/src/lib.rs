@@ -28,6 +28,7 @@ mod plan;
 mod quantize;
 mod spill;
 mod stream;
+mod winograd;
 
 pub use gradient::differentiate;
 pub use hold::{EXPERTS, EXPERTS_HELD, Hold, Sliced};
@@ -44,9 +45,9 @@ use lathe_schedule::Tag;
 pub struct Pass {
     /// Name, for pipelines and file tests.
     pub name: &'static str,
-    /// What it does, and whether results keep their values.
+    /// What it does.
     pub doc: &'static str,
-    /// How results may differ; one that approximates encodes arguments of nodes, and says how near.
+    /// How results may differ; a pass that approximates says how near, and whether it encodes arguments or computes otherwise.
     pub tag: Tag,
     run: fn(&Graph, &OpTable, &Target) -> Result<Graph, IrError>,
 }
@@ -63,7 +64,7 @@ impl Pass {
 }
 
 /// All passes.
-pub static PASSES: &[Pass] = &[pack::PACK, quantize::QUANTIZE, filters::FILTERS];
+pub static PASSES: &[Pass] = &[pack::PACK, quantize::QUANTIZE, filters::FILTERS, winograd::WINOGRAD];
 
 /// The pass of a name.
 pub fn pass(name: &str) -> Option<&'static Pass> {

@@ -10,9 +10,10 @@ use lathe_engine::{Accept, Stage, compile_program};
 use lathe_ir::graph::Graph;
 use lathe_machine::Target;
 use lathe_models::ModelFile;
-use lathe_onnx::{Array, Compiled, Model, PASSES, Prepared, Stored, Value, npy};
+use lathe_onnx::{Array, Compiled, Model, Prepared, Stored, Value, npy};
 
 use crate::failure::Failure;
+use crate::options::{ComputeOptions, Precision};
 use crate::output;
 use crate::progress::Status;
 
@@ -81,11 +82,17 @@ fn named(inputs: &[&str], given: &[String]) -> Result<Vec<(String, Value)>, Fail
     Ok(all)
 }
 
+/// What compiles regions for this machine.
+pub fn compiler(precision: Precision, threads: usize) -> Result<Compiled, Failure> {
+    let (target, cache) = (lathe_runtime::detect_target()?, lathe_models::cache_dir()?);
+    Ok(Compiled::new(target, precision.passes(), cache, threads))
+}
+
 /// The regions of a program as it is read for some inputs, after all rewrites; it is run where reading needs what it computes.
-pub fn regions(path: &Path, inputs: &[String], threads: usize) -> Result<Vec<Graph>, Failure> {
+pub fn regions(path: &Path, inputs: &[String], compute: &ComputeOptions) -> Result<Vec<Graph>, Failure> {
     let model = open(path)?;
     let inputs = arguments(&model, inputs)?;
-    let mut runner = Compiled::new(lathe_runtime::detect_target()?, lathe_models::cache_dir()?, threads);
+    let mut runner = compiler(compute.precision, compute.threads())?;
     if model.prepare(&inputs, &mut runner)?.is_none() {
         model.run(&inputs, &mut runner)?;
     }
@@ -96,7 +103,7 @@ pub fn regions(path: &Path, inputs: &[String], threads: usize) -> Result<Vec<Gra
 pub fn compile(
     path: &Path,
     inputs: &[String],
-    target: &Target,
+    (target, precision): (&Target, Precision),
     to: &Path,
     accept: &mut Accept<'_>,
 ) -> Result<(), Failure> {
@@ -106,7 +113,7 @@ pub fn compile(
     let mut status = Status::new();
     let mut report = |done, total| status.stage(Stage::Compile, done, total);
     let interface = region.prepared.text();
-    let graph = (&region.graph, PASSES);
+    let graph = (&region.graph, precision.passes());
     compile_program(graph, &region.constants, &interface, (target, &cache), to, accept, &mut report)?;
     Ok(())
 }
@@ -121,11 +128,15 @@ pub fn compiled(path: &Path) -> Result<Option<ModelFile>, Failure> {
 }
 
 /// Runs a program: inputs as arrays of numpy, the results to `output` or told in one line each.
-pub fn run(path: &Path, inputs: &[String], to: Option<&Path>, threads: usize) -> Result<(), Failure> {
+pub fn run(
+    path: &Path,
+    inputs: &[String],
+    to: Option<&Path>,
+    compute: &ComputeOptions,
+) -> Result<(), Failure> {
     let model = open(path)?;
     let inputs = arguments(&model, inputs)?;
-    let target = lathe_runtime::detect_target()?;
-    let mut runner = Compiled::new(target, lathe_models::cache_dir()?, threads);
+    let mut runner = compiler(compute.precision, compute.threads())?;
     let start = Instant::now();
     let results = model.run(&inputs, &mut runner)?;
     let seconds = start.elapsed().as_secs_f64();

@@ -54,7 +54,8 @@ pub struct ComputeOptions {
     /// Threads that compute [default: the processor's cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// fast: 8-bit activations where weights are quantized; exact: f32 activations.
+    /// fast: 8-bit activations where weights are quantized, and in programs of ONNX convolutions of 3x3 by Winograd's algorithm where
+    /// that is faster; exact: f32 activations, and sums of products.
     #[arg(long, value_name = "P", default_value = "fast")]
     pub precision: Precision,
 }
@@ -217,10 +218,25 @@ enum KvType {
 /// How exact the arithmetic is.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Precision {
-    /// Activations are quantized where weights are.
+    /// Activations are quantized where weights are; in programs of ONNX, Winograd's algorithm where it is faster.
     Fast,
-    /// Activations stay f32.
+    /// Activations stay f32, and convolutions sums of products.
     Exact,
+}
+
+impl Precision {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        lathe_engine::Precision::from(self).as_str()
+    }
+
+    /// The passes that a program of ONNX is compiled with.
+    pub fn passes(self) -> &'static [&'static str] {
+        match self {
+            Precision::Fast => lathe_onnx::FAST,
+            Precision::Exact => lathe_onnx::EXACT,
+        }
+    }
 }
 
 impl From<Precision> for lathe_engine::Precision {

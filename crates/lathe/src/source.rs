@@ -39,7 +39,7 @@ impl Source {
     ) -> Result<Source, Failure> {
         let path = Path::new(name);
         if onnx::is_program(name) {
-            let regions = onnx::regions(path, inputs, compute.threads())?;
+            let regions = onnx::regions(path, inputs, compute)?;
             return Ok(Source::Program(drafts(&regions, &[])?));
         }
         if !inputs.is_empty() {
@@ -48,7 +48,7 @@ impl Source {
         if begins(path, "graph ") {
             let graph = graph::parse(&text(path)?)?;
             graph::check(&graph, &lathe_ops::table())?;
-            return Ok(Source::Program(drafts(&[graph], lathe_onnx::PASSES)?));
+            return Ok(Source::Program(drafts(&[graph], compute.precision.passes())?));
         }
         let model = Model::open(name)?;
         let context = model.context_for(CONTEXT, None)?;

@@ -1,5 +1,6 @@
 //! Convolutions whose constant filters lie 16 or 8 channels side by side: channels in lanes, and a tile of neighbouring positions,
-//! each an element of the input repeated in all lanes. Nothing is copied, and filters are read in a row.
+//! each an element of the input repeated in all lanes. Nothing is copied, and filters are read in a row. Products with matrices that lie
+//! so, in blocks of columns, are the same.
 
 use super::LANES;
 use super::product::{Product, extent, fuse_to, move_to};
@@ -64,7 +65,7 @@ impl Registers {
 }
 
 /// Lanes of the vectors that so many channels are whole numbers of.
-fn lanes_of(channels: i64, target: &Target) -> Option<i64> {
+pub(super) fn lanes_of(channels: i64, target: &Target) -> Option<i64> {
     let half = (target.vector_bits < 512).then_some(LANES / 2);
     [Some(LANES), half].into_iter().flatten().find(|l| channels > 0 && channels % l == 0)
 }
@@ -112,8 +113,31 @@ pub fn channel_tile(channels: i64, extents: &[i64], fusable: bool, target: &Targ
     (busy >= 850 || all < LANES).then_some(tile)
 }
 
+/// Blocks of channels and the channels of a block, as the last two axes of a matrix, as one axis in front of the positions: the product
+/// is then one with packed filters.
+fn blocks_of_channels(s: &Schedule, p: &Product) -> Option<(Schedule, Product)> {
+    let [.., rows, blocks, lanes] = p.loops.as_slice() else { return None };
+    let f = (0..2).find(|f| p.picks(*f, &lanes.var))?;
+    let of = |l: &For, f: usize| p.picks(f, &l.var) && !p.picks(1 - f, &l.var);
+    let apart = p.stride(s.kernel(), f, &blocks.var)? != 32 * extent(lanes)?;
+    let packed =
+        p.stride(s.kernel(), f, &lanes.var) == Some(32) && [LANES, LANES / 2].contains(&extent(lanes)?);
+    (packed && apart && of(lanes, f) && of(blocks, f) && of(rows, 1 - f)).then_some(())?;
+    let mut t = s.clone();
+    t.step(&format!("fuse {} {}", blocks.var, lanes.var)).ok()?;
+    t.step(&format!("interchange {}", rows.var)).ok()?;
+    let p = Product::of(t.kernel())?;
+    Some((t, p))
+}
+
 /// Schedules a convolution whose filters lie so; `false` where it is another product.
 pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bool, ScheduleError> {
+    if let Some((mut t, p)) = blocks_of_channels(s, p)
+        && apply(&mut t, &p, target)?
+    {
+        *s = t;
+        return Ok(true);
+    }
     let side_by_side = |f: usize, l: &For, lanes: i64| -> bool {
         let (mut t, m) = (s.clone(), &l.var);
         if t.step(&format!("split {m} {lanes}")).is_err() {

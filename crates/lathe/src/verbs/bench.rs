@@ -135,10 +135,7 @@ impl BenchModel {
             rows.extend(new);
         }
         if self.json {
-            let precision = match self.precision {
-                Precision::Fast => "fast",
-                Precision::Exact => "exact",
-            };
+            let precision = self.precision.as_str();
             let rows: Vec<Value> = rows.iter().map(|row| row.to_json(prompt, generate)).collect();
             output::json(&json!({ "model": self.model.name(), "precision": precision, "rows": rows }))?;
         }

@@ -12,7 +12,7 @@ use lathe_verify::{Prover, report};
 
 use crate::failure::Failure;
 use crate::model::Model;
-use crate::options::{CacheOptions, ModelOption};
+use crate::options::{CacheOptions, ModelOption, Precision};
 use crate::{onnx, output};
 
 const EXAMPLES: &str = "\
@@ -97,11 +97,11 @@ impl Proofs {
 /// One precision, or both.
 #[derive(Clone, Copy, ValueEnum)]
 enum Precisions {
-    /// 8-bit activations where weights are quantized.
+    /// 8-bit activations where weights are quantized; in programs of ONNX, Winograd's algorithm where it is faster.
     Fast,
-    /// f32 activations.
+    /// f32 activations, and sums of products.
     Exact,
-    /// Either, as `--precision` says when it runs.
+    /// Either, in a model's file, as `--precision` says when it runs.
     Both,
 }
 
@@ -119,7 +119,16 @@ impl Compile {
             kernels.iter().try_for_each(|k| proofs.ask(&k.symbol, &k.schedule, self.unproved))
         };
         if onnx::is_program(name) {
-            onnx::compile(Path::new(name), &self.input, &target, &self.output, accept)?;
+            let precision = match self.precision {
+                Precisions::Fast => Precision::Fast,
+                Precisions::Exact => Precision::Exact,
+                Precisions::Both => {
+                    return Err(Failure::usage(
+                        "a program of ONNX is compiled in one precision: give --precision fast or exact",
+                    ));
+                }
+            };
+            onnx::compile(Path::new(name), &self.input, (&target, precision), &self.output, accept)?;
             return told(&self.output, &kind, "a program for inputs of these types and shapes", &proofs);
         }
         if !self.input.is_empty() {

@@ -89,7 +89,7 @@ impl Run {
         if let [program] = self.words.as_slice()
             && onnx::is_program(program)
         {
-            onnx::run(Path::new(program), &self.input, self.output.as_deref(), self.compute.threads())?;
+            onnx::run(Path::new(program), &self.input, self.output.as_deref(), &self.compute)?;
             return Ok(ExitCode::SUCCESS);
         }
         if let [program] = self.words.as_slice()

@@ -9,7 +9,7 @@ use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault as Whose};
 use lathe_ir::graph::Graph;
 use lathe_ir::{Name, Tensor};
-use lathe_onnx::{Compiled, Elem, Fault, Runner, Value as Passed};
+use lathe_onnx::{Compiled, EXACT, Elem, Fault, Runner, Value as Passed};
 use lathe_select::accelerator::{self, Counts};
 use lathe_select::rule::{KINDS, Kind};
 use lathe_select::{Limits, Operator, Selection, TARGETS, Target, select};
@@ -219,7 +219,7 @@ fn unknown(name: &str) -> Failure {
 
 fn compiler() -> Result<Compiled, Failure> {
     let threads = lathe_runtime::detect_cpu().cores;
-    Ok(Compiled::new(lathe_runtime::detect_target()?, lathe_models::cache_dir()?, threads))
+    Ok(Compiled::new(lathe_runtime::detect_target()?, EXACT, lathe_models::cache_dir()?, threads))
 }
 
 /// Zeros for each input of a program, in the shape that it declares.

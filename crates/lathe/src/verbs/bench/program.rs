@@ -4,12 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
-use lathe_onnx::{Compiled, Runner};
+use lathe_onnx::Runner;
 use serde_json::json;
 
 use super::measure::median;
 use crate::failure::Failure;
 use crate::foreign::Clocks;
+use crate::options::Precision;
 use crate::{onnx, output};
 
 #[derive(Args)]
@@ -23,6 +24,9 @@ pub struct BenchProgram {
     /// Threads that compute [default: the processor's cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// fast: convolutions of 3x3 by Winograd's algorithm where that is faster; exact: sums of products.
+    #[arg(long, value_name = "P", default_value = "fast")]
+    precision: Precision,
     /// Samples, of which the median counts.
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
     repetitions: u16,
@@ -48,8 +52,7 @@ impl BenchProgram {
         let start = Instant::now();
         let model = onnx::open(&self.file)?;
         let inputs = onnx::arguments(&model, &self.input)?;
-        let cache = lathe_models::cache_dir()?;
-        let mut runner = Compiled::new(lathe_runtime::detect_target()?, cache, threads);
+        let mut runner = onnx::compiler(self.precision, threads)?;
         let prepared = model.prepare(&inputs, &mut runner)?;
         let once = |runner: &mut dyn Runner| match &prepared {
             Some(p) => p.run(&inputs, runner),
@@ -77,7 +80,7 @@ impl BenchProgram {
         };
         if self.json {
             return output::json(&json!({
-                "program": path, "threads": threads, "median_s": middle, "samples_s": samples,
+                "program": path, "threads": threads, "precision": self.precision.as_str(), "median_s": middle, "samples_s": samples,
                 "kernels": kernels, "ready_s": ready, "one_region": prepared.is_some(), "other_load": foreign,
             }));
         }

@@ -1,0 +1,132 @@
+//! Tiles of planes that are transformed (Winograd's algorithm): on one side channels lie side by side, on the other a plane for each. A
+//! few channels at a time, in lanes where tiles are transformed, so that what stands before and behind, plane by plane, is near.
+
+use super::filters::lanes_of;
+use super::product::extent;
+use super::rows::vectorize_inner;
+use super::{LANES, temporaries, windows};
+use crate::lanes::lane;
+use crate::{Schedule, ScheduleError};
+use lathe_ir::tensor::{For, Node, Stmt, find_loop, for_each, loop_bounds};
+use lathe_machine::Target;
+use std::sync::Arc;
+
+/// A word before an operator's axis in the name of its loop, for each of its nests.
+type Nests = Vec<(String, bool)>;
+
+/// The nests of the operators in their order, and whether tiles are transformed there: whether it has arrays of its own.
+fn nests(s: &Schedule) -> Option<Nests> {
+    let mut all = vec![];
+    for stmt in &s.kernel().body {
+        if let Stmt::For(l) = stmt {
+            let mut arrays = false;
+            for_each(&l.body, &mut |s| arrays |= matches!(s, Stmt::Alloc(b) if !b.shape.is_empty()));
+            all.push((l.var.strip_suffix('0')?.to_string(), arrays));
+        }
+    }
+    Some(all)
+}
+
+/// How many channels are in lanes, where tiles are transformed.
+fn lanes(s: &Schedule, nests: &Nests, target: &Target) -> Option<i64> {
+    let mut tiles = nests.iter().filter(|(_, arrays)| *arrays);
+    let (Some((p, _)), None) = (tiles.next(), tiles.next()) else { return None };
+    let channels = find_loop(&s.kernel().body, &format!("{p}1"))?;
+    find_loop(&channels.body, &format!("{p}3"))?;
+    let lanes = lanes_of(extent(&channels)?, target)?;
+    let mut t = s.clone();
+    t.step(&format!("split {p}1 {lanes}")).ok()?;
+    let (k, mut along) = (t.kernel(), false);
+    let bounds = loop_bounds(k);
+    for_each(&k.body, &mut |stmt| {
+        if let Stmt::Store(b) = stmt {
+            let mut access = |n: &str, i: &[_]| {
+                let stride =
+                    k.views().find(|v| &*v.name == n).and_then(|v| lane(v, i, &format!("{p}1.i"), &bounds));
+                along |= stride.is_some_and(|l| l.stride == 32);
+            };
+            b.targets.iter().for_each(|(n, i)| access(n, i));
+            b.values.iter().for_each(|v| {
+                v.visit(&mut |e| {
+                    if let Node::Load(n, i) = &**e {
+                        access(n, i);
+                    }
+                });
+            });
+        }
+    });
+    along.then_some(lanes)
+}
+
+/// Schedules tiles that are transformed, with what stands before and behind; `false` where there are none.
+pub(super) fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
+    let Some(nests) = nests(s) else { return Ok(false) };
+    let Some(lanes) = lanes(s, &nests, target) else { return Ok(false) };
+    for (p, _) in &nests {
+        s.step(&format!("split {p}1 {lanes}"))?;
+    }
+    let Some(((first, _), rest)) = nests.split_first() else { return Ok(false) };
+    for axis in ["0", "1.o"] {
+        for (p, _) in rest {
+            s.step(&format!("join {first}{axis} {p}{axis}"))?;
+        }
+    }
+    let near = temporaries(s.kernel());
+    for t in &near {
+        s.step(&format!("contract {t}"))?;
+    }
+    // Elementwise operators behind are one nest with what they follow.
+    let behind: Vec<&String> = nests.iter().skip_while(|(_, tiles)| !tiles).skip(1).map(|(p, _)| p).collect();
+    if let [first, rest @ ..] = behind.as_slice()
+        && !rest.is_empty()
+    {
+        for axis in ["1.i", "2", "3"] {
+            for p in rest {
+                s.step(&format!("join {first}{axis} {p}{axis}"))?;
+            }
+        }
+        // Nothing but whole planes crosses the nests.
+        for t in &near {
+            let mut inner = s.clone();
+            if inner.step(&format!("contract {t}")).is_ok() {
+                *s = inner;
+            }
+        }
+    }
+    for (p, tiles) in &nests {
+        if *tiles {
+            s.step(&format!("sink {p}1.i"))?;
+            s.step(&format!("vectorize {p}1.i"))?;
+        }
+    }
+    if let Some(p) = behind.first() {
+        rows(s, &format!("{p}3"))?;
+    }
+    vectorize_inner(s)?;
+    super::product::fuse_to(s, &format!("{first}1.o"))?;
+    Ok(true)
+}
+
+/// A row of a plane, through all operators a vector at a time.
+fn rows(s: &mut Schedule, var: &str) -> Result<(), ScheduleError> {
+    let l: Option<Arc<For>> = find_loop(&s.kernel().body, var);
+    let Some(l) = l.filter(|l| !l.body.iter().all(|s| matches!(s, Stmt::Store(_)))) else { return Ok(()) };
+    let n = extent(&l).unwrap_or(0);
+    let mut loops = vec![];
+    if n > LANES && n % LANES > 0 {
+        s.step(&format!("peel {var} {LANES}"))?;
+        loops.push((format!("{var}.p"), " masked"));
+    }
+    if n >= LANES {
+        s.step(&format!("split {var} {LANES}"))?;
+        loops.push((format!("{var}.i"), ""));
+    } else {
+        loops.push((var.to_string(), " masked"));
+    }
+    for (l, masked) in loops {
+        s.step(&format!("sink {l}"))?;
+        windows::align(s)?;
+        s.step(&format!("vectorize {l}{masked}"))?;
+    }
+    Ok(())
+}
