@@ -35,7 +35,7 @@ pub fn schedule(
         Some((Form::Attention, p)) => attention::apply(&mut s, p)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,
-        Some((Form::Nest, _)) if tiles::apply(&mut s, target)? => {}
+        Some((Form::Nest, _)) if tiles::apply(&mut s, target) => {}
         Some((Form::Nest, p)) if parts.len() > 1 && copies::fills(&s, p) => windows::padded(&mut s, parts)?,
         Some((Form::Nest, _)) => {
             rows::join_axes(&mut s, parts, usize::MAX)?;

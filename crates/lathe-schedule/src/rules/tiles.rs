@@ -58,14 +58,24 @@ fn lanes(s: &Schedule, nests: &Nests, target: &Target) -> Option<i64> {
     along.then_some(lanes)
 }
 
-/// Schedules tiles that are transformed, with what stands before and behind; `false` where there are none.
-pub(super) fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
-    let Some(nests) = nests(s) else { return Ok(false) };
-    let Some(lanes) = lanes(s, &nests, target) else { return Ok(false) };
-    for (p, _) in &nests {
+/// Schedules tiles that are transformed, with what stands before and behind; `false` where there are none, or something stands there
+/// that does not go with them.
+pub(super) fn apply(s: &mut Schedule, target: &Target) -> bool {
+    let Some(nests) = nests(s) else { return false };
+    let Some(lanes) = lanes(s, &nests, target) else { return false };
+    let mut tiled = s.clone();
+    let done = together(&mut tiled, &nests, lanes).is_ok();
+    if done {
+        *s = tiled;
+    }
+    done
+}
+
+fn together(s: &mut Schedule, nests: &Nests, lanes: i64) -> Result<(), ScheduleError> {
+    for (p, _) in nests {
         s.step(&format!("split {p}1 {lanes}"))?;
     }
-    let Some(((first, _), rest)) = nests.split_first() else { return Ok(false) };
+    let Some(((first, _), rest)) = nests.split_first() else { return Ok(()) };
     for axis in ["0", "1.o"] {
         for (p, _) in rest {
             s.step(&format!("join {first}{axis} {p}{axis}"))?;
@@ -93,7 +103,7 @@ pub(super) fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleE
             }
         }
     }
-    for (p, tiles) in &nests {
+    for (p, tiles) in nests {
         if *tiles {
             s.step(&format!("sink {p}1.i"))?;
             s.step(&format!("vectorize {p}1.i"))?;
@@ -103,8 +113,7 @@ pub(super) fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleE
         rows(s, &format!("{p}3"))?;
     }
     vectorize_inner(s)?;
-    super::product::fuse_to(s, &format!("{first}1.o"))?;
-    Ok(true)
+    super::product::fuse_to(s, &format!("{first}1.o"))
 }
 
 /// A row of a plane, through all operators a vector at a time.
