@@ -1,6 +1,7 @@
 //! Plans for a model on this machine, in the memory that it may use.
 
 use clap::Args;
+use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{Budget, PAGE, work};
 use lathe_machine::{Machine, Rate};
 use lathe_models::cache_dir;
@@ -217,7 +218,11 @@ pub fn planned(
         // One long sequence, and nothing beside it.
         (None, None) => {
             let one = Load { prompt: context.unwrap_or(1) as u64, generate: 1, sequences: Some(1) };
-            best(one)?.expect("a sequence that was asked for is as long as one that is asked for")
+            best(one)?.ok_or_else(|| {
+                let what = "no plan has attention where the products are, as the engine computes it";
+                let d = Diagnostic::new("memory-budget", Fault::User, what);
+                d.fix("raise --memory, or describe a device with more memory")
+            })?
         }
     };
     let (policy, cache_tokens) = (&plan.policy, held(&plan, &load));

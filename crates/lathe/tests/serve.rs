@@ -128,6 +128,11 @@ fn a_draft_model_changes_no_answer() {
     );
     let load: Value = serde_json::from_str(&server.send("GET", "/engine", &json!({})).1).expect("it is JSON");
     assert!(load["drafted_tokens"].as_u64() > Some(0), "{load}");
+    // Nor where it is a part of what memory is planned for.
+    let planned = [&more[..], &["--memory", "1GiB", "--kv-type", "f32"]].concat();
+    assert_eq!(run(model, &planned)["tokens"], alone["tokens"]);
+    let answer = Server::start(model, &planned).ask(&body);
+    assert_eq!(answer["choices"][0]["text"], alone["text"]);
     let other = data().join("tiny/gpt2-f16.gguf").display().to_string();
     let refused = ["run", "--raw", "--speculate", "2", "--draft-model", &other, "the band"];
     let output = lathe(model, &refused).output().expect("lathe runs");
