@@ -57,7 +57,7 @@ fn parallel_outermost(s: &mut Schedule) -> Result<(), ScheduleError> {
     while let [Stmt::For(l)] = s.kernel().body.as_slice()
         && l.iter == lathe_ir::tensor::Iter::Spatial
         && &*l.level == lathe_ir::tensor::SERIAL
-        && l.extent.as_int().is_some_and(|n| n < FEW)
+        && product::extent(l).is_some_and(|n| n < FEW)
         && let [Stmt::For(inner)] = l.body.as_slice()
         && inner.iter == l.iter
         && inner.level == l.level
