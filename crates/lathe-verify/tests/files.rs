@@ -37,6 +37,23 @@ fn steps_of_the_file_tests_are_certified() {
     }
 }
 
+/// What `bench/peers/halide_compare.py` runs, which takes no step without a proof.
+#[test]
+fn schedules_beside_halide_are_certified() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/halide");
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).expect("the file can be read");
+    let mut prover = Prover::default();
+    for (program, steps) in
+        [("rows", "stage"), ("columns", "stage"), ("tiles", "tiles"), ("product", "product")]
+    {
+        let kernel = parse(&text(&format!("{program}.txt"))).expect("a kernel");
+        let s = Schedule::replay(kernel, &text(&format!("{steps}.steps"))).expect("it applies");
+        for (step, result) in report(&s, &mut prover) {
+            result.unwrap_or_else(|e| panic!("{program}: {step}: {e}"));
+        }
+    }
+}
+
 #[test]
 fn tags_and_promises_are_found() {
     let k = parse(
