@@ -217,7 +217,8 @@ impl Writer {
 
     fn element(&self, name: &Name, index: &[Expr]) -> Option<String> {
         let place = self.places.get(name)?;
-        let var = |v: &Name| self.loops.iter().find(|(l, ..)| l.var == *v).map(|(_, var, _)| format!("v{var}"));
+        let var =
+            |v: &Name| self.loops.iter().find(|(l, ..)| l.var == *v).map(|(_, var, _)| format!("v{var}"));
         let mut all: Vec<String> = place.loops.iter().map(var).collect::<Option<_>>()?;
         for i in index {
             all.push(self.expr(i)?);
@@ -295,7 +296,9 @@ impl Writer {
             }
             Node::Select(c, x, y) => format!("T.Select({}, {}, {})", of(c)?, of(x)?, of(y)?),
             // A float outside of an integer's range has no meaning there.
-            Node::Cast(t, x) if self.dtype(x)?.is_float() && !t.is_float() && *t != DType::I32 => return None,
+            Node::Cast(t, x) if self.dtype(x)?.is_float() && !t.is_float() && *t != DType::I32 => {
+                return None;
+            }
             Node::Cast(t, x) => format!("T.Cast(\"{}\", {})", type_name(*t)?, of(x)?),
             Node::Load(n, i) => self.element(n, i)?,
             Node::Bitcast(..) | Node::Table(..) => return None,

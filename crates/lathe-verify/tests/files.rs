@@ -83,3 +83,38 @@ fn tags_and_promises_are_found() {
     let padded = vec!["dimension 1 of 'x' is padded to 16".to_string()];
     assert_eq!(tags, [(Tag::Bitwise, vec![]), (Tag::Reassociates, padded)]);
 }
+
+/// A loop whose extent was written before it is proved like others; one that writes it is not.
+#[test]
+fn an_extent_stays_while_nothing_in_the_loop_writes_it() {
+    let program = |body: &str| {
+        let text = format!(
+            "kernel f(n) {{
+  in x: i32[n] range(1, 4)
+  inout y: i32[n]
+  out z: f32[n]
+  for i in n spatial serial {{
+    S: y[i] = x[i]
+  }}
+  for k in index(y[0]) % 8 sequential serial {{
+    for j in index(y[0]) sequential serial {{
+      {body}
+    }}
+  }}
+  W: y[0] = 7i32
+}}"
+        );
+        parse(&text).expect("a kernel")
+    };
+    let proved = |body: &str, step: &str| {
+        let s = Schedule::replay(program(body), step).expect("it applies");
+        report(&s, &mut Prover::default()).pop().expect("one step").1
+    };
+    for step in ["split k 4", "split j 4", "peel k 4"] {
+        proved("T: z[k] = 1f32", step).unwrap_or_else(|e| panic!("{step}: {e}"));
+        for body in ["T: y[0] = 2i32", "T: y[k] = 2i32"] {
+            let refused = proved(body, step).expect_err("the loop may end elsewhere").to_string();
+            assert!(refused.contains("may change"), "{step}: {refused}");
+        }
+    }
+}

@@ -62,9 +62,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "loops renamed",
-        rust: &["lathe-verify/obligations::band", "lathe-verify/obligations::run_anew"],
+        rust: &[
+            "lathe-verify/obligations::band",
+            "lathe-verify/obligations::within",
+            "lathe-verify/obligations::run_anew",
+        ],
         coq: &["Nests::band", "Calculus::reorder"],
-        left: "That extents and maps depend on nothing that is written is checked on the text. Loops that others run than before \
+        left: "That extents and maps depend on nothing that the loops write is checked on the text. Loops that others run than before \
                are ones in order first, and then go to lanes or cores as `lanes and cores` says.",
     },
     Rule {
