@@ -100,9 +100,9 @@ NAMES = (
 )
 
 
-def any_step(s, r):
+def any_step(s, r, without):
     blocks = [s.get(b).name_hint for b in s.get_child_blocks(s.get_sblock("root"))]
-    what, block = r.choice(NAMES), r.choice(blocks)
+    what, block = r.choice([n for n in NAMES if n not in without]), r.choice(blocks)
     loops = s.get_loops(s.get_sblock(block))
     n = len(loops)
     loop = r.randrange(n) if n else 0
@@ -190,7 +190,7 @@ def smaller(function, steps, arrays, kind):
     return steps
 
 
-def work(folder, seed, start):
+def work(folder, seed, start, without):
     """Runs the cases of a folder from one on; tells each before it is run, and what is found."""
     tell = lambda **line: print(json.dumps(line), flush=True)
     for n in range(start, CASES):
@@ -216,7 +216,7 @@ def work(folder, seed, start):
             for _ in range(STEPS):
                 step = None
                 try:
-                    step = any_step(s, r)
+                    step = any_step(s, r, without)
                     tell(begin=n, steps=[t.to_json() for t in [*steps, step]])
                     step.apply(s)
                     steps.append(step)
@@ -255,11 +255,12 @@ class Run:
         print(f"found {to.name}: {key}: {said}", flush=True)
 
 
-def batch(run, cases, seed, end):
+def batch(run, cases, seed, end, without):
     """The cases of a folder, in processes of their own."""
     start = 0
     while start < CASES and time.monotonic() < end:
         command = [sys.executable, __file__, "--work", str(cases), "--seed", str(seed), "--start", str(start)]
+        command += [w for name in without for w in ("--without", name)]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         begun, finished = (start, []), False
         for line in streamed(child):
@@ -320,7 +321,7 @@ def hunt(a):
             )
             if made.returncode != 0:
                 sys.exit(made.stderr.strip())
-            batch(run, Path(cases), seed, end)
+            batch(run, Path(cases), seed, end, a.without)
         seed += 1
         minutes = (time.monotonic() - began) / 60
         print(f"{minutes:.1f} min: {run.counts}, {sum(e['times'] for e in run.found.values())} findings", flush=True)
@@ -352,12 +353,13 @@ def main():
     p.add_argument("--time", type=float, default=600, help="seconds")
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--folder", type=Path, default=Path("tvm-findings"), help="where findings and the report go")
+    p.add_argument("--without", action="append", default=[], help="a primitive that is left out, such as one that ends the process")
     p.add_argument("--replay", type=Path, help="a finding to show again")
     p.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     p.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
     a = p.parse_args()
     if a.work:
-        work(a.work, a.seed, a.start)
+        work(a.work, a.seed, a.start, a.without)
     elif a.replay:
         sys.exit(replay(a.replay))
     else:

@@ -215,7 +215,7 @@ const COVERED: &[(&str, &[&str], &[&str])] = &[
     ("set_memory", &["storage of temporaries"], &[]),
     ("skew", &["storage of temporaries"], &[]),
     ("stage", &["an element held"], &[]),
-    ("stream", &[], &[]),
+    ("stream", &[], &["Processes::stream", "Processes::stream_ends"]),
     ("space_time", &[], &[]),
 ];
 
