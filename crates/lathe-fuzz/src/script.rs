@@ -59,8 +59,8 @@ impl Array {
             ("int", bits) => format!("i{}", bits.parse().unwrap_or(0) / 8),
             (_, bits) => format!("u{}", bits.parse().unwrap_or(0) / 8),
         };
-        let shape: String = self.shape.iter().map(|d| format!("{d},")).collect();
-        let header = format!("{{'descr': '<{code}', 'fortran_order': False, 'shape': ({shape}), }}");
+        let shape = tuple(&self.shape);
+        let header = format!("{{'descr': '<{code}', 'fortran_order': False, 'shape': {shape}, }}");
         let length = (header.len() + 11).next_multiple_of(64) - 10;
         let mut out = b"\x93NUMPY\x01\x00".to_vec();
         out.extend((length as u16).to_le_bytes());
@@ -126,7 +126,9 @@ pub fn script(code: &Code) -> Option<Script> {
     Some(Script { text, arrays })
 }
 
+/// A shape there: what has no dimensions has one element in one.
 fn tuple(shape: &[i64]) -> String {
+    let shape = if shape.is_empty() { &[1] } else { shape };
     let all: String = shape.iter().map(|d| format!("{d}, ")).collect();
     format!("({})", all.trim_end())
 }
@@ -143,12 +145,22 @@ impl Writer {
                 Stmt::For(l) => {
                     let n = l.extent.simplify_index(&Bounds::default()).as_int().filter(|n| *n > 0)?;
                     let var = self.fresh("i");
+                    let start = self.out.len();
                     writeln!(self.out, "{}for {var} in range({n}):", "    ".repeat(depth)).ok()?;
+                    let inside = self.out.len();
                     self.loops.push((l.clone(), var, n));
                     self.body(&l.body, get, depth + 1)?;
                     self.loops.pop();
+                    if self.out.len() == inside {
+                        // A loop around nothing has no words there.
+                        self.out.truncate(start);
+                    }
                 }
                 Stmt::If(c, body) => {
+                    // Each block there asks for itself, and one before might have changed what is asked.
+                    let mut reads = false;
+                    c.visit(&mut |e| reads |= matches!(&**e, Node::Load(..)));
+                    (!reads || matches!(body.as_slice(), [Stmt::Store(_)])).then_some(())?;
                     self.conditions.push(c.clone());
                     self.body(body, get, depth)?;
                     self.conditions.pop();
@@ -166,9 +178,6 @@ impl Writer {
         let own: Vec<i64> = b.shape.iter().map(|d| d.eval(get)).collect::<Option<_>>()?;
         let mut shape: Vec<i64> = self.loops.iter().map(|(.., n)| *n).collect();
         shape.extend(own);
-        if shape.is_empty() {
-            shape.push(1);
-        }
         let name = self.fresh("t");
         let t = type_name(b.dtype)?;
         writeln!(self.declared, "    {name} = T.sblock_alloc_buffer({}, \"{t}\")", tuple(&shape)).ok()?;
@@ -258,6 +267,9 @@ impl Writer {
             Node::Binary(f, x, y) => {
                 let (a, b, t) = (of(x)?, of(y)?, self.dtype(x)?);
                 let truth = t == DType::uint(1);
+                // Truths are no numbers there.
+                let logic = [Binary::And, Binary::Or, Binary::Eq, Binary::Ne];
+                (!truth || logic.contains(f)).then_some(())?;
                 let constant = || y.as_int().filter(|n| (0..t.bits()).contains(n));
                 match f {
                     Binary::Add => format!("({a} + {b})"),
@@ -278,7 +290,7 @@ impl Writer {
                     Binary::Or if truth => format!("T.Or({a}, {b})"),
                     Binary::And => format!("T.bitwise_and({a}, {b})"),
                     Binary::Or => format!("T.bitwise_or({a}, {b})"),
-                    Binary::Xor if !truth => format!("T.bitwise_xor({a}, {b})"),
+                    Binary::Xor => format!("T.bitwise_xor({a}, {b})"),
                     Binary::Shl => {
                         constant()?;
                         format!("T.shift_left({a}, {b})")
@@ -291,7 +303,7 @@ impl Writer {
                     Binary::Le => format!("({a} <= {b})"),
                     Binary::Eq => format!("({a} == {b})"),
                     Binary::Ne => format!("({a} != {b})"),
-                    Binary::Rem | Binary::Pow | Binary::Xor => return None,
+                    Binary::Rem | Binary::Pow => return None,
                 }
             }
             Node::Select(c, x, y) => format!("T.Select({}, {}, {})", of(c)?, of(x)?, of(y)?),
