@@ -317,7 +317,7 @@ def hunt(a):
     while time.monotonic() < end:
         with tempfile.TemporaryDirectory() as cases:
             made = subprocess.run(
-                [a.generator, cases, "--cases", str(CASES), "--seed", str(seed)], cwd=ROOT, capture_output=True, text=True
+                [a.generator.resolve(), cases, "--cases", str(CASES), "--seed", str(seed)], cwd=ROOT, capture_output=True, text=True
             )
             if made.returncode != 0:
                 sys.exit(made.stderr.strip())
@@ -358,12 +358,21 @@ def main():
     p.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     p.add_argument("--start", type=int, default=0, help=argparse.SUPPRESS)
     a = p.parse_args()
+    try:
+        done = run_as_told(a)
+    except OSError as e:
+        done = f"tvm_fuzz: {e}"
+    sys.exit(done)
+
+
+def run_as_told(a):
     if a.work:
         work(a.work, a.seed, a.start, a.without)
     elif a.replay:
-        sys.exit(replay(a.replay))
+        return replay(a.replay)
     else:
         hunt(a)
+    return 0
 
 
 if __name__ == "__main__":
