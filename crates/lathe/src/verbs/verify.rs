@@ -19,6 +19,7 @@ use crate::source::{Source, program, text};
 const EXAMPLES: &str = "\
 Each step of a schedule is proved from the programs before and after it, and each proof is checked. A file of the proofs holds the
 programs too, so to check it takes neither the scheduler nor the search for proofs.
+Times are those of the clock: on a busy machine some checks wait for other processes.
 
 Examples:
   lathe verify
