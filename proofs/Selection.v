@@ -169,3 +169,203 @@ Proof.
     cbn [fold_left length]. rewrite Nat2Z.inj_succ. lia. }
   specialize (G ts 0 H). lia.
 Qed.
+
+(** * Axes of products *)
+
+(** The element of a factor at a row [i] of a batch [b] and a step [t]: attributes of [dot] say which axes are which. *)
+Definition takes (batch free steps : list nat) (b i t element : list Z) : Prop :=
+  permutes batch b element /\ permutes free i element /\ permutes steps t element.
+
+Lemma permutes_app : forall a1 a2 r1 r2 e, length a1 = length r1 ->
+  permutes (a1 ++ a2) (r1 ++ r2) e <-> permutes a1 r1 e /\ permutes a2 r2 e.
+Proof.
+  intros a1 a2 r1 r2 e L. unfold permutes. split.
+  - intros H. split; intros k K.
+    + specialize (H k). rewrite app_length, !app_nth1 in H by lia. apply H. lia.
+    + specialize (H (length a1 + k)%nat). rewrite app_length, !app_nth2 in H by lia.
+      replace (length a1 + k - length a1)%nat with k in H by lia.
+      replace (length a1 + k - length r1)%nat with k in H by lia. apply H. lia.
+  - intros [H1 H2] k K. rewrite app_length in K. destruct (Nat.lt_ge_cases k (length a1)) as [I|I].
+    + rewrite !app_nth1 by lia. apply H1, I.
+    + rewrite (app_nth2 a1), (app_nth2 r1) by lia. rewrite <- L. apply H2. lia.
+Qed.
+
+(** Axes in their own order. *)
+Lemma permutes_seq : forall r from e, permutes (List.seq from (length r)) r e <-> forall k, (k < length r)%nat -> nth (from + k) e 0 = nth k r 0.
+Proof.
+  intros r from e. unfold permutes. rewrite seq_length. split; intros H k K; specialize (H k K); rewrite seq_nth in * by lia; exact H.
+Qed.
+
+(** [dot-order]: axes in order, [batch], then rows, then steps (or steps, then columns), after the factor was permuted so. The
+    steps stay what they are, so that sums are the same bit by bit. *)
+Theorem ordered_axes : forall batch first second b i t m e,
+  length batch = length b -> length first = length i -> length second = length t ->
+  permutes (batch ++ first ++ second) m e ->
+  permutes (List.seq 0 (length b)) b m -> permutes (List.seq (length b) (length i)) i m ->
+  permutes (List.seq (length b + length i) (length t)) t m ->
+  permutes batch b e /\ permutes first i e /\ permutes second t e.
+Proof.
+  intros batch first second b i t m e LB LI LT P B I T.
+  rewrite permutes_seq in B, I, T.
+  assert (N : forall k, (k < length batch + length first + length second)%nat ->
+    nth (nth k (batch ++ first ++ second) 0%nat) e 0 = nth k m 0).
+  { intros k K. apply P. rewrite !app_length. lia. }
+  split; [|split]; intros k K.
+  - specialize (N k). rewrite app_nth1 in N by exact K. rewrite N by lia. apply B. lia.
+  - specialize (N (length batch + k)%nat). rewrite app_nth2, app_nth1 in N by lia.
+    replace (length batch + k - length batch)%nat with k in N by lia. rewrite N, LB by lia. apply I. lia.
+  - specialize (N (length batch + length first + k)%nat). rewrite app_nth2, app_nth2 in N by lia.
+    replace (length batch + length first + k - length batch - length first)%nat with k in N by lia.
+    rewrite N, LB, LI by lia. apply T. lia.
+Qed.
+
+(** [dot-swap]: what was at the columns and rows of the exchanged product is at the rows and columns. *)
+Theorem swapped_axes : forall b i j : list Z,
+  permutes (List.seq 0 (length b) ++ List.seq (length b + length j) (length i) ++ List.seq (length b) (length j))
+    (b ++ i ++ j) (b ++ j ++ i).
+Proof.
+  intros b i j. apply permutes_app; [apply seq_length|]. split; [|apply permutes_app; [apply seq_length|]; split];
+    apply permutes_seq; intros k K.
+  - apply app_nth1, K.
+  - rewrite app_nth2, app_nth2 by lia. f_equal. lia.
+  - rewrite app_nth2, app_nth1 by lia. f_equal. lia.
+Qed.
+
+(** [matmul-rows]: rows of both factors are axis 0 and steps axis 1, as [matmul] has them. *)
+Theorem rows_of_both : forall m n k x y, takes [] [0%nat] [1%nat] [] [m] [k] x -> takes [] [0%nat] [1%nat] [] [n] [k] y ->
+  length x = 2%nat -> length y = 2%nat -> x = [m; k] /\ y = [n; k].
+Proof.
+  assert (G : forall m k x, takes [] [0%nat] [1%nat] [] [m] [k] x -> length x = 2%nat -> x = [m; k]).
+  { intros m k x (_ & R & S) L. specialize (R 0%nat). specialize (S 0%nat). simpl in R, S.
+    destruct x as [|a [|c [|]]]; try discriminate. simpl in *. rewrite R, S by lia. reflexivity. }
+  intros m n k x y X Y LX LY. split; eauto.
+Qed.
+
+(** * Convolutions *)
+
+Section Convolutions.
+Context {value : Type}.
+Context (zero : value) (add mul : value -> value -> value).
+Notation sum := (@Reductions.sum value add (list Z)).
+
+(** Where the element [e] of the window at [o] lies, along the axes of space. *)
+Fixpoint window (strides dilations o e : list Z) : list Z :=
+  match strides, dilations, o, e with
+  | s :: strides, d :: dilations, o1 :: o, e1 :: e => o1 * s + e1 * d :: window strides dilations o e
+  | _, _, _, _ => []
+  end.
+
+(** All positions of a filter, channels first. *)
+Definition positions (channels : Z) (filter : list Z) : list (list Z) :=
+  nest (map (fun n _ => n) (channels :: filter)) [].
+
+(** [conv]: of filter [m] at the place [o] of image [b]; the channels of its group begin at [m / filters * channels]. *)
+Definition conv (filters channels : Z) (filter strides dilations : list Z) (x w : list Z -> value) (b m : Z) (o : list Z) : value :=
+  sum (fun t => mul (w (m :: t)) (x (b :: m / filters * channels + hd 0 t :: window strides dilations o (tl t))))
+    (positions channels filter) zero.
+
+(** [windows] of the [n] last axes, behind [lead] others. *)
+Definition windows (lead n : nat) (strides dilations : list Z) (x : list Z -> value) (i : list Z) : value :=
+  x (firstn lead i ++ window strides dilations (firstn n (skipn lead i)) (skipn (lead + n) i)).
+
+Lemma windows_at : forall lead n strides dilations x l o e, length l = lead -> length o = n ->
+  windows lead n strides dilations x (l ++ o ++ e) = x (l ++ window strides dilations o e).
+Proof.
+  intros lead n strides dilations x l o e <- <-. unfold windows.
+  rewrite firstn_app, Nat.sub_diag, firstn_all. simpl. rewrite app_nil_r.
+  rewrite skipn_app, skipn_all, Nat.sub_diag. simpl.
+  rewrite firstn_app, Nat.sub_diag, firstn_all. simpl. rewrite app_nil_r.
+  rewrite app_assoc, <- app_length, skipn_app, skipn_all, Nat.sub_diag. reflexivity.
+Qed.
+
+Lemma sum_equal : forall (f g : list Z -> value) ts, (forall t, In t ts -> f t = g t) -> forall a, sum f ts a = sum g ts a.
+Proof.
+  unfold Reductions.sum. intros f g ts. induction ts as [|t ts IH]; intros E a; simpl; [reflexivity|].
+  rewrite (E t) by (simpl; auto). apply IH. intros u U. apply E. simpl. auto.
+Qed.
+
+(** [conv-windows]: without groups it is the product of filters and windows, step by step. *)
+Theorem conv_windows : forall filters channels filter strides dilations x w b m o,
+  0 <= m < filters -> length o = length filter ->
+  conv filters channels filter strides dilations x w b m o =
+  sum (fun t => mul (w (m :: t))
+    (windows 2 (length filter) strides dilations x (b :: hd 0 t :: o ++ tl t))) (positions channels filter) zero.
+Proof.
+  intros filters channels filter strides dilations x w b m o M O. apply sum_equal. intros t T. f_equal.
+  rewrite (Z.div_small m) by exact M. simpl (0 * _ + _).
+  symmetry. apply (windows_at 2 (length filter) strides dilations x [b; hd 0 t] o (tl t)); [reflexivity | exact O].
+Qed.
+
+(** [conv-groups]: filter [m] of group [g] is one of a batch of products, over windows of the channels of its group; places in
+    shapes with axes of groups are those of the shapes without, by [grouped]. *)
+Theorem conv_groups : forall filters channels filter strides dilations x w b g m o,
+  0 <= m < filters -> length o = length filter ->
+  conv filters channels filter strides dilations x w b (g * filters + m) o =
+  sum (fun t => mul ((fun i => w (nth 0 i 0 * filters + nth 1 i 0 :: skipn 2 i)) (g :: m :: t))
+    (windows 3 (length filter) strides dilations
+      (fun i => x (nth 0 i 0 :: nth 1 i 0 * channels + nth 2 i 0 :: skipn 3 i)) (b :: g :: hd 0 t :: o ++ tl t)))
+    (positions channels filter) zero.
+Proof.
+  intros filters channels filter strides dilations x w b g m o M O. apply sum_equal. intros t T. simpl nth. simpl skipn. f_equal.
+  replace ((g * filters + m) / filters) with g by (apply Z.div_unique with m; lia).
+  symmetry. exact (windows_at 3 (length filter) strides dilations
+    (fun i => x (nth 0 i 0 :: nth 1 i 0 * channels + nth 2 i 0 :: skipn 3 i)) [b; g; hd 0 t] o (tl t) eq_refl O).
+Qed.
+
+(** An axis of [g] groups of [n] is one axis: [reshape] keeps the place. *)
+Theorem grouped : forall front n g k i behind j sum, length front = length i -> n <> 0 ->
+  address (front ++ g :: n :: behind) (i ++ k / n :: k mod n :: j) sum = address (front ++ g * n :: behind) (i ++ k :: j) sum.
+Proof.
+  intros front n g k i behind j sum L N. revert i L sum. induction front as [|a front IH]; intros [|c i] L sum; try discriminate; simpl.
+  - f_equal. rewrite (Z.div_mod k n N) at 3. ring.
+  - apply IH. simpl in L. lia.
+Qed.
+
+(** A filter of one position has no others. *)
+Lemma ones : forall n outer, nest (map (fun n _ => n) (repeat 1 n)) outer = [repeat 0 n].
+Proof. induction n as [|n IH]; intros outer; [reflexivity|]. simpl. rewrite IH. reflexivity. Qed.
+
+Lemma window_zeros : forall strides dilations o, length dilations = length strides -> length o = length strides ->
+  window strides dilations o (repeat 0 (length strides)) = map (fun p => fst p * snd p) (combine o strides).
+Proof.
+  induction strides as [|s strides IH]; intros [|d dilations] [|c o] D O; try discriminate; [reflexivity|]. simpl in *.
+  rewrite IH by lia. f_equal. ring.
+Qed.
+
+(** [conv-pointwise]: filters of one position are rows of a matrix, and places are [strides] apart, as [slice] takes them. *)
+Theorem conv_pointwise : forall filters channels strides dilations x w b m o,
+  0 <= m < filters -> length dilations = length strides -> length o = length strides ->
+  conv filters channels (repeat 1 (length strides)) strides dilations x w b m o =
+  @Reductions.sum value add Z (fun c => mul (w (m :: c :: repeat 0 (length strides)))
+    (x (b :: c :: map (fun p => fst p * snd p) (combine o strides)))) (upto channels) zero.
+Proof.
+  intros filters channels strides dilations x w b m o M D O. unfold conv, positions. simpl nest.
+  rewrite <- (window_zeros strides dilations o D O).
+  replace (flat_map (fun i => map (cons i) (nest (map (fun n _ => n) (repeat 1 (length strides))) [i])) (upto channels))
+    with (map (fun c => c :: repeat 0 (length strides)) (upto channels)).
+  - unfold Reductions.sum. rewrite (Z.div_small m) by exact M. generalize zero.
+    induction (upto channels) as [|c cs IH]; intros a; [reflexivity|]. simpl in *. apply IH.
+  - induction (upto channels) as [|c cs IH]; [reflexivity|]. simpl. rewrite IH, ones. reflexivity.
+Qed.
+
+(** [dot-swap]: factors commute, in floats too. *)
+Theorem swapped_factors : (forall a b, mul a b = mul b a) -> forall (f g : list Z -> value) ts,
+  sum (fun t => mul (f t) (g t)) ts zero = sum (fun t => mul (g t) (f t)) ts zero.
+Proof. intros C f g ts. apply sum_equal. intros t _. apply C. Qed.
+End Convolutions.
+
+(** * Single numbers *)
+
+(** [sub-zero]: of integers that wrap. *)
+Theorem sub_zero : forall bits x, (x - 0) mod 2 ^ bits = x mod 2 ^ bits.
+Proof. intros bits x. rewrite Z.sub_0_r. reflexivity. Qed.
+
+(** The bits of an [f32] that is no NaN, rounded to those of a [bf16], halves to even. *)
+Definition rounded (bits : Z) : Z := (bits + 32767 + (bits / 2 ^ 16) mod 2) / 2 ^ 16.
+
+(** [cast-back]: a [bf16] is the first half of an [f32], and is rounded to itself. *)
+Theorem cast_back : forall half, rounded (half * 2 ^ 16) = half.
+Proof.
+  intros half. unfold rounded. rewrite Z.div_mul by lia. symmetry.
+  pose proof (Z.mod_pos_bound half 2 ltac:(lia)). apply Z.div_unique with (32767 + half mod 2); lia.
+Qed.

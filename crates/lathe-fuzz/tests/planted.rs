@@ -154,7 +154,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Changed cases that are judged for one fault.
-const CASES: usize = 300;
+const CASES: usize = 600;
 
 #[test]
 fn planted_faults_are_found_and_made_small() {

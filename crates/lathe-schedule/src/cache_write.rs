@@ -3,11 +3,11 @@
 //! loops of constant extents that are the temporary's dimensions, and whatever else the iteration does to `T` must be at
 //! an index of the same form. Nothing may see `T` through another view in between.
 
-use crate::util::{Site, accesses, arg, need_free, need_loop, renamed, sites};
+use crate::util::{Site, accesses, arg, need_free, need_loop, renamed, sites, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
-    Buffer, Expr, For, Iter, Kernel, Node, Opaque, SERIAL, Stmt, Store, loop_bounds, map_exprs, map_stmts,
-    replace_loop,
+    Buffer, Expr, For, Iter, Kernel, Node, Opaque, SERIAL, Stmt, Store, for_each, loop_bounds, map_exprs,
+    map_stmts, replace_loop,
 };
 use lathe_ir::{Bounds, Int};
 use std::sync::Arc;
@@ -59,6 +59,21 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         .filter(|_| one)
         .ok_or_else(|| format!("'{name}' is not overwritten first, by a block of its own"))?;
     let home = &block.targets.iter().find(|(n, _)| &**n == name).ok_or("the first access is a read")?.1;
+    let written = touched(&scope.body, true);
+    if home.iter().any(|e| written.iter().any(|w| e.loads(w))) {
+        return Err(format!("the iteration writes what picks an element of '{name}'"));
+    }
+    let mut decides = false;
+    for_each(&scope.body, &mut |s| {
+        decides |= match s {
+            Stmt::For(l) => l.extent.loads(name),
+            Stmt::If(c, _) => c.loads(name),
+            _ => false,
+        };
+    });
+    if decides {
+        return Err(format!("'{name}' decides what is run"));
+    }
     let bounds = loop_bounds(k);
     let extents: Vec<i64> = around
         .iter()

@@ -1,7 +1,7 @@
 //! `peel L f`: the loop `L` over whole blocks of `f` iterations, and what is left of them in a loop `L.p` behind it, whose
 //! loops, blocks and temporaries get names of their own. Order is kept. After it, `split L f` needs no shorter last block, so that what is made of the blocks has constant extents.
 
-use crate::util::{arg, copy_name, need_free, need_loop, need_serial, number};
+use crate::util::{arg, copy_name, need_free, need_loop, need_serial, need_still, number};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -23,6 +23,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (var, f) = (arg(args, 0)?, number(arg(args, 1)?)?);
     let l = need_loop(k, var)?;
     need_serial(&l)?;
+    need_still(k, &l)?;
     let rest = format!("{var}.p");
     need_free(k, &[&rest])?;
     let bounds = loop_bounds(k);

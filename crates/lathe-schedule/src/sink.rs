@@ -7,8 +7,8 @@ use crate::util::{arg, copy_name, in_family, need_loop};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Buffer, Expr, For, Iter, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, map_stmts, rename_vars,
-    replace_loop,
+    Buffer, Expr, Fact, For, Iter, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, map_stmts,
+    rename_vars, replace_loop,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -142,7 +142,9 @@ impl Sink<'_> {
                     }
                     let shape = self.with(&b.shape, &self.extent.into());
                     self.widened.push(b.name.clone());
-                    out.push(Stmt::Alloc(Arc::new(Buffer::dense(&b.name, b.dtype, &shape, &b.memory))));
+                    let facts = b.facts.iter().filter(|f| matches!(f, Fact::Range(..))).cloned().collect();
+                    let wider = Buffer { facts, ..Buffer::dense(&b.name, b.dtype, &shape, &b.memory) };
+                    out.push(Stmt::Alloc(Arc::new(wider)));
                 }
                 Stmt::For(f) if !self.stop.iter().any(|w| in_family(&f.var, w)) => {
                     if f.extent.mentions(&self.l.var) {

@@ -1,7 +1,7 @@
 //! `split L f`: the loop `L` as two, `L.o` over blocks and `L.i` of `f` iterations inside a block (fewer in the last one
 //! when `f` does not divide the extent). Order is kept.
 
-use crate::util::{arg, need_free, need_loop, need_serial, number};
+use crate::util::{arg, need_free, need_loop, need_serial, need_still, number};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::tensor::{
     Binary, Expr, For, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, rename_vars, replace_loop,
@@ -29,6 +29,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (var, f) = (arg(args, 0)?, number(arg(args, 1)?)?);
     let l = need_loop(k, var)?;
     need_serial(&l)?;
+    need_still(k, &l)?;
     let bounds = loop_bounds(k);
     let mut opaque = Opaque::default();
     let n = opaque.int(&l.extent, &bounds).ok_or("the extent is not integer arithmetic")?;

@@ -14,6 +14,19 @@ pub(crate) fn need_loop(k: &Kernel, var: &str) -> Result<Arc<For>, String> {
     find_loop(&k.body, var).ok_or_else(|| format!("there is no loop '{var}'"))
 }
 
+/// The loop's body writes nothing that decides how long the loop runs.
+pub(crate) fn need_still(k: &Kernel, l: &For) -> Result<(), String> {
+    let written = touched(&l.body, true);
+    let mut changes = false;
+    l.extent.visit(&mut |e| {
+        changes |= matches!(&**e, Node::Load(n, _) if written.iter().any(|w| k.overlap(w, n)))
+    });
+    match changes {
+        true => Err(format!("the body of '{}' writes what its extent reads", l.var)),
+        false => Ok(()),
+    }
+}
+
 /// Refuses a loop whose iterations go to lanes, cores or processes already.
 pub(crate) fn need_serial(l: &For) -> Result<(), String> {
     match [SERIAL, UNROLLED].contains(&&*l.level) {

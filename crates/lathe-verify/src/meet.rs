@@ -121,7 +121,6 @@ impl<'k> Walk<'k> {
         if !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
             return differs(format!("iterations of '{}' follow each other", l.var));
         }
-        self.lanes = true;
         self.independent(s, ea, l, l.iter == Iter::Reduce && self.order == Order::Accumulated)
     }
 
@@ -306,7 +305,7 @@ fn condition(s: &mut Scope, c: &Expr, env: &Env) -> Result<(), Refusal> {
     use lathe_ir::tensor::Binary::{Eq, Le, Lt};
     if let Node::Binary(op @ (Lt | Le | Eq), x, y) = &**c
         && s.world.dtype(x) == Some(DType::INDEX)
-        && !s.world.volatile(c)
+        && !s.volatile(c)
     {
         let (x, y) = (s.term(x, env)?, s.term(y, env)?);
         match op {

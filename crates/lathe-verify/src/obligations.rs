@@ -37,7 +37,7 @@ use crate::scope::{Env, Scope, Sides, World, exact};
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, CORE, Expr, Fact, For, Iter, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED,
+    Buffer, CHANNEL, CORE, Expr, Fact, For, Iter, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED, for_each,
 };
 use lathe_ir::{DType, Layout, Name};
 use lathe_schedule::{PREFETCH, Tag, Witness};
@@ -125,7 +125,7 @@ pub(crate) fn claim_checked(
         parts: None,
         sunk: None,
         contracting: None,
-        lanes: false,
+        pads: false,
         renamed: false,
         temporaries: HashMap::new(),
         tag: Tag::Bitwise,
@@ -134,7 +134,9 @@ pub(crate) fn claim_checked(
     };
     let start = Sides { scope: Scope::new(&world), before: Env::default(), after: Env::default() };
     w.list(&start, &before.body, &after.body)?;
-    if !assumes.is_empty() && !w.lanes {
+    let mut vectors = false;
+    for_each(&after.body, &mut |s| vectors |= matches!(s, Stmt::For(l) if &*l.level == LANE));
+    if !assumes.is_empty() && !vectors && !w.pads {
         return differs("a promise on storage that no vector needs");
     }
     Ok(Claim { obligations: w.out, tag: w.tag, assumes })
@@ -190,7 +192,8 @@ pub(crate) struct Walk<'k> {
     pub(crate) parts: Option<Parts>,
     pub(crate) sunk: Option<Sunk<'k>>,
     pub(crate) contracting: Option<Name>,
-    pub(crate) lanes: bool,
+    /// Whether a loop runs on into what callers promise behind the end.
+    pub(crate) pads: bool,
     /// In a copy, whose loops, blocks and temporaries have names of their own.
     pub(crate) renamed: bool,
     /// The names of the copy's temporaries.
@@ -216,6 +219,17 @@ impl<'k> Walk<'k> {
     /// Whether no buffer has another name after.
     fn same_names(&self) -> bool {
         self.cache.is_none() && self.fill.is_none() && self.parts.is_none()
+    }
+
+    /// Whether an expression reads a temporary that has another name or other dimensions after.
+    fn moved(&self, e: &Expr) -> bool {
+        let moves = |n: &Name| {
+            let widened = self.sunk.as_ref().is_some_and(|t| t.widened(n));
+            widened || self.temporaries.contains_key(n) || self.contracting.as_ref() == Some(n)
+        };
+        let mut found = false;
+        e.visit(&mut |e| found |= matches!(&**e, Node::Load(n, _) if moves(n)));
+        found
     }
 
     /// How many obligations there are, to come back to.
@@ -473,7 +487,8 @@ impl<'k> Walk<'k> {
     pub(crate) fn same(&mut self, now: &Sides, b: &Expr, a: &Expr, place: &str) -> Result<(), Refusal> {
         let (tb, ta) = (self.world.dtype(b), self.world.dtype(a));
         let index = |e: &Expr| !matches!(&**e, Node::Load(..) | Node::Cast(..) | Node::Select(..));
-        if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && self.same_names() {
+        if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && self.same_names() && !self.moved(b)
+        {
             let mut s = now.scope.clone();
             let (x, y) = (s.term(b, &now.before)?, s.term(a, &now.after)?);
             return self.equal(&s, &x, &y, &format!("an index of '{place}' is the same"));
@@ -550,10 +565,24 @@ impl<'k> Walk<'k> {
         if out.iter().zip(names).any(|(l, n)| l.var != *n) {
             return differs("the witness is about other loops");
         }
-        if let Some(l) = out.iter().find(|l| self.world.volatile(&l.extent)) {
-            return differs(format!("the extent of '{}' may change", l.var));
-        }
         Ok(out)
+    }
+
+    /// Both programs while loops run: an extent that reads what is written, but not by them, stays what it is.
+    pub(crate) fn within<'l>(
+        &self,
+        now: &Sides<'k>,
+        loops: &[&For],
+        extents: impl Iterator<Item = &'l For> + Clone,
+    ) -> Result<Sides<'k>, Refusal> {
+        let mut now = now.clone();
+        if self.is_plain() && extents.clone().any(|l| now.scope.volatile(&l.extent)) {
+            now.scope.within(loops);
+        }
+        match { extents }.find(|l| now.scope.volatile(&l.extent)) {
+            Some(l) => differs(format!("the extent of '{}' may change", l.var)),
+            None => Ok(now),
+        }
     }
 
     /// The iterations of one nest, mapped to another's by `map`: inside it. Returns where they land.
@@ -568,7 +597,7 @@ impl<'k> Walk<'k> {
     ) -> Result<(Vec<Term>, Env), Refusal> {
         let mut places = vec![];
         for (l, e) in nest.iter().zip(map) {
-            if self.world.volatile(e) {
+            if s.volatile(e) {
                 return differs("the witness depends on what is written");
             }
             let (t, n) = (s.term(e, from)?, s.term(&l.extent, &to)?);
@@ -602,6 +631,7 @@ impl<'k> Walk<'k> {
             return differs("the witness does not fit its loops");
         }
         let (b, a) = (self.nest(b, &w.before)?, self.nest(a, &w.after)?);
+        let now = &self.within(now, &[b[0], a[0]], b.iter().chain(&a).copied())?;
         let kind = |l: &For| (l.iter, if in_order(l) { SERIAL.into() } else { l.level.clone() });
         for l in &a {
             let own = b.iter().find(|o| o.var == l.var).map_or(kind(b[0]), |o| kind(o));

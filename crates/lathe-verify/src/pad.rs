@@ -89,7 +89,7 @@ impl<'k> Walk<'k> {
                 }
             }
         }
-        self.lanes = true;
+        self.pads = true;
         let now = now.iteration(b, a)?;
         self.list(&now, &b.body, &a.body)
     }

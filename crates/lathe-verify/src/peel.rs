@@ -32,10 +32,9 @@ impl<'k> Walk<'k> {
         let (Stmt::For(l), Stmt::For(w), Stmt::For(r)) = (&b[p], &a[p], &a[p + 1]) else {
             return differs("a loop became another statement");
         };
-        if [l, w, r].iter().any(|l| self.world.volatile(&l.extent)) {
-            return differs(format!("the extent of '{}' may change", l.var));
-        }
         self.pairs(now, &b[..p], &a[..p])?;
+        let (all, behind) = ([&**l, w, r], now);
+        let now = &self.within(now, &all, all.into_iter())?;
         let mut s = now.scope.clone();
         let all = s.term(&l.extent, &now.before)?;
         let (whole, rest) = (s.term(&w.extent, &now.after)?, s.term(&r.extent, &now.after)?);
@@ -57,6 +56,6 @@ impl<'k> Walk<'k> {
         let copied = self.list(&last, &l.body, &r.body);
         (self.renamed, self.temporaries) = outer;
         copied?;
-        self.pairs(now, &b[p + 1..], &a[p + 2..])
+        self.pairs(behind, &b[p + 1..], &a[p + 2..])
     }
 }

@@ -79,6 +79,11 @@ impl<'k> World<'k> {
         e.visit(&mut |e| found |= matches!(&**e, Node::Load(n, _) if self.written.contains(n)));
         found
     }
+
+    /// The buffer, or the parameter that it is a view of.
+    fn home<'n>(&'n self, n: &'n Name) -> &'n Name {
+        self.home.get(n).unwrap_or(n)
+    }
 }
 
 /// What loop variables stand for, in one program at one moment.
@@ -109,6 +114,9 @@ pub(crate) struct Scope<'w> {
     pub labels: Vec<(u32, String)>,
     /// Terms whose sign decides, as far as is known.
     hints: Vec<Term>,
+    /// Buffers that are written, but not while what is talked of runs, and since when that is so: their elements are what they
+    /// were then.
+    still: HashMap<Name, u32>,
 }
 
 /// Both programs at one moment: what is known, and what the loop variables of each stand for.
@@ -151,7 +159,36 @@ impl<'w> Scope<'w> {
             count: 0,
             labels: vec![],
             hints: vec![],
+            still: HashMap::new(),
         }
+    }
+
+    /// From here on, nothing but what is done in these loops is talked of.
+    pub fn within(&mut self, loops: &[&For]) {
+        let mut written: HashSet<&Name> = HashSet::new();
+        for l in loops {
+            for_each(&l.body, &mut |s| {
+                if let Stmt::Store(b) = s {
+                    written.extend(b.targets.iter().map(|(n, _)| self.world.home(n)));
+                }
+            });
+        }
+        self.count += 1;
+        for n in self.world.written.iter().filter(|n| !written.contains(self.world.home(n))) {
+            self.still.entry(n.clone()).or_insert(self.count);
+        }
+    }
+
+    /// Whether elements of a buffer depend on the moment.
+    fn changes(&self, n: &Name) -> bool {
+        self.world.written.contains(n) && !self.still.contains_key(n)
+    }
+
+    /// Whether a value depends on the moment, of those that are talked of.
+    pub fn volatile(&self, e: &Expr) -> bool {
+        let mut found = false;
+        e.visit(&mut |e| found |= matches!(&**e, Node::Load(n, _) if self.changes(n)));
+        found
     }
 
     /// A variable of which nothing is known.
@@ -217,7 +254,7 @@ impl<'w> Scope<'w> {
         let i = self.fresh();
         self.label(var);
         self.fact(exact(i.neg())?);
-        if !self.world.volatile(extent) {
+        if !self.volatile(extent) {
             let n = self.term(extent, env)?;
             self.at_most(&exact(i.plus(1))?, &n)?;
             self.positive(&n)?;
@@ -334,11 +371,14 @@ impl<'w> Scope<'w> {
             Node::Cast(t, _) => format!("cast {t}"),
             Node::Bitcast(t, _) => format!("bitcast {t}"),
             Node::Table(t, v, _) => format!("table {t} {v:?}"),
-            Node::Load(n, _) if env.apart && self.world.written.contains(n) => {
+            Node::Load(n, _) if env.apart && self.changes(n) => {
                 self.count += 1;
                 format!("load {n:?} then {}", self.count)
             }
-            Node::Load(n, _) => format!("load {n:?}"),
+            Node::Load(n, _) => match self.still.get(n) {
+                Some(since) => format!("load {n:?} since {since}"),
+                None => format!("load {n:?}"),
+            },
         };
         let mut out = format!("{op}(");
         for c in e.children() {

@@ -37,6 +37,23 @@ fn steps_of_the_file_tests_are_certified() {
     }
 }
 
+/// What `bench/peers/halide_compare.py` runs, which takes no step without a proof.
+#[test]
+fn schedules_beside_halide_are_certified() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/halide");
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).expect("the file can be read");
+    let mut prover = Prover::default();
+    for (program, steps) in
+        [("rows", "stage"), ("columns", "stage"), ("tiles", "tiles"), ("product", "product")]
+    {
+        let kernel = parse(&text(&format!("{program}.txt"))).expect("a kernel");
+        let s = Schedule::replay(kernel, &text(&format!("{steps}.steps"))).expect("it applies");
+        for (step, result) in report(&s, &mut prover) {
+            result.unwrap_or_else(|e| panic!("{program}: {step}: {e}"));
+        }
+    }
+}
+
 #[test]
 fn tags_and_promises_are_found() {
     let k = parse(
@@ -65,4 +82,40 @@ fn tags_and_promises_are_found() {
         .collect();
     let padded = vec!["dimension 1 of 'x' is padded to 16".to_string()];
     assert_eq!(tags, [(Tag::Bitwise, vec![]), (Tag::Reassociates, padded)]);
+}
+
+/// A loop whose extent was written before it is proved like others; one that writes it is not.
+#[test]
+fn an_extent_stays_while_nothing_in_the_loop_writes_it() {
+    let program = |body: &str| {
+        let text = format!(
+            "kernel f(n) {{
+  in x: i32[n] range(1, 4)
+  inout y: i32[n]
+  out z: f32[n]
+  for i in n spatial serial {{
+    S: y[i] = x[i]
+  }}
+  for k in index(y[0]) % 8 sequential serial {{
+    for j in index(y[0]) sequential serial {{
+      {body}
+    }}
+  }}
+  W: y[0] = 7i32
+}}"
+        );
+        parse(&text).expect("a kernel")
+    };
+    let mut prover = Prover::default();
+    for step in ["split k 4", "split j 4", "peel k 4"] {
+        let s = Schedule::replay(program("T: z[0] = 1f32"), step).expect("it applies");
+        let after = s.kernel().to_string();
+        prover.certify(s.original(), s.kernel(), step).unwrap_or_else(|e| panic!("{step}: {e}"));
+        // What the scheduler refuses itself.
+        let other = |text: &str| parse(&text.replace("z[0] = 1f32", "y[0] = 2i32")).expect("a kernel");
+        let (before, after) = (other(&s.original().to_string()), other(&after));
+        let refused =
+            prover.certify(&before, &after, step).expect_err("the loop may end elsewhere").to_string();
+        assert!(refused.contains("may change"), "{step}: {refused}");
+    }
 }

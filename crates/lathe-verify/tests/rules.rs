@@ -62,9 +62,13 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "loops renamed",
-        rust: &["lathe-verify/obligations::band", "lathe-verify/obligations::run_anew"],
+        rust: &[
+            "lathe-verify/obligations::band",
+            "lathe-verify/obligations::within",
+            "lathe-verify/obligations::run_anew",
+        ],
         coq: &["Nests::band", "Calculus::reorder"],
-        left: "That extents and maps depend on nothing that is written is checked on the text. Loops that others run than before \
+        left: "That extents and maps depend on nothing that the loops write is checked on the text. Loops that others run than before \
                are ones in order first, and then go to lanes or cores as `lanes and cores` says.",
     },
     Rule {
@@ -149,8 +153,9 @@ const RULES: &[Rule] = &[
     Rule {
         name: "an instruction",
         rust: &["lathe-verify/instruction::instruction"],
-        coq: &[],
-        left: "The body stays what it was; that the machine's instruction is what its row says is tested by running it.",
+        coq: &["Instructions::instruction", "Instructions::instruction_elsewhere", "Instructions::laid_as"],
+        left: "That the machine's instruction is what its row says is tested by running it; that codes of several fields are the byte \
+               that they make is read.",
     },
     Rule {
         name: "one pass",
@@ -210,7 +215,7 @@ const COVERED: &[(&str, &[&str], &[&str])] = &[
     ("set_memory", &["storage of temporaries"], &[]),
     ("skew", &["storage of temporaries"], &[]),
     ("stage", &["an element held"], &[]),
-    ("stream", &[], &[]),
+    ("stream", &[], &["Processes::stream", "Processes::stream_ends"]),
     ("space_time", &[], &[]),
 ];
 
@@ -221,10 +226,14 @@ const SELECTION: &[(&str, &[&str], &str)] = &[
         &["Selection::permute_permute"],
         "by definition: rows of exchanged columns are columns",
     ),
-    ("matmul-rows", &[], "by definition of the two operators"),
-    ("dot-order", &[], "by definition: attributes tell which axes are which"),
+    ("matmul-rows", &["Selection::rows_of_both"], ""),
+    ("dot-order", &["Selection::ordered_axes"], ""),
     ("dot-merge", &["Selection::merged_steps", "Selection::reshape_one"], ""),
-    ("dot-swap", &[], "factors commute"),
+    (
+        "dot-swap",
+        &["Selection::swapped_factors", "Selection::swapped_axes"],
+        "that factors commute, which those of floats do, but for bits of a NaN",
+    ),
     ("dot-pad", &["Selection::padded_steps"], "rows and columns that are more are sliced off"),
     ("dot-block", &["Selection::merged_steps", "Selection::reshape_one"], ""),
     ("place", &[], "that the instruction is its description is tested by its emulator"),
@@ -236,19 +245,19 @@ const SELECTION: &[(&str, &[&str], &str)] = &[
     ("view-cast", &["Selection::view_pointwise"], ""),
     ("view-scale", &["Selection::view_pointwise"], ""),
     ("view-offset", &["Selection::view_pointwise"], ""),
-    ("conv-windows", &[], "by definition: a convolution sums over windows"),
+    ("conv-windows", &["Selection::conv_windows"], "factors commute"),
     ("windows-none", &["Selection::windows_none"], ""),
-    ("conv-pointwise", &[], "by definition, as there is one position"),
-    ("conv-groups", &[], "by definition: a group is an element of a batch"),
+    ("conv-pointwise", &["Selection::conv_pointwise"], "factors commute"),
+    ("conv-groups", &["Selection::conv_groups", "Selection::grouped"], "factors commute"),
     ("conv-scale", &["Selection::scaled"], "floats are rounded"),
     ("dot-scale-left", &["Selection::scaled"], "floats are rounded"),
     ("dot-scale-right", &["Selection::scaled"], "floats are rounded"),
     ("dot-bytes", &["Selection::bytes_fit"], "that floats of such sums are rounded once"),
     ("dot-offset-left", &["Selection::offset"], "integers wrap, which is a ring too"),
     ("dot-offset-right", &["Selection::offset"], "integers wrap, which is a ring too"),
-    ("sub-zero", &[], "a - 0 = a"),
+    ("sub-zero", &["Selection::sub_zero"], ""),
     ("dot-rounded", &[], "rounds: used when asked for"),
-    ("cast-back", &[], "each half is an f32"),
+    ("cast-back", &["Selection::cast_back"], "a NaN stays one, perhaps with other bits"),
 ];
 
 const HEAD: &str = "# Rules

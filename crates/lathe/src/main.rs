@@ -12,6 +12,7 @@ mod options;
 mod output;
 mod planner;
 mod progress;
+mod proofs;
 mod source;
 mod verbs;
 

@@ -56,7 +56,8 @@ pub fn arguments(model: &Model, given: &[String]) -> Result<Vec<(String, Value)>
     named(&names, given)
 }
 
-fn named(inputs: &[&str], given: &[String]) -> Result<Vec<(String, Value)>, Failure> {
+/// The same of anything with names.
+pub fn named(inputs: &[&str], given: &[String]) -> Result<Vec<(String, Value)>, Failure> {
     let mut all: Vec<(String, Value)> = vec![];
     for text in given {
         let (name, path) = match text.split_once('=') {
@@ -172,8 +173,19 @@ fn give(names: &[&str], results: &[Value], to: Option<&Path>, done: &str) -> Res
         }
         return output::line(done);
     };
+    write_arrays(to, &named)
+}
+
+/// Writes named arrays to a file of numpy.
+pub fn write(to: &Path, values: &[(String, Value)]) -> Result<(), Failure> {
+    let mut named = vec![];
+    values.iter().for_each(|(name, v)| arrays(name.clone(), v, &mut named));
+    write_arrays(to, &named)
+}
+
+fn write_arrays(to: &Path, named: &[(String, &Array)]) -> Result<(), Failure> {
     let single = to.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"));
-    let bytes = match named.as_slice() {
+    let bytes = match named {
         [(_, a)] if single => npy::write_npy(a)?,
         _ if single => {
             return Err(Failure::usage(

@@ -8,6 +8,7 @@ use lathe_compile::{Draft, Options, Overview, Sizes, draft};
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{Engine, Runner};
 use lathe_ir::graph;
+use lathe_ir::tensor::{self, Kernel};
 
 use crate::failure::Failure;
 use crate::model::Model;
@@ -101,4 +102,14 @@ pub fn text(path: &Path) -> Result<String, Failure> {
         let what = format!("cannot read the file: {e}");
         Diagnostic::new("file", Fault::User, what).at(path.display().to_string()).into()
     })
+}
+
+/// The tensor program that a file says, where it begins as the text of one.
+pub fn program(path: &Path) -> Result<Option<Kernel>, Failure> {
+    if !begins(path, "kernel ") {
+        return Ok(None);
+    }
+    let kernel = tensor::parse(&text(path)?)?;
+    tensor::check(&kernel)?;
+    Ok(Some(kernel))
 }

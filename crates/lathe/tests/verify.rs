@@ -56,8 +56,13 @@ impl Place {
 
     /// The code, standard output, and standard error of a run.
     fn verify(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        self.run("verify", arguments)
+    }
+
+    /// The same of another verb.
+    fn run(&self, verb: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lathe"));
-        command.arg("verify").args(arguments).env("LATHE_CACHE", self.path("cache")).stdin(Stdio::null());
+        command.arg(verb).args(arguments).env("LATHE_CACHE", self.path("cache")).stdin(Stdio::null());
         let output = command.output().expect("lathe runs");
         let text = |bytes| String::from_utf8(bytes).expect("it is UTF-8");
         (output.status.code(), text(output.stdout), text(output.stderr))
@@ -149,6 +154,61 @@ fn an_unproved_step_is_told_and_nothing_is_written() {
     let (code, out, err) = place.verify(&[&program, "--schedule", &wrong]);
     assert_eq!((code, out.as_str()), (Some(2), ""));
     assert!(err.contains("there is no loop 'q'"), "{err}");
+}
+
+/// Two programs that share an array, timed: what they write is what their texts say.
+#[test]
+fn proved_programs_are_timed_one_after_the_other() {
+    let place = Place::new();
+    let ones = |name: &str, from: &str, to: &str, what: &str| {
+        let text = format!(
+            "kernel {name}(n) {{
+  in {from}: f32[n, 8]
+  out {to}: f32[n, 8]
+  for i in n spatial serial {{
+    for j in 8 spatial serial {{
+      S: {to}[i, j] = {what}
+    }}
+  }}
+}}
+"
+        );
+        place.file(name, &text)
+    };
+    let first = ones("first", "x", "t", "x[i, j] * 2f32");
+    let second = ones("second", "t", "y", "t[i, 7 - j] + 1f32");
+    let steps = place.file("steps", "vectorize j\nparallel i\n");
+    // Three rows of a file of numpy.
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (3, 8), }";
+    let mut bytes = b"\x93NUMPY\x01\x00\x76\x00".to_vec();
+    bytes.extend(format!("{header:<117}\n").bytes());
+    bytes.extend((0..24).flat_map(|v| (v as f32).to_le_bytes()));
+    std::fs::write(place.path("x.npy"), bytes).expect("the temporary folder can be written");
+    let (x, y) = (place.path("x.npy"), place.path("y.npz"));
+    let common = ["--size", "n=3", "--threads", "1", "--repetitions", "1", "--seconds", "0", "--json"];
+    let both = [&first, &second, "--schedule", &steps, "--schedule", &steps, "--input", &x, "--output", &y];
+    let (code, out, err) = place.run("bench", &[&both[..], &common].concat());
+    assert_eq!(code, Some(0), "{err}");
+    let told: Value = serde_json::from_str(&out).expect("it is JSON");
+    assert_eq!((&told["steps_proved"], &told["steps_unproved"]), (&4.into(), &0.into()));
+    let written = lathe_onnx::npy::read_npz(&std::fs::read(&y).expect("it was written")).expect("arrays");
+    let y = written.iter().find(|(n, _)| n == "y").expect("an array of that name");
+    let expected: Vec<f32> = (0..24).map(|e| (e / 8 * 8 + 7 - e % 8) as f32 * 2.0 + 1.0).collect();
+    assert_eq!(y.1.tensor.to_f32(), expected);
+    let fails = |arguments: &[&str], message: &str| {
+        let (code, out, err) = place.run("bench", arguments);
+        assert_eq!((code, err.lines().count()), (Some(2), 1), "{out}{err}");
+        assert!(err.contains(message), "{err}");
+    };
+    fails(&[&first], "needs its --schedule");
+    fails(&[&first, "--schedule", &steps], "--size N=V");
+    fails(&[&first, "--schedule", &steps, "--size", "n"], "NAME=NUMBER");
+    fails(&[&first, "--schedule", &steps, "--size", "n=3"], "'x' is read");
+    fails(&[&first, "--schedule", &steps, "--size", "n=4", "--input", &x], "'x' is float[4, 8], given");
+    fails(&[&first, &place.path("none.onnx")], "several files");
+    let shared = place.file("shared", lathe_fuzz::study::SHARED_TILE);
+    let wrong = place.file("wrong", "vectorize o\n");
+    fails(&[&shared, "--schedule", &wrong, "--input", &x], "the step 'vectorize o' of kernel");
 }
 
 #[test]

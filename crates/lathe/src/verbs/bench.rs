@@ -5,6 +5,7 @@ mod measure;
 mod plans;
 mod program;
 mod serve;
+mod tensor;
 
 use clap::{Args, Subcommand};
 use lathe_engine::Budget;
@@ -27,7 +28,9 @@ Samples in which other processes take over 5% of the machine are taken again.
 
 Examples:
   lathe bench model
-  lathe bench model --prompt 512 --generate 128 --batch 1,4,16 --threads 1,2 --json";
+  lathe bench model --prompt 512 --generate 128 --batch 1,4,16 --threads 1,2 --json
+  lathe bench net.onnx --input x.npy
+  lathe bench program.txt --schedule steps.txt --input x.npy --output y.npy";
 
 /// Measure how fast something is
 #[derive(Args)]
@@ -92,7 +95,9 @@ impl Bench {
             Some(What::Serve(serve)) => serve.run(),
             None => match self.program {
                 Some(program) => program.run(),
-                None => Err(Failure::usage("say what: model, experts, serve, or a program of ONNX")),
+                None => Err(Failure::usage(
+                    "say what: model, plan, experts, serve, a program of ONNX, or tensor programs",
+                )),
             },
         }
     }

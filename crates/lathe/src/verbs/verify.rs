@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_ir::tensor::{self, Kernel};
+use lathe_ir::tensor::Kernel;
 use lathe_schedule::{Schedule, Tag};
 use lathe_verify::{Checker, Derivation, Derived, Prover, Refusal, derivations};
 use serde_json::{Value, json};
@@ -14,11 +14,12 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::options::{CacheOptions, ComputeOptions};
 use crate::output;
-use crate::source::{Source, begins, text};
+use crate::source::{Source, program, text};
 
 const EXAMPLES: &str = "\
 Each step of a schedule is proved from the programs before and after it, and each proof is checked. A file of the proofs holds the
 programs too, so to check it takes neither the scheduler nor the search for proofs.
+Times are those of the clock: on a busy machine some checks wait for other processes.
 
 Examples:
   lathe verify
@@ -196,16 +197,6 @@ fn rechecked(name: String, d: &Derivation) -> Report {
         }
     };
     Report { name, rows: d.pairs().map(one).collect() }
-}
-
-/// The program that a file says, where it begins as the text of one.
-fn program(path: &Path) -> Result<Option<Kernel>, Failure> {
-    if !begins(path, "kernel ") {
-        return Ok(None);
-    }
-    let kernel = tensor::parse(&text(path)?)?;
-    tensor::check(&kernel)?;
-    Ok(Some(kernel))
 }
 
 fn lacks(path: &Path, name: &str) -> Failure {

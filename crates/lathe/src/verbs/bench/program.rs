@@ -1,13 +1,14 @@
-//! `lathe bench F.onnx`: how long a run of a program of ONNX takes.
+//! `lathe bench F.onnx`: how long a run of a program takes.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use lathe_onnx::Runner;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::measure::median;
+use super::tensor;
 use crate::failure::Failure;
 use crate::foreign::Clocks;
 use crate::options::Precision;
@@ -15,12 +16,25 @@ use crate::{onnx, output};
 
 #[derive(Args)]
 pub struct BenchProgram {
-    /// A program of ONNX, timed from its arguments to its results; reading and compiling it are told apart.
-    #[arg(value_name = "F.onnx", required = true)]
-    file: PathBuf,
+    /// A program of ONNX, timed from its arguments to its results; reading and compiling it are told apart. Or the texts of tensor
+    /// programs, which run one after the other; parameters of one name are one array.
+    #[arg(value_name = "F.onnx|PROGRAM", required = true)]
+    pub(super) files: Vec<PathBuf>,
     /// An array for it: x.npy, NAME=x.npy, or x.npz with several.
     #[arg(long, value_name = "F")]
-    input: Vec<String>,
+    pub(super) input: Vec<String>,
+    /// The steps of a tensor program's schedule, one a line; one file for each program, in their order. Each step is proved.
+    #[arg(long, value_name = "F")]
+    pub(super) schedule: Vec<PathBuf>,
+    /// A size of tensor programs.
+    #[arg(long, value_name = "N=V")]
+    pub(super) size: Vec<String>,
+    /// Where tensor programs put what they write: a .npz file, or .npy for one array.
+    #[arg(short, long, value_name = "F")]
+    pub(super) output: Option<PathBuf>,
+    /// Take steps that are not proved to keep the meaning, too; it says how many there are.
+    #[arg(long)]
+    pub(super) unproved: bool,
     /// Threads that compute [default: the processor's cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -44,13 +58,26 @@ pub struct BenchProgram {
 impl BenchProgram {
     /// Does it.
     pub fn run(self) -> Result<(), Failure> {
-        let path = self.file.display().to_string();
-        if !onnx::is_program(&path) {
-            return Err(Failure::usage("only programs of ONNX, files that end in .onnx, are timed so"));
-        }
         let threads = self.threads.map_or_else(|| lathe_runtime::detect_cpu().cores, usize::from);
+        if tensor::are_programs(&self.files) {
+            return self.run_tensor(threads);
+        }
+        let [file] = self.files.as_slice() else {
+            return Err(Failure::usage(
+                "several files are timed only where each is the text of a tensor program",
+            ));
+        };
+        let path = file.display().to_string();
+        if !onnx::is_program(&path) {
+            return Err(Failure::usage(
+                "what is timed so is a program of ONNX, a file that ends in .onnx, or the text of a tensor program",
+            ));
+        }
+        if !self.schedule.is_empty() || !self.size.is_empty() || self.output.is_some() || self.unproved {
+            return Err(Failure::usage("--schedule, --size, --output and --unproved are of tensor programs"));
+        }
         let start = Instant::now();
-        let model = onnx::open(&self.file)?;
+        let model = onnx::open(file)?;
         let inputs = onnx::arguments(&model, &self.input)?;
         let mut runner = onnx::compiler(self.precision, threads)?;
         let prepared = model.prepare(&inputs, &mut runner)?;
@@ -61,35 +88,19 @@ impl BenchProgram {
         once(&mut runner)?;
         let ready = start.elapsed().as_secs_f64();
         let clocks = Clocks::now();
-        let mut samples = vec![];
-        for _ in 0..self.repetitions {
-            let (mut times, start) = (vec![], Instant::now());
-            while times.len() < 5 || start.elapsed().as_secs_f64() < self.seconds {
-                let t = Instant::now();
-                once(&mut runner)?;
-                times.push(t.elapsed().as_secs_f64());
-            }
-            samples.push(median(times));
-        }
+        let samples = self.samples(&mut || Ok(once(&mut runner).map(|_| ())?))?;
         let foreign = Clocks::now().zip(clocks).and_then(|(now, start)| now.foreign_since(&start));
-        let (least, middle) =
-            (samples.iter().copied().fold(f64::INFINITY, f64::min), median(samples.clone()));
         let kernels = match self.kernels {
             0 => vec![],
             n => runner.profile().map_err(|e| e.at(""))?.into_iter().take(n).collect(),
         };
+        let told = json!({
+            "program": path, "precision": self.precision.as_str(), "kernels": kernels, "one_region": prepared.is_some(),
+        });
+        self.tell(&samples, threads, ready, foreign, told, "")?;
         if self.json {
-            return output::json(&json!({
-                "program": path, "threads": threads, "precision": self.precision.as_str(), "median_s": middle, "samples_s": samples,
-                "kernels": kernels, "ready_s": ready, "one_region": prepared.is_some(), "other_load": foreign,
-            }));
+            return Ok(());
         }
-        let load = foreign.map_or("unknown".into(), |l| format!("{:.0}%", 100.0 * l));
-        output::line(&format!(
-            "{:.3} ms a run (least of the samples {:.3}), {threads} threads, other load {load}; ready after {ready:.2} s",
-            1e3 * middle,
-            1e3 * least,
-        ))?;
         for (name, calls, s) in kernels {
             output::line(&format!("{:9.3} ms {calls:4} x  {name}", 1e3 * s))?;
         }
@@ -97,5 +108,50 @@ impl BenchProgram {
             output::line("each run reads the program anew, as it decides by what it computes")?;
         }
         Ok(())
+    }
+
+    /// Seconds of a run, sample by sample.
+    pub(super) fn samples(&self, once: &mut dyn FnMut() -> Result<(), Failure>) -> Result<Vec<f64>, Failure> {
+        let mut samples = vec![];
+        for _ in 0..self.repetitions {
+            let (mut times, start) = (vec![], Instant::now());
+            while times.len() < 5 || start.elapsed().as_secs_f64() < self.seconds {
+                let t = Instant::now();
+                once()?;
+                times.push(t.elapsed().as_secs_f64());
+            }
+            samples.push(median(times));
+        }
+        Ok(samples)
+    }
+
+    /// Says how long runs took, and what else there is to say: `more` in JSON, `note` in a line.
+    pub(super) fn tell(
+        &self,
+        samples: &[f64],
+        threads: usize,
+        ready: f64,
+        foreign: Option<f64>,
+        more: Value,
+        note: &str,
+    ) -> Result<(), Failure> {
+        let (least, middle) =
+            (samples.iter().copied().fold(f64::INFINITY, f64::min), median(samples.to_vec()));
+        if self.json {
+            let mut all = more;
+            all["threads"] = json!(threads);
+            all["median_s"] = json!(middle);
+            all["samples_s"] = json!(samples);
+            all["ready_s"] = json!(ready);
+            all["other_load"] = json!(foreign);
+            return output::json(&all);
+        }
+        let load = foreign.map_or("unknown".into(), |l| format!("{:.0}%", 100.0 * l));
+        let note = if note.is_empty() { String::new() } else { format!("; {note}") };
+        output::line(&format!(
+            "{:.3} ms a run (least of the samples {:.3}), {threads} threads, other load {load}; ready after {ready:.2} s{note}",
+            1e3 * middle,
+            1e3 * least,
+        ))
     }
 }
