@@ -116,6 +116,25 @@ fn ends_with(k: &Kernel, buffer: &str, index: &Expr, family: &str) -> bool {
     (next - at).as_const() == Some(1) && bounds.range(&over).lo.is_some_and(|lo| lo >= 0)
 }
 
+/// Whether the places that a loop picks are a block of `f` that starts at a multiple of `f`, so that they are in what is padded to
+/// one where its first place is there.
+fn in_one_block(k: &Kernel, index: &Expr, family: &str, f: i64) -> bool {
+    let bounds = loop_bounds(k);
+    let mut variable = None;
+    index.visit(&mut |e| {
+        if let Node::Var(v) = &**e
+            && in_family(v, family)
+        {
+            variable = Some(v.clone());
+        }
+    });
+    let Some(v) = variable else { return true };
+    let mut o = Opaque::default();
+    let mut at = |i: i64| o.int(&index.substitute(&v, &i.into()), &bounds);
+    let (Some(first), Some(second)) = (at(0), at(1)) else { return false };
+    (second - first.clone()).as_const() == Some(1) && first.rem(f, &bounds).as_const() == Some(0)
+}
+
 /// Whether a temporary is made outside of a loop that an extent names: a later block finds there what an earlier one left.
 fn outlives(body: &[Stmt], temporary: &str, extent: &Expr) -> bool {
     if body.iter().any(|s| matches!(s, Stmt::Alloc(b) if &*b.name == temporary)) {
@@ -155,6 +174,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         if k.views().any(|b| b.name == *n) {
             if *d > 0 {
                 return Err(format!("dimension {d} of '{n}' has no room behind it"));
+            }
+            if !in_one_block(k, i, var, f) {
+                return Err(format!("a block of '{n}' does not begin where a padded one does"));
             }
             if written.contains(n) && !ends_with(k, n, i, var) {
                 return Err(format!("the iterations behind the end would write elements of '{n}'"));
