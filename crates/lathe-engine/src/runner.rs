@@ -2,14 +2,14 @@
 
 use crate::artifact;
 use crate::error::below;
-use crate::memory::{Memory, fixed_bytes, packed_bytes};
+use crate::memory::{Memory, fixed_bytes, packed_bytes, row_bytes};
 use crate::offload::{Budget, Spilling};
 use crate::pages::PageCopy;
 use crate::report::{Costs, Footprint, LoadTiming, Stage};
 use crate::sizes::{class_of, classes};
 use crate::store::Store;
 use crate::swap::SwapFile;
-use crate::weights::{Weights, model, pack, pack_to_store, stand_ins};
+use crate::weights::{Weights, model, pack, pack_to_store, stand_ins, unpacked_bytes};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
 use lathe_exec::HeldCounts;
@@ -162,7 +162,9 @@ impl Runner {
         let start = Instant::now();
         let pool = Pool::new(options.threads).map_err(below)?;
         let used = used(&compiled);
-        let needed = fixed_bytes(&compiled, options.threads) + packed_bytes(&compiled, 1);
+        let weights = packed_bytes(&compiled, 64) + unpacked_bytes(file, &model, &compiled, &used);
+        let rows = row_bytes(&compiled) as usize * options.max_rows;
+        let needed = fixed_bytes(&compiled, options.threads) + weights + rows;
         let weights = match &options.budget {
             Some(budget) if needed > budget.left() => {
                 let path = Store::path(&budget.folder, file, &compiled)?;

@@ -85,6 +85,27 @@ pub(crate) fn pack(
     Ok(Weights { bytes: packing.arena.used(), given: packing.given, store: None })
 }
 
+/// Bytes of memory that weights take beside those that are packed: what families make, and what is copied out of the file.
+pub(crate) fn unpacked_bytes(file: &ModelFile, model: &Model, compiled: &Compiled, used: &[&Name]) -> usize {
+    let mut bytes = 0;
+    for v in &compiled.graph.values {
+        let Source::Const(name) = &v.source else { continue };
+        bytes += match (model.made.get(name), file.tensor(name)) {
+            (Some(t), _) => t.bytes.len().max(64).next_multiple_of(64),
+            (None, Some(info)) if used.contains(&&v.name) && is_copied(file, info) => {
+                info.byte_len().max(64).next_multiple_of(64)
+            }
+            _ => 0,
+        };
+    }
+    bytes
+}
+
+/// Whether a weight that no step packs is copied: what is small, for the system may map 2 MiB of a file for one vector.
+fn is_copied(file: &ModelFile, info: &TensorInfo) -> bool {
+    info.byte_len() <= COPIED || file.mapping(info).is_none()
+}
+
 /// The same into a store at `path`, in the order in which a run reads them; what needs no packing is in memory.
 pub(crate) fn pack_to_store(
     file: &ModelFile,
@@ -271,12 +292,12 @@ impl<'a> Packing<'a> {
         Ok(())
     }
 
-    /// What no step packs is used as it is; what is small is copied, for the system may map 2 MiB of a file for one vector.
+    /// What no step packs is used as it is, or copied.
     fn keep(&mut self, used: &[&Name]) -> Result<(), EngineError> {
         let kept: HashSet<&Name> = used.iter().filter(|n| !self.given.contains_key(**n)).copied().collect();
         for name in kept {
             if let Some(info) = self.in_file.get(name) {
-                let copied = info.byte_len() <= COPIED;
+                let copied = is_copied(self.file, info);
                 let view = if copied { self.copy_of(info)? } else { self.view_of(info)? };
                 self.given.insert(name.clone(), view);
                 if copied || !info.is_stored() {

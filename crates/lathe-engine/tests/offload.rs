@@ -164,7 +164,7 @@ fn logits_do_not_depend_on_the_memory() {
         let all = plain.footprint();
         let all = all.held_bytes();
         let (mut streamed, mut spilled, mut hosted, mut refused) = (0, 0, 0, 0);
-        let mut experts = vec![];
+        let (mut experts, mut enough) = (vec![], 0);
         for eighths in 1..=9 {
             let bytes = all * eighths / 8;
             let mut options = options(folder.path(), Some(bytes), kv);
@@ -179,10 +179,12 @@ fn logits_do_not_depend_on_the_memory() {
                     let text = e.diagnostic().to_string();
                     let fix = if on_device { "take a device with more" } else { "raise --memory" };
                     assert!(text.contains("memory-budget") && text.contains(fix), "{text}");
+                    assert!(enough == 0, "{name}: {enough} bytes are enough, and {bytes} are not: {text}");
                     refused += 1;
                     continue;
                 }
             };
+            enough = bytes;
             if eighths % 2 == 0 {
                 runner.set_swap(folder.path(), 2 << 20).unwrap();
                 assert!(runner.swap_pages() > 5);
@@ -212,6 +214,21 @@ fn logits_do_not_depend_on_the_memory() {
         assert!(refused < 9 && hosted > 0 && (streamed > 0 || spilled > 0 || !experts.is_empty()));
         assert!(experts.is_empty() == (name != "mixtral-f32"), "{experts:?}");
     }
+}
+
+#[test]
+fn keys_and_values_go_after_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = deep("llama-q8_0", 9, folder.path());
+    let of = |bytes| RunnerOptions { max_rows: 64, ..options(folder.path(), bytes, KvType::F32) };
+    let all = load(&file, &of(None)).unwrap().footprint().held_bytes();
+    // Copies of logits are beside what it holds.
+    let whole = (0..8).filter(|k| {
+        let f = load(&file, &of(Some(all + (k << 14)))).unwrap().footprint();
+        assert!(f.spilled_bytes == 0, "{all} bytes and {k} times 16 KiB: {f:?}");
+        f.streamed_bytes == 0
+    });
+    assert!((1..8).contains(&whole.count()));
 }
 
 fn store(folder: &Path) -> PathBuf {

@@ -4,7 +4,8 @@ use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 
 use lathe_diagnostic::{Diagnostic, Fault};
-use serde_json::Value;
+use lathe_engine::Footprint;
+use serde_json::{Value, json};
 
 use crate::failure::Failure;
 
@@ -22,6 +23,19 @@ pub fn line(line: &str) -> Result<(), Failure> {
 /// Writes one object.
 pub fn json(value: &Value) -> Result<(), Failure> {
     line(&value.to_string())
+}
+
+/// What a model takes in memory, as JSON.
+pub fn memory(f: Footprint) -> Value {
+    json!({
+        "weights_bytes": f.weights_bytes,
+        "streamed_bytes": f.streamed_bytes,
+        "disk_bytes": f.disk_bytes,
+        "experts_bytes": f.experts_bytes,
+        "cache_bytes": f.cache_bytes,
+        "spilled_bytes": f.spilled_bytes,
+        "activation_bytes": f.activation_bytes,
+    })
 }
 
 /// Writes a file, whole or not at all.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{Runner, SCORE_TOKENS};
+use lathe_engine::{Footprint, Runner, SCORE_TOKENS};
 use lathe_serve::{BatchRequest, EmbeddingModel, Settings, TextModel, batch};
 use serde_json::{Value, json};
 
@@ -103,9 +103,11 @@ impl Batch {
         let (mut text, mut embedding, mut at_once) = (None, None, most);
         if model.is_encoder()? {
             let encoder = model.load_encoder(&self.compute, self.cache.budget()?)?;
+            told.memory = Some(encoder.footprint());
             embedding = Some(EmbeddingModel { name, tokenizer: model.tokenizer.clone(), encoder });
         } else {
             let (made, sequences) = self.text(name, &model, &seen, most)?;
+            told.memory = Some(made.engine.model().footprint());
             text = Some(made);
             // Some wait, so that none of the engine's places is empty.
             at_once = sequences + sequences.div_ceil(4);
@@ -237,6 +239,8 @@ struct Told {
     now: usize,
     refused: usize,
     tokens: u64,
+    /// Of the model, where one was loaded.
+    memory: Option<Footprint>,
 }
 
 impl Told {
@@ -251,7 +255,7 @@ impl Told {
     }
 
     fn tell(&self, seconds: f64, as_json: bool) -> Result<(), Failure> {
-        let Told { all, done, now, refused, tokens } = *self;
+        let Told { all, done, now, refused, tokens, memory } = *self;
         let speed = if seconds > 0.0 { tokens as f64 / seconds } else { 0.0 };
         if as_json {
             return output::json(&json!({
@@ -262,6 +266,7 @@ impl Told {
                 "output_tokens": tokens,
                 "seconds": seconds,
                 "tokens_per_s": speed,
+                "memory": memory.map(output::memory),
                 "peak_rss_bytes": lathe_runtime::peak_rss_bytes(),
             }));
         }

@@ -201,7 +201,7 @@ fn read_prompt(prompt: &str) -> Result<String, Failure> {
 }
 
 fn report(answer: &Generation, runner: &Runner, loaded_s: f64) -> Value {
-    let (timing, memory) = (runner.timing(), runner.footprint());
+    let timing = runner.timing();
     json!({
         "text": answer.text,
         "tokens": answer.tokens,
@@ -215,15 +215,7 @@ fn report(answer: &Generation, runner: &Runner, loaded_s: f64) -> Value {
             "prefill_tokens_per_s": answer.prefill_tokens_per_s(),
             "decode_tokens_per_s": answer.decode_tokens_per_s(),
         },
-        "memory": {
-            "weights_bytes": memory.weights_bytes,
-            "streamed_bytes": memory.streamed_bytes,
-            "disk_bytes": memory.disk_bytes,
-            "experts_bytes": memory.experts_bytes,
-            "cache_bytes": memory.cache_bytes,
-            "spilled_bytes": memory.spilled_bytes,
-            "activation_bytes": memory.activation_bytes,
-        },
+        "memory": output::memory(runner.footprint()),
         "experts": runner.experts().map(|e| json!({ "needed": e.needed, "brought": e.brought, "bytes": e.bytes })),
         "peak_rss_bytes": lathe_runtime::peak_rss_bytes(),
     })
