@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from worker import sample
 
 PROGRAMS = Path(__file__).resolve().parent.parent / "halide"
 THIRD = 1 / 3
@@ -74,16 +75,6 @@ CASES = [
     ("blur in tiles", tiles, [("tiles", "tiles")], {"x": (1026, 2050)}, ("y", (1024, 2048))),
     ("product", product, [("product", "product")], {"a": (1152, 1152), "b": (1152, 1152)}, ("c", (1152, 1152))),
 ]
-
-
-def sample(run, seconds):
-    """The median time of a run, over runs of about so many seconds."""
-    times, start = [], time.perf_counter()
-    while len(times) < 5 or time.perf_counter() - start < seconds:
-        t = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - t)
-    return statistics.median(times)
 
 
 def lathe(program, pairs, inputs, threads, seconds, output):

@@ -21,6 +21,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from worker import sample
 
 LIGHT = ["resnet50", "densenet121", "inception_v2", "shufflenet", "squeezenet"]
 
@@ -164,16 +165,6 @@ def check(folder, lathe, only):
         bad += not worst < 1e-3
         print(f"{name:12} largest difference {worst:.1e}{'' if worst < 1e-3 else '  WRONG'}", flush=True)
     return bad
-
-
-def sample(run, seconds):
-    """The median time of a run, over runs of about so many seconds."""
-    times, start = [], time.perf_counter()
-    while len(times) < 5 or time.perf_counter() - start < seconds:
-        t = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - t)
-    return statistics.median(times)
 
 
 def bench(folder, lathe, threads, rounds, seconds, only, to, of=statistics.median):

@@ -5,6 +5,7 @@ its answer is {"prefill", "decode", "decode_at_prompt"} in tokens per second (wh
 """
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -22,6 +23,16 @@ def timed(count, work):
     start = time.perf_counter()
     work()
     return count / (time.perf_counter() - start)
+
+
+def sample(run, seconds):
+    """The median time of a run, over runs of about so many seconds."""
+    times, start = [], time.perf_counter()
+    while len(times) < 5 or time.perf_counter() - start < seconds:
+        t = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - t)
+    return statistics.median(times)
 
 
 class Worker:
