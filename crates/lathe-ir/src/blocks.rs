@@ -230,6 +230,12 @@ impl Format {
         self.coded.levels.is_some() || self.pieces[0].dtype == DType::I8
     }
 
+    /// The type of a field with the high bits that another one has of it.
+    fn joined(&self, low: &str, high: &str) -> DType {
+        let bits = |name| self.pieces.iter().find(|p| p.name == name).map_or(0, |p| p.dtype.bits());
+        DType::uint((bits(low) + bits(high)) as u8)
+    }
+
     fn suits(&self, m: &Matrix) -> bool {
         m.columns.as_const().is_none_or(|k| k % self.block == 0)
     }
@@ -254,9 +260,10 @@ impl Format {
         })
     }
 
-    /// 16 rows side by side, in the order in which products read them: in a run of 32 columns each field after the other, behind
-    /// the runs of a block what all of it shares. A 32-bit lane holds codes of four neighbouring columns of
-    /// a row, a byte each; codes of `w` bits share their bytes with those `4 * w` columns on. Integer factors are whole bytes.
+    /// 16 rows side by side, in the order in which products read them: in a run of 32 columns each field of codes after the other (and
+    /// what a block of 32 has besides), behind the runs of a block what groups and all of it have. A 32-bit lane holds codes of four
+    /// neighbouring columns of a row, a byte each; codes of `w` bits share their bytes with those `4 * w` columns on. Integer factors
+    /// are whole bytes, and those of minima lie in lanes of four neighbouring groups, as codes do.
     /// Codes and levels that are negative are stored plus 128 unless `signed`.
     pub(crate) fn tiled(&self, name: &str, m: &Matrix, signed: bool) -> Option<Encoding> {
         if !self.suits(m) {
@@ -274,14 +281,23 @@ impl Format {
             .filter(|p| !matches!(p.name, "t" | "o"))
             .map(|p| match p.name {
                 "q" if biased && p.dtype == DType::I8 => (p, DType::U8),
-                "s" | "n" if p.dtype != DType::I8 => (p, DType::U8),
+                "s" if p.dtype != DType::I8 => (p, DType::U8),
+                "n" => (p, self.joined("n", "o")),
                 _ => (p, p.dtype),
             })
             .collect();
         // Bits of a field in a run of 32 columns, and of one that the whole block shares.
         let parts = self.block / RUN;
-        let in_run = |p: &Piece, t: DType| if p.group > RUN { 0 } else { TILE * t.bits() * (RUN / p.group) };
-        let shared = |p: &Piece, t: DType| if p.group > RUN { TILE * t.bits() } else { 0 };
+        let behind_runs = |p: &Piece| parts > 1 && p.group > 1;
+        let bits = |p: &Piece, t: DType| if p.name == "n" { 8 } else { t.bits() };
+        let in_run = |p: &Piece, t: DType| match behind_runs(p) {
+            true => 0,
+            false => TILE * t.bits() * (RUN / p.group),
+        };
+        let shared = |p: &Piece, t: DType| match behind_runs(p) {
+            true => TILE * bits(p, t) * (self.block / p.group),
+            false => 0,
+        };
         let run: i64 = kept.iter().map(|(p, t)| in_run(p, *t)).sum();
         let block = run * parts + kept.iter().map(|(p, t)| shared(p, *t)).sum::<i64>();
         let tiles = m.rows.ceil_div(TILE, &m.bounds);
@@ -292,11 +308,14 @@ impl Format {
         for (p, t) in kept {
             let mut terms = vec![m.row(TILE, 0, row.clone()), m.column(self.block / p.group, 0, block)];
             let w = t.bits();
-            let at = if p.group > RUN { &mut behind } else { &mut offset };
-            if p.group <= RUN && parts > 1 {
+            let at = if behind_runs(p) { &mut behind } else { &mut offset };
+            if !behind_runs(p) && parts > 1 {
                 terms.push(m.column(RUN / p.group, parts, run));
             }
-            if p.group == 1 {
+            let groups = self.block / p.group;
+            if p.name == "n" {
+                terms.extend([m.row(1, TILE, 32.into()), m.column(1, 4, 8), m.column(4, groups / 4, 512)]);
+            } else if p.group == 1 {
                 terms.extend([m.row(1, TILE, 32.into()), m.column(1, 4, 8)]);
                 if w > 1 {
                     terms.push(m.column(4, w, 512));
@@ -305,8 +324,8 @@ impl Format {
                     terms.push(m.column(4 * w, 8 / w, w));
                 }
             } else {
-                if p.group < RUN {
-                    terms.push(m.column(1, RUN / p.group, TILE * w));
+                if groups > 1 {
+                    terms.push(m.column(1, groups, TILE * w));
                 }
                 terms.push(m.row(1, TILE, w.into()));
             }

@@ -156,6 +156,11 @@ pub struct Activations {
 }
 
 impl Activations {
+    /// The fields of the sum of a group's codes where several share a scale: `DIGIT * high + low`, `low` from 0.
+    pub const DIGITS: [&str; 2] = ["high", "low"];
+    /// How many of the low digit are one of the high one. The sum of 32 codes fits into two bytes so.
+    pub const DIGIT: i64 = 64;
+
     /// The activations that a name means: `a8` (blocks of 32), `a8b.BLOCK` (blocks of so many, or whole rows) and `a8k.GROUP` (groups
     /// in blocks of 256), for weights with minima; `.zZERO` behind it, for those without.
     pub fn named(name: &str) -> Option<Activations> {
@@ -202,21 +207,22 @@ impl Activations {
         }
     }
 
-    /// A row of codes, then the scales, then what is kept of the sums: `sum`, times the scale where each has its own, in
-    /// units of it where several share one; or `bias`, the integer `-zero * sum`, where that is not 0.
+    /// A row of codes, then the scales, then what is kept of the sums: `sum`, times the scale where each has its own; the digits of
+    /// the integer where several share one; or `bias`, the integer `-zero * sum`, where that is not 0.
     fn stored(&self, name: &str, m: &Matrix) -> Option<Encoding> {
         let k = m.columns.clone();
         if k.as_const().is_some_and(|k| k % self.block != 0) {
             return None;
         }
         let (scales, sums) = (k.div(self.block, &m.bounds), k.div(self.group, &m.bounds));
-        let kept = match self.zero {
-            None => Some(("sum", DType::F32)),
-            Some(0) => None,
-            Some(_) => Some(("bias", DType::I32)),
+        let kept: &[(&str, DType)] = match self.zero {
+            None if self.group == self.block => &[("sum", DType::F32)],
+            None => &Self::DIGITS.map(|digit| (digit, DType::I8)),
+            Some(0) => &[],
+            Some(_) => &[("bias", DType::I32)],
         };
-        let words = if kept.is_some() { scales.clone() + sums } else { scales.clone() };
-        let row = (k.clone() * 8 + words * 32).ceil_div(512, &m.bounds) * 512;
+        let bits: i64 = kept.iter().map(|(_, t)| t.bits()).sum();
+        let row = (k.clone() * 8 + scales.clone() * 32 + sums.clone() * bits).ceil_div(512, &m.bounds) * 512;
         let matrix = m.rows.clone() * row.clone();
         let at = |name, dtype, group, offset: Int, stride: i64| {
             let terms = vec![m.row(1, 0, row.clone()), m.column(1, 0, stride)];
@@ -224,7 +230,11 @@ impl Activations {
         };
         let mut fields =
             vec![at("q", DType::I8, 1, 0.into(), 8), at("d", DType::F32, self.block, k.clone() * 8, 32)];
-        fields.extend(kept.map(|(name, dtype)| at(name, dtype, self.group, k * 8 + scales * 32, 32)));
+        let mut offset = k * 8 + scales * 32;
+        for (name, dtype) in kept {
+            fields.push(at(name, *dtype, self.group, offset.clone(), dtype.bits()));
+            offset = offset + sums.clone() * dtype.bits();
+        }
         let coded = Coded { zero: 0, scale_zero: 0, levels: None };
         Some(Encoding { name: name.into(), fields, decode: Decode::Coded(coded), bits: m.outer() * matrix })
     }

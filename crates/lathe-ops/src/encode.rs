@@ -46,15 +46,22 @@ pub(crate) fn encode_a8(x: &Tensor, name: &str) -> Tensor {
         }
         let scale = if square == 0 { 0.0 } else { along / square as f32 };
         write_bits(&mut bytes, d.address(&[row, b]), 32, scale.to_bits().into()).expect("inside");
-        let unit = if sums == group { scale } else { 1.0 };
         for (h, total) in totals.iter().enumerate() {
-            let (field, bits) = match zero {
-                None => ("sum", (unit * *total as f32).to_bits()),
-                Some(0) => continue,
-                Some(zero) => ("bias", (-zero as i32 * total) as u32),
+            let mut keep = |field: &str, bits: u64| {
+                let f = e.field(field).expect("a field");
+                let place = at(field).address(&[row, b * (group / sums) + h as i64]);
+                write_bits(&mut bytes, place, f.dtype.bits(), bits).expect("inside");
             };
-            let place = at(field).address(&[row, b * (group / sums) + h as i64]);
-            write_bits(&mut bytes, place, 32, bits.into()).expect("inside");
+            match zero {
+                None if sums == group => keep("sum", (scale * *total as f32).to_bits().into()),
+                None => {
+                    let digit = Activations::DIGIT as i32;
+                    let [high, low] = [total.div_euclid(digit), total.rem_euclid(digit)];
+                    Activations::DIGITS.iter().zip([high, low]).for_each(|(f, v)| keep(f, v as u8 as u64));
+                }
+                Some(0) => {}
+                Some(zero) => keep("bias", (-zero as i32 * total) as u32 as u64),
+            }
         }
     }
     Tensor { shape: x.shape.clone(), dtype: DType::F32, encoding: Some(Arc::new(e)), bytes }
@@ -74,17 +81,22 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
     let inverse = Expr::select(&max.bin(Binary::Eq, &zero), &zero, &(&Expr::f32(127.0) / &max));
     let code = (&x.read(&at("j")) * &inverse).un(Unary::Round).cast(DType::I32);
     let total = Expr::load(&sum, &[]);
-    let (kept, total) = match less {
-        Some(zero) => ("bias", &Expr::int(-zero, DType::I32) * &total),
-        None if sums == group => ("sum", &scale * &total.cast(DType::F32)),
-        None => ("sum", total.cast(DType::F32)),
+    let kept = match less {
+        Some(zero) => vec![("bias", &Expr::int(-zero, DType::I32) * &total)],
+        None if sums == group => vec![("sum", &scale * &total.cast(DType::F32))],
+        None => {
+            let bits = Expr::int(Activations::DIGIT.trailing_zeros().into(), DType::I32);
+            let low = total.bin(Binary::And, &Expr::int(Activations::DIGIT - 1, DType::I32));
+            let digits = [total.bin(Binary::Shr, &bits), low].map(|v| v.cast(DType::I8));
+            Activations::DIGITS.into_iter().zip(digits).collect()
+        }
     };
     let field = |f: &str| y.field(f);
     let coded = |v: &str| y.read_field("q", &at(v)).cast(DType::I32);
     let over = |v: &str, body: Stmt| Stmt::for_(&l.name(v), group.into(), Iter::Reduce, vec![body]);
     let total_of = |first: &Expr, place: &Expr| {
         let column = [t.clone(), first.clone() + l.var("i")];
-        vec![
+        let mut list = vec![
             scalar(&sum, DType::I32),
             Stmt::store(&l.name("zs"), &sum, &[], Expr::int(0, DType::I32)),
             Stmt::for_(
@@ -99,8 +111,11 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
                     y.read_field("q", &column).cast(DType::I32),
                 )],
             ),
-            Stmt::store(&l.name("ys"), &field(kept), &[t.clone(), place.clone()], total.clone()),
-        ]
+        ];
+        list.extend(kept.iter().map(|(f, v)| {
+            Stmt::store(&l.name(&format!("y{f}")), &field(f), &[t.clone(), place.clone()], v.clone())
+        }));
+        list
     };
     let mut block = vec![
         scalar(&amax, DType::F32),

@@ -4,7 +4,8 @@
 //! `sum_b dw[n, b] * dx[m, b] * (sum_k qw * qx) + mw[n, b] * sx[m, b]`, where `sx` is the sum of the group's activations, and the
 //! inner sum is exact in 32-bit integers. Weights without minima have a code `zero` that means 0: their inner sum starts
 //! at `-zero * sum_k qx`, which the activations bring along. Where groups are parts of blocks that share a scale of
-//! activations, those scales leave the sum over a block's groups too.
+//! activations, those scales leave the sum over a block's groups too, and so do the units of the weights' scales and minima: what
+//! is left of a minimum is an integer, and their sum one of products of bytes, as `sx` comes in two digits.
 
 use crate::encode::encode_a8;
 use crate::norm::scalar;
@@ -49,51 +50,69 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
         body.push(Stmt::for_(&l.name("k"), k_extent.into(), Iter::Reduce, sum));
         return body;
     }
-    let (b, k, inner, part) = (l.var("b"), l.var("k"), l.name("i"), l.name("t"));
+    let (b, k) = (l.var("b"), l.var("k"));
     let (ex, ew) = (x.ty.storage().expect("encoded"), w.ty.storage().expect("encoded"));
     let (cx, cw) = (ex.coded().expect("codes"), ew.coded().expect("codes"));
-    let Activations { block, group, .. } =
+    let Activations { block, group, zero } =
         x.ty.encoding.as_ref().and_then(|name| Activations::named(name)).expect("activations");
     let whole = group == block;
     let first = if whole { b.clone() * group } else { b.clone() * block + l.var("g") * group };
     let column = first.clone() + k;
     let (first_x, first_w) = (at(xi, &first), at(wi, &first));
-    let scaled = |v: Expr| w.scale(&ew, &cw, &first_w).map_or(v.clone(), |scale| &scale * &v);
-    let code_sum = Expr::load(&inner, &[]).cast(DType::F32);
-    let dx = |first: Expr| x.read_field("d", &at(xi, &first));
-    let value = scaled(if whole { &dx(first) * &code_sum } else { code_sum });
-    let minimum = w.minimum(&ew, &first_w).map(|(m, less)| {
-        let m = &m * &x.read_field("sum", &first_x);
-        if less { m.un(Unary::Neg) } else { m }
-    });
-    let bias = if minimum.is_none() && cw.zero != 0 {
-        x.read_field("bias", &first_x)
-    } else {
-        Expr::int(0, DType::I32)
+    let bias = match zero {
+        Some(zero) if zero != 0 => x.read_field("bias", &first_x),
+        _ => Expr::int(0, DType::I32),
     };
+    let integers = |sum: &str, start: Expr, var: &str, extent: i64, product: Expr| {
+        let add = Stmt::reduce(&l.name(&format!("{sum}s")), &l.name(sum), &[], "sum", product);
+        vec![
+            scalar(&l.name(sum), DType::I32),
+            Stmt::store(&l.name(&format!("{sum}z")), &l.name(sum), &[], start),
+            Stmt::for_(&l.name(var), extent.into(), Iter::Reduce, vec![add]),
+        ]
+    };
+    let float = |sum: &str| Expr::load(&l.name(sum), &[]).cast(DType::F32);
     let product = &w.code(&ew, &cw, &at(wi, &column)) * &x.code(&ex, &cx, &at(xi, &column));
-    let total = if whole { acc } else { &part };
-    let mut sum = vec![
-        scalar(&inner, DType::I32),
-        Stmt::store(&l.name("iz"), &inner, &[], bias),
-        Stmt::for_(
-            &l.name("k"),
-            group.into(),
-            Iter::Reduce,
-            vec![Stmt::reduce(&l.name("is"), &inner, &[], "sum", product)],
-        ),
-        Stmt::reduce(&l.name("s"), total, &[], "sum", value),
-    ];
-    // Apart, so that each is one multiply-add.
-    sum.extend(minimum.map(|m| Stmt::reduce(&l.name("sm"), total, &[], "sum", m)));
-    if !whole {
-        let scaled = &dx(b * block) * &Expr::load(&part, &[]);
+    let mut sum = integers("i", bias, "k", group, product);
+    if whole {
+        let value = &x.read_field("d", &first_x) * &float("i");
+        let value = w.scale(&ew, &cw, &first_w).map_or(value.clone(), |scale| &scale * &value);
+        sum.push(Stmt::reduce(&l.name("s"), acc, &[], "sum", value));
+        // Apart, so that each is one multiply-add.
+        sum.extend(w.minimum(&ew, &first_w).map(|(m, less)| {
+            let m = &m * &x.read_field("sum", &first_x);
+            Stmt::reduce(&l.name("sm"), acc, &[], "sum", if less { m.un(Unary::Neg) } else { m })
+        }));
+    } else {
+        // In units of the block's scale, and the minima in units of theirs.
+        let part = l.name("t");
+        let value = w.factor(&ew, &cw, &first_w).map_or(float("i"), |s| &s.cast(DType::F32) * &float("i"));
+        sum.push(Stmt::reduce(&l.name("s"), &part, &[], "sum", value));
+        let (first, groups) = (b.clone() * block, block / group);
+        let (first_x, first_w) = (at(xi, &first), at(wi, &first));
         sum = vec![
             scalar(&part, DType::F32),
             Stmt::store(&l.name("tz"), &part, &[], Expr::f32(0.0)),
-            Stmt::for_(&l.name("g"), (block / group).into(), Iter::Reduce, sum),
-            Stmt::reduce(&l.name("ts"), acc, &[], "sum", scaled),
+            Stmt::for_(&l.name("g"), groups.into(), Iter::Reduce, sum),
         ];
+        let mut value = Expr::load(&part, &[]);
+        if let Some(d) = w.block_scale(&ew, &first_w) {
+            value = &d * &value;
+        }
+        if let Some((unit, _)) = w.minimum_factor(&ew, &first_w) {
+            for digit in Activations::DIGITS {
+                let j = l.var(digit);
+                let column = first.clone() + j * group;
+                let (_, n) = w.minimum_factor(&ew, &at(wi, &column)).expect("as of the first one");
+                let product = &n * &x.read_field(digit, &at(xi, &column)).cast(DType::I32);
+                sum.extend(integers(&digit[..1], Expr::int(0, DType::I32), digit, groups, product));
+            }
+            let [high, low] = Activations::DIGITS.map(|digit| Expr::load(&l.name(&digit[..1]), &[]));
+            let total = &(&high * &Expr::int(Activations::DIGIT, DType::I32)) + &low;
+            value = &value - &(&unit * &total.cast(DType::F32));
+        }
+        let value = &x.read_field("d", &first_x) * &value;
+        sum.push(Stmt::reduce(&l.name("ts"), acc, &[], "sum", value));
     }
     let blocks = k_extent.div(block, &Bounds::new());
     body.push(Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Reduce, sum));

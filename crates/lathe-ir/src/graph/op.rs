@@ -227,14 +227,22 @@ impl Operand {
 
     /// The scale of an element; none where codes have no scale.
     pub fn scale(&self, e: &Encoding, c: &Coded, index: &[Expr]) -> Option<Expr> {
-        let t = self.ty.dtype;
-        e.field("d")?;
-        let d = self.float(e, "d", index);
-        Some(match self.joined(e, "s", "t", index) {
-            Some(s) if c.scale_zero == 0 => d * s.cast(t),
-            Some(s) => d * (s - Expr::int(c.scale_zero, DType::I32)).cast(t),
+        let d = self.block_scale(e, index)?;
+        Some(match self.factor(e, c, index) {
+            Some(s) => d * s.cast(self.ty.dtype),
             None => d,
         })
+    }
+
+    /// What the scales of a block have in common; none where codes have no scale.
+    pub fn block_scale(&self, e: &Encoding, index: &[Expr]) -> Option<Expr> {
+        e.field("d").map(|_| self.float(e, "d", index))
+    }
+
+    /// The integer by which a group's scale is a multiple of its block's, as an i32.
+    pub fn factor(&self, e: &Encoding, c: &Coded, index: &[Expr]) -> Option<Expr> {
+        let s = self.joined(e, "s", "t", index)?;
+        Some(if c.scale_zero == 0 { s } else { s - Expr::int(c.scale_zero, DType::I32) })
     }
 
     /// The minimum of an element, and whether it is subtracted.
@@ -242,8 +250,14 @@ impl Operand {
         if e.field("m").is_some() {
             return Some((self.float(e, "m", index), false));
         }
+        let (unit, n) = self.minimum_factor(e, index)?;
+        Some((unit * n.cast(self.ty.dtype), true))
+    }
+
+    /// The unit of the minima of a block, which are subtracted, and the integer by which a group's is a multiple of it, as an i32.
+    pub fn minimum_factor(&self, e: &Encoding, index: &[Expr]) -> Option<(Expr, Expr)> {
         let n = self.joined(e, "n", "o", index)?;
-        Some((self.float(e, "e", index) * n.cast(self.ty.dtype), true))
+        Some((self.float(e, "e", index), n))
     }
 
     fn float(&self, e: &Encoding, field: &str, index: &[Expr]) -> Expr {

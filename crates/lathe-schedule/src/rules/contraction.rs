@@ -30,6 +30,9 @@ const PADDED: &[i64] = &[1, 2, 3, 4, 6, 8, 12];
 /// Vectors of accumulators that a tile may have, over which none is left in registers.
 const MOST_ROWS: i64 = 16;
 
+/// The loops and blocks of a product's sums over groups (`lathe-ops`' `matmul.rs`).
+const DIGITS: [[&str; 2]; 2] = [["high", "hs"], ["low", "ls"]];
+
 /// The most words of four columns of a group that are all written out, and how many of more are.
 const UNROLLED: i64 = 16;
 const PART: i64 = 8;
@@ -78,7 +81,7 @@ pub(super) fn apply(
     let single = ragged || extent(s, &m) == Some(1);
     // Two vectors of weights share each repeated word of the activations: loads keep pace with products then. One row takes
     // two where they are the halves of what lies side by side: weights are read once, in order.
-    let minima = find_block(&s.kernel().body, &format!("{p}_sm")).is_some();
+    let minima = [format!("{p}_sm"), format!("{p}_hs")].iter().any(|b| find_block(&s.kernel().body, b).is_some());
     let suits = match target.vector_bits < 512 {
         true => single,
         false => !(single || minima || most.is_some_and(|n| n <= FEW)),
@@ -113,7 +116,7 @@ pub(super) fn apply(
             s.step(&format!("split {q}_g 2"))?;
             s.step(&format!("unroll {q}_g.i"))?;
         }
-        let row = integer.then(|| instruction(s, q, target)).flatten();
+        let row = integer.then(|| instruction(s, q, ["k", "is"], target)).flatten();
         let columns = if integer { 4 } else { inner_columns(s, q) };
         s.step(&format!("split {q}_k {columns}"))?;
         let parts = extent(s, &format!("{q}_k.o")).unwrap_or(1);
@@ -128,6 +131,24 @@ pub(super) fn apply(
             s.step(&format!("split {q}_k.o {}", row.steps))?;
         }
         placed.push((q, row));
+    }
+    // Sums over a block's groups, of what belongs to its minima: an instruction's bytes, too.
+    let mut digits: Vec<(String, Option<&IntrinsicRow>)> = vec![];
+    for q in &products {
+        for [var, block] in DIGITS {
+            let l = format!("{q}_{var}");
+            if find_loop(&s.kernel().body, &l).is_none() {
+                continue;
+            }
+            let row = instruction(s, q, [var, block], target);
+            if let Some(row) = row {
+                s.step(&format!("split {l} 4"))?;
+                if row.steps > 1 {
+                    s.step(&format!("split {l}.o {}", row.steps))?;
+                }
+            }
+            digits.push((l, row));
+        }
     }
     // One row has one chain of additions a tile; two chains hide half of its latency.
     let chained = |q: &String| {
@@ -166,7 +187,22 @@ pub(super) fn apply(
             }
         }
     }
+    for (l, row) in &digits {
+        match row {
+            Some(row) if row.steps > 1 => {
+                s.step(&format!("sink {l}.i"))?;
+                s.step(&format!("sink {l}.o.i"))?;
+                s.step(&format!("unroll {l}.o.o"))?;
+            }
+            Some(_) => {
+                s.step(&format!("sink {l}.i"))?;
+                s.step(&format!("unroll {l}.o"))?;
+            }
+            None => s.step(&format!("unroll {l}"))?,
+        }
+    }
     let mut names: Vec<&str> = placed.iter().map(|(_, row)| row.name).collect();
+    names.extend(digits.iter().filter_map(|(_, row)| row.map(|row| row.name)));
     names.sort_unstable();
     names.dedup();
     for name in names {
@@ -200,13 +236,19 @@ pub(super) fn apply(
     Ok(())
 }
 
-/// The target's best instruction for a product's inner sum: one that takes its codes, in steps that its groups are made of.
-fn instruction(s: &Schedule, q: &str, target: &Target) -> Option<&'static IntrinsicRow> {
+/// The target's best instruction for a product's sum of integers, its loop and its block: one that takes its codes, in steps that it
+/// is made of.
+fn instruction(
+    s: &Schedule,
+    q: &str,
+    [var, block]: [&str; 2],
+    target: &Target,
+) -> Option<&'static IntrinsicRow> {
     let k = s.kernel();
-    let block = find_block(&k.body, &format!("{q}_is"))?;
+    let block = find_block(&k.body, &format!("{q}_{block}"))?;
     let Node::Binary(Binary::Mul, x, _) = &**block.values.first()? else { return None };
     let t = code(x)?.dtype(&|n| k.buffer(n).map(|b| b.dtype))?;
-    let group = find_loop(&k.body, &format!("{q}_k")).and_then(|l| l.extent.as_int())?;
+    let group = find_loop(&k.body, &format!("{q}_{var}")).and_then(|l| l.extent.as_int())?;
     byte_products(target).find(|row| row.takes(t) && group % (4 * row.steps) == 0)
 }
 
