@@ -100,16 +100,21 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
             value = &d * &value;
         }
         if let Some((unit, _)) = w.minimum_factor(&ew, &first_w) {
+            let mut total: Option<Expr> = None;
             for digit in Activations::DIGITS {
-                let j = l.var(digit);
-                let column = first.clone() + j * group;
+                let column = first.clone() + l.var(digit) * group;
                 let (_, n) = w.minimum_factor(&ew, &at(wi, &column)).expect("as of the first one");
                 let product = &n * &x.read_field(digit, &at(xi, &column)).cast(DType::I32);
-                sum.extend(integers(&digit[..1], Expr::int(0, DType::I32), digit, groups, product));
+                // What comes before is so many of this digit.
+                let start = match &total {
+                    Some(total) => total * &Expr::int(Activations::DIGIT, DType::I32),
+                    None => Expr::int(0, DType::I32),
+                };
+                sum.extend(integers(&digit[..1], start, digit, groups, product));
+                total = Some(Expr::load(&l.name(&digit[..1]), &[]));
             }
-            let [high, low] = Activations::DIGITS.map(|digit| Expr::load(&l.name(&digit[..1]), &[]));
-            let total = &(&high * &Expr::int(Activations::DIGIT, DType::I32)) + &low;
-            value = &value - &(&unit * &total.cast(DType::F32));
+            let total = total.expect("two digits").cast(DType::F32);
+            value = &value - &(&unit * &total);
         }
         let value = &x.read_field("d", &first_x) * &value;
         sum.push(Stmt::reduce(&l.name("ts"), acc, &[], "sum", value));

@@ -23,7 +23,7 @@ const PIECE: usize = 4 << 20;
 const PART: &str = ".store-part-";
 
 const MAGIC: &[u8; 8] = b"LATHEsto";
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 const TAIL: usize = 40;
 
 /// Writes a store, which appears under its name when it is finished and not before.

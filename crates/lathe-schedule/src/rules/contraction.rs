@@ -81,7 +81,8 @@ pub(super) fn apply(
     let single = ragged || extent(s, &m) == Some(1);
     // Two vectors of weights share each repeated word of the activations: loads keep pace with products then. One row takes
     // two where they are the halves of what lies side by side: weights are read once, in order.
-    let minima = [format!("{p}_sm"), format!("{p}_hs")].iter().any(|b| find_block(&s.kernel().body, b).is_some());
+    let minima =
+        [format!("{p}_sm"), format!("{p}_hs")].iter().any(|b| find_block(&s.kernel().body, b).is_some());
     let suits = match target.vector_bits < 512 {
         true => single,
         false => !(single || minima || most.is_some_and(|n| n <= FEW)),
