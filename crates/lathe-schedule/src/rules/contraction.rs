@@ -100,8 +100,12 @@ pub(super) fn apply(
     } else if single {
         Some(m.clone())
     } else {
-        let rows = tile_rows(integer, most);
-        let options = PADDED.iter().copied().filter(|r| r * vectors <= MOST_ROWS);
+        // Where it is known how many there are, nothing is stored behind them.
+        let all = extent(s, &m);
+        let fits = |r: &i64| r * vectors <= MOST_ROWS && all.is_none_or(|n| n % r == 0);
+        let options: Vec<i64> = PADDED.iter().copied().filter(fits).collect();
+        let most = tile_rows(integer, most);
+        let rows = options.iter().copied().rfind(|r| *r <= most).unwrap_or(1);
         let rows = s.choose("rows", options, rows);
         s.step(&format!("split {m} {rows}"))?;
         s.step(&format!("pad {m}.i"))?;
