@@ -89,9 +89,9 @@ impl<F: Forward> Engine<F> {
         if sizes(&*draft).iter().zip(sizes(&self.model)).any(|(draft, model)| *draft < model) {
             return Err(EngineError::Draft { what: "is loaded for less than the model".into() });
         }
-        if self.model.swap_pages() > 0 {
-            // Its cache has what the model's has, and would have to be swapped with it.
-            return Err(EngineError::Draft { what: "cannot follow pages that are swapped".into() });
+        // Its cache has what the model's has, and is swapped with it.
+        if draft.swap_pages() < self.model.swap_pages() {
+            return Err(EngineError::Draft { what: "has no room for pages that are swapped".into() });
         }
         Ok(Engine { drafter: Some(Drafter::new(draft)), ..self })
     }
@@ -113,7 +113,9 @@ impl<F: Forward> Engine<F> {
 
     /// What is in hand and what was done.
     pub fn load(&self) -> Load {
-        Load { swap_page_bytes: self.model.swap_page_bytes() as u64, ..self.scheduler.load() }
+        let draft = self.drafter.as_ref().map_or(0, |drafter| drafter.model.swap_page_bytes());
+        let swap_page_bytes = (self.model.swap_page_bytes() + draft) as u64;
+        Load { swap_page_bytes, ..self.scheduler.load() }
     }
 
     /// A new request. Its answers are this sequence and, of several samples, those that follow it
@@ -251,17 +253,21 @@ impl<F: Forward> Engine<F> {
         Ok(events)
     }
 
-    /// Moves pages as a plan has it, and sees how long that takes.
+    /// Moves pages of all models as a plan has it, and sees how long that takes.
     fn copy(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        let mut models: Vec<&mut dyn Forward> = vec![&mut self.model];
+        models.extend(self.drafter.as_mut().map(|drafter| &mut *drafter.model as &mut dyn Forward));
         let start = Instant::now();
         if !plan.out.is_empty() {
-            self.model.swap_out(&plan.out)?;
+            models.iter_mut().try_for_each(|model| model.swap_out(&plan.out))?;
             SwapCosts::see(&mut self.costs.write_s, start.elapsed(), plan.out.len());
         }
-        plan.copies.iter().try_for_each(|copy| self.model.copy_page(copy.from, copy.to))?;
+        for model in &mut models {
+            plan.copies.iter().try_for_each(|copy| model.copy_page(copy.from, copy.to))?;
+        }
         let start = Instant::now();
         if !plan.back.is_empty() {
-            self.model.swap_in(&plan.back)?;
+            models.iter_mut().try_for_each(|model| model.swap_in(&plan.back))?;
             SwapCosts::see(&mut self.costs.read_s, start.elapsed(), plan.back.len());
         }
         Ok(())
@@ -311,7 +317,6 @@ impl<F: Forward> Engine<F> {
     /// Lets the smaller model compute what a plan does, and make the drafts that are its to make.
     fn fill(&mut self, plan: &mut Plan) -> Result<(), EngineError> {
         let Some(drafter) = &mut self.drafter else { return Ok(()) };
-        plan.copies.iter().try_for_each(|copy| drafter.model.copy_page(copy.from, copy.to))?;
         self.requests.values_mut().for_each(|active| active.guessed.clear());
         let mut wanted = vec![];
         for draft in &plan.drafts {

@@ -8,7 +8,7 @@ use crate::pages::PageCopy;
 use crate::report::{Costs, Footprint, LoadTiming, Stage};
 use crate::sizes::{class_of, classes};
 use crate::store::Store;
-use crate::swap::SwapFile;
+use crate::swap::{self, SwapFile};
 use crate::weights::{Weights, model, pack, pack_to_store, stand_ins, unpacked_bytes};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
@@ -218,11 +218,25 @@ impl Runner {
         self.timing = timing;
     }
 
-    /// Lets pages of sequences that give way go to a scratch file of so many bytes in a folder.
-    pub fn set_swap(&mut self, folder: &Path, bytes: u64) -> Result<(), EngineError> {
-        let held: usize = self.memory.states.iter().map(|(_, page)| *page).sum();
-        let spilled = self.memory.spilling.as_ref().map_or(0, Spilling::page_bytes);
-        self.swap = Some(SwapFile::new(folder, bytes, held + spilled)?);
+    /// Lets pages of sequences that give way go to a scratch file of so many bytes in a folder; with those of the model that guesses for
+    /// this one, which has a file of its own in these bytes.
+    pub fn set_swap(
+        &mut self,
+        folder: &Path,
+        bytes: u64,
+        draft: Option<&mut Runner>,
+    ) -> Result<(), EngineError> {
+        let page = |runner: &Runner| {
+            let held: usize = runner.memory.states.iter().map(|(_, page)| *page).sum();
+            let spilled = runner.memory.spilling.as_ref().map_or(0, Spilling::page_bytes);
+            swap::page_bytes(held + spilled)
+        };
+        let (own, other) = (page(self), draft.as_deref().map_or(0, page));
+        let pages = swap::pages_in(bytes, own + other)?;
+        self.swap = Some(SwapFile::new(folder, pages, own)?);
+        if let Some(draft) = draft {
+            draft.swap = Some(SwapFile::new(folder, pages, other)?);
+        }
         Ok(())
     }
 

@@ -18,6 +18,23 @@ const SECTOR: usize = 4096;
 /// So many bytes are moved at once, if a page is not larger. Memory of this size begins at a sector.
 const AT_ONCE: usize = 4 << 20;
 
+/// Bytes of a page of the tier for so many of keys and values.
+pub(crate) fn page_bytes(bytes: usize) -> usize {
+    bytes.next_multiple_of(SECTOR)
+}
+
+/// How many pages fit into `bytes`, where one takes `page` bytes; refused where none does.
+pub(crate) fn pages_in(bytes: u64, page: usize) -> Result<usize, EngineError> {
+    match usize::try_from(bytes / page as u64).unwrap_or(usize::MAX).min(u32::MAX as usize) {
+        0 => {
+            let what = format!("{bytes} bytes to swap to hold no page: one has {page} bytes");
+            let d = Diagnostic::new("swap-too-small", Fault::User, what);
+            Err(below(d.fix("raise --swap to room for a few sequences, or leave it out")))
+        }
+        pages => Ok(pages),
+    }
+}
+
 /// Pages on a disk.
 pub(crate) struct SwapFile {
     disk: DiskFile,
@@ -29,15 +46,8 @@ pub(crate) struct SwapFile {
 }
 
 impl SwapFile {
-    /// Room for as many pages of `page` bytes as fit into `bytes`.
-    pub(crate) fn new(folder: &Path, bytes: u64, page: usize) -> Result<SwapFile, EngineError> {
-        let page = page.next_multiple_of(SECTOR);
-        let pages = usize::try_from(bytes / page as u64).unwrap_or(usize::MAX).min(u32::MAX as usize);
-        if pages == 0 {
-            let what = format!("{bytes} bytes to swap to hold no page: one has {page} bytes");
-            let d = Diagnostic::new("swap-too-small", Fault::User, what);
-            return Err(below(d.fix("raise --swap to room for a few sequences, or leave it out")));
-        }
+    /// Room for so many pages of `page` bytes, whole sectors.
+    pub(crate) fn new(folder: &Path, pages: usize, page: usize) -> Result<SwapFile, EngineError> {
         let disk = DiskFile::scratch(folder, (pages * page) as u64).map_err(below)?;
         let window = Arena::new("host", usize::MAX).alloc(AT_ONCE.max(page)).map_err(below)?.into_view();
         Ok(SwapFile { disk, page, pages, window })

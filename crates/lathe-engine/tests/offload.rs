@@ -186,9 +186,9 @@ fn logits_do_not_depend_on_the_memory() {
             };
             enough = bytes;
             if eighths % 2 == 0 {
-                runner.set_swap(folder.path(), 2 << 20).unwrap();
+                runner.set_swap(folder.path(), 2 << 20, None).unwrap();
                 assert!(runner.swap_pages() > 5);
-                let refused = runner.set_swap(folder.path(), 100).unwrap_err().diagnostic();
+                let refused = runner.set_swap(folder.path(), 100, None).unwrap_err().diagnostic();
                 assert!(refused.code == "swap-too-small", "{refused}");
             }
             let f = runner.footprint();

@@ -214,9 +214,9 @@ impl Model {
             max_tokens: sizes.step_tokens.max(sequences),
             ..generation(compute, sizes.context, sequences, sizes.rows.min(compiled))?
         };
-        let (mut runner, draft) = self.runners(&options, draft.as_deref())?;
+        let (mut runner, mut draft) = self.runners(&options, draft.as_deref())?;
         if let (folder, bytes @ 1..) = swap {
-            runner.set_swap(folder, bytes)?;
+            runner.set_swap(folder, bytes, draft.as_mut())?;
         }
         engine(runner, draft)
     }

@@ -27,7 +27,12 @@ struct Server(Child, String);
 
 impl Server {
     fn start(model: &str, more: &[&str]) -> Server {
-        let sizes = ["--port", "0", "--context", "64", "--cache-tokens", "512", "--precision", "exact"];
+        Server::with_cache("512", model, more)
+    }
+
+    /// One that keeps so many tokens.
+    fn with_cache(tokens: &str, model: &str, more: &[&str]) -> Server {
+        let sizes = ["--port", "0", "--context", "64", "--cache-tokens", tokens, "--precision", "exact"];
         let mut child = lathe(model, &[&["serve"], &sizes[..], more].concat())
             .stderr(Stdio::piped())
             .spawn()
@@ -133,6 +138,9 @@ fn a_draft_model_changes_no_answer() {
     assert_eq!(run(model, &planned)["tokens"], alone["tokens"]);
     let answer = Server::start(model, &planned).ask(&body);
     assert_eq!(answer["choices"][0]["text"], alone["text"]);
+    // Nor where requests give way to each other, and pages of both models go to a disk and come back.
+    let tight = Server::with_cache("64", model, &[&more[..], &["--swap", "1MiB"]].concat()).ask(&body);
+    assert_eq!(tight["choices"], answer["choices"]);
     let other = data().join("tiny/gpt2-f16.gguf").display().to_string();
     let refused = ["run", "--raw", "--speculate", "2", "--draft-model", &other, "the band"];
     let output = lathe(model, &refused).output().expect("lathe runs");

@@ -470,6 +470,18 @@ impl Forward for Guessing {
         self.0.copy_page(from, to)
     }
 
+    fn swap_pages(&self) -> usize {
+        self.0.swap_pages()
+    }
+
+    fn swap_out(&mut self, pages: &[PageCopy]) -> Result<(), EngineError> {
+        self.0.swap_out(pages)
+    }
+
+    fn swap_in(&mut self, pages: &[PageCopy]) -> Result<(), EngineError> {
+        self.0.swap_in(pages)
+    }
+
     fn forward(&mut self, batch: &Batch, logits: &mut Vec<f32>) -> Result<(), EngineError> {
         self.0.forward(batch, logits)?;
         for (row, logits) in batch.rows.iter().zip(logits.chunks_mut(VOCABULARY)) {
@@ -495,8 +507,9 @@ proptest! {
         pages in 4usize..14,
         (max_tokens, max_sequences) in (1usize..30, 1usize..6),
         fails in prop::option::of(20usize..40),
+        below in 0usize..10,
     ) {
-        let model = || Hashing { max_tokens, max_sequences, ..Hashing::new(pages) };
+        let model = || Hashing { max_tokens, max_sequences, below: vec![u32::MAX; below * PAGE], ..Hashing::new(pages) };
         let engine = Engine::new(Hashing { fails, ..model() });
         let mut engine = engine.with_draft(Box::new(Guessing(model()))).unwrap();
         let (mut answers, mut expected) = (BTreeMap::new(), BTreeMap::new());
@@ -509,6 +522,8 @@ proptest! {
             }
         }
         while !engine.is_idle() {
+            // Either way to come back, now and then.
+            engine.costs = SwapCosts { token_s: (engine.model().steps % 3) as f64, write_s: 8.0, read_s: 8.0 };
             for event in engine.step().unwrap_or_default() {
                 let Event::Token { sequence, token, .. } = event else { continue };
                 answers.get_mut(&sequence).unwrap().push(token);
@@ -516,7 +531,7 @@ proptest! {
             prop_assume!(engine.model().steps < 5000);
         }
         prop_assert_eq!(answers, expected);
-        prop_assert_eq!(engine.load().pages.held, 0);
+        prop_assert_eq!((engine.load().pages.held, engine.load().swap.held), (0, 0));
     }
 }
 
@@ -589,6 +604,10 @@ fn a_draft_model_of_another_kind_is_refused() {
     assert!(matches!(refused(Hashing::new(7)), Some(EngineError::Draft { .. })));
     assert!(matches!(refused(Hashing { context: 100, ..Hashing::new(8) }), Some(EngineError::Draft { .. })));
     assert!(refused(Hashing::new(8)).is_none());
+    let swapping = |pages| Hashing { below: vec![0; pages * PAGE], ..Hashing::new(8) };
+    let refused = |draft| Engine::new(swapping(2)).with_draft(Box::new(Guessing(draft))).err();
+    assert!(matches!(refused(swapping(1)), Some(EngineError::Draft { .. })));
+    assert!(refused(swapping(2)).is_none());
 }
 
 /// The second time, of a prompt only what does not fill a page is computed; the answer is the same.

@@ -91,7 +91,7 @@ pub struct Serve {
     /// So many bytes of the disk (`2GiB`, in the folder of --disk-cache) for keys and values of requests that must give way when the
     /// cache is full: they come back from there where that is faster than to compute them again. Without it a server writes nothing
     /// of what it is told to a disk.
-    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0", conflicts_with = "draft_model")]
+    #[arg(long, value_name = "SIZE", value_parser = size, default_value = "0")]
     swap: usize,
     /// The most sequences in one step; a plan may take fewer.
     #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=1024))]
