@@ -143,4 +143,6 @@ fn within_the_bound(c: usize, o: usize, n: usize, tile: i64) {
 fn winograd_keeps_its_bound() {
     within_the_bound(128, 128, 8, 2);
     within_the_bound(32, 16, 18, 4);
+    // A vector and a half of filters.
+    within_the_bound(32, 24, 18, 4);
 }

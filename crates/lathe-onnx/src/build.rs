@@ -424,12 +424,17 @@ impl Trace<'_> {
         }
         let single = x.elem() == Elem::F32 && y.elem() == Elem::F32 && !x.is_empty() && !y.is_empty();
         let mut out = if ry == 2 && single {
-            // Weights have columns of the result as their rows: the form that has a schedule.
             let (k, n) = (y.shape()[0], y.shape()[1]);
             let rows = x.len() / k;
-            let w = self.permute(&y, &[1, 0])?;
             let flat = self.reshape(&x, &[rows, k])?;
-            let z = self.op("matmul", &[&flat, &w], &[], Elem::F32)?;
+            let z = if rows >= 16 && n % 16 != 0 {
+                // Columns that are not packed lie side by side as they are.
+                self.dot(&flat, &y, &[], &[(1, 0)])?
+            } else {
+                // Weights have columns of the result as their rows: the form that is packed.
+                let w = self.permute(&y, &[1, 0])?;
+                self.op("matmul", &[&flat, &w], &[], Elem::F32)?
+            };
             let shape = [&x.shape()[..rx - 1], &[n]].concat();
             self.reshape(&z, &shape)?
         } else {

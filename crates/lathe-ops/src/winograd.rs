@@ -215,7 +215,9 @@ fn tiles(t: &[Type], a: &Attrs) -> Result<([i64; 2], [i64; 2], [i64; 2]), String
     let tiles = [(h + f.tile - 1) / f.tile, (w + f.tile - 1) / f.tile];
     let whole = all % (tiles[0] * tiles[1]) == 0 && places == (f.input.len() * f.input.len()) as i64;
     require(whole, "the products are not those of whole images of these `extents`")?;
-    Ok(([all / (tiles[0] * tiles[1]), blocks * lanes], tiles, [h, w]))
+    let channels = int_attr(a, "channels").unwrap_or(blocks * lanes);
+    require((1..=blocks * lanes).contains(&channels), "there are not so many `channels`")?;
+    Ok(([all / (tiles[0] * tiles[1]), channels], tiles, [h, w]))
 }
 
 fn infer_output(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
@@ -314,7 +316,8 @@ pub(crate) const ROWS: &[OpRow] = &[
     },
     OpRow {
         name: "winograd_output",
-        doc: "products x[place, tile, m / lanes, m % lanes] of transformed tiles transformed back into planes y[n, m] of the `extents`",
+        doc: "products x[place, tile, m / lanes, m % lanes] of transformed tiles transformed back into planes y[n, m] of the `extents`, \
+              of all or the first `channels`",
         form: Form::NEST,
         gradient: None,
         donates: &[],
@@ -325,7 +328,11 @@ pub(crate) const ROWS: &[OpRow] = &[
         sample: |seed| {
             let (m, lanes) = (tile_of(seed), [4, 16, 8][seed as usize % 3]);
             let plane = if seed % 4 < 2 { [m, 2 * m] } else { [m - 1, 2 * m - 1] };
-            let at = attrs(&[tile_attr(seed), ("extents", Attr::Ints(plane.map(|n| n as i64).into()))]);
+            let mut at = attrs(&[tile_attr(seed), ("extents", Attr::Ints(plane.map(|n| n as i64).into()))]);
+            // The last block of channels may be half padding.
+            if seed % 4 == 1 {
+                at.insert("channels".into(), Attr::Int(3 * lanes as i64 / 2));
+            }
             (vec![Rng(seed).dense(&[(m + 2) * (m + 2), 4, 2, lanes])], at)
         },
     },

@@ -109,6 +109,9 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
     out
 }
 
+/// Most elements of a padded plane, of which 16 are in the second cache with what is made of them.
+const NEAR: i64 = 1 << 13;
+
 /// Whether one node pads the axes of space, and the other one's windows are over a channel each.
 fn apart(g: &Graph, pad: usize, windows: usize) -> bool {
     let (p, c) = (&g.nodes[pad], &g.nodes[windows]);
@@ -123,7 +126,12 @@ fn apart(g: &Graph, pad: usize, windows: usize) -> bool {
             let groups = int_attr(&c.attrs, "groups").filter(|n| *n > 1);
             groups.is_some() && groups == channel(c.inputs[0]) && groups == channel(c.outputs[0])
         }
-        "winograd_input" => true,
+        // A few channels at a time are padded and transformed, which are near only where their planes are small.
+        "winograd_input" => {
+            let plane: Option<i64> =
+                g.ty(c.inputs[0]).shape[2..].iter().map(lathe_ir::Int::as_const).product();
+            plane.is_some_and(|n| n <= NEAR)
+        }
         op => op == "pool" && ints_attr(&c.attrs, "window").len() + 2 == g.ty(c.inputs[0]).shape.len(),
     };
     &*p.op == "pad" && around && constant && one && single(g, p.outputs[0])

@@ -2,8 +2,8 @@
 //! threads meet between steps that touch the same bytes.
 
 use crate::group::groups;
-use lathe_ir::graph::{Form, Graph, Node, OpTable, Source, Type, ValueId};
-use lathe_ir::step::{Program, Step, StepBuffer, Storage, conflicts};
+use lathe_ir::graph::{Form, Graph, Node, OpTable, Source, Type, ValueId, int_attr};
+use lathe_ir::step::{Part, Program, Step, StepBuffer, Storage, conflicts};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_ops::{group_shape, lower_group};
@@ -77,10 +77,25 @@ struct Planner<'g> {
     bounds: &'g Bounds,
     kernels: Vec<PlannedKernel>,
     known: HashMap<String, usize>,
-    /// The value whose storage another one shares: a linear value's, or one of another shape.
-    root: HashMap<ValueId, ValueId>,
-    /// The nodes that make those of another shape.
+    homes: Homes,
+    /// The nodes that need no kernel: the same elements in another shape, and values that lie one behind the other already.
     alias: HashSet<usize>,
+}
+
+/// Values that lie in another one's storage, and at which byte of it: a linear value's successor, the same elements in another shape,
+/// a part of what is joined.
+#[derive(Default)]
+struct Homes(HashMap<ValueId, (ValueId, i64)>);
+
+impl Homes {
+    /// The value that has storage of its own, and the byte of it where this one begins.
+    fn of(&self, mut v: ValueId) -> (ValueId, i64) {
+        let mut at = 0;
+        while let Some((home, byte)) = self.0.get(&v) {
+            (v, at) = (*home, at + byte);
+        }
+        (v, at)
+    }
 }
 
 /// Plans a graph whose dimensions are known as `bounds` says.
@@ -106,39 +121,67 @@ pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
         bounds,
         kernels: vec![],
         known: HashMap::new(),
-        root: HashMap::new(),
+        homes: Homes::default(),
         alias: HashSet::new(),
     };
     for n in &g.nodes {
         for (a, r) in table.get(&n.op).map_or(&[][..], |r| r.donates) {
-            let from = p.root.get(&n.inputs[*a]).copied().unwrap_or(n.inputs[*a]);
-            p.root.insert(n.outputs[*r], from);
-        }
-    }
-    p.alias = aliases(g, &p.root);
-    for i in 0..g.nodes.len() {
-        if p.alias.contains(&i) {
-            let (x, y) = (g.nodes[i].inputs[0], g.nodes[i].outputs[0]);
-            p.root.insert(y, p.root.get(&x).copied().unwrap_or(x));
+            p.homes.0.insert(n.outputs[*r], (n.inputs[*a], 0));
         }
     }
     let all_given = |_: ValueId| true;
     let given =
         |v: ValueId| g.value(v).source != Source::Node || constant.contains(&v) || g.outputs.contains(&v);
+    // Where nothing is updated in place.
+    if p.homes.0.is_empty() && g.values.iter().all(|v| v.source != Source::State) {
+        for (i, n) in g.nodes.iter().enumerate() {
+            if reshapes(g, n) {
+                p.homes.0.insert(n.outputs[0], (n.inputs[0], 0));
+                p.alias.insert(i);
+            } else if let Some(parts) = joined(g, n, &p.homes, &given) {
+                p.homes.0.extend(parts);
+                p.alias.insert(i);
+            }
+        }
+    }
     let (load, _) = p.program(&format!("{}_load", g.name), &at_load, &all_given);
     let (run, arena_bytes) = p.program(&g.name, &at_run, &given);
     Plan { load, run, kernels: p.kernels, arena_bytes }
 }
 
-/// Nodes that need no kernel: the same elements in another shape, in graphs where nothing is updated in place.
-fn aliases(g: &Graph, donated: &HashMap<ValueId, ValueId>) -> HashSet<usize> {
-    if !donated.is_empty() || g.values.iter().any(|v| v.source == Source::State) {
-        return HashSet::new();
+/// Whether a type is dense, of constant extents.
+fn constant_shape(t: &Type) -> bool {
+    t.encoding.is_none() && t.shape.iter().all(|d| d.as_const().is_some())
+}
+
+/// Whether a node's result is its argument's elements in another shape.
+fn reshapes(g: &Graph, n: &Node) -> bool {
+    &*n.op == "reshape" && constant_shape(g.ty(n.inputs[0])) && !g.outputs.contains(&n.outputs[0])
+}
+
+/// Where the arguments of a `concat` may be made inside its result, so that nothing is copied: each of them has storage of its own that
+/// a kernel writes in this program, and they follow each other in memory at whole multiples of the alignment.
+fn joined(
+    g: &Graph,
+    n: &Node,
+    homes: &Homes,
+    given: &dyn Fn(ValueId) -> bool,
+) -> Option<Vec<(ValueId, (ValueId, i64))>> {
+    let y = n.outputs[0];
+    (&*n.op == "concat" && constant_shape(g.ty(y)) && !given(y)).then_some(())?;
+    let axis = usize::try_from(int_attr(&n.attrs, "axis")?).ok()?;
+    g.ty(y).shape.get(..axis)?.iter().all(|d| d.as_const() == Some(1)).then_some(())?;
+    let (mut at, mut parts) = (0, vec![]);
+    for v in &n.inputs {
+        let bytes = storage_bytes(g.ty(*v), &|_| None) as i64;
+        let (home, first) = homes.of(*v);
+        let whole = first == 0 && storage_bytes(g.ty(home), &|_| None) as i64 == bytes;
+        let own = whole && !given(home) && !given(*v) && parts.iter().all(|(p, _)| *p != home);
+        (own && at % ALIGN == 0).then_some(())?;
+        parts.push((home, (y, at)));
+        at += bytes;
     }
-    let dense = |t: &Type| t.encoding.is_none() && t.shape.iter().all(|d| d.as_const().is_some());
-    let same =
-        |n: &Node| &*n.op == "reshape" && dense(g.ty(n.inputs[0])) && !g.outputs.contains(&n.outputs[0]);
-    (0..g.nodes.len()).filter(|i| same(&g.nodes[*i])).collect()
+    Some(parts)
 }
 
 impl Planner<'_> {
@@ -183,14 +226,10 @@ impl Planner<'_> {
                 let name = format!("k{next}").into();
                 self.kernels.push(PlannedKernel { name, kernel: k.kernel, parts: k.parts, operators });
             }
-            let args: Vec<(ValueId, bool)> = shape
-                .args
-                .iter()
-                .zip(&shape.access)
-                .map(|(v, a)| (self.root.get(v).copied().unwrap_or(*v), *a != Access::In))
-                .collect();
+            let args: Vec<(ValueId, bool)> =
+                shape.args.iter().zip(&shape.access).map(|(v, a)| (*v, *a != Access::In)).collect();
             for (v, _) in &args {
-                let l = life.entry(*v).or_insert((calls.len(), calls.len()));
+                let l = life.entry(self.homes.of(*v).0).or_insert((calls.len(), calls.len()));
                 l.1 = calls.len();
             }
             calls.push((self.kernels[id].name.clone(), args));
@@ -216,7 +255,12 @@ impl Planner<'_> {
         let mut open: Vec<Step> = vec![];
         for (kernel, args) in calls {
             let (values, writes): (Vec<ValueId>, Vec<bool>) = args.into_iter().unzip();
-            let args = values.iter().map(|v| index[v].into()).collect();
+            let part = |v: &ValueId| {
+                let (home, at) = self.homes.of(*v);
+                let (whole, bytes) = (self.bytes(home), self.bytes(*v).min(self.bytes(home) - at));
+                Part { buffer: index[&home], range: (bytes < whole).then(|| (at.into(), bytes.into())) }
+            };
+            let args = values.iter().map(part).collect();
             let step = Step::Call { kernel, args, writes };
             if open.iter().any(|o| conflicts(&program, o, &step, &|_| None)) {
                 program.steps.push(Step::Meet);

@@ -37,6 +37,8 @@ struct Convolution {
     images: i64,
     channels: i64,
     filters: i64,
+    /// Filters that lie side by side.
+    lanes: i64,
     plane: [i64; 2],
 }
 
@@ -56,18 +58,25 @@ impl Convolution {
         else {
             return None;
         };
-        // Both are in lanes: of a whole vector, or of a half where that is a register.
-        let lanes = if target.vector_bits >= 512 { 16 } else { 8 };
-        (channels % lanes == 0 && filters % lanes == 0).then_some(Convolution {
+        // Both are in lanes: of a whole vector, or of a half where that is a register. A last half vector of filters gets zeros behind it.
+        let register = if target.vector_bits >= 512 { 16 } else { 8 };
+        let lanes = if filters % 16 == 0 { 16 } else { register };
+        (channels % register == 0 && filters % 8 == 0).then_some(Convolution {
             images,
             channels,
             filters,
+            lanes,
             plane: [h, w],
         })
     }
 
     fn tiles(&self, tile: i64) -> i64 {
         self.images * self.plane.iter().map(|n| (n + tile - 1) / tile).product::<i64>()
+    }
+
+    /// Filters in whole vectors.
+    fn padded(&self) -> i64 {
+        (self.filters + self.lanes - 1) / self.lanes * self.lanes
     }
 
     /// Cycles of the sum of products.
@@ -79,7 +88,7 @@ impl Convolution {
     /// Cycles with tiles of so many rows of results: the products, reading their filters, and the transforms, element by element.
     fn tiled(&self, tile: i64) -> i64 {
         let (places, tiles) = ((tile + 2) * (tile + 2), self.tiles(tile));
-        let filters = places * self.channels * self.filters;
+        let filters = places * self.channels * self.padded();
         products(filters * tiles) + reading(filters) + places * tiles * (self.channels + self.filters)
     }
 }
@@ -115,15 +124,21 @@ fn rewrite(g: &Graph, out: &mut Graph, n: &Node, c: &Convolution, tile: i64) {
         out.nodes.push(Node { op: op.into(), inputs: inputs.to_vec(), attrs, outputs: vec![v] });
         v
     };
-    let lanes = if c.filters % 16 == 0 { 16 } else { 8 };
+    let (lanes, padded) = (c.lanes, c.padded());
     let (places, tiles) = ((tile + 2) * (tile + 2), c.tiles(tile));
     let attr = |name: &str, v: Attr| (lathe_ir::Name::from(name), v);
+    let mut filters = n.inputs[1];
+    if padded > c.filters {
+        let around = |n: i64| Attr::Ints(vec![n, 0, 0, 0]);
+        let zeros = [attr("low", around(0)), attr("high", around(padded - c.filters))].into();
+        filters = node("pad", "more", &[filters], zeros, &[padded, c.channels, 3, 3]);
+    }
     let filters = node(
         "winograd_filters",
         "filters",
-        &[n.inputs[1]],
+        &[filters],
         [attr("tile", int(tile)), attr("lanes", int(lanes))].into(),
-        &[places, c.filters / lanes, c.channels, lanes],
+        &[places, padded / lanes, c.channels, lanes],
     );
     // Whole tiles: what is around the input is a little more.
     let more = c.plane.map(|n| (n + tile - 1) / tile * tile - n);
@@ -149,9 +164,12 @@ fn rewrite(g: &Graph, out: &mut Graph, n: &Node, c: &Convolution, tile: i64) {
     let axes = |v: i64| Attr::Ints(vec![v]);
     let along =
         [attr("batch_x", axes(0)), attr("batch_y", axes(0)), attr("sum_x", axes(2)), attr("sum_y", axes(2))];
-    let shape = [places, tiles, c.filters / lanes, lanes];
+    let shape = [places, tiles, padded / lanes, lanes];
     let products = node("dot", "products", &[input, filters], along.into(), &shape);
-    let attrs = [attr("tile", int(tile)), attr("extents", Attr::Ints(c.plane.to_vec()))].into();
+    let mut attrs: Attrs = [attr("tile", int(tile)), attr("extents", Attr::Ints(c.plane.to_vec()))].into();
+    if padded > c.filters {
+        attrs.insert("channels".into(), int(c.filters));
+    }
     out.nodes.push(Node {
         op: "winograd_output".into(),
         inputs: vec![products],

@@ -6,7 +6,7 @@
 //! dimension is looked at when its dimensions are bound: the executor and the interpreter do.
 
 use super::{Bytes, Cost, Op, Program, Step, Storage, Unit, Unrolled, order, unroll};
-use crate::IrError;
+use crate::{Int, IrError};
 use std::collections::{HashMap, HashSet};
 
 /// Pairs of steps that the search for races looks at, at most.
@@ -30,13 +30,15 @@ fn clash<'p>(p: &'p Program, a: &[(Bytes, bool)], b: &[(Bytes, bool)]) -> Option
     a.iter().find(|x| hits(x)).map(|(x, _)| &*p.buffers[x.buffer as usize].name)
 }
 
-/// Whether two calls or copies must not run at the same time, with dimensions at their upper bounds; a part counts as its
-/// whole buffer.
+/// Whether two calls or copies must not run at the same time, with dimensions at their upper bounds; a part whose place depends on
+/// a variable counts as its whole buffer.
 pub fn conflicts(p: &Program, a: &Step, b: &Step, bound: &dyn Fn(&str) -> Option<i64>) -> bool {
     let touches = |s: &Step| -> Vec<(Bytes, bool)> {
-        let whole = |p_: &super::Part, w| {
-            let len = p.buffers[p_.buffer as usize].bytes.eval(bound).unwrap_or(i64::MAX / 4);
-            (Bytes { buffer: p_.buffer, offset: 0, len }, w)
+        let whole = |part: &super::Part, w| {
+            let known = |(at, len): &(Int, Int)| Some((at.as_const()?, len.as_const()?));
+            let all = || (0, p.buffers[part.buffer as usize].bytes.eval(bound).unwrap_or(i64::MAX / 4));
+            let (offset, len) = part.range.as_ref().and_then(known).unwrap_or_else(all);
+            (Bytes { buffer: part.buffer, offset, len }, w)
         };
         match s {
             Step::Call { args, writes, .. } => args.iter().zip(writes).map(|(a, w)| whole(a, *w)).collect(),
@@ -53,8 +55,8 @@ pub fn conflicts(p: &Program, a: &Step, b: &Step, bound: &dyn Fn(&str) -> Option
     };
     // The same buffer conflicts even when it is empty.
     let (a, b) = (touches(a), touches(b));
-    let same = |(x, wx): &(Bytes, bool)| b.iter().any(|(y, wy)| (*wx || *wy) && x.buffer == y.buffer);
-    a.iter().any(same) || clash(p, &a, &b).is_some()
+    let same = |x: &Bytes, y: &Bytes| x.buffer == y.buffer && x.offset == y.offset;
+    a.iter().any(|(x, wx)| b.iter().any(|(y, wy)| (*wx || *wy) && same(x, y))) || clash(p, &a, &b).is_some()
 }
 
 /// Checks a program whose dimensions stay below 2^20.

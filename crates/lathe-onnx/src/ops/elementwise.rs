@@ -167,6 +167,11 @@ fn remainder(t: &mut Trace<'_>, x: &Val, y: &Val, of_x: bool) -> Read<Val> {
 }
 
 fn power(t: &mut Trace<'_>, x: &Val, y: &Val) -> Read<Val> {
+    // Squares, which norms take, are products.
+    let number = y.is_constant() && y.len() == 1 && y.rank() <= x.rank();
+    if number && x.elem().is_float() && t.floats(y)? == [2.0] {
+        return t.mul(x, x);
+    }
     if x.elem() == y.elem() && x.elem().is_float() {
         return t.bin("pow", x, y);
     }

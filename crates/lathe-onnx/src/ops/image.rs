@@ -96,6 +96,16 @@ fn weights(n: &Node<'_>, ratio: f64, scale: f64) -> Read<Vec<f64>> {
     })
 }
 
+/// Each position of an axis so many times.
+fn repeated(t: &mut Trace<'_>, x: &Val, d: usize, times: usize) -> Read<Val> {
+    let (rows, inner) = (x.shape()[..=d].iter().product(), x.shape()[d + 1..].iter().product());
+    let mut to = x.shape().to_vec();
+    to[d] *= times;
+    let y = t.reshape(x, &[rows, 1, inner])?;
+    let y = t.spread(&y, &[rows, times, inner])?;
+    t.reshape(&y, &to)
+}
+
 /// One axis of x resized: each result a sum of weighed neighbours.
 fn along(t: &mut Trace<'_>, n: &Node<'_>, x: &Val, d: usize, a: &Axis) -> Read<Val> {
     let mode = n.word(
@@ -130,7 +140,12 @@ fn along(t: &mut Trace<'_>, n: &Node<'_>, x: &Val, d: usize, a: &Axis) -> Read<V
     let mut sum: Option<Val> = None;
     if n.word("mode", "nearest") == "nearest" {
         // One neighbour as it is, of any type.
-        let at = (0..a.to).map(|i| if taps[1].1[i] > 0.0 { taps[1].0[i] } else { taps[0].0[i] }).collect();
+        let at: Vec<i128> =
+            (0..a.to).map(|i| if taps[1].1[i] > 0.0 { taps[1].0[i] } else { taps[0].0[i] }).collect();
+        let times = a.to / a.from.max(1);
+        if times * a.from == a.to && at.iter().enumerate().all(|(i, v)| *v == (i / times) as i128) {
+            return repeated(t, x, d, times);
+        }
         sum = Some(t.gather(x, &constant(Elem::I64, &[a.to], &Elements::Ints(at)), d)?);
     } else {
         for (at, w) in taps {
@@ -194,7 +209,8 @@ fn resize(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
         return Err(Fault::invalid("neither scales nor sizes for the axes"));
     }
     let mut y = x.clone();
-    for i in 0..m {
+    // The last axis first: the others move whole rows.
+    for i in (0..m).rev() {
         let a = Axis {
             from: x.shape()[axes[i]],
             to: sizes[i].clamp(0.0, 1e6) as usize,

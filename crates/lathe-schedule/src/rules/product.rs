@@ -4,7 +4,7 @@
 
 use super::rows::vectorize_inner;
 use super::windows;
-use super::{LANES, filters};
+use super::{FEW, LANES, filters};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{
@@ -138,18 +138,24 @@ fn summed(s: &Stmt, sums: &mut Vec<Arc<For>>) -> Option<Arc<Store>> {
 fn tile(columns: Option<i64>, target: &Target) -> (i64, i64) {
     let (lanes, most) = if target.vector_bits >= 512 { (2 * LANES, 14) } else { (LANES, 6) };
     let over = |lanes: i64| columns.map_or(0, |n| (n + lanes - 1) / lanes * lanes);
-    // One vector where the second one would be idle.
-    if over(lanes) * 9 > over(lanes / 2) * 10 || columns.is_some_and(|n| n < lanes) {
+    // One vector where the second one would be idle: where loads are no bottleneck, a twentieth of it.
+    let part = if target.vector_bits >= 512 { 20 } else { 10 };
+    if over(lanes) * (part - 1) > over(lanes / 2) * part || columns.is_some_and(|n| n < lanes) {
         (lanes / 2, 2 * most)
     } else {
         (lanes, most)
     }
 }
 
-/// Rows of a tile for so many: those that compute least beyond the last one.
-fn rows_of(n: Option<i64>, most: i64) -> i64 {
+/// Rows of a tile for so many: those that compute least beyond the last one. Where tiles are all there is to share, `alone`, a few of
+/// them are an even number.
+fn rows_of(n: Option<i64>, most: i64, alone: bool) -> i64 {
     let Some(n) = n else { return most };
-    let cost = |r: &i64| (n + r - 1) / r * (2 * r + 1);
+    let cost = |r: &i64| {
+        let tiles = (n + r - 1) / r;
+        let odd = i64::from(alone && tiles < FEW) * (tiles % 2);
+        (tiles + odd) * (2 * r + 1)
+    };
     (most / 2 + 1..=most).rev().min_by_key(cost).unwrap_or(most)
 }
 
@@ -247,6 +253,16 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
     }
     // A tile is full in places at least.
     let narrow = extent(&n).is_some_and(|n| n < tile(Some(n), target).0);
+    // Not quite a vector of columns: a few rows at a time.
+    if let (true, true, Some(m), Some(columns)) = (narrow, contiguous, &m, extent(&n))
+        && let (lanes, most) = tile(Some(columns), target)
+        && 2 * columns > lanes
+    {
+        s.step(&format!("split {} {}", m.var, rows_of(extent(m), most, false)))?;
+        let m = find_loop(&s.kernel().body, &format!("{}.i", m.var));
+        few(s, &n, m.as_ref(), lanes)?;
+        return Ok(true);
+    }
     let Some(m) = m.filter(|_| !narrow) else { return Ok(false) };
     blocks(s, &p, (&n, &m), v, contiguous, target)?;
     Ok(true)
@@ -267,6 +283,7 @@ fn few(s: &mut Schedule, n: &For, m: Option<&Arc<For>>, lanes: i64) -> Result<()
     if let Some(m) = m {
         s.step(&format!("sink {} {n}.i", m.var))?;
     }
+    windows::align(s)?;
     s.step(&format!("vectorize {n}.i masked"))?;
     if let Some(m) = m {
         s.step(&format!("unroll {}", m.var))?;
@@ -316,7 +333,6 @@ fn blocks(
     let accumulators = most * lanes / register;
     let lanes = register * s.choose("vectors", 1..=3, lanes / register);
     let most = accumulators * register / lanes;
-    let rows = s.choose("rows", 1..=most, rows_of(extent(m), most));
     let columns = extent(n).map_or(COLUMNS, |n| evenly(n, COLUMNS, lanes));
     let columns = s.choose("columns", panels(extent(n), lanes), columns);
     // A further axis of columns, of which a block of rows serves several positions.
@@ -331,10 +347,10 @@ fn blocks(
     let alone = others.clone().all(|l| {
         more.as_ref().is_some_and(|(o, b)| *o == l.var && extent(l) == Some(*b)) || extent(l) == Some(1)
     });
+    let alone = alone && extent(n).is_some_and(|n| n <= columns);
+    let rows = s.choose("rows", 1..=most, rows_of(extent(m), most, alone));
     let block = match extent(m) {
-        Some(r) if alone && extent(n).is_some_and(|n| n <= columns) => {
-            evenly(r, BLOCK.min((r + 1) / 2), rows)
-        }
+        Some(r) if alone => evenly(r, BLOCK.min((r + 1) / 2), rows),
         Some(r) => evenly(r, BLOCK, rows),
         None => BLOCK / rows * rows,
     };

@@ -20,10 +20,44 @@ pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), Sc
     for (_, p) in &parts[1..] {
         s.step(&format!("join {first} {}", row(p)))?;
     }
+    more_rows(s, parts)?;
     for t in temporaries(s.kernel()) {
         s.step(&format!("contract {t}"))?;
     }
     vectorize_inner(s)
+}
+
+/// Where there are few rows, the next axes are rows too, as far as all operators have them around what they do: all cores have something
+/// to do, and temporaries are short.
+fn more_rows(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
+    let mut rows = 1;
+    for d in 0.. {
+        // Of one operator, how many iterations there are around further loops.
+        let around = |p: &str| {
+            let l = find_loop(&s.kernel().body, &format!("{p}_{d}"))?;
+            let inside = l.body.iter().any(|s| matches!(s, Stmt::For(_)));
+            extent(&l).filter(|_| inside && l.iter == Iter::Spatial)
+        };
+        let first = &parts[0].1;
+        let Some(n) = around(first).filter(|n| d == 0 || parts.iter().all(|(_, p)| around(p) == Some(*n)))
+        else {
+            return Ok(());
+        };
+        if d > 0 {
+            let mut t = s.clone();
+            for (_, p) in &parts[1..] {
+                if t.step(&format!("join {first}_{d} {p}_{d}")).is_err() {
+                    return Ok(());
+                }
+            }
+            *s = t;
+        }
+        rows *= n;
+        if rows >= FEW {
+            return Ok(());
+        }
+    }
+    Ok(())
 }
 
 /// Number of loops of an operator that are named by its axes.

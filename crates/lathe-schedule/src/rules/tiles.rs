@@ -33,7 +33,9 @@ fn lanes(s: &Schedule, nests: &Nests, target: &Target) -> Option<i64> {
     let (Some((p, _)), None) = (tiles.next(), tiles.next()) else { return None };
     let channels = find_loop(&s.kernel().body, &format!("{p}1"))?;
     find_loop(&channels.body, &format!("{p}3"))?;
-    let lanes = lanes_of(extent(&channels)?, target)?;
+    // Half vectors, where channels are no whole number of vectors: what is transformed is little beside the products.
+    let channels = extent(&channels)?;
+    let lanes = lanes_of(channels, target).or_else(|| (channels % (LANES / 2) == 0).then_some(LANES / 2))?;
     let mut t = s.clone();
     t.step(&format!("split {p}1 {lanes}")).ok()?;
     let (k, mut along) = (t.kernel(), false);
@@ -64,14 +66,16 @@ pub(super) fn apply(s: &mut Schedule, target: &Target) -> bool {
     let Some(nests) = nests(s) else { return false };
     let Some(lanes) = lanes(s, &nests, target) else { return false };
     let mut tiled = s.clone();
-    let done = together(&mut tiled, &nests, lanes).is_ok();
+    let part = lanes_of(lanes, target).is_none();
+    let done = together(&mut tiled, &nests, lanes, part).is_ok();
     if done {
         *s = tiled;
     }
     done
 }
 
-fn together(s: &mut Schedule, nests: &Nests, lanes: i64) -> Result<(), ScheduleError> {
+/// `part` says that so many channels are a part of a vector only.
+fn together(s: &mut Schedule, nests: &Nests, lanes: i64, part: bool) -> Result<(), ScheduleError> {
     for (p, _) in nests {
         s.step(&format!("split {p}1 {lanes}"))?;
     }
@@ -81,16 +85,23 @@ fn together(s: &mut Schedule, nests: &Nests, lanes: i64) -> Result<(), ScheduleE
             s.step(&format!("join {first}{axis} {p}{axis}"))?;
         }
     }
+    let behind: Vec<&String> = nests.iter().skip_while(|(_, tiles)| !tiles).skip(1).map(|(p, _)| p).collect();
+    // A row of tiles at a time, where nothing stands before them.
+    let mut outer = format!("{first}1.o");
+    let mut by_rows = s.clone();
+    if nests[0].1 && rows_of_tiles(&mut by_rows, first, &behind).is_some() {
+        (*s, outer) = (by_rows, format!("{first}2"));
+    }
     let near = temporaries(s.kernel());
     for t in &near {
         s.step(&format!("contract {t}"))?;
     }
     // Elementwise operators behind are one nest with what they follow.
-    let behind: Vec<&String> = nests.iter().skip_while(|(_, tiles)| !tiles).skip(1).map(|(p, _)| p).collect();
     if let [first, rest @ ..] = behind.as_slice()
         && !rest.is_empty()
     {
-        for axis in ["1.i", "2", "3"] {
+        let row = if outer.ends_with('2') { "2.i" } else { "2" };
+        for axis in ["1.i", row, "3"] {
             for p in rest {
                 s.step(&format!("join {first}{axis} {p}{axis}"))?;
             }
@@ -106,14 +117,36 @@ fn together(s: &mut Schedule, nests: &Nests, lanes: i64) -> Result<(), ScheduleE
     for (p, tiles) in nests {
         if *tiles {
             s.step(&format!("sink {p}1.i"))?;
-            s.step(&format!("vectorize {p}1.i"))?;
+            // What is on the way is in registers, with room for the lanes that a vector has more.
+            if part {
+                windows::align(s)?;
+            }
+            s.step(&format!("vectorize {p}1.i{}", if part { " masked" } else { "" }))?;
         }
     }
     if let Some(p) = behind.first() {
         rows(s, &format!("{p}3"))?;
     }
     vectorize_inner(s)?;
-    super::product::fuse_to(s, &format!("{first}1.o"))
+    super::product::fuse_to(s, &outer)
+}
+
+/// One loop over rows of tiles, around the channels of a vector: what is written is near what the next vector's channels are written
+/// to, planes on the way have the rows of a tile, and there are enough of them for all cores.
+fn rows_of_tiles(s: &mut Schedule, tiles: &str, behind: &[&String]) -> Option<()> {
+    let rows = |s: &Schedule, p: &str| find_loop(&s.kernel().body, &format!("{p}2")).and_then(|l| extent(&l));
+    let count = rows(s, tiles)?;
+    s.step(&format!("interchange {tiles}1.i")).ok()?;
+    let Some(planes) = behind.first() else { return s.step(&format!("interchange {tiles}1.o")).ok() };
+    // Rows of a tile, where it is not the only one.
+    let all = rows(s, planes)?;
+    let tile = [4, 2].into_iter().find(|t| count > 1 && (all + t - 1) / t == count)?;
+    for p in behind {
+        s.step(&format!("split {p}2 {tile}")).ok()?;
+        s.step(&format!("interchange {p}1.i")).ok()?;
+        s.step(&format!("join {tiles}2 {p}2.o")).ok()?;
+    }
+    Some(())
 }
 
 /// A row of a plane, through all operators a vector at a time.
