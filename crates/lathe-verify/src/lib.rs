@@ -44,10 +44,12 @@ mod pad;
 mod partial;
 mod parts;
 mod peel;
+mod processes;
 mod refute;
 mod scope;
 mod search;
 mod text;
+mod travel;
 
 pub use derivation::{Derivation, Derived};
 pub use obligations::{Claim, Named, claim};
@@ -63,7 +65,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 24] = [
+pub const PROVED: [&str; 26] = [
     "split",
     "fuse",
     "interchange",
@@ -88,6 +90,8 @@ pub const PROVED: [&str; 24] = [
     "align",
     "prefetch",
     "skew",
+    "stream",
+    "space_time",
 ];
 
 /// Why a step is not proved.
