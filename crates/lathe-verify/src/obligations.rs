@@ -222,13 +222,13 @@ impl<'k> Walk<'k> {
 
     /// Whether each name of the program after means what it means before.
     pub(crate) fn is_plain(&self) -> bool {
-        let same = self.same_names() && self.sunk.is_none() && self.sent.is_none();
+        let same = self.same_names() && self.sunk.is_none() && self.sent.is_none() && self.flows.is_empty();
         same && self.contracting.is_none() && !self.renamed
     }
 
     /// Whether no buffer has another name after.
     fn same_names(&self) -> bool {
-        self.cache.is_none() && self.fill.is_none() && self.parts.is_none() && self.flows.is_empty()
+        self.cache.is_none() && self.fill.is_none() && self.parts.is_none()
     }
 
     /// Whether an expression reads a temporary that has another name or other dimensions after.

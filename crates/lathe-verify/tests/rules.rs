@@ -184,8 +184,16 @@ const RULES: &[Rule] = &[
             "lathe-verify/processes::array_sent",
             "lathe-verify/processes::in_turn",
         ],
-        coq: &["Processes::stream", "Processes::stream_ends"],
-        left: "",
+        coq: &[
+            "Networks::cut_in_two",
+            "Networks::kahn",
+            "Processes::stream",
+            "Processes::stream_ends",
+            "Storage::elsewhere",
+        ],
+        left: "That each process shares nothing but channels is the check of programs, on the text. Statements of one process that \
+               change their order wait for nobody else, and are `apart_commute`; that elements of an array are values on their way \
+               is `elsewhere`.",
     },
     Rule {
         name: "a space-time map",
@@ -194,8 +202,9 @@ const RULES: &[Rule] = &[
             "lathe-verify/travel::flow",
             "lathe-verify/travel::traveled",
         ],
-        coq: &[],
-        left: "",
+        coq: &["Iterations::independent", "Networks::kahn", "Networks::space_time"],
+        left: "Places are in one row in `space_time`, with one operand that travels; with two, each moment goes along both. That places \
+               after times is the order before is `independent`.",
     },
     Rule {
         name: "a copy filled",
