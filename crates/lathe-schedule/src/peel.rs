@@ -29,6 +29,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let bounds = loop_bounds(k);
     let mut opaque = Opaque::default();
     let n = opaque.int(&l.extent, &bounds).ok_or("the extent is not integer arithmetic")?;
+    // Below 0 nothing runs, and yet a remainder would be left.
+    if !bounds.range(&n).lo.is_some_and(|least| least >= 0) {
+        return Err(format!("the extent of '{var}' may be below 0"));
+    }
     let left = n.rem(f, &bounds);
     if left.as_const() == Some(0) {
         return Err(format!("{f} divides the extent: nothing is left"));

@@ -1,9 +1,12 @@
 //! `prefetch L B S`: while the block `S` reads the buffer `B` in one iteration of the loop `L`, the memory is asked for what
-//! the same read of the next iteration will touch. A read into nowhere in the IR; an instruction that cannot fail in C.
+//! the same read of the next iteration will touch. A read into nowhere in the IR; an instruction that cannot fail in C. The next
+//! iteration reaches the block wherever this one does: no loop or condition on the way hangs on `L`, and there is a lane.
 
-use crate::util::{arg, edit_list, need_free, need_loop};
+use crate::util::{arg, edit_list, guards, need_free, need_loop, touched};
 use crate::{Primitive, Tag};
-use lathe_ir::tensor::{Buffer, Expr, Kernel, LANE, Node, REGISTER, Stmt, find_block, for_each, loop_bounds};
+use lathe_ir::tensor::{
+    Buffer, Expr, Kernel, LANE, Node, Opaque, REGISTER, Stmt, find_block, for_each, loop_bounds,
+};
 use std::sync::Arc;
 
 /// The name of the instruction.
@@ -32,6 +35,23 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         });
     }
     let index = index.ok_or_else(|| format!("'{block}' does not read '{buffer}'"))?;
+    if b.values.iter().any(|v| guards(v, buffer)) {
+        return Err(format!("whether '{block}' reads '{buffer}' hangs on a condition"));
+    }
+    let written = touched(&k.body, true);
+    let changes = |e: &Expr| {
+        let mut found = false;
+        e.visit(&mut |e| {
+            found |= matches!(&**e, Node::Load(n, _) if written.iter().any(|w| k.overlap(w, n)));
+        });
+        found
+    };
+    if index.iter().any(changes) {
+        return Err(format!("what '{block}' reads of '{buffer}' is picked by what is written"));
+    }
+    if around(&l.body, block).iter().any(|e| e.mentions(var) || changes(e)) {
+        return Err(format!("whether '{block}' runs hangs on the iteration of '{var}'"));
+    }
     let t = k.buffer(buffer).ok_or_else(|| format!("there is no buffer '{buffer}'"))?.dtype;
     let name = format!("{block}.next");
     let store = format!("{name}.s");
@@ -49,6 +69,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         },
         &mut |list, i| {
             let Stmt::For(f) = &list[i] else { return Err("no loop over lanes".into()) };
+            let lanes = Opaque::default().int(&f.extent, &bounds);
+            if !lanes.is_some_and(|n| bounds.range(&n).lo.is_some_and(|least| least > 0)) {
+                return Err(format!("'{}' may have no lanes", f.var));
+            }
             let mut inside = vec![];
             for_each(&f.body, &mut |s| match s {
                 Stmt::Alloc(b) => inside.push(b.name.clone()),
@@ -70,4 +94,14 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         },
     )?;
     Ok(Kernel { body: body.ok_or("the block is not in a loop over lanes")?, ..k.clone() })
+}
+
+/// The extents and conditions around a block, inside of some statements.
+fn around(body: &[Stmt], block: &str) -> Vec<Expr> {
+    let inside = body.iter().find_map(|s| match s {
+        Stmt::For(l) if find_block(&l.body, block).is_some() => Some((&l.extent, l.body.as_slice())),
+        Stmt::If(c, b) if find_block(b, block).is_some() => Some((c, b.as_slice())),
+        _ => None,
+    });
+    inside.map_or(vec![], |(e, body)| [vec![e.clone()], around(body, block)].concat())
 }
