@@ -1,7 +1,7 @@
 //! `peel L f`: the loop `L` over whole blocks of `f` iterations, and what is left of them in a loop `L.p` behind it, whose
 //! loops, blocks and temporaries get names of their own. Order is kept. After it, `split L f` needs no shorter last block, so that what is made of the blocks has constant extents.
 
-use crate::util::{arg, copy_name, need_free, need_loop, need_serial, need_still, number};
+use crate::util::{arg, copy_name, need_free, need_loop, need_serial, need_still, never_below_zero, number};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -30,7 +30,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let mut opaque = Opaque::default();
     let n = opaque.int(&l.extent, &bounds).ok_or("the extent is not integer arithmetic")?;
     // Below 0 nothing runs, and yet a remainder would be left.
-    if !bounds.range(&n).lo.is_some_and(|least| least >= 0) {
+    if !never_below_zero(k, &l) {
         return Err(format!("the extent of '{var}' may be below 0"));
     }
     let left = n.rem(f, &bounds);
