@@ -30,8 +30,8 @@ pub(crate) fn need_still(k: &Kernel, l: &For) -> Result<(), String> {
     }
 }
 
-/// Whether a loop's extent is at least 0 wherever it is reached.
-pub(crate) fn never_below_zero(k: &Kernel, l: &For) -> bool {
+/// Whether a loop's extent is at least so much wherever it is reached.
+pub(crate) fn runs_at_least(k: &Kernel, l: &For, least: i64) -> bool {
     // What is read of memory counts as at least 0 only where that is promised.
     let promised = |e: &Expr| {
         let mut all = true;
@@ -51,7 +51,7 @@ pub(crate) fn never_below_zero(k: &Kernel, l: &For) -> bool {
     let outer = enclosing(&k.body, &l.var).unwrap_or_default();
     let outer: Vec<(Name, Int)> =
         outer.into_iter().filter_map(|o| Some((o.var.clone(), number(&o.extent)?))).collect();
-    number(&l.extent).is_some_and(|n| not_negative(&n, &outer, &bounds))
+    number(&l.extent).is_some_and(|n| not_negative(&(n - least), &outer, &bounds))
 }
 
 /// The loops around a loop, outermost first.

@@ -81,7 +81,7 @@ pub fn claim(
     order: Order,
 ) -> Result<Claim, Refusal> {
     Programs::default().check(before, after)?;
-    claim_checked(before, after, witness, order)
+    claim_checked(before, after, witness, order, true)
 }
 
 /// Remembers that a program keeps the rules of programs: of a chain of steps each is looked at once.
@@ -107,12 +107,13 @@ fn sound(k: &Kernel) -> Result<(), Refusal> {
     lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))
 }
 
-/// The same of programs that keep the rules of programs.
+/// The same of programs that keep the rules of programs; with hints where proofs are to be searched.
 pub(crate) fn claim_checked(
     before: &Kernel,
     after: &Kernel,
     witness: Option<&Witness>,
     order: Order,
+    searched: bool,
 ) -> Result<Claim, Refusal> {
     let assumes = header(before, after)?;
     let world = World::new(before, after)?;
@@ -133,6 +134,7 @@ pub(crate) fn claim_checked(
         renamed: false,
         temporaries: HashMap::new(),
         tag: Tag::Bitwise,
+        searched,
         out: vec![],
         seen: HashSet::new(),
     };
@@ -209,6 +211,8 @@ pub(crate) struct Walk<'k> {
     /// The names of the copy's temporaries.
     pub(crate) temporaries: HashMap<Name, Name>,
     pub(crate) tag: Tag,
+    /// Whether proofs are searched, and not only checked.
+    searched: bool,
     out: Vec<Named>,
     seen: HashSet<Obligation>,
 }
@@ -260,7 +264,7 @@ impl<'k> Walk<'k> {
         for side in &s.sides {
             self.push("a divisor is positive", side.clone(), vec![], &s.labels);
         }
-        let cuts = s.cuts();
+        let cuts = if self.searched { s.cuts() } else { vec![] };
         self.push(about, Obligation { facts: s.facts, choices: s.choices }, cuts, &s.labels);
     }
 
