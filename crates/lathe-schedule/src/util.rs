@@ -30,6 +30,9 @@ pub(crate) fn need_still(k: &Kernel, l: &For) -> Result<(), String> {
     }
 }
 
+/// The least of what is read of memory and promised by nobody: far below all that is added to it.
+const ANYTHING: i64 = -(1 << 40);
+
 /// Whether a loop's extent is at least so much wherever it is reached.
 pub(crate) fn runs_at_least(k: &Kernel, l: &For, least: i64) -> bool {
     // What is read of memory counts as at least 0 only where that is promised.
@@ -43,15 +46,24 @@ pub(crate) fn runs_at_least(k: &Kernel, l: &For, least: i64) -> bool {
         });
         all
     };
-    let bounds = loop_bounds(k);
-    let number = |e: &Expr| {
+    let mut bounds = loop_bounds(k);
+    let mut number = |e: &Expr| {
         let mut opaque = Opaque::default();
-        opaque.int(e, &bounds).filter(|_| opaque.hides_only(promised))
+        let n = opaque.int(e, &bounds)?;
+        let mut unknown: Vec<Name> = vec![];
+        n.visit_vars(&mut |v| {
+            if v.starts_with('$') && !promised(&opaque.restore(&Int::var(v))) {
+                unknown.push(v.into());
+            }
+        });
+        unknown.iter().for_each(|v| bounds.set(v, ANYTHING, None));
+        Some(n)
     };
     let outer = enclosing(&k.body, &l.var).unwrap_or_default();
     let outer: Vec<(Name, Int)> =
         outer.into_iter().filter_map(|o| Some((o.var.clone(), number(&o.extent)?))).collect();
-    number(&l.extent).is_some_and(|n| not_negative(&(n - least), &outer, &bounds))
+    let own = number(&l.extent);
+    own.is_some_and(|n| not_negative(&(n - least), &outer, &bounds))
 }
 
 /// The loops around a loop, outermost first.
