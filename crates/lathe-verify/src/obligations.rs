@@ -220,6 +220,7 @@ pub(crate) struct Walk<'k> {
 impl<'k> Walk<'k> {
     fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>, labels: &[(u32, String)]) {
         if self.seen.insert(obligation.clone()) {
+            let labels = if self.searched { labels } else { &[] };
             self.out.push(Named { about: about.to_string(), obligation, cuts, labels: labels.to_vec() });
         }
     }
@@ -260,29 +261,35 @@ impl<'k> Walk<'k> {
     }
 
     /// What the scope says is impossible.
-    pub(crate) fn never(&mut self, s: Scope, about: &str) {
+    pub(crate) fn never(&mut self, mut s: Scope, about: &str) {
+        let (facts, choices) = (std::mem::take(&mut s.facts), std::mem::take(&mut s.choices));
+        self.impossible(&s, Obligation { facts, choices }, about);
+    }
+
+    /// What the scope says is impossible with these hypotheses for its own.
+    fn impossible(&mut self, s: &Scope, obligation: Obligation, about: &str) {
         for side in &s.sides {
             self.push("a divisor is positive", side.clone(), vec![], &s.labels);
         }
         let cuts = if self.searched { s.cuts() } else { vec![] };
-        self.push(about, Obligation { facts: s.facts, choices: s.choices }, cuts, &s.labels);
+        self.push(about, obligation, cuts, &s.labels);
     }
 
     /// `t <= 0` follows.
     pub(crate) fn holds(&mut self, s: &Scope, t: &Term, about: &str) -> Result<(), Refusal> {
-        let mut s = s.clone();
-        s.fact(exact(t.neg().and_then(|t| t.plus(1)))?);
-        self.never(s, about);
+        let mut facts = s.facts.clone();
+        facts.push(exact(t.neg().and_then(|t| t.plus(1)))?);
+        self.impossible(s, Obligation { facts, choices: s.choices.clone() }, about);
         Ok(())
     }
 
     /// `a = b` follows.
     pub(crate) fn equal(&mut self, s: &Scope, a: &Term, b: &Term, about: &str) -> Result<(), Refusal> {
         if a != b {
-            let mut s = s.clone();
             let d = exact(a.sub(b))?;
-            s.choices.push(vec![vec![exact(d.plus(1))?], vec![exact(d.neg().and_then(|d| d.plus(1)))?]]);
-            self.never(s, about);
+            let mut choices = s.choices.clone();
+            choices.push(vec![vec![exact(d.plus(1))?], vec![exact(d.neg().and_then(|d| d.plus(1)))?]]);
+            self.impossible(s, Obligation { facts: s.facts.clone(), choices }, about);
         }
         Ok(())
     }
