@@ -108,10 +108,19 @@ fn wrapped(e: &Expr, t: DType, of: DType) -> Expr {
     }
 }
 
-/// Arithmetic of integers of any width, and of truth values, in types that C has; nothing where C's is the same.
-/// C++ of hardware has all widths.
+/// Arithmetic of integers of any width, of truth values and of halves, in types that C has; nothing where C's is the same. A
+/// single operation on halves rounds the same by way of a float. C++ of hardware has all widths.
 pub(crate) fn narrow(e: &Expr, dtype: &dyn Fn(&Expr) -> Option<DType>) -> Option<Expr> {
     let t = dtype(e)?;
+    let half = |x: &Expr| dtype(x).is_some_and(is_half);
+    match &**e {
+        Node::Unary(op, x) if half(x) => return Some(x.cast(DType::F32).un(*op).cast(t)),
+        Node::Binary(op, a, b) if half(a) => {
+            let wide = a.cast(DType::F32).bin(*op, &b.cast(DType::F32));
+            return Some(if op.is_comparison() { wide } else { wide.cast(t) });
+        }
+        _ => {}
+    }
     if t == DType::BOOL {
         let wide = |x: &Expr| x.cast(DType::I32);
         return match &**e {

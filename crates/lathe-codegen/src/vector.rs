@@ -3,7 +3,7 @@
 use crate::emit::{CodegenError, Emitter, Place, c_type};
 use crate::legalize::{legalize, narrow};
 use crate::registers::Kind;
-use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Opaque, Store, Unary};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Opaque, Reducer, Store, Unary};
 use lathe_ir::{DType, Name};
 use lathe_schedule::{Code, Lane, lane};
 
@@ -475,12 +475,13 @@ impl Emitter<'_> {
                 self.lane = saved;
                 old
             };
-            let text = match r.name {
-                "sum" => format!("{old} + {total}"),
-                "max" => format!("({old} < {total} ? {total} : {old})"),
-                _ => format!("({total} < {old} ? {total} : {old})"),
-            };
+            let text = self.combined(r.name, b.dtype, &old, &total)?;
             return self.assign_text(n, &at0, &text);
+        }
+        if let Some(r) =
+            s.reducer.filter(|_| stride.is_none() && !matches!(self.places.get(n), Some(Place::Registers(_))))
+        {
+            return self.one_lane_after_the_other(s, r);
         }
         let value = match s.reducer {
             None => s.values[0].clone(),
@@ -518,6 +519,36 @@ impl Emitter<'_> {
             let (p, ..) = self.pointer(n, &at)?;
             let guard = partial.as_ref().map_or(String::new(), |e| format!("if ({k} < {e}) "));
             self.line(&format!("{guard}*(m_{} *){p} = {v}[{k}];", c_type(b.dtype)));
+        }
+        Ok(())
+    }
+
+    /// What an accumulator becomes with a value.
+    fn combined(&self, reducer: &str, t: DType, old: &str, value: &str) -> Result<String, CodegenError> {
+        if matches!(t, DType::F16 | DType::BF16) || ![8, 16, 32, 64].contains(&t.bits()) {
+            return self.fail(format!("lanes do not accumulate in {t}"));
+        }
+        match reducer {
+            "sum" => Ok(format!("{old} + {value}")),
+            "max" => Ok(format!("({old} < {value} ? {value} : {old})")),
+            "min" => Ok(format!("({value} < {old} ? {value} : {old})")),
+            other => self.fail(format!("lanes do not accumulate by '{other}'")),
+        }
+    }
+
+    /// Values are computed in lanes and added one after the other: lanes may pick the same element.
+    fn one_lane_after_the_other(&mut self, s: &Store, r: &Reducer) -> Result<(), CodegenError> {
+        let (var, (n, i)) = (self.lane_var(), &s.targets[0]);
+        let t = self.buffers[n].dtype;
+        let v = self.vector(&s.values[0])?;
+        let partial = self.lane.as_ref().and_then(|l| l.partial.clone());
+        for k in 0..self.dialect.lanes {
+            let at: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &k.into())).collect();
+            let (p, ..) = self.pointer(n, &at)?;
+            let place = format!("*(m_{} *){p}", c_type(t));
+            let text = self.combined(r.name, t, &place, &format!("{v}[{k}]"))?;
+            let guard = partial.as_ref().map_or(String::new(), |e| format!("if ({k} < {e}) "));
+            self.line(&format!("{guard}{place} = {text};"));
         }
         Ok(())
     }

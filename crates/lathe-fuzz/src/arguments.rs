@@ -232,7 +232,11 @@ pub(crate) fn compare(
     for p in k.params.iter().filter(|p| p.access != Access::In) {
         let Some(n) = bytes(p, sizes) else { continue };
         let (x, y) = (&a.params[&p.name], &b.params[&p.name]);
-        if x[..n] == y[..n] {
+        // Bits of the last byte that are behind the end are nobody's.
+        let over =
+            p.bits.eval(&|d| sizes.iter().find(|(n, _)| &**n == d).map(|(_, v)| *v)).map_or(0, |b| b % 8);
+        let last = |m: &[u8]| if over == 0 { m[n - 1] } else { m[n - 1] & ((1 << over) - 1) };
+        if n == 0 || (x[..n - 1] == y[..n - 1] && last(x) == last(y)) {
             continue;
         }
         let v = &p.views[0];

@@ -212,7 +212,7 @@ fn once(
             line.clear();
         }
     });
-    let (mut last, mut stopped) = (String::new(), false);
+    let (mut last, mut stopped, begun) = (String::new(), false, Instant::now());
     let base = out.counts.clone();
     loop {
         match lines.recv_timeout(Duration::from_millis(200)) {
@@ -221,7 +221,9 @@ fn once(
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
         out.seconds = start.elapsed().as_secs_f64();
-        if !stopped && watch(Progress::Runs(out)).is_break() {
+        // It may wait for itself for ever where its alarm comes while it has a lock, as it does when it was halted for long.
+        let hangs = begun.elapsed() > left + Duration::from_secs(ENDLESS);
+        if !stopped && (watch(Progress::Runs(out)).is_break() || hangs) {
             stopped = true;
             // It may have heard of it already.
             let _ = child.kill();

@@ -71,7 +71,7 @@ impl Program for Graph {
 }
 
 /// Without arguments that nobody uses.
-fn tidy(g: &Graph) -> Graph {
+pub(crate) fn tidy(g: &Graph) -> Graph {
     let g = g.without_dead(0);
     let uses = g.uses();
     let mut at: HashMap<ValueId, ValueId> = HashMap::new();

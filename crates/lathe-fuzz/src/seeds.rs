@@ -1,8 +1,10 @@
-//! Where fuzzing starts: the schedules of the file tests, and the operators' samples with schedules by rule.
+//! Where fuzzing starts: the schedules of the file tests, the operators' samples with schedules by rule, and pieces of whole models'
+//! graphs, which lie small in `fuzz/seeds` (`examples/cut.rs` makes them).
 
 use crate::case::{AnyCase, Case, Move};
+use crate::graphs::{numbers, rebuilt, renumber, tidy};
 use crate::random::Random;
-use lathe_ir::graph::{self, Graph, OpRow, OpTable, Source};
+use lathe_ir::graph::{self, Graph, OpRow, OpTable, Source, ValueId};
 use lathe_ir::tensor::{check, parse};
 use lathe_machine::Target;
 use lathe_ops::GroupKernel;
@@ -69,11 +71,65 @@ fn of_operators_graphs() -> Vec<Case<Graph>> {
     out
 }
 
-/// The texts of the file tests and the regressions of a checkout of Lathe.
+/// Extents in place of larger ones, in the order of trying.
+const SMALL: [i64; 8] = [4, 6, 8, 2, 3, 16, 32, 1];
+
+/// Largest text of a piece of a graph.
+const PIECE: usize = 2_500;
+
+/// Pieces of so many nodes that follow each other in a graph, each overlapping half of the next, with extents as small as they
+/// may be. Matrices are as they were before they were packed. Pieces with the same operators as one that is `known` are left out.
+pub fn cut(whole: &Graph, nodes: usize, known: &mut HashSet<Vec<String>>) -> Vec<Graph> {
+    let table = lathe_ops::table();
+    let mut g = whole.clone();
+    let packed: HashMap<ValueId, ValueId> =
+        g.nodes.iter().filter(|n| &*n.op == "pack").map(|n| (n.outputs[0], n.inputs[0])).collect();
+    g.nodes.retain(|n| &*n.op != "pack");
+    for v in g.nodes.iter_mut().flat_map(|n| &mut n.inputs) {
+        *v = packed.get(v).copied().unwrap_or(*v);
+    }
+    g.dims.iter_mut().for_each(|(_, most)| *most = (*most).min(4));
+    let mut out = vec![];
+    for at in (0..g.nodes.len()).step_by(nodes.div_ceil(2)) {
+        let mut piece = Graph { nodes: g.nodes[at..].iter().take(nodes).cloned().collect(), ..g.clone() };
+        let made: HashSet<ValueId> = piece.nodes.iter().flat_map(|n| &n.outputs).copied().collect();
+        let used: HashSet<ValueId> = piece.nodes.iter().flat_map(|n| &n.inputs).copied().collect();
+        piece.outputs =
+            piece.nodes.iter().flat_map(|n| &n.outputs).filter(|v| !used.contains(v)).copied().collect();
+        let mut indices = false;
+        for (i, v) in piece.values.iter_mut().enumerate() {
+            if v.source == Source::Node && !made.contains(&ValueId(i as u32)) {
+                v.source = Source::Input;
+                indices |= used.contains(&ValueId(i as u32)) && !v.ty.dtype.is_float();
+            }
+        }
+        // Indices that were computed keep promises that those of an argument need not.
+        if indices {
+            continue;
+        }
+        let Some(mut piece) = rebuilt(&tidy(&piece), &table) else { continue };
+        for n in numbers(&piece).into_iter().rev() {
+            let smaller = SMALL.iter().filter(|m| **m < n).find_map(|m| {
+                let mut g = piece.clone();
+                renumber(&mut g, n, *m);
+                rebuilt(&g, &table)
+            });
+            piece = smaller.unwrap_or(piece);
+        }
+        let ops: Vec<String> = piece.nodes.iter().map(|n| n.op.to_string()).collect();
+        if piece.to_string().len() <= PIECE && known.insert(ops) {
+            out.push(piece);
+        }
+    }
+    out
+}
+
+/// The texts of the file tests, the pieces of models, and the regressions of a checkout of Lathe.
 fn texts(sources: &Path) -> Vec<String> {
     let mut out = vec![];
-    let mut folders =
-        vec![sources.join("crates/lathe-rewrite/tests/files"), sources.join("fuzz/regressions")];
+    let mut folders: Vec<PathBuf> = ["fuzz/seeds", "crates/lathe-rewrite/tests/files", "fuzz/regressions"]
+        .map(|f| sources.join(f))
+        .into();
     while let Some(folder) = folders.pop() {
         let mut all: Vec<PathBuf> =
             std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path()).collect();

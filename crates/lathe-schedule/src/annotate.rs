@@ -2,7 +2,7 @@
 
 use crate::pad::{promise, uses};
 use crate::rules::LANES;
-use crate::util::{arg, in_family};
+use crate::util::{arg, in_family, need_name};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -58,6 +58,7 @@ pub(crate) static SET_MEMORY: Primitive = Primitive {
     witness: None,
     apply: |k, a| {
         let (name, memory): (&str, Name) = (arg(a, 0)?, arg(a, 1)?.into());
+        need_name(&memory)?;
         if &*memory == CHANNEL {
             return Err("a channel is no place to keep values: 'stream' makes one".into());
         }

@@ -3,7 +3,9 @@
 //! all those that the reads' index mentions, so that it lies as it is read. Every read must have the same index (copies of a
 //! loop count as the loop), none may hang on a condition, and the iteration must not write to `B`.
 
-use crate::util::{Site, accesses, arg, guards, in_family, need_free, need_loop, renamed, sites, touched};
+use crate::util::{
+    Site, accesses, arg, guards, in_family, need_free, need_loop, need_name, renamed, sites, touched,
+};
 use crate::{Primitive, Tag};
 use lathe_ir::Int;
 use lathe_ir::tensor::{
@@ -31,6 +33,7 @@ fn stands((loops, index): &Site, dims: &[&str]) -> Option<Vec<Arc<For>>> {
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (scope, name, memory) = (need_loop(k, arg(args, 0)?)?, arg(args, 1)?, arg(args, 2)?);
+    need_name(memory)?;
     let dims = &args[3..];
     let buffer = k.buffer(name).ok_or_else(|| format!("there is no buffer '{name}'"))?;
     if touched(&scope.body, true).iter().any(|n| k.overlap(n, name)) {

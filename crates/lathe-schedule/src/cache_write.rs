@@ -3,7 +3,7 @@
 //! loops of constant extents that are the temporary's dimensions, and whatever else the iteration does to `T` must be at
 //! an index of the same form. Nothing may see `T` through another view in between.
 
-use crate::util::{Site, accesses, arg, need_free, need_loop, renamed, sites, touched};
+use crate::util::{Site, accesses, arg, need_free, need_loop, need_name, renamed, sites, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
     Buffer, Expr, For, Iter, Kernel, Node, Opaque, SERIAL, Stmt, Store, for_each, loop_bounds, map_exprs,
@@ -45,6 +45,7 @@ fn picks(index: &Expr, var: &str, around: &[Arc<For>], b: &Bounds) -> bool {
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (scope, name, memory) = (need_loop(k, arg(args, 0)?)?, arg(args, 1)?, arg(args, 2)?);
+    need_name(memory)?;
     let buffer = k.buffer(name).ok_or_else(|| format!("there is no buffer '{name}'"))?;
     let views = k.params.iter().filter(|p| p.views.iter().any(|v| &*v.name == name));
     for other in views.flat_map(|p| &p.views).filter(|v| &*v.name != name) {

@@ -8,7 +8,7 @@
 
 use crate::join::{is_local, picked};
 use crate::lanes::pick;
-use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop, touched};
+use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop, need_serial, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
     Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Stmt, Store, Unary, for_each, loop_bounds,
@@ -196,6 +196,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         return Err("the first loop is not a reduction into one scalar".into());
     }
     let loops = rest.iter().map(|j| need_loop(k, j)).collect::<Result<Vec<_>, _>>()?;
+    loops.iter().chain([&lm]).try_for_each(|l| need_serial(l))?;
     let mut bodies = vec![lm.body.clone()];
     for (j, l) in rest.iter().zip(&loops) {
         if l.extent != lm.extent {

@@ -3,7 +3,7 @@
 //! the promise. What is written there is never looked at, so the loop is spatial, and only the outermost dimension has
 //! room behind it; a temporary must hold a whole block as it is.
 
-use crate::util::{arg, in_family, need_loop, touched};
+use crate::util::{arg, in_family, need_loop, runs_at_least, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -153,6 +153,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
     let f = block(&l.extent).filter(|f| *f > 0).ok_or("the extent is not that of a block")?;
+    if !runs_at_least(k, &l, 1) {
+        return Err(format!("'{var}' may have no iteration at all"));
+    }
     let mut other = None;
     for_each(&k.body, &mut |s| {
         if let Stmt::For(c) = s

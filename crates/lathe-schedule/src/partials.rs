@@ -10,10 +10,10 @@ use crate::online::{Linear, linear_in, starts_at};
 use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_free, need_loop, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
-    Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Reducer, Stmt, Store, Unary, WORKSPACE,
+    Binary, Buffer, Expr, For, Iter, Kernel, Node, Opaque, REGISTER, Reducer, Stmt, Store, Unary, WORKSPACE,
     for_each, loop_bounds, map_exprs, map_stmts, rename_vars,
 };
-use lathe_ir::{Int, Name};
+use lathe_ir::{Bounds, Int, Name};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -63,6 +63,16 @@ fn takes_maximum(s: &Stmt) -> Option<Name> {
     found
 }
 
+/// Whether a statement runs a block, whatever the data.
+fn always(s: &Stmt, bounds: &Bounds) -> bool {
+    let runs = |e: &Expr| Opaque::default().int(e, bounds).is_some_and(|n| bounds.range(&n).lo >= Some(1));
+    match s {
+        Stmt::Store(_) => true,
+        Stmt::For(l) => runs(&l.extent) && matches!(l.body.as_slice(), [inner] if always(inner, bounds)),
+        _ => false,
+    }
+}
+
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
@@ -76,6 +86,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let body = &pass.body;
     let at = body.iter().position(|s| takes_maximum(s).is_some()).ok_or("the pass takes no maximum")?;
     let m = takes_maximum(&body[at]).expect("found");
+    // Or a part is left without a maximum, and what hangs on it is no number.
+    if !always(&body[at], &loop_bounds(k)) {
+        return Err(format!("a part may be left without a '{m}'"));
+    }
     let mut before: Option<Name> = None;
     for s in &body[..at] {
         if let Stmt::Store(b) = s

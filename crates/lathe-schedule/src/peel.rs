@@ -1,7 +1,7 @@
 //! `peel L f`: the loop `L` over whole blocks of `f` iterations, and what is left of them in a loop `L.p` behind it, whose
 //! loops, blocks and temporaries get names of their own. Order is kept. After it, `split L f` needs no shorter last block, so that what is made of the blocks has constant extents.
 
-use crate::util::{arg, copy_name, need_free, need_loop, need_serial, need_still, number};
+use crate::util::{arg, copy_name, need_free, need_loop, need_serial, need_still, number, runs_at_least};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -29,6 +29,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let bounds = loop_bounds(k);
     let mut opaque = Opaque::default();
     let n = opaque.int(&l.extent, &bounds).ok_or("the extent is not integer arithmetic")?;
+    // Below 0 nothing runs, and yet a remainder would be left.
+    if !runs_at_least(k, &l, 0) {
+        return Err(format!("the extent of '{var}' may be below 0"));
+    }
     let left = n.rem(f, &bounds);
     if left.as_const() == Some(0) {
         return Err(format!("{f} divides the extent: nothing is left"));

@@ -1,9 +1,14 @@
 //! `prefetch L B S`: while the block `S` reads the buffer `B` in one iteration of the loop `L`, the memory is asked for what
-//! the same read of the next iteration will touch. A read into nowhere in the IR; an instruction that cannot fail in C.
+//! the same read of the next iteration will touch. A read into nowhere in the IR; an instruction that cannot fail in C. The next
+//! iteration reaches the block wherever this one does: no loop or condition on the way hangs on `L`, and there is a lane. A loop that
+//! is shorter in the last block may hang on it where its iterations are places inside of a page: what is asked for is then in the
+//! same page as what the next iteration reads first.
 
-use crate::util::{arg, edit_list, need_free, need_loop};
+use crate::util::{arg, edit_list, guards, need_free, need_loop, runs_at_least, touched};
 use crate::{Primitive, Tag};
-use lathe_ir::tensor::{Buffer, Expr, Kernel, LANE, Node, REGISTER, Stmt, find_block, for_each, loop_bounds};
+use lathe_ir::tensor::{
+    Binary, Buffer, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, find_block, for_each, loop_bounds,
+};
 use std::sync::Arc;
 
 /// The name of the instruction.
@@ -32,11 +37,36 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         });
     }
     let index = index.ok_or_else(|| format!("'{block}' does not read '{buffer}'"))?;
+    if b.values.iter().any(|v| guards(v, buffer)) {
+        return Err(format!("whether '{block}' reads '{buffer}' hangs on a condition"));
+    }
+    let written = touched(&k.body, true);
+    let changes = |e: &Expr| {
+        let mut found = false;
+        e.visit(&mut |e| {
+            found |= matches!(&**e, Node::Load(n, _) if written.iter().any(|w| k.overlap(w, n)));
+        });
+        found
+    };
+    if index.iter().any(changes) {
+        return Err(format!("what '{block}' reads of '{buffer}' is picked by what is written"));
+    }
+    let bounds = loop_bounds(k);
+    let hangs = |e: &Expr| e.mentions(var) || changes(e);
+    let on_pages = |f: &For| {
+        let most = Opaque::default().int(&f.extent, &bounds).and_then(|n| bounds.range(&n).hi);
+        !changes(&f.extent)
+            && runs_at_least(k, f, 1)
+            && most.is_some_and(|n| index.iter().all(|e| is_place_in_page(e, &f.var, n)))
+    };
+    let (loops, conditions) = around(&l.body, block);
+    if loops.iter().any(|f| hangs(&f.extent) && !on_pages(f)) || conditions.iter().any(hangs) {
+        return Err(format!("whether '{block}' runs hangs on the iteration of '{var}'"));
+    }
     let t = k.buffer(buffer).ok_or_else(|| format!("there is no buffer '{buffer}'"))?.dtype;
     let name = format!("{block}.next");
     let store = format!("{name}.s");
     need_free(k, &[&name, &store])?;
-    let bounds = loop_bounds(k);
     let last = (l.extent.clone() - 1).simplify_index(&bounds);
     let next = (Expr::var(var) + 1).min_with(&last);
     let body = edit_list(
@@ -49,6 +79,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         },
         &mut |list, i| {
             let Stmt::For(f) = &list[i] else { return Err("no loop over lanes".into()) };
+            if !runs_at_least(k, f, 1) {
+                return Err(format!("'{}' may have no lanes", f.var));
+            }
             let mut inside = vec![];
             for_each(&f.body, &mut |s| match s {
                 Stmt::Alloc(b) => inside.push(b.name.clone()),
@@ -70,4 +103,31 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         },
     )?;
     Ok(Kernel { body: body.ok_or("the block is not in a loop over lanes")?, ..k.clone() })
+}
+
+/// The loops and conditions around a block, inside of some statements, but for its lanes: the first one of these is asked for.
+fn around(body: &[Stmt], block: &str) -> (Vec<Arc<For>>, Vec<Expr>) {
+    for s in body {
+        match s {
+            Stmt::For(l) if &*l.level != LANE && find_block(&l.body, block).is_some() => {
+                let (loops, conditions) = around(&l.body, block);
+                return ([vec![l.clone()], loops].concat(), conditions);
+            }
+            Stmt::If(c, b) if find_block(b, block).is_some() => {
+                let (loops, conditions) = around(b, block);
+                return (loops, [vec![c.clone()], conditions].concat());
+            }
+            _ => {}
+        }
+    }
+    (vec![], vec![])
+}
+
+/// Whether a variable of so many values is used in quotients and remainders by pages of at least as many alone.
+fn is_place_in_page(e: &Expr, var: &str, values: i64) -> bool {
+    match &**e {
+        Node::Var(n) => &**n != var,
+        Node::Binary(Binary::Div | Binary::Rem, _, page) if page.as_int() >= Some(values) => true,
+        _ => e.children().into_iter().all(|c| is_place_in_page(c, var, values)),
+    }
 }

@@ -1,7 +1,10 @@
 //! What several primitives need: finding loops and lists, families of names, accesses.
 
-use lathe_ir::Name;
-use lathe_ir::tensor::{Expr, For, Kernel, Node, SERIAL, Stmt, UNROLLED, find_loop, for_each};
+use lathe_ir::tensor::{
+    Expr, Fact, For, Kernel, Node, Opaque, SERIAL, Stmt, UNROLLED, find_loop, for_each, loop_bounds,
+};
+use lathe_ir::{Bounds, Int, Name};
+use lathe_symbolic::Atom;
 use std::sync::Arc;
 
 /// Whether a loop belongs to the family of a name: itself or one of its copies.
@@ -27,6 +30,83 @@ pub(crate) fn need_still(k: &Kernel, l: &For) -> Result<(), String> {
     }
 }
 
+/// The least of what is read of memory and promised by nobody: far below all that is added to it.
+const ANYTHING: i64 = -(1 << 40);
+
+/// Whether a loop's extent is at least so much wherever it is reached.
+pub(crate) fn runs_at_least(k: &Kernel, l: &For, least: i64) -> bool {
+    // What is read of memory counts as at least 0 only where that is promised.
+    let promised = |e: &Expr| {
+        let mut all = true;
+        e.visit(&mut |e| {
+            if let Node::Load(n, _) = &**e {
+                let least = |f: &Fact| matches!(f, Fact::Range(least, _) if least.as_const() >= Some(0));
+                all &= k.views().any(|v| v.name == *n && v.facts.iter().any(least));
+            }
+        });
+        all
+    };
+    let mut bounds = loop_bounds(k);
+    let mut number = |e: &Expr| {
+        let mut opaque = Opaque::default();
+        let n = opaque.int(e, &bounds)?;
+        let mut unknown: Vec<Name> = vec![];
+        n.visit_vars(&mut |v| {
+            if v.starts_with('$') && !promised(&opaque.restore(&Int::var(v))) {
+                unknown.push(v.into());
+            }
+        });
+        unknown.iter().for_each(|v| bounds.set(v, ANYTHING, None));
+        Some(n)
+    };
+    let outer = enclosing(&k.body, &l.var).unwrap_or_default();
+    let outer: Vec<(Name, Int)> =
+        outer.into_iter().filter_map(|o| Some((o.var.clone(), number(&o.extent)?))).collect();
+    let own = number(&l.extent);
+    own.is_some_and(|n| not_negative(&(n - least), &outer, &bounds))
+}
+
+/// The loops around a loop, outermost first.
+fn enclosing<'k>(body: &'k [Stmt], var: &str) -> Option<Vec<&'k For>> {
+    body.iter().find_map(|s| match s {
+        Stmt::For(l) if &*l.var == var => Some(vec![]),
+        Stmt::For(l) => Some([vec![&**l], enclosing(&l.body, var)?].concat()),
+        Stmt::If(_, b) | Stmt::Intrinsic(_, b) => enclosing(b, var),
+        _ => None,
+    })
+}
+
+/// Whether a number is at least 0 in all iterations of some loops, outermost first: what the bounds say, with the most of a loop's
+/// variable that counts against it, and for a minimum both of its sides.
+fn not_negative(n: &Int, outer: &[(Name, Int)], bounds: &Bounds) -> bool {
+    if bounds.range(n).lo.is_some_and(|least| least >= 0) {
+        return true;
+    }
+    for (i, (var, extent)) in outer.iter().enumerate().rev() {
+        let Some((by, rest)) = n.affine_in(var) else { continue };
+        let Some(by) = by.as_const().filter(|by| *by < 0) else { continue };
+        // Blocks of c are no more than the whole.
+        let blocks = extent.terms().next().and_then(|(atoms, one)| match atoms {
+            [Atom::Div(whole, c)] if one == 1 && extent.constant() == 0 && extent.terms().count() == 1 => {
+                let c = c.as_const().filter(|c| *c > 0 && by % c == 0)?;
+                Some((**whole).clone() * (by / c))
+            }
+            _ => None,
+        });
+        let most = blocks.unwrap_or_else(|| extent.clone() * by);
+        return not_negative(&(rest + most - by), &outer[..i], bounds);
+    }
+    for (atoms, by) in n.terms() {
+        let ([Atom::Min(x, y)] | [Atom::Max(x, y)]) = atoms else { continue };
+        let least = matches!(atoms, [Atom::Min(..)]);
+        let own = if least { x.min_with(y, bounds) } else { x.max_with(y, bounds) };
+        let with =
+            |side: &Int| not_negative(&(n.clone() - own.clone() * by + side.clone() * by), outer, bounds);
+        return if least == (by > 0) { with(x) && with(y) } else { with(x) || with(y) };
+    }
+    false
+}
+
 /// Refuses a loop whose iterations go to lanes, cores or processes already.
 pub(crate) fn need_serial(l: &For) -> Result<(), String> {
     match [SERIAL, UNROLLED].contains(&&*l.level) {
@@ -35,8 +115,18 @@ pub(crate) fn need_serial(l: &For) -> Result<(), String> {
     }
 }
 
-/// Refuses names that a loop, block or temporary has already.
+/// A word that is a name in the text of programs.
+pub(crate) fn need_name(word: &str) -> Result<(), String> {
+    let begins = word.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    match begins && word.chars().all(|c| c.is_ascii_alphanumeric() || "_.$".contains(c)) {
+        true => Ok(()),
+        false => Err(format!("'{word}' is no name")),
+    }
+}
+
+/// Refuses names that a loop, block or temporary has already, and what is no name.
 pub(crate) fn need_free(k: &Kernel, names: &[&str]) -> Result<(), String> {
+    names.iter().try_for_each(|n| need_name(n))?;
     let mut taken = None;
     for_each(&k.body, &mut |s| {
         let name = match s {

@@ -17,7 +17,7 @@ struct Held<'k> {
 }
 
 /// Whether an expression reads a temporary, whatever its conditions say.
-fn always_reads(e: &Expr, temporary: &Name) -> bool {
+pub(crate) fn always_reads(e: &Expr, temporary: &Name) -> bool {
     match &**e {
         Node::Load(n, index) => n == temporary || index.iter().any(|i| always_reads(i, temporary)),
         Node::Select(c, ..) => always_reads(c, temporary),

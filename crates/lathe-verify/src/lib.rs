@@ -44,10 +44,12 @@ mod pad;
 mod partial;
 mod parts;
 mod peel;
+mod processes;
 mod refute;
 mod scope;
 mod search;
 mod text;
+mod travel;
 
 pub use derivation::{Derivation, Derived};
 pub use obligations::{Claim, Named, claim};
@@ -63,7 +65,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 24] = [
+pub const PROVED: [&str; 26] = [
     "split",
     "fuse",
     "interchange",
@@ -88,6 +90,8 @@ pub const PROVED: [&str; 24] = [
     "align",
     "prefetch",
     "skew",
+    "stream",
+    "space_time",
 ];
 
 /// Why a step is not proved.
@@ -156,7 +160,7 @@ impl Checker {
     /// As [`check`].
     pub fn check(&mut self, before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Tag, Refusal> {
         self.programs.check(before, after)?;
-        let claimed = claim_checked(before, after, c.witness.as_ref(), c.order)?;
+        let claimed = claim_checked(before, after, c.witness.as_ref(), c.order, false)?;
         if claimed.obligations.len() != c.proofs.len() {
             let (n, m) = (claimed.obligations.len(), c.proofs.len());
             return Err(Refusal::Wrong("all holds".into(), format!("{n} obligations have {m} proofs")));
@@ -271,7 +275,7 @@ impl Prover {
         witness: Option<Witness>,
         order: Order,
     ) -> Result<(Certificate, Tag), Open> {
-        let claimed = claim_checked(before, after, witness.as_ref(), order).map_err(|e| (e, None))?;
+        let claimed = claim_checked(before, after, witness.as_ref(), order, true).map_err(|e| (e, None))?;
         let mut proofs = vec![];
         for o in &claimed.obligations {
             let open = || (Refusal::NotFound(o.about.clone(), None), Some(o.clone()));

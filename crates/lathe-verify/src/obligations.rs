@@ -21,6 +21,8 @@
 //! - **One pass** (`online.rs`): a maximum and the sums of exponentials that use it, in one loop that rescales the sums.
 //! - **A pass in parts** (`parts.rs`): each part with a maximum and sums of its own, joined at the end.
 //! - **An element held** (`hold.rs`): what a block reads is read right before it, into a temporary.
+//! - **A process cut** (`processes.rs`): what computes a temporary is a process of its own, with a channel to the rest.
+//! - **A space-time map** (`travel.rs`): iterations are processes, and what they read travels from one to the next.
 //! - **A copy filled** (`fill.rs`): what is read of a buffer is copied to a temporary first, and read there.
 //! - **A cache** (`cache.rs`): what an iteration does to a buffer is done in a temporary: an image of the buffer
 //!   without repetition, all of it written first, copied out at the end.
@@ -33,11 +35,14 @@ use crate::cache::Cache;
 use crate::distribute::Sunk;
 use crate::fill::Fill;
 use crate::parts::Parts;
+use crate::processes::is_kind;
 use crate::scope::{Env, Scope, Sides, World, exact};
+use crate::travel::Flow;
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, CORE, Expr, Fact, For, Iter, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED, for_each,
+    Buffer, CHANNEL, CORE, Expr, Fact, For, Iter, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED,
+    for_each, is_network,
 };
 use lathe_ir::{DType, Layout, Name};
 use lathe_schedule::{PREFETCH, Tag, Witness};
@@ -76,7 +81,7 @@ pub fn claim(
     order: Order,
 ) -> Result<Claim, Refusal> {
     Programs::default().check(before, after)?;
-    claim_checked(before, after, witness, order)
+    claim_checked(before, after, witness, order, true)
 }
 
 /// Remembers that a program keeps the rules of programs: of a chain of steps each is looked at once.
@@ -86,7 +91,7 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// Whether two programs keep the rules of programs, and are none of processes.
+    /// Whether two programs keep the rules of programs.
     pub fn check(&mut self, before: &Kernel, after: &Kernel) -> Result<(), Refusal> {
         if self.last.as_ref() != Some(before) {
             sound(before)?;
@@ -99,19 +104,16 @@ impl Programs {
 }
 
 fn sound(k: &Kernel) -> Result<(), Refusal> {
-    lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))?;
-    if lathe_ir::tensor::is_network(k) {
-        return differs("processes: what a pop gives depends on all pops before it");
-    }
-    Ok(())
+    lathe_ir::tensor::check(k).map_err(|e| Refusal::Differs(e.to_string()))
 }
 
-/// The same of programs that keep the rules of programs.
+/// The same of programs that keep the rules of programs; with hints where proofs are to be searched.
 pub(crate) fn claim_checked(
     before: &Kernel,
     after: &Kernel,
     witness: Option<&Witness>,
     order: Order,
+    searched: bool,
 ) -> Result<Claim, Refusal> {
     let assumes = header(before, after)?;
     let world = World::new(before, after)?;
@@ -124,11 +126,15 @@ pub(crate) fn claim_checked(
         fill: None,
         parts: None,
         sunk: None,
+        sent: None,
+        flows: vec![],
+        network: is_network(before),
         contracting: None,
         pads: false,
         renamed: false,
         temporaries: HashMap::new(),
         tag: Tag::Bitwise,
+        searched,
         out: vec![],
         seen: HashSet::new(),
     };
@@ -191,6 +197,12 @@ pub(crate) struct Walk<'k> {
     pub(crate) fill: Option<Fill<'k>>,
     pub(crate) parts: Option<Parts>,
     pub(crate) sunk: Option<Sunk<'k>>,
+    /// The temporary that goes through a channel, the channel, and what its values are popped to.
+    pub(crate) sent: Option<(Name, Name, Option<Name>)>,
+    /// What travels from process to process.
+    pub(crate) flows: Vec<Flow<'k>>,
+    /// Whether the program before has processes: then nothing that is done changes its place.
+    pub(crate) network: bool,
     pub(crate) contracting: Option<Name>,
     /// Whether a loop runs on into what callers promise behind the end.
     pub(crate) pads: bool,
@@ -199,6 +211,8 @@ pub(crate) struct Walk<'k> {
     /// The names of the copy's temporaries.
     pub(crate) temporaries: HashMap<Name, Name>,
     pub(crate) tag: Tag,
+    /// Whether proofs are searched, and not only checked.
+    searched: bool,
     out: Vec<Named>,
     seen: HashSet<Obligation>,
 }
@@ -206,13 +220,14 @@ pub(crate) struct Walk<'k> {
 impl<'k> Walk<'k> {
     fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>, labels: &[(u32, String)]) {
         if self.seen.insert(obligation.clone()) {
+            let labels = if self.searched { labels } else { &[] };
             self.out.push(Named { about: about.to_string(), obligation, cuts, labels: labels.to_vec() });
         }
     }
 
     /// Whether each name of the program after means what it means before.
     pub(crate) fn is_plain(&self) -> bool {
-        let same = self.same_names() && self.sunk.is_none();
+        let same = self.same_names() && self.sunk.is_none() && self.sent.is_none() && self.flows.is_empty();
         same && self.contracting.is_none() && !self.renamed
     }
 
@@ -225,7 +240,8 @@ impl<'k> Walk<'k> {
     fn moved(&self, e: &Expr) -> bool {
         let moves = |n: &Name| {
             let widened = self.sunk.as_ref().is_some_and(|t| t.widened(n));
-            widened || self.temporaries.contains_key(n) || self.contracting.as_ref() == Some(n)
+            let sent = self.sent.as_ref().is_some_and(|(t, ..)| t == n);
+            widened || sent || self.temporaries.contains_key(n) || self.contracting.as_ref() == Some(n)
         };
         let mut found = false;
         e.visit(&mut |e| found |= matches!(&**e, Node::Load(n, _) if moves(n)));
@@ -245,29 +261,35 @@ impl<'k> Walk<'k> {
     }
 
     /// What the scope says is impossible.
-    pub(crate) fn never(&mut self, s: Scope, about: &str) {
+    pub(crate) fn never(&mut self, mut s: Scope, about: &str) {
+        let (facts, choices) = (std::mem::take(&mut s.facts), std::mem::take(&mut s.choices));
+        self.impossible(&s, Obligation { facts, choices }, about);
+    }
+
+    /// What the scope says is impossible with these hypotheses for its own.
+    fn impossible(&mut self, s: &Scope, obligation: Obligation, about: &str) {
         for side in &s.sides {
             self.push("a divisor is positive", side.clone(), vec![], &s.labels);
         }
-        let cuts = s.cuts();
-        self.push(about, Obligation { facts: s.facts, choices: s.choices }, cuts, &s.labels);
+        let cuts = if self.searched { s.cuts() } else { vec![] };
+        self.push(about, obligation, cuts, &s.labels);
     }
 
     /// `t <= 0` follows.
     pub(crate) fn holds(&mut self, s: &Scope, t: &Term, about: &str) -> Result<(), Refusal> {
-        let mut s = s.clone();
-        s.fact(exact(t.neg().and_then(|t| t.plus(1)))?);
-        self.never(s, about);
+        let mut facts = s.facts.clone();
+        facts.push(exact(t.neg().and_then(|t| t.plus(1)))?);
+        self.impossible(s, Obligation { facts, choices: s.choices.clone() }, about);
         Ok(())
     }
 
     /// `a = b` follows.
     pub(crate) fn equal(&mut self, s: &Scope, a: &Term, b: &Term, about: &str) -> Result<(), Refusal> {
         if a != b {
-            let mut s = s.clone();
             let d = exact(a.sub(b))?;
-            s.choices.push(vec![vec![exact(d.plus(1))?], vec![exact(d.neg().and_then(|d| d.plus(1)))?]]);
-            self.never(s, about);
+            let mut choices = s.choices.clone();
+            choices.push(vec![vec![exact(d.plus(1))?], vec![exact(d.neg().and_then(|d| d.plus(1)))?]]);
+            self.impossible(s, Obligation { facts: s.facts.clone(), choices }, about);
         }
         Ok(())
     }
@@ -279,7 +301,8 @@ impl<'k> Walk<'k> {
     }
 
     pub(crate) fn list(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
-        let one = self.cache.is_none() && self.sunk.is_none() && self.parts.is_none();
+        let one = self.cache.is_none() && self.sunk.is_none() && self.parts.is_none() && self.sent.is_none();
+        let one = one && self.flows.is_empty();
         if one && self.temporaries.is_empty() && b == a && now.before == now.after {
             return Ok(());
         }
@@ -287,6 +310,25 @@ impl<'k> Walk<'k> {
             && let Some(p) = self.holds_element(b, a)
         {
             return self.element_held(now, (b, a), p);
+        }
+        if self.is_plain()
+            && let Some(at) = self.cuts_process(b, a)
+        {
+            return self.process_cut(now, (b, a), at);
+        }
+        if let Some(p) = self.pops(b, a) {
+            return self.value_popped(now, (b, a), p);
+        }
+        if self.travels(a) {
+            return self.traveled(now, b, a);
+        }
+        if self.network {
+            return self.pairs(now, b, a);
+        }
+        if self.is_plain()
+            && let Some(p) = self.maps_space(b, a)
+        {
+            return self.space_mapped(now, (b, a), p);
         }
         if self.is_plain()
             && let Some(p) = self.fills(b, a)
@@ -400,7 +442,7 @@ impl<'k> Walk<'k> {
                 self.list(now, b, a)
             }
             (Stmt::Intrinsic(n, b), Stmt::Intrinsic(m, a)) if n == m => self.list(now, b, a),
-            (b, Stmt::Intrinsic(n, inner)) => {
+            (b, Stmt::Intrinsic(n, inner)) if !self.network => {
                 let [inner] = inner.as_slice() else { return differs("an instruction is one statement") };
                 self.instruction(&now.scope, &now.after, n, inner)?;
                 self.statement(now, b, inner)
@@ -461,6 +503,9 @@ impl<'k> Walk<'k> {
         a: (&Name, &[Expr]),
         place: &str,
     ) -> Result<(), Refusal> {
+        if self.is_pushed(b.0, a) {
+            return Ok(());
+        }
         if self.contracting.as_ref() == Some(b.0) {
             return if a.0 == b.0 {
                 Ok(())
@@ -497,6 +542,7 @@ impl<'k> Walk<'k> {
             (Node::Load(n, i), Node::Load(m, j)) if self.is_filled(n, m) => {
                 return self.filled_element(now, i, j, place);
             }
+            (Node::Load(n, _), Node::Load(m, j)) if self.is_popped(n, (m, j)) => return Ok(()),
             (Node::Load(n, i), Node::Load(m, j)) => return self.element(now, (n, i), (m, j), place),
             (Node::Var(_), Node::Var(_)) => {
                 let mut s = now.scope.clone();
@@ -525,10 +571,13 @@ impl<'k> Walk<'k> {
         {
             return self.band(now, b, a, w);
         }
-        if (b.var != a.var && !self.renamed) || b.iter != a.iter {
+        // The order of iterations that follow each other may be said to be fixed.
+        let kind = b.iter == a.iter || (in_order(b) && in_order(a) && is_kind(b.iter, a.iter));
+        if (b.var != a.var && !self.renamed) || !kind {
             return differs(format!("the loops '{}' and '{}' differ", b.var, a.var));
         }
         if b.extent != a.extent
+            && !self.network
             && b.level == a.level
             && b.iter == Iter::Spatial
             && a.extent.as_int().is_some()
@@ -538,6 +587,7 @@ impl<'k> Walk<'k> {
         self.same(now, &b.extent, &a.extent, &b.var)?;
         if b.level != a.level {
             match &*a.level {
+                LANE | CORE if self.network => return differs("processes: another order"),
                 LANE => self.lanes(&now.scope, &now.after, a)?,
                 CORE => self.cores(&now.scope, &now.after, a)?,
                 // Whoever ran them, iterations follow each other now.
@@ -631,6 +681,9 @@ impl<'k> Walk<'k> {
             return differs("the witness does not fit its loops");
         }
         let (b, a) = (self.nest(b, &w.before)?, self.nest(a, &w.after)?);
+        if self.network && (self.order != Order::Kept || !b.iter().chain(&a).all(|l| in_order(l))) {
+            return differs("processes: their iterations might change their order");
+        }
         let now = &self.within(now, &[b[0], a[0]], b.iter().chain(&a).copied())?;
         let kind = |l: &For| (l.iter, if in_order(l) { SERIAL.into() } else { l.level.clone() });
         for l in &a {

@@ -176,6 +176,37 @@ const RULES: &[Rule] = &[
         left: "That the block reads the element whatever its conditions say is checked on the text.",
     },
     Rule {
+        name: "a process cut",
+        rust: &[
+            "lathe-verify/processes::process_cut",
+            "lathe-verify/processes::halves",
+            "lathe-verify/processes::value_sent",
+            "lathe-verify/processes::array_sent",
+            "lathe-verify/processes::in_turn",
+        ],
+        coq: &[
+            "Networks::cut_in_two",
+            "Networks::kahn",
+            "Processes::stream",
+            "Processes::stream_ends",
+            "Storage::elsewhere",
+        ],
+        left: "That each process shares nothing but channels is the check of programs, on the text. Statements of one process that \
+               change their order wait for nobody else, and are `apart_commute`; that elements of an array are values on their way \
+               is `elsewhere`.",
+    },
+    Rule {
+        name: "a space-time map",
+        rust: &[
+            "lathe-verify/travel::space_mapped",
+            "lathe-verify/travel::flow",
+            "lathe-verify/travel::traveled",
+        ],
+        coq: &["Iterations::independent", "Networks::kahn", "Networks::space_time"],
+        left: "Places are in one row in `space_time`, with one operand that travels; with two, each moment goes along both. That places \
+               after times is the order before is `independent`.",
+    },
+    Rule {
         name: "a copy filled",
         rust: &["lathe-verify/fill::filled", "lathe-verify/fill::filled_element"],
         coq: &["Storage::fill"],
@@ -215,8 +246,8 @@ const COVERED: &[(&str, &[&str], &[&str])] = &[
     ("set_memory", &["storage of temporaries"], &[]),
     ("skew", &["storage of temporaries"], &[]),
     ("stage", &["an element held"], &[]),
-    ("stream", &[], &["Processes::stream", "Processes::stream_ends"]),
-    ("space_time", &[], &[]),
+    ("stream", &["a process cut"], &[]),
+    ("space_time", &["a space-time map", "iterations that do not meet"], &[]),
 ];
 
 /// Rules of instruction selection (`lathe-select`): the theorems behind them, and what those leave out.

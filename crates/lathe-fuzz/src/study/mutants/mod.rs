@@ -3,6 +3,7 @@
 mod copies;
 mod levels;
 mod loops;
+mod processes;
 mod programs;
 mod statements;
 mod storage;
@@ -52,9 +53,17 @@ impl Mutant {
 
 /// All of them.
 pub fn mutants() -> impl Iterator<Item = &'static Mutant> {
-    [loops::MUTANTS, levels::MUTANTS, statements::MUTANTS, storage::MUTANTS, copies::MUTANTS, sums::MUTANTS]
-        .into_iter()
-        .flatten()
+    [
+        loops::MUTANTS,
+        levels::MUTANTS,
+        statements::MUTANTS,
+        storage::MUTANTS,
+        copies::MUTANTS,
+        sums::MUTANTS,
+        processes::MUTANTS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 const fn plain(

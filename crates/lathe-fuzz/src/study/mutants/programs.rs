@@ -484,3 +484,150 @@ pub(super) const KEYS: &str = "kernel f() {
 }";
 
 pub(super) const PARTS: &str = "online j k\nsplit j 16\npartials j.o";
+
+/// A product of constant size.
+pub(super) const SYSTOLIC: &str = "kernel product() {
+  in a: f32[4, 6]
+  in b: f32[6, 4]
+  out y: f32[4, 4]
+  for i in 4 spatial serial {
+    for j in 4 spatial serial {
+      alloc s: f32[] on register
+      Z: s[] = 0f32
+      for k in 6 reduce serial {
+        S: s[] sum = a[i, k] * b[k, j]
+      }
+      W: y[i, j] = s[]
+    }
+  }
+}";
+
+/// The same, where two places write one element, the later one last.
+pub(super) const SHARED_PLACES: &str = "kernel product() {
+  in a: f32[4, 6]
+  in b: f32[6, 4]
+  out y: f32[4, 4]
+  for i in 4 spatial serial {
+    for j in 4 spatial serial {
+      alloc s: f32[] on register
+      Z: s[] = 0f32
+      for k in 6 reduce serial {
+        S: s[] sum = a[i, k] * b[k, j]
+      }
+      W: y[i, j / 2] = s[]
+    }
+  }
+}";
+
+/// An array that is read in the order in which it is written.
+pub(super) const ARRAY: &str = "kernel two(n) {
+  in x: f32[n, 8]
+  out y: f32[n]
+  alloc p: f32[n, 8] on workspace
+  for i in n spatial serial {
+    for j in 8 spatial serial {
+      P: p[i, j] = x[i, j] + 1f32
+    }
+  }
+  for r in n spatial serial {
+    Z: y[r] = 0f32
+    for c in 8 reduce serial {
+      S: y[r] sum = p[r, c] * x[r, c]
+    }
+  }
+}";
+
+/// An array that is read in another order.
+pub(super) const ARRAY_BACKWARDS: &str = "kernel two(n) {
+  in x: f32[n, 8]
+  out y: f32[n]
+  alloc p: f32[n, 8] on workspace
+  for i in n spatial serial {
+    for j in 8 spatial serial {
+      P: p[i, j] = x[i, j] + 1f32
+    }
+  }
+  for r in n spatial serial {
+    Z: y[r] = 0f32
+    for c in 8 reduce serial {
+      S: y[r] sum = p[r, 7 - c] * x[r, c]
+    }
+  }
+}";
+
+/// A square that is read by columns.
+pub(super) const ARRAY_TRANSPOSED: &str = "kernel two() {
+  in x: f32[8, 8]
+  out y: f32[8]
+  alloc p: f32[8, 8] on workspace
+  for i in 8 spatial serial {
+    for j in 8 spatial serial {
+      P: p[i, j] = x[i, j] + 1f32
+    }
+  }
+  for r in 8 spatial serial {
+    Z: y[r] = 0f32
+    for c in 8 reduce serial {
+      S: y[r] sum = p[c, r] * x[r, c]
+    }
+  }
+}";
+
+/// An array of which each element is written twice.
+pub(super) const ARRAY_TWICE: &str = "kernel two(n) {
+  in x: f32[n, 8]
+  out y: f32[n]
+  alloc p: f32[n, 8] on workspace
+  for i in n spatial serial {
+    for j in 8 spatial serial {
+      P: p[i, j / 2 * 2] = x[i, j] + 1f32
+    }
+  }
+  for r in n spatial serial {
+    Z: y[r] = 0f32
+    for c in 8 reduce serial {
+      S: y[r] sum = p[r, c / 2 * 2] * x[r, c]
+    }
+  }
+}";
+
+/// Two elements of an array are read.
+pub(super) const ARRAY_TWO: &str = "kernel two(n) {
+  in x: f32[n, 8]
+  out y: f32[n]
+  alloc p: f32[n, 8] on workspace
+  for i in n spatial serial {
+    for j in 8 spatial serial {
+      P: p[i, j] = x[i, j] + 1f32
+    }
+  }
+  for r in n spatial serial {
+    Z: y[r] = 0f32
+    for c in 8 reduce serial {
+      S: y[r] sum = (p[r, c] + p[r, 0]) * x[r, c]
+    }
+  }
+}";
+
+/// Two processes: one sends a square, row by row.
+pub(super) const NETWORK: &str = "kernel f() {
+  in x: f32[3, 3]
+  out y: f32[3, 3]
+  alloc c: f32[1] on channel
+  for send in 1 spatial process {
+    for u in 3 scan serial {
+      for v in 3 scan serial {
+        U: c[] = x[u, v]
+      }
+    }
+  }
+  for take in 1 spatial process {
+    for i in 3 scan serial {
+      for j in 3 scan serial {
+        alloc t: f32[] on register
+        P: t[] = c[]
+        W: y[i, j] = t[]
+      }
+    }
+  }
+}";
