@@ -260,10 +260,10 @@ impl Format {
         })
     }
 
-    /// 16 rows side by side, in the order in which products read them: in a run of 32 columns each field of codes after the other (and
-    /// what a block of 32 has besides), behind the runs of a block what groups and all of it have. A 32-bit lane holds codes of four
-    /// neighbouring columns of a row, a byte each; codes of `w` bits share their bytes with those `4 * w` columns on. Integer factors
-    /// are whole bytes, and those of minima lie in lanes of four neighbouring groups, as codes do.
+    /// 16 rows side by side, in the order in which products read them, which is how memory is fastest: the factors of a block's groups,
+    /// runs of 32 columns with each field of codes after the other (and what a block of 32 has besides), then minima and what the whole
+    /// block has. A 32-bit lane holds codes of four neighbouring columns of a row, a byte each; codes of `w` bits share their bytes with
+    /// those `4 * w` columns on. Integer factors are whole bytes, and those of minima lie in lanes of four neighbouring groups, as codes do.
     /// Codes and levels that are negative are stored plus 128 unless `signed`.
     pub(crate) fn tiled(&self, name: &str, m: &Matrix, signed: bool) -> Option<Encoding> {
         if !self.suits(m) {
@@ -286,30 +286,33 @@ impl Format {
                 _ => (p, p.dtype),
             })
             .collect();
-        // Bits of a field in a run of 32 columns, and of one that the whole block shares.
+        // Bits of a field in a run of 32 columns, or else in the block.
         let parts = self.block / RUN;
-        let behind_runs = |p: &Piece| parts > 1 && p.group > 1;
-        let bits = |p: &Piece, t: DType| if p.name == "n" { 8 } else { t.bits() };
-        let in_run = |p: &Piece, t: DType| match behind_runs(p) {
-            true => 0,
-            false => TILE * t.bits() * (RUN / p.group),
+        let in_runs = |p: &Piece| parts == 1 || p.group == 1;
+        let bits = |p: &Piece, t: DType| {
+            let columns = if in_runs(p) { RUN } else { self.block };
+            TILE * if p.name == "n" { 8 } else { t.bits() } * (columns / p.group)
         };
-        let shared = |p: &Piece, t: DType| match behind_runs(p) {
-            true => TILE * bits(p, t) * (self.block / p.group),
-            false => 0,
+        let sum = |of: &dyn Fn(&Piece) -> bool| -> i64 {
+            kept.iter().filter(|(p, _)| of(p)).map(|(p, t)| bits(p, *t)).sum()
         };
-        let run: i64 = kept.iter().map(|(p, t)| in_run(p, *t)).sum();
-        let block = run * parts + kept.iter().map(|(p, t)| shared(p, *t)).sum::<i64>();
+        let before = |p: &Piece| !in_runs(p) && p.name == "s";
+        let (run, head) = (sum(&in_runs), sum(&before));
+        let block = run * parts + sum(&|p| !in_runs(p));
         let tiles = m.rows.ceil_div(TILE, &m.bounds);
         let row = m.columns.div(self.block, &m.bounds) * block;
         let matrix = tiles * row.clone();
-        let (mut offset, mut behind) = (0, run * parts);
+        let (mut first, mut offset, mut behind) = (0, head, head + run * parts);
         let mut fields: Vec<Field> = vec![];
         for (p, t) in kept {
             let mut terms = vec![m.row(TILE, 0, row.clone()), m.column(self.block / p.group, 0, block)];
             let w = t.bits();
-            let at = if behind_runs(p) { &mut behind } else { &mut offset };
-            if !behind_runs(p) && parts > 1 {
+            let at = match p {
+                p if before(p) => &mut first,
+                p if in_runs(p) => &mut offset,
+                _ => &mut behind,
+            };
+            if in_runs(p) && parts > 1 {
                 terms.push(m.column(RUN / p.group, parts, run));
             }
             let groups = self.block / p.group;
@@ -330,7 +333,7 @@ impl Format {
                 terms.push(m.row(1, TILE, w.into()));
             }
             fields.push(m.field(p.name, t, p.group, *at, &matrix, terms));
-            *at += in_run(p, t) + shared(p, t);
+            *at += bits(p, t);
         }
         Some(Encoding { name: name.into(), fields, decode: Decode::Coded(coded), bits: m.outer() * matrix })
     }
