@@ -4,7 +4,7 @@
 
 use lathe_compile::{Options, Session, Sizes, draft};
 use lathe_ir::graph::{Source, parse};
-use lathe_ir::{Elements, Tensor};
+use lathe_ir::{DType, Elements, Tensor};
 use std::collections::HashMap;
 use std::time::Instant;
 
@@ -34,8 +34,14 @@ fn main() {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             (state >> 40) as f64 / f64::from(1 << 24) - 0.5
         };
-        let elements = (0..shape.iter().product()).map(|_| one()).collect();
-        let t = Tensor::of(v.ty.dtype, &shape, &Elements::Floats(elements));
+        let count = shape.iter().product();
+        // Bytes are codes; other integers number what they pick.
+        let elements = match v.ty.dtype {
+            DType::I8 => Elements::Ints((0..count).map(|_| (one() * 255.0) as i128).collect()),
+            t if t.is_int() => Elements::Ints((0..count as i128).collect()),
+            _ => Elements::Floats((0..count).map(|_| one()).collect()),
+        };
+        let t = Tensor::of(v.ty.dtype, &shape, &elements);
         match &v.source {
             Source::Const(n) => drop(constants.insert(n.clone(), t)),
             _ => inputs.push((v.name.clone(), t)),
