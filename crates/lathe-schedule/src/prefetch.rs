@@ -1,14 +1,15 @@
 //! `prefetch L B S`: while the block `S` reads the buffer `B` in one iteration of the loop `L`, the memory is asked for what
 //! the same read of the next iteration will touch. A read into nowhere in the IR; an instruction that cannot fail in C. The next
-//! iteration reaches the block wherever this one does: no loop or condition on the way hangs on `L`, and there is a lane. A loop that
-//! is shorter in the last block may hang on it where its iterations are places inside of a page: what is asked for is then in the
-//! same page as what the next iteration reads first.
+//! iteration reaches the block wherever this one does: no condition on the way hangs on `L`, each loop runs once at least, and there is
+//! a lane. Where a loop on the way is shorter in the next iteration, its last one stands for those that it has no more, but for places
+//! inside of a page: what is asked for is then in the same page as what the next iteration reads first.
 
 use crate::util::{arg, edit_list, guards, need_free, need_loop, runs_at_least, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
     Binary, Buffer, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, find_block, for_each, loop_bounds,
 };
+use lathe_ir::{Bounds, Int, Name};
 use std::sync::Arc;
 
 /// The name of the instruction.
@@ -52,23 +53,33 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         return Err(format!("what '{block}' reads of '{buffer}' is picked by what is written"));
     }
     let bounds = loop_bounds(k);
-    let hangs = |e: &Expr| e.mentions(var) || changes(e);
+    let (loops, conditions) = around(&l.body, block);
+    if conditions.iter().any(|e| e.mentions(var) || changes(e)) || loops.iter().any(|f| changes(&f.extent)) {
+        return Err(format!("whether '{block}' runs hangs on the iteration of '{var}'"));
+    }
+    // The iterations of the loops on the way: in the next iteration of `L`, those of the same number, or the last ones.
+    let last = |extent: &Expr| (extent.clone() - 1).simplify_index(&bounds);
+    let mut next = vec![(l.var.clone(), (Expr::var(var) + 1).min_with(&last(&l.extent)))];
+    let then = |e: &Expr, next: &[(Name, Expr)]| next.iter().fold(e.clone(), |e, (v, n)| e.substitute(v, n));
     let on_pages = |f: &For| {
         let most = Opaque::default().int(&f.extent, &bounds).and_then(|n| bounds.range(&n).hi);
-        !changes(&f.extent)
-            && runs_at_least(k, f, 1)
-            && most.is_some_and(|n| index.iter().all(|e| is_place_in_page(e, &f.var, n)))
+        most.is_some_and(|n| index.iter().all(|e| is_place_in_page(e, &f.var, n, &bounds)))
     };
-    let (loops, conditions) = around(&l.body, block);
-    if loops.iter().any(|f| hangs(&f.extent) && !on_pages(f)) || conditions.iter().any(hangs) {
-        return Err(format!("whether '{block}' runs hangs on the iteration of '{var}'"));
+    for f in &loops {
+        if next.iter().any(|(v, _)| f.extent.mentions(v)) {
+            if !runs_at_least(k, f, 1) {
+                return Err(format!("'{}' may not run in the next iteration of '{var}'", f.var));
+            }
+            if !on_pages(f) {
+                let end = then(&last(&f.extent), &next);
+                next.push((f.var.clone(), Expr::var(&f.var).min_with(&end)));
+            }
+        }
     }
     let t = k.buffer(buffer).ok_or_else(|| format!("there is no buffer '{buffer}'"))?.dtype;
     let name = format!("{block}.next");
     let store = format!("{name}.s");
     need_free(k, &[&name, &store])?;
-    let last = (l.extent.clone() - 1).simplify_index(&bounds);
-    let next = (Expr::var(var) + 1).min_with(&last);
     let body = edit_list(
         &k.body,
         &|s| match s {
@@ -93,7 +104,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             }
             let at = index
                 .iter()
-                .map(|e| e.substitute(&f.var, &0.into()).substitute(var, &next))
+                .map(|e| then(&e.substitute(&f.var, &0.into()), &next).simplify_index(&bounds))
                 .collect::<Vec<_>>();
             let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t, &[], REGISTER)));
             let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
@@ -123,11 +134,16 @@ fn around(body: &[Stmt], block: &str) -> (Vec<Arc<For>>, Vec<Expr>) {
     (vec![], vec![])
 }
 
-/// Whether a variable of so many values is used in quotients and remainders by pages of at least as many alone.
-fn is_place_in_page(e: &Expr, var: &str, values: i64) -> bool {
+/// Whether a variable of so many values counts one by one in quotients and remainders by pages of at least as many, and is used nowhere
+/// else.
+fn is_place_in_page(e: &Expr, var: &str, values: i64, bounds: &Bounds) -> bool {
     match &**e {
         Node::Var(n) => &**n != var,
-        Node::Binary(Binary::Div | Binary::Rem, _, page) if page.as_int() >= Some(values) => true,
-        _ => e.children().into_iter().all(|c| is_place_in_page(c, var, values)),
+        Node::Binary(Binary::Div | Binary::Rem, x, page) if e.mentions(var) => {
+            let by = |x: Int| x.affine_in(var).and_then(|(by, _)| by.as_const());
+            let one = Opaque::default().int(x, bounds).and_then(by) == Some(1);
+            one && page.as_int() >= Some(values)
+        }
+        _ => e.children().into_iter().all(|c| is_place_in_page(c, var, values, bounds)),
     }
 }

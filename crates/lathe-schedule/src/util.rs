@@ -86,15 +86,22 @@ fn not_negative(n: &Int, outer: &[(Name, Int)], bounds: &Bounds) -> bool {
         let Some((by, rest)) = n.affine_in(var) else { continue };
         let Some(by) = by.as_const().filter(|by| *by < 0) else { continue };
         // Blocks of c are no more than the whole.
-        let blocks = extent.terms().next().and_then(|(atoms, one)| match atoms {
-            [Atom::Div(whole, c)] if one == 1 && extent.constant() == 0 && extent.terms().count() == 1 => {
-                let c = c.as_const().filter(|c| *c > 0 && by % c == 0)?;
-                Some((**whole).clone() * (by / c))
+        let mut most = extent.clone() * by;
+        for (atoms, count) in extent.terms() {
+            if let [Atom::Div(whole, c)] = atoms
+                && let Some(c) = c.as_const().filter(|c| count > 0 && *c > 0 && by % c == 0)
+            {
+                most = most + ((**whole).clone() * (by / c) - whole.div(c, bounds) * by) * count;
             }
-            _ => None,
-        });
-        let most = blocks.unwrap_or_else(|| extent.clone() * by);
+        }
         return not_negative(&(rest + most - by), &outer[..i], bounds);
+    }
+    // Some blocks of c are there where their elements are.
+    if let (Some(([Atom::Div(whole, c)], by)), 1) = (n.terms().next(), n.terms().count())
+        && let Some(c) = c.as_const().filter(|c| *c > 0 && by > 0)
+    {
+        let blocks = (-n.constant()).div_euclid(by) + i64::from((-n.constant()).rem_euclid(by) > 0);
+        return not_negative(&((**whole).clone() - c * blocks), outer, bounds);
     }
     for (atoms, by) in n.terms() {
         let ([Atom::Min(x, y)] | [Atom::Max(x, y)]) = atoms else { continue };

@@ -12,7 +12,6 @@ const KEYS: i64 = 64;
 pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
-    let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
     let keys = s.choose("keys", [16, 32, 64, 128], KEYS);
     for l in ["js", "jm", "jp", "jl", "jo"] {
@@ -66,22 +65,21 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
         }
         s.step(&format!("set_memory {} {REGISTER}", n("o")))?;
     }
-    if whole && one_token {
-        // One token reads the caches from memory once. A page's keys and values are pieces of a few kilobytes, too short for
-        // the processor to foresee the next ones.
-        for (block, keys) in [("bd", "js"), ("bo", "jo")] {
-            let of_pages = if pages { n(keys) + ".i.o" } else { n("js.o") };
-            if let Some(cache) = paged(s, &n(block)) {
-                s.step(&format!("prefetch {of_pages} {cache} {}", n(block)))?;
-            }
-        }
-    }
     if !pages {
         s.step(&format!("set_memory {} {REGISTER}", n("s")))?;
     }
     s.step(&format!("fuse {} {}", n("0"), n("g")))?;
     let r = if share { n("r.o") } else { n("r") };
-    s.step(&format!("fuse {} {r}", n("0.f")))
+    s.step(&format!("fuse {} {r}", n("0.f")))?;
+    if whole {
+        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones.
+        for block in ["bd", "bo"] {
+            if let Some(cache) = paged(s, &n(block)) {
+                s.step(&format!("prefetch {} {cache} {}", n("js.o"), n(block)))?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The cache that a block reads: its one buffer of positions, heads and components.
