@@ -6,8 +6,8 @@
 
 use crate::gather::{empty_cache, filled};
 use crate::norm::{array, scalar};
-use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::{require, require_f32};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
 use lathe_ir::tensor::{Axis, Binary, Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, Tensor};
@@ -28,6 +28,8 @@ fn shape(t: &[Type], a: &Attrs) -> Option<Shape> {
 
 fn infer(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 6, "expects queries, keys, values, pages, sequences and last positions")?;
+    require_f32(&t[..3])?;
+    require(t[0].shape.len() == 2, "queries are no matrix")?;
     require(int_attr(a, "window").is_none_or(|w| w > 0), "the window is not positive")?;
     require(float_attr(a, "softcap").is_none_or(|c| c > 0.0), "the soft cap is not positive")?;
     require(t[1].shape.len() == 3 && t[1].shape == t[2].shape, "keys and values differ in shape")?;
@@ -38,6 +40,10 @@ fn infer(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
         "queries are not heads times components wide",
     )?;
     require(t[3..].iter().all(|t| t.dtype == DType::I32), "pages, sequences and last positions are not i32")?;
+    let rows = t[0].shape[0].clone();
+    let one_each = |t: &Type| t.shape.len() == 1 && t.shape[0] == rows;
+    require(t[3].shape.len() == 2, "pages are no row for each sequence")?;
+    require(t[4..].iter().all(one_each), "sequences and last positions are not one for each query")?;
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
 }
 

@@ -1,8 +1,8 @@
 //! Changes of storage: quantizing activations (`encode`) and packing weights (`pack`).
 
 use crate::norm::scalar;
-use crate::require;
 use crate::sample::{Rng, attrs};
+use crate::{require, require_f32};
 use lathe_ir::encodings::{Activations, encoding, formats};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type};
 use lathe_ir::tensor::{Binary, Buffer, Expr, HOST, Iter, Stmt, Unary};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 fn infer_encode(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() == 2 && t[0].encoding.is_none(), "expects a dense matrix")?;
+    require_f32(t)?;
     require(t[0].shape[1].as_const().is_some(), "rows are not of a constant length")?;
     let out = target(&t[0], a)?;
     require(activations(&out).is_some(), "'to' is no encoding of activations")?;
@@ -162,7 +163,10 @@ fn target(t: &Type, a: &Attrs) -> Result<Type, String> {
 fn infer_pack(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() >= 2, "expects matrices")?;
     require(t[0].shape.iter().all(|d| d.as_const().is_some()), "expects a constant shape")?;
-    Ok(vec![target(&t[0], a)?])
+    let out = target(&t[0], a)?;
+    let fits = |p: &Part| p.from.dtype.bits() <= p.bits;
+    require(parts(&storage(&t[0]), &storage(&out)).iter().all(fits), "the encodings have other fields")?;
+    Ok(vec![out])
 }
 
 /// Codes of 8 bits differ by 128 when one is signed and the other not.

@@ -1,8 +1,8 @@
 //! Rows picked by an index, and rows written to the place an index names.
 
 use crate::norm::scalar;
-use crate::require;
 use crate::sample::{Rng, result};
+use crate::{require, require_f32};
 use lathe_ir::encodings::encoding;
 use lathe_ir::graph::{Attrs, Edge, Form, Lowering, OpRow, Type};
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, HOST, Iter, Stmt, Unary};
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 fn infer_take(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t[0].shape.len() == 2, "expects a matrix and row numbers")?;
+    require_f32(&t[..1])?;
     require(t[1].dtype == DType::I32 && t[1].shape.len() == 1, "row numbers are not a vector of i32")?;
     Ok(vec![Type::dense(DType::F32, &[t[1].shape[0].clone(), t[0].shape[1].clone()])])
 }
@@ -29,6 +30,7 @@ fn infer_put(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
         t.len() == 3 && t[0].shape.len() == 3 && t[1].shape.len() == 2,
         "expects a cache, rows and places",
     )?;
+    require_f32(&t[..2])?;
     let row = t[0].shape[1].clone() * t[0].shape[2].clone();
     require(t[1].shape[1] == row, "rows are not as long as the cache's")?;
     require(t[2].dtype == DType::I32 && t[2].shape[..] == t[1].shape[..1], "expects one place a row")?;

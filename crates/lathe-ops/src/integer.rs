@@ -83,11 +83,18 @@ fn lower_argmax(l: &Lowering) -> Vec<Stmt> {
     })
 }
 
+fn infer_one(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 1, "expects one vector")?;
+    infer_same(t, a)
+}
+
+fn infer_two(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    require(t.len() == 2, "expects two vectors")?;
+    infer_same(t, a)
+}
+
 fn infer_same(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
-    require(
-        !t.is_empty() && t.iter().all(|t| t.dtype == DType::I32 && t.shape.len() == 1),
-        "expects vectors of i32",
-    )?;
+    require(t.iter().all(|t| t.dtype == DType::I32 && t.shape.len() == 1), "expects vectors of i32")?;
     require(t.iter().all(|o| o.shape == t[0].shape), "the vectors differ in length")?;
     Ok(vec![t[0].clone()])
 }
@@ -152,7 +159,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         form: Form::ROW,
         gradient: None,
         donates: &[],
-        infer: infer_same,
+        infer: infer_one,
         reference: |a, at, t| map(a, t, |v| v + attr(at, "by")),
         edge: Edge::none,
         lower: |l| each(l, |a| &a[0] + &constant(attr(&l.attrs, "by"))),
@@ -164,7 +171,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         form: Form::ROW,
         gradient: None,
         donates: &[],
-        infer: infer_same,
+        infer: infer_one,
         reference: |a, at, t| map(a, t, |v| i64::from(v < attr(at, "limit"))),
         edge: Edge::none,
         lower: |l| each(l, |a| truth(a[0].bin(Binary::Lt, &constant(attr(&l.attrs, "limit"))))),
@@ -176,7 +183,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         form: Form::ROW,
         gradient: None,
         donates: &[],
-        infer: infer_same,
+        infer: infer_one,
         reference: |a, at, t| map(a, t, |v| i64::from(v != attr(at, "from"))),
         edge: Edge::none,
         lower: |l| each(l, |a| truth(a[0].bin(Binary::Ne, &constant(attr(&l.attrs, "from"))))),
@@ -188,7 +195,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         form: Form::ROW,
         gradient: None,
         donates: &[],
-        infer: infer_same,
+        infer: infer_two,
         reference: |a, _, t| {
             let pairs = a[0].to_i64().into_iter().zip(a[1].to_i64());
             vec![ints(&t[0], pairs.map(|(x, y)| i64::from(x != 0 && y != 0)).collect())]

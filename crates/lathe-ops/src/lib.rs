@@ -33,7 +33,8 @@ mod winograd;
 
 pub use group::{GroupKernel, GroupShape, group_shape, lower_group};
 
-use lathe_ir::graph::{OpRow, OpTable};
+use lathe_ir::DType;
+use lathe_ir::graph::{OpRow, OpTable, Type};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
@@ -59,6 +60,11 @@ pub fn table() -> OpTable {
         winograd::ROWS,
     ];
     OpTable::new(families.into_iter().flatten().collect())
+}
+
+/// `Err` when some arguments are not of f32, in whatever encoding.
+pub(crate) fn require_f32(t: &[Type]) -> Result<(), String> {
+    require(t.iter().all(|t| t.dtype == DType::F32), "expects f32")
 }
 
 /// `Err` with a message when a condition on the arguments does not hold.

@@ -9,7 +9,7 @@
 
 use crate::encode::encode_a8;
 use crate::norm::scalar;
-use crate::require;
+use crate::{require, require_f32};
 use crate::sample::{Rng, result};
 use lathe_ir::encodings::{Activations, formats};
 use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Operand, Type, ValueId};
@@ -18,6 +18,7 @@ use lathe_ir::{Bounds, DType, IrError, Tensor};
 
 fn infer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects two matrices")?;
+    require_f32(t)?;
     require(t[0].shape[1] == t[1].shape[1], "the rows differ in length")?;
     Ok(vec![Type::dense(DType::F32, &[t[0].shape[0].clone(), t[1].shape[0].clone()])])
 }

@@ -4,8 +4,8 @@
 use crate::encode::encode_a8;
 use crate::matmul::dot;
 use crate::norm::{array, scalar};
-use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::{require, require_f32};
 use lathe_ir::encodings::Activations;
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, int_attr};
 use lathe_ir::tensor::{Axis, Buffer, Expr, Fact, Iter, REGISTER, Reducer, Stmt, Store, Unary, WORKSPACE};
@@ -29,6 +29,7 @@ fn ints(ty: &Type, data: Vec<i64>) -> Tensor {
 
 fn infer_route(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() == 2, "expects a matrix of logits")?;
+    require_f32(t)?;
     require(t[0].shape[1].as_const().is_some_and(|e| (1..=e).contains(&k_of(a))), "k is not in 1..experts")?;
     let shape = [t[0].shape[0].clone(), k_of(a).into()];
     Ok(vec![Type::dense(DType::F32, &shape), Type::dense(DType::I32, &shape)])
@@ -185,6 +186,11 @@ fn lower_bucket(l: &Lowering) -> Vec<Stmt> {
 
 fn infer_expert(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 4 && t[1].shape.len() == 3, "expects rows, experts' weights, offsets and index")?;
+    require_f32(&t[..2])?;
+    require(t[0].shape.len() == 2, "rows are no matrix")?;
+    require(t[2..].iter().all(|t| t.dtype == DType::I32 && t.shape.len() == 1), "expects vectors of i32")?;
+    require(t[2].shape[0] == t[1].shape[0].clone() + 1, "expects an offset for each expert, and the end")?;
+    require(t[3].shape[0] == t[0].shape[0].clone() * k_of(a), "expects k slots for each row")?;
     require(t[0].shape[1] == t[1].shape[2], "the rows differ in length")?;
     require(k_of(a) >= 1, "k is not positive")?;
     Ok(vec![Type::dense(DType::F32, &[t[3].shape[0].clone(), t[1].shape[1].clone()])])
@@ -242,6 +248,7 @@ fn lower_expert(l: &Lowering) -> Vec<Stmt> {
 
 fn infer_combine(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects rows and weights")?;
+    require_f32(t)?;
     require(
         t[0].shape[0] == t[1].shape[0].clone() * t[1].shape[1].clone(),
         "expects k rows for each of the weights'",

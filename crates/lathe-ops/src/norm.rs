@@ -1,7 +1,7 @@
 //! Normalisations over rows, or with shorter weights over each part of a row as long as they; their gradients are sums and products of rows.
 
-use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::{require, require_f32};
 use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Type, ValueId, float_attr};
 use lathe_ir::tensor::{Buffer, Expr, Iter, REGISTER, Stmt, Unary, WORKSPACE};
 use lathe_ir::{DType, Int, IrError, Tensor};
@@ -23,6 +23,7 @@ fn eps(a: &Attrs) -> f32 {
 
 fn infer_rms(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t[0].shape.len() == 2, "expects a matrix and a row of weights")?;
+    require_f32(t)?;
     require(
         t[1].shape == t[0].shape[1..] || parts(t) > 1,
         "a row is not a whole number of times the weights",
@@ -126,6 +127,7 @@ fn rms_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> {
 
 fn infer_layer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 3 && t[0].shape.len() == 2, "expects a matrix, a row of weights and a row of biases")?;
+    require_f32(t)?;
     require(t[1..].iter().all(|w| w.shape == t[0].shape[1..]), "weights or biases are not as long as a row")?;
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
 }
@@ -200,6 +202,7 @@ fn layer_gradient(d: &mut Adjoint<'_>) -> Result<Vec<Option<ValueId>>, IrError> 
 
 fn infer_softmax(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 1 && t[0].shape.len() == 2, "expects a matrix")?;
+    require_f32(t)?;
     Ok(vec![Type::dense(DType::F32, &t[0].shape)])
 }
 

@@ -1,8 +1,8 @@
 //! Rotary position embedding (Su et al. 2021). Pairs are neighbours (the interleaved order of GGUF's Llama family), or with the
 //! attribute `halves`, an element of the first half of what rotates and one of the second (the order of GPT-NeoX).
 
-use crate::require;
 use crate::sample::{Rng, attrs, result};
+use crate::{require, require_f32};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
 use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, Tensor};
@@ -10,6 +10,7 @@ use lathe_ir::{Bounds, DType, Tensor};
 fn infer_table(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t[0].dtype == DType::I32, "expects positions and frequencies")?;
     require(t[0].shape.len() == 1 && t[1].shape.len() == 1, "expects two vectors")?;
+    require_f32(&t[1..])?;
     Ok(vec![Type::dense(DType::F32, &[t[0].shape[0].clone(), t[1].shape[0].clone() * 2])])
 }
 
@@ -47,6 +48,8 @@ fn lower_table(l: &Lowering) -> Vec<Stmt> {
 
 fn infer_rope(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects two matrices")?;
+    require_f32(t)?;
+    require(t[0].shape[0] == t[1].shape[0], "the table has not a row for each row")?;
     let d = int_attr(a, "head_dim").unwrap_or(0);
     require(d >= 2 && d % 2 == 0, "head_dim is not an even number")?;
     let table = t[1].shape[1].as_const().unwrap_or(0);
