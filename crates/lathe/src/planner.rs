@@ -32,7 +32,10 @@ impl Planner {
         let mut tell = |what: &str| output::message(&format!("measuring {what}"));
         let machine = match machine {
             Some(machine) => machine,
-            None => throttled(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?, disk_rate),
+            None => {
+                let within = compute.budget.as_ref().map_or(usize::MAX, Budget::left);
+                throttled(lathe_runtime::this_machine(&cache_dir()?, false, within, &mut tell)?, disk_rate)
+            }
         };
         let mut work = work(&model.file, &lathe_runtime::detect_target()?)?;
         let own = || vec![compute.kv_type.unwrap_or_default().as_str().to_owned()];
