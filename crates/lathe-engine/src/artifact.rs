@@ -18,7 +18,7 @@ use crate::error::below;
 use crate::report::{LoadTiming, Stage};
 use crate::runner::{Precision, Runner, RunnerOptions};
 use crate::sizes::classes;
-use crate::weights::{Weights, model, pack};
+use crate::weights::{Packing, Weights, model};
 use lathe_compile::{Compiled, Options, compile, load_stored};
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_ir::Name;
@@ -75,7 +75,7 @@ pub fn compile_model(
         let packer = compile(&draft.graph, &packer, &mut report).map_err(below)?;
         let used: BTreeSet<&Name> = draft.given().collect();
         let used: Vec<&Name> = used.into_iter().collect();
-        let packed = pack(file, &model, &packer, &used, &pool, progress)?;
+        let packed = Packing::new(file, &model, &packer, &pool)?.into_memory(&used, progress)?;
         let bytes = |view: &View| {
             let mut bytes = vec![0u8; view.len()];
             view.read(0, &mut bytes).map_err(below).map(|()| bytes)

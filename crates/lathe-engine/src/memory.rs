@@ -212,7 +212,7 @@ impl Binding<'_> {
         let taken = self.arena.reserve(room as usize).map_err(below)?;
         let addresses = Arena::new("addresses", usize::MAX);
         let window = addresses.alloc_sparse(hold.window() as usize).map_err(below)?.into_view();
-        let room = Arc::new(HeldRoom::new(room as usize));
+        let room = Arc::new(HeldRoom::new(room as usize, lathe_plan::EXPECTED_ROWS));
         self.places.given.insert(EXPERTS_HELD.into(), window);
         self.places.held = Some(room.clone());
         lower.give(EXPERTS, &mut self.places);

@@ -137,7 +137,7 @@ impl Budget {
     }
 
     /// Bytes for the model.
-    pub(crate) fn left(&self) -> usize {
+    pub fn left(&self) -> usize {
         usize::try_from(self.bytes.saturating_sub(self.reserved)).unwrap_or(usize::MAX)
     }
 

@@ -9,7 +9,7 @@ use crate::report::{Costs, Footprint, LoadTiming, Stage};
 use crate::sizes::{class_of, classes};
 use crate::store::Store;
 use crate::swap::{self, SwapFile};
-use crate::weights::{Weights, model, pack, pack_to_store, stand_ins, unpacked_bytes};
+use crate::weights::{Packing, Weights, model};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
 use lathe_exec::HeldCounts;
@@ -162,15 +162,16 @@ impl Runner {
         let start = Instant::now();
         let pool = Pool::new(options.threads).map_err(below)?;
         let used = used(&compiled);
-        let weights = packed_bytes(&compiled, 64) + unpacked_bytes(file, &model, &compiled, &used);
+        let packing = Packing::new(file, &model, &compiled, &pool)?;
+        let weights = packed_bytes(&compiled, 64) + packing.unpacked_bytes(&used);
         let rows = row_bytes(&compiled) as usize * options.max_rows;
         let needed = fixed_bytes(&compiled, options.threads) + weights + rows;
         let weights = match &options.budget {
             Some(budget) if needed > budget.left() => {
                 let path = Store::path(&budget.folder, file, &compiled)?;
-                pack_to_store(file, &model, &compiled, &used, &pool, &path, progress)?
+                packing.into_store(&used, &path, progress)?
             }
-            _ => pack(file, &model, &compiled, &used, &pool, progress)?,
+            _ => packing.into_memory(&used, progress)?,
         };
         let mut runner = Runner::bind(compiled, weights, options, options.context, pool, progress)?;
         if options.budget.is_some() {
@@ -192,7 +193,7 @@ impl Runner {
     ) -> Result<Runner, EngineError> {
         let Made { model, compiled, .. } = Made::of(false, file, options, progress)?;
         let pool = Pool::new(options.threads).map_err(below)?;
-        let weights = stand_ins(file, &model, &compiled, &used(&compiled), &pool, room)?;
+        let weights = Packing::new(file, &model, &compiled, &pool)?.stand_ins(&used(&compiled), room)?;
         Runner::bind(compiled, weights, options, options.context, pool, progress)
     }
 

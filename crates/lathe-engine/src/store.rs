@@ -54,7 +54,7 @@ impl Store {
         Ok(folder.join(format!("{stem}-{}.store", &hash.finalize().to_hex()[..16])))
     }
 
-    /// Opens a store that [`crate::weights::pack_to_store`] wrote.
+    /// Opens a store that [`crate::weights::Packing::into_store`] wrote.
     pub fn open(path: &Path) -> Result<Store, EngineError> {
         let (disk, note) = DiskFile::open_store(path).map_err(below)?;
         let note = String::from_utf8_lossy(&note);

@@ -54,146 +54,13 @@ pub(crate) fn model(
     Ok(model)
 }
 
-/// Brings the weights of a file into the layout of the compiled kernels; `used` names the buffers that runs are given.
-pub(crate) fn pack(
-    file: &ModelFile,
-    model: &Model,
-    compiled: &Compiled,
-    used: &[&Name],
-    pool: &Pool,
-    progress: &mut dyn FnMut(Stage, usize, usize),
-) -> Result<Weights, EngineError> {
-    let mut packing = Packing::new(file, model, compiled, pool)?;
-    // Weights are packed one after the other, and the pages of each source go back at once: the largest first, while
-    // little else is in memory.
-    let mut steps = packing.steps();
-    let bytes = |s: &Step| packing.results(s).iter().map(|(_, n)| n.next_multiple_of(64)).sum::<usize>();
-    steps.sort_by_key(|s| std::cmp::Reverse(bytes(s)));
-    // One allocation for all of them, so that it lies in huge pages and a decode step misses few address translations.
-    let packed = packing.alloc(steps.iter().map(|s| bytes(s)).sum())?;
-    let mut at = 0;
-    for (done, step) in steps.iter().enumerate() {
-        progress(Stage::Pack, done, steps.len());
-        for (name, size) in packing.results(step) {
-            packing.given.insert(name.clone(), packed.part(at, size).map_err(below)?);
-            at += size.next_multiple_of(64);
-        }
-        packing.run(step)?;
-    }
-    packing.keep(used)?;
-    progress(Stage::Pack, steps.len(), steps.len());
-    Ok(Weights { bytes: packing.arena.used(), given: packing.given, store: None })
-}
-
-/// Bytes of memory that weights take beside those that are packed: what families make, and what is copied out of the file.
-pub(crate) fn unpacked_bytes(file: &ModelFile, model: &Model, compiled: &Compiled, used: &[&Name]) -> usize {
-    let mut bytes = 0;
-    for v in &compiled.graph.values {
-        let Source::Const(name) = &v.source else { continue };
-        bytes += match (model.made.get(name), file.tensor(name)) {
-            (Some(t), _) => t.bytes.len().max(64).next_multiple_of(64),
-            (None, Some(info)) if used.contains(&&v.name) && is_copied(file, info) => {
-                info.byte_len().max(64).next_multiple_of(64)
-            }
-            _ => 0,
-        };
-    }
-    bytes
-}
-
 /// Whether a weight that no step packs is copied: what is small, for the system may map 2 MiB of a file for one vector.
 fn is_copied(file: &ModelFile, info: &TensorInfo) -> bool {
     info.byte_len() <= COPIED || file.mapping(info).is_none()
 }
 
-/// The same into a store at `path`, in the order in which a run reads them; what needs no packing is in memory.
-pub(crate) fn pack_to_store(
-    file: &ModelFile,
-    model: &Model,
-    compiled: &Compiled,
-    used: &[&Name],
-    pool: &Pool,
-    path: &Path,
-    progress: &mut dyn FnMut(Stage, usize, usize),
-) -> Result<Weights, EngineError> {
-    let mut packing = Packing::new(file, model, compiled, pool)?;
-    let mut steps = packing.steps();
-    let results = |s: &Step| packing.results(s);
-    if !DiskFile::has_store(path) {
-        let run = &compiled.classes[0].plan.run;
-        let all: Vec<Name> = steps.iter().flat_map(|s| results(s)).map(|(name, _)| name.clone()).collect();
-        let order = read_once(run, &all.iter().collect());
-        let place = |s: &&Step| {
-            let first = results(s).first().and_then(|(name, _)| order.iter().position(|(o, _)| o == *name));
-            first.unwrap_or(order.len())
-        };
-        steps.sort_by_key(place);
-        let mut writer = StoreWriter::create(path).map_err(below)?;
-        let mut note = String::new();
-        for (done, step) in steps.iter().enumerate() {
-            progress(Stage::Store, done, steps.len());
-            let results: Vec<(Name, usize)> =
-                packing.results(step).into_iter().map(|(name, n)| (name.clone(), n)).collect();
-            for (name, size) in &results {
-                let view = packing.alloc(*size)?;
-                packing.given.insert(name.clone(), view);
-            }
-            packing.run(step)?;
-            for (name, size) in &results {
-                let view = packing.given.remove(name).expect("it was put there above");
-                let offset = writer.add(&[view]).map_err(below)?;
-                note.push_str(&format!("{offset} {size} {name}\n"));
-            }
-        }
-        writer.finish(note.as_bytes()).map_err(below)?;
-        progress(Stage::Store, steps.len(), steps.len());
-    }
-    let store = Store::open(path)?;
-    // The steps' results count as there.
-    let stored: HashSet<&Name> = store.extents.iter().map(|e| &e.name).collect();
-    let rest: Vec<&Name> = used.iter().filter(|n| !stored.contains(**n)).copied().collect();
-    packing.keep(&rest)?;
-    Ok(Weights { bytes: packing.arena.used(), given: packing.given, store: Some(store) })
-}
-
-/// Weights of no meaning in the place of those that would be packed, all within one piece of memory of at least `room` bytes: a
-/// step over them takes as long as one over a model's own.
-pub(crate) fn stand_ins(
-    file: &ModelFile,
-    model: &Model,
-    compiled: &Compiled,
-    used: &[&Name],
-    pool: &Pool,
-    room: usize,
-) -> Result<Weights, EngineError> {
-    let mut packing = Packing::new(file, model, compiled, pool)?;
-    let steps = packing.steps();
-    let results: Vec<(&Name, usize)> = steps.iter().flat_map(|s| packing.results(s)).collect();
-    let sizes = results.iter().map(|(_, n)| n.next_multiple_of(64));
-    let room = room.min(sizes.clone().sum()).max(sizes.max().unwrap_or(0));
-    let memory = packing.alloc(room)?;
-    // Floats of any width near 1, of either sign, and codes of either sign: no step through them leaves the numbers.
-    let word =
-        |i: u64| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7) & 0x8787_8787_8787_8787 | 0x3838_3838_3838_3838;
-    let chunk: Vec<u64> = (0..1 << 13).map(word).collect();
-    let bytes = chunk.len() * 8;
-    for at in (0..memory.len()).step_by(bytes) {
-        memory.write(at, &chunk[..bytes.min(memory.len() - at) / 8]).map_err(below)?;
-    }
-    let mut at = 0;
-    for (name, size) in results {
-        if at + size > memory.len() {
-            at = 0;
-        }
-        packing.given.insert(name.clone(), memory.part(at, size).map_err(below)?);
-        at += size.next_multiple_of(64);
-    }
-    packing.keep(used)?;
-    Ok(Weights { bytes: packing.arena.used(), given: packing.given, store: None })
-}
-
 /// What brings constants from a file's layout to that of the kernels.
-struct Packing<'a> {
+pub(crate) struct Packing<'a> {
     file: &'a ModelFile,
     compiled: &'a Compiled,
     pool: &'a Pool,
@@ -205,7 +72,7 @@ struct Packing<'a> {
 
 impl<'a> Packing<'a> {
     /// Constants: made by the family, straight from the file's mapping, or made from what the file holds.
-    fn new(
+    pub fn new(
         file: &'a ModelFile,
         model: &Model,
         compiled: &'a Compiled,
@@ -227,6 +94,110 @@ impl<'a> Packing<'a> {
             }
         }
         Ok(packing)
+    }
+
+    /// Packs all weights into memory; `used` names the buffers that runs are given.
+    pub fn into_memory(
+        mut self,
+        used: &[&Name],
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<Weights, EngineError> {
+        // Weights are packed one after the other, and the pages of each source go back at once: the largest first, while
+        // little else is in memory.
+        let mut steps = self.steps();
+        let bytes = |s: &Step| self.results(s).iter().map(|(_, n)| n.next_multiple_of(64)).sum::<usize>();
+        steps.sort_by_key(|s| std::cmp::Reverse(bytes(s)));
+        // One allocation for all of them, so that it lies in huge pages and a decode step misses few address translations.
+        let packed = self.alloc(steps.iter().map(|s| bytes(s)).sum())?;
+        let mut at = 0;
+        for (done, step) in steps.iter().enumerate() {
+            progress(Stage::Pack, done, steps.len());
+            for (name, size) in self.results(step) {
+                self.given.insert(name.clone(), packed.part(at, size).map_err(below)?);
+                at += size.next_multiple_of(64);
+            }
+            self.run(step)?;
+        }
+        self.keep(used)?;
+        progress(Stage::Pack, steps.len(), steps.len());
+        Ok(Weights { bytes: self.arena.used(), given: self.given, store: None })
+    }
+
+    /// The same into a store at `path`, in the order in which a run reads them; what needs no packing is in memory.
+    pub fn into_store(
+        mut self,
+        used: &[&Name],
+        path: &Path,
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<Weights, EngineError> {
+        let mut steps = self.steps();
+        let results = |s: &Step| self.results(s);
+        if !DiskFile::has_store(path) {
+            let run = &self.compiled.classes[0].plan.run;
+            let all: Vec<Name> =
+                steps.iter().flat_map(|s| results(s)).map(|(name, _)| name.clone()).collect();
+            let order = read_once(run, &all.iter().collect());
+            let place = |s: &&Step| {
+                let first =
+                    results(s).first().and_then(|(name, _)| order.iter().position(|(o, _)| o == *name));
+                first.unwrap_or(order.len())
+            };
+            steps.sort_by_key(place);
+            let mut writer = StoreWriter::create(path).map_err(below)?;
+            let mut note = String::new();
+            for (done, step) in steps.iter().enumerate() {
+                progress(Stage::Store, done, steps.len());
+                let results: Vec<(Name, usize)> =
+                    self.results(step).into_iter().map(|(name, n)| (name.clone(), n)).collect();
+                for (name, size) in &results {
+                    let view = self.alloc(*size)?;
+                    self.given.insert(name.clone(), view);
+                }
+                self.run(step)?;
+                for (name, size) in &results {
+                    let view = self.given.remove(name).expect("it was put there above");
+                    let offset = writer.add(&[view]).map_err(below)?;
+                    note.push_str(&format!("{offset} {size} {name}\n"));
+                }
+            }
+            writer.finish(note.as_bytes()).map_err(below)?;
+            progress(Stage::Store, steps.len(), steps.len());
+        }
+        let store = Store::open(path)?;
+        // The steps' results count as there.
+        let stored: HashSet<&Name> = store.extents.iter().map(|e| &e.name).collect();
+        let rest: Vec<&Name> = used.iter().filter(|n| !stored.contains(**n)).copied().collect();
+        self.keep(&rest)?;
+        Ok(Weights { bytes: self.arena.used(), given: self.given, store: Some(store) })
+    }
+
+    /// Weights of no meaning in the place of those that would be packed, all within one piece of memory of at least `room` bytes: a
+    /// step over them takes as long as one over a model's own.
+    pub fn stand_ins(mut self, used: &[&Name], room: usize) -> Result<Weights, EngineError> {
+        let steps = self.steps();
+        let results: Vec<(&Name, usize)> = steps.iter().flat_map(|s| self.results(s)).collect();
+        let sizes = results.iter().map(|(_, n)| n.next_multiple_of(64));
+        let room = room.min(sizes.clone().sum()).max(sizes.max().unwrap_or(0));
+        let memory = self.alloc(room)?;
+        // Floats of any width near 1, of either sign, and codes of either sign: no step through them leaves the numbers.
+        let word = |i: u64| {
+            (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 7) & 0x8787_8787_8787_8787 | 0x3838_3838_3838_3838
+        };
+        let chunk: Vec<u64> = (0..1 << 13).map(word).collect();
+        let bytes = chunk.len() * 8;
+        for at in (0..memory.len()).step_by(bytes) {
+            memory.write(at, &chunk[..bytes.min(memory.len() - at) / 8]).map_err(below)?;
+        }
+        let mut at = 0;
+        for (name, size) in results {
+            if at + size > memory.len() {
+                at = 0;
+            }
+            self.given.insert(name.clone(), memory.part(at, size).map_err(below)?);
+            at += size.next_multiple_of(64);
+        }
+        self.keep(used)?;
+        Ok(Weights { bytes: self.arena.used(), given: self.given, store: None })
     }
 
     fn alloc(&self, bytes: usize) -> Result<View, EngineError> {
@@ -292,17 +263,27 @@ impl<'a> Packing<'a> {
         Ok(())
     }
 
+    /// What runs are given and no step packs, with whether it is copied out of the file.
+    fn unpacked(&self, used: &[&Name]) -> HashMap<Name, (&'a TensorInfo, bool)> {
+        let open = used.iter().filter(|name| !self.given.contains_key(**name));
+        let found = open.filter_map(|name| Some(((*name).clone(), *self.in_file.get(*name)?)));
+        found.map(|(name, info)| (name, (info, is_copied(self.file, info)))).collect()
+    }
+
+    /// Bytes of memory that weights take beside those that are packed: what families make, and what is copied out of the file.
+    pub fn unpacked_bytes(&self, used: &[&Name]) -> usize {
+        let copied = self.unpacked(used).into_values().filter(|(_, copied)| *copied);
+        self.arena.used()
+            + copied.map(|(info, _)| info.byte_len().max(64).next_multiple_of(64)).sum::<usize>()
+    }
+
     /// What no step packs is used as it is, or copied.
     fn keep(&mut self, used: &[&Name]) -> Result<(), EngineError> {
-        let kept: HashSet<&Name> = used.iter().filter(|n| !self.given.contains_key(**n)).copied().collect();
-        for name in kept {
-            if let Some(info) = self.in_file.get(name) {
-                let copied = is_copied(self.file, info);
-                let view = if copied { self.copy_of(info)? } else { self.view_of(info)? };
-                self.given.insert(name.clone(), view);
-                if copied || !info.is_stored() {
-                    self.file.drop_pages(info);
-                }
+        for (name, (info, copied)) in self.unpacked(used) {
+            let view = if copied { self.copy_of(info)? } else { self.view_of(info)? };
+            self.given.insert(name, view);
+            if copied || !info.is_stored() {
+                self.file.drop_pages(info);
             }
         }
         Ok(())

@@ -11,10 +11,6 @@ use std::sync::{Mutex, PoisonError};
 /// After how much in the segments of all its pages a page's uses count half.
 const HALF_LIFE: f64 = 2048.0;
 
-/// As much in a segment as lets work on it take a good part of the time that its pages take to come. For less, what is brought on
-/// a guess only takes the place of what is there.
-const LONG: f64 = 16.0;
-
 /// The smallest piece of memory that is given back to the system, bytes: what a page may take more than it has.
 const UNIT: usize = 4096;
 
@@ -22,6 +18,7 @@ const UNIT: usize = 4096;
 #[derive(Debug)]
 pub struct HeldRoom {
     bytes: usize,
+    long: f64,
     state: Mutex<State>,
 }
 
@@ -83,9 +80,9 @@ pub fn held_bytes(pages: impl Iterator<Item = usize>) -> usize {
 }
 
 impl HeldRoom {
-    /// Room for so many bytes.
-    pub fn new(bytes: usize) -> HeldRoom {
-        HeldRoom { bytes, state: Mutex::default() }
+    /// Room for so many bytes. Pages are brought before they are needed where at least `long` is expected in their segments.
+    pub fn new(bytes: usize, long: u32) -> HeldRoom {
+        HeldRoom { bytes, long: f64::from(long), state: Mutex::default() }
     }
 
     /// How many bytes that is.
@@ -142,7 +139,7 @@ impl HeldRoom {
         // Each page has one use that nobody saw: at first all are as likely.
         let worth: Vec<f64> = (0..group.pages.len()).map(|p| group.worth(p) + 1.0).collect();
         let all: f64 = worth.iter().sum();
-        let likely = |p: &usize| !group.pages[*p].there && slots * worth[*p] / all >= LONG;
+        let likely = |p: &usize| !group.pages[*p].there && slots * worth[*p] / all >= self.long;
         let mut likely: Vec<usize> = (0..worth.len()).filter(likely).collect();
         likely.sort_by(|a, b| worth[*b].total_cmp(&worth[*a]));
         let each = group.bytes();
@@ -242,6 +239,7 @@ mod tests {
 
     const PAGE: usize = 2 * UNIT;
     const PAGES: usize = 8;
+    const LONG: u32 = 16;
 
     fn view() -> View {
         Arena::new("host", usize::MAX).alloc_sparse(PAGES * PAGE).map(Buffer::into_view).unwrap()
@@ -276,7 +274,7 @@ mod tests {
             steps in prop::collection::vec((0usize..3, prop::collection::vec(any::<bool>(), PAGES)), 1..40),
             pages in PAGES..3 * PAGES,
         ) {
-            let (room, views) = (HeldRoom::new(pages * PAGE), [view(), view(), view()]);
+            let (room, views) = (HeldRoom::new(pages * PAGE, LONG), [view(), view(), view()]);
             let there = |group: usize, full: &[bool]| {
                 (0..PAGES).filter(|p| full[*p]).all(|p| {
                     let mut bytes = [0u8; PAGE];
@@ -300,7 +298,7 @@ mod tests {
 
     #[test]
     fn what_is_likely_comes_before_it_is_needed() {
-        let (room, views) = (HeldRoom::new(20 * PAGE), [view(), view()]);
+        let (room, views) = (HeldRoom::new(20 * PAGE, LONG), [view(), view()]);
         let full = |n: usize| (0..PAGES).map(|p| p < n).collect::<Vec<_>>();
         // The second group's first two pages have all that there is.
         (0..30).for_each(|_| hold(&room, &views[1], &full(2)).unwrap());
@@ -325,7 +323,7 @@ mod tests {
 
     #[test]
     fn pages_that_are_needed_often_stay() {
-        let (room, views) = (HeldRoom::new(6 * PAGE), [view(), view()]);
+        let (room, views) = (HeldRoom::new(6 * PAGE, LONG), [view(), view()]);
         // The first two of each group in every step, another one in turns: those make place for each other.
         let one = |turn: usize| (0..PAGES).map(|p| p < 2 || p == 2 + turn % 6).collect::<Vec<_>>();
         (0..60).for_each(|turn| views.iter().for_each(|v| hold(&room, v, &one(turn)).unwrap()));
@@ -336,7 +334,7 @@ mod tests {
 
     #[test]
     fn a_step_that_needs_too_much_and_a_copy_that_fails_are_told() {
-        let (room, view) = (HeldRoom::new(3 * PAGE), view());
+        let (room, view) = (HeldRoom::new(3 * PAGE, LONG), view());
         let full = |n: usize| (0..PAGES).map(|p| p < n).collect::<Vec<_>>();
         let refused = hold(&room, &view, &full(4)).unwrap_err().to_string();
         assert!(refused.contains("there is room for"), "{refused}");

@@ -2,7 +2,10 @@
 //! The solver minimises over these forms, and a prediction is their value.
 
 use crate::tiers::{DEVICE, DISK, HOST, Processor, Tiers};
-use crate::{Attention, Choice, DIRECT_BYTES, Layers, Load, Measured, Pairs, PlanError, Work, load_bytes};
+use crate::{
+    Attention, Choice, DIRECT_BYTES, EXPECTED_ROWS, Layers, Load, Measured, Pairs, PlanError, Work,
+    load_bytes,
+};
 use std::collections::BTreeMap;
 use std::ops::{Add, Mul};
 
@@ -16,9 +19,6 @@ pub(crate) const ACTIVATIONS: usize = 6;
 pub(crate) fn passes_through(class: usize, tier: usize) -> usize {
     9 + 2 * class + tier
 }
-
-/// Rows of an expert from which on the engine brings it before it is asked for (`lathe-exec`'s `held.rs`).
-const EXPECTED_ROWS: f64 = 16.0;
 
 /// A sum of multiples of the variables, and a constant.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -296,7 +296,7 @@ impl Maker<'_> {
         // Experts are known when the router has chosen them. Those of long segments come while the layer before is computed; for
         // others arithmetic waits.
         let rows = self.work.layers.iter().map(|l| l.experts_used).fold(0.0, f64::max) * tokens / sweeps;
-        if rows > 0.0 && rows < EXPECTED_ROWS {
+        if rows > 0.0 && rows < f64::from(EXPECTED_ROWS) {
             let all = sweeps * copied;
             let mut seconds = Form::default();
             if device {

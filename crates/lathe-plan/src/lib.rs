@@ -39,7 +39,7 @@ mod tiers;
 mod work;
 
 pub use error::PlanError;
-pub use measured::{DIRECT_BYTES, Measured, Pairs, StepBytes, load_bytes};
+pub use measured::{DIRECT_BYTES, EXPECTED_ROWS, Measured, Pairs, StepBytes, load_bytes};
 pub use picture::picture;
 pub use plan::{Asked, Gain, Load, Objective, Outcome, Plan, plan, plans};
 pub(crate) use policy::Choice;

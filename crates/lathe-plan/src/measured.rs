@@ -107,6 +107,10 @@ pub fn load_bytes(room: u64) -> u64 {
 /// that pass have a window and a piece beside it of at least so many bytes each.
 pub const DIRECT_BYTES: u64 = 2 << 20;
 
+/// From so many rows of an expert on the engine brings it before its router asks for it: as many as let work on them take a good part
+/// of the time that it takes to come. For fewer, what is brought on a guess only takes the place of what is there.
+pub const EXPECTED_ROWS: u32 = 16;
+
 fn on_line(rows: &[(u64, f64)], at: f64) -> f64 {
     let (first, last) = (rows[0], rows[rows.len() - 1]);
     if at <= first.0 as f64 {

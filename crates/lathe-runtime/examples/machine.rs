@@ -5,7 +5,8 @@ use std::time::Instant;
 fn main() -> Result<(), lathe_runtime::RuntimeError> {
     let quick = std::env::args().any(|argument| argument == "quick");
     let start = Instant::now();
-    let machine = lathe_runtime::measure(quick, &std::env::temp_dir(), &mut |step| eprintln!("{step} ..."))?;
+    let mut tell = |step: &str| eprintln!("{step} ...");
+    let machine = lathe_runtime::measure(quick, usize::MAX, &std::env::temp_dir(), &mut tell)?;
     println!("{machine}\n{}", machine.to_toml());
     eprintln!("measured in {:.2} s", start.elapsed().as_secs_f64());
     Ok(())

@@ -49,8 +49,8 @@ pub struct Compute {
     pub adapters: Option<AdapterRoom>,
     /// The memory to stay in.
     pub budget: Option<Budget>,
-    /// A smaller model, of the same tokens, that guesses for it.
-    pub draft: Option<String>,
+    /// A smaller model, of the same tokens, that guesses for it: see [`Model::draft`].
+    pub draft: Option<Arc<Model>>,
 }
 
 impl Compute {
@@ -135,8 +135,7 @@ impl Model {
         max_rows: usize,
     ) -> Result<Engine<Runner>, Failure> {
         let draft = compute.draft.clone();
-        let (runner, draft) =
-            self.runners(&generation(compute, context, max_sequences, max_rows)?, draft.as_deref())?;
+        let (runner, draft) = self.runners(&generation(compute, context, max_sequences, max_rows)?, draft)?;
         engine(runner, draft)
     }
 
@@ -214,7 +213,7 @@ impl Model {
             max_tokens: sizes.step_tokens.max(sequences),
             ..generation(compute, sizes.context, sequences, sizes.rows.min(compiled))?
         };
-        let (mut runner, mut draft) = self.runners(&options, draft.as_deref())?;
+        let (mut runner, mut draft) = self.runners(&options, draft)?;
         if let (folder, bytes @ 1..) = swap {
             runner.set_swap(folder, bytes, draft.as_mut())?;
         }
@@ -225,10 +224,13 @@ impl Model {
     fn runners(
         &self,
         options: &RunnerOptions,
-        draft: Option<&str>,
+        draft: Option<Arc<Model>>,
     ) -> Result<(Runner, Option<Runner>), Failure> {
-        let Some(name) = draft else { return Ok((self.runner(options)?, None)) };
-        let draft = self.draft(name, options.context)?;
+        let Some(draft) = draft else { return Ok((self.runner(options)?, None)) };
+        if draft.context < options.context {
+            let what = format!("has a context of {}, {} is needed", draft.context, options.context);
+            return Err(no_draft(&draft, &what));
+        }
         let mut status = Status::new();
         let mut load = |options: &RunnerOptions| {
             let options = RunnerOptions {
@@ -252,22 +254,15 @@ impl Model {
         Ok((self.runner(&RunnerOptions { budget, ..options.clone() })?, Some(draft)))
     }
 
-    /// Opens a smaller model that is to guess for this one, and refuses one that cannot.
-    pub fn draft(&self, name: &str, context: usize) -> Result<Model, Failure> {
+    /// Opens a smaller model that is to guess for this one, and refuses one of other tokens.
+    pub fn draft(&self, name: &str) -> Result<Arc<Model>, Failure> {
         let draft = Model::open(name)?;
-        let refused = |what: String| {
-            let d = Diagnostic::new("draft-model", Fault::User, format!("the draft model {what}"));
-            d.at(name).fix("use a smaller model of the same family, with the same tokens").into()
-        };
         let sizes = [&draft, self].map(|model| model.tokenizer.vocab_size() as u32);
         let differs = |id: &u32| draft.tokenizer.token_bytes(*id) != self.tokenizer.token_bytes(*id);
         if sizes[0] != sizes[1] || (0..sizes[0]).any(|id| differs(&id)) {
-            return Err(refused("has other tokens".into()));
+            return Err(no_draft(&draft, "has other tokens"));
         }
-        if draft.context < context {
-            return Err(refused(format!("has a context of {}, {context} is needed", draft.context)));
-        }
-        Ok(draft)
+        Ok(Arc::new(draft))
     }
 
     /// Measures how long its steps take as it computes, within the budget where there is one, with keys and values stored in each
@@ -386,6 +381,13 @@ impl Model {
             _ => Ok(()),
         }
     }
+}
+
+/// That a model cannot guess for another one.
+fn no_draft(draft: &Model, what: &str) -> Failure {
+    let d = Diagnostic::new("draft-model", Fault::User, format!("the draft model {what}"));
+    let at = draft.file.path().map_or(String::new(), |path| path.display().to_string());
+    d.at(at).fix("use a smaller model of the same family, with the same tokens").into()
 }
 
 /// An engine of a model, for which another guesses.

@@ -32,7 +32,10 @@ impl Planner {
         let mut tell = |what: &str| output::message(&format!("measuring {what}"));
         let machine = match machine {
             Some(machine) => machine,
-            None => throttled(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?, disk_rate),
+            None => {
+                let within = compute.budget.as_ref().map_or(usize::MAX, Budget::left);
+                throttled(lathe_runtime::this_machine(&cache_dir()?, false, within, &mut tell)?, disk_rate)
+            }
         };
         let mut work = work(&model.file, &lathe_runtime::detect_target()?)?;
         let own = || vec![compute.kv_type.unwrap_or_default().as_str().to_owned()];
@@ -188,9 +191,8 @@ pub fn planned(
     // A draft model has its weights in memory, and keys and values of as many tokens.
     let (draft_bytes, draft_token_bytes) = match &compute.draft {
         None => (0, 0),
-        Some(name) => {
-            let draft =
-                work(&model.draft(name, context.unwrap_or(0))?.file, &lathe_runtime::detect_target()?)?;
+        Some(draft) => {
+            let draft = work(&draft.file, &lathe_runtime::detect_target()?)?;
             let kv_type = compute.kv_type.unwrap_or_default().as_str();
             (draft.weight_bytes(false), draft.kv_bytes(kv_type).unwrap_or(0))
         }

@@ -3,8 +3,10 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
+use lathe_models::{GgufWriter, ModelFile};
 use serde_json::{Value, json};
 
 fn data() -> PathBuf {
@@ -188,4 +190,121 @@ fn adapters_are_models_by_name() {
     let closed = Server::start(model, &["--lora", &lora]);
     let body = json!({ "lora_name": "heads", "lora_path": path("llama-heads") });
     assert_eq!(closed.send("POST", "/v1/load_lora_adapter", &body).0, 403);
+}
+
+/// The tiny mixture with eight layers of wide random experts: 48 MiB of them.
+fn wide_mixture(folder: &Path) -> String {
+    let layers = 8u32;
+    let [experts, width, hidden] = [4, 4096, 32];
+    let tiny = ModelFile::open(data().join("tiny/mixtral-f32.gguf")).expect("it is there");
+    let mut writer = GgufWriter::new();
+    tiny.copy_metadata(&mut writer, &["llama.block_count", "llama.feed_forward_length"]);
+    writer.u32("llama.block_count", layers).u32("llama.feed_forward_length", width as u32);
+    let mut state = 1u32;
+    // Numbers between -most and most.
+    let mut random = |most: f32| {
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+        };
+        (0..experts * width * hidden).flat_map(|_| (most * next()).to_le_bytes()).collect::<Vec<u8>>()
+    };
+    for t in tiny.tensors() {
+        let Some(rest) = t.name().strip_prefix("blk.0.") else {
+            if !t.name().starts_with("blk.") {
+                writer.tensor(t.name(), &t.shape(), t.ty(), tiny.data(t).to_vec());
+            }
+            continue;
+        };
+        for layer in 0..layers {
+            let name = format!("blk.{layer}.{rest}");
+            match rest {
+                "ffn_gate_exps.weight" | "ffn_up_exps.weight" => {
+                    writer.tensor(&name, &[experts, width, hidden], t.ty(), random(0.3))
+                }
+                "ffn_down_exps.weight" => {
+                    writer.tensor(&name, &[experts, hidden, width], t.ty(), random(0.03))
+                }
+                _ => writer.tensor(&name, &t.shape(), t.ty(), tiny.data(t).to_vec()),
+            };
+        }
+    }
+    let path = folder.join("wide.gguf");
+    writer.write(&path).expect("there is room");
+    path.display().to_string()
+}
+
+/// Kilobytes that a process has for itself, files apart; none where it is gone.
+fn own_kilobytes(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The most that a process had for itself until it ended, and what it wrote.
+fn watched(mut child: Child) -> (u64, Output) {
+    let mut most = 0;
+    while child.try_wait().expect("it is a child").is_none() {
+        most = most.max(own_kilobytes(child.id()).unwrap_or(0));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    (most, child.wait_with_output().expect("it is a child"))
+}
+
+/// A mixture whose experts do not all fit says in `batch` and in `serve` what it says where they do; and what these hold stays within
+/// the limit all the time, the first time too, when machine and model are measured.
+#[test]
+fn a_mixture_in_little_memory_says_the_same() {
+    const LIMIT: u64 = 92 << 20;
+    let folder = tempfile::tempdir().expect("there is a folder");
+    let at = |name: &str| folder.path().join(name);
+    let model = wide_mixture(folder.path());
+    let prompts = ["the band", "a song", "is in the harbour", "of this town"];
+    let body = json!({ "prompt": prompts, "max_tokens": 20, "temperature": 0, "ignore_eos": true });
+    let bodies = prompts.map(|p| {
+        let mut body = body.clone();
+        body["prompt"] = p.into();
+        body.to_string()
+    });
+    std::fs::write(at("in.jsonl"), bodies.join("\n")).expect("there is room");
+    // Nothing is known of the machine, but kernels are not compiled again.
+    std::fs::create_dir(at("cache")).expect("there is room");
+    let kernels = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernels");
+    std::fs::create_dir_all(&kernels).expect("there is room");
+    std::os::unix::fs::symlink(kernels, at("cache/kernels")).expect("there is room");
+    let batch = |out: &str, more: &[&str], cache: &Path| {
+        let arguments = ["batch", "in.jsonl", out, "--precision", "exact", "--kv-type", "f32", "--json"];
+        let mut command = lathe(&model, &[&arguments[..], more].concat());
+        command.current_dir(folder.path()).env("LATHE_CACHE", cache);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let (most, output) = watched(child.expect("lathe runs"));
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+        let lines = std::fs::read_to_string(at(out)).expect("there are answers");
+        let mut texts: Vec<(String, Value)> = lines
+            .lines()
+            .map(|line| {
+                let line: Value = serde_json::from_str(line).expect("it is JSON");
+                (line["custom_id"].to_string(), line["response"]["body"]["choices"][0]["text"].clone())
+            })
+            .collect();
+        texts.sort_by(|a, b| a.0.cmp(&b.0));
+        (texts.into_iter().map(|(_, text)| text).collect::<Vec<Value>>(), said["memory"].clone(), most)
+    };
+    let (want, all, _) = batch("all.jsonl", &[], env!("CARGO_TARGET_TMPDIR").as_ref());
+    assert_eq!(all["experts_bytes"], 0, "{all}");
+    let limit = ["--memory", &LIMIT.to_string()];
+    let (got, little, most) = batch("little.jsonl", &limit, &at("cache"));
+    assert_eq!(got, want);
+    let bytes = |what: &str| little[what].as_u64().expect("it is a number");
+    assert!(bytes("weights_bytes") < bytes("experts_bytes") * 3 / 4, "{little}");
+    assert!(most << 10 <= LIMIT, "{most} kB of {LIMIT} bytes, {little}");
+
+    let server = Server::start(&model, &[&limit[..], &["--kv-type", "f32"]].concat());
+    let answer = server.ask(&body);
+    let texts: Vec<&Value> =
+        answer["choices"].as_array().into_iter().flatten().map(|choice| &choice["text"]).collect();
+    assert_eq!(texts, want.iter().collect::<Vec<_>>());
+    let held = own_kilobytes(server.0.id()).expect("it runs");
+    assert!(held << 10 <= LIMIT, "{held} kB of {LIMIT} bytes");
 }

@@ -1,7 +1,7 @@
 //! Measuring this machine: how fast it reads and computes, by threads; the floor that everything else is compared with.
 //!
 //! Each speed is measured in several short passes, of which the best and the median are kept. The result is cached as a TOML
-//! file, one for each processor model, feature set and number of cores.
+//! file, one for each processor model, feature set and number of cores; what was measured in little memory has another one.
 
 mod bandwidth;
 mod disk;
@@ -32,19 +32,27 @@ struct Effort {
 }
 
 const QUICK: Effort = Effort { buffer: 384 << 20, reads: 9, sums: 9, file: 16 << 20 };
+/// The least memory that reading is timed over, bytes.
+const LEAST: usize = 4 << 20;
 const FULL: Effort = Effort { buffer: 512 << 20, reads: 41, sums: 41, file: 128 << 20 };
 
-/// Measures this machine: under 1.5 s when `quick`, under 8 s otherwise. `folder` is where the disk is measured;
-/// `progress` is told what is measured next.
-pub fn measure(quick: bool, folder: &Path, progress: &mut dyn FnMut(&str)) -> Result<Machine, RuntimeError> {
+/// Measures this machine: under 1.5 s when `quick`, under 8 s otherwise, reading at most `within` bytes of memory. `folder` is where
+/// the disk is measured; `progress` is told what is measured next.
+pub fn measure(
+    quick: bool,
+    within: usize,
+    folder: &Path,
+    progress: &mut dyn FnMut(&str),
+) -> Result<Machine, RuntimeError> {
     let effort = if quick { &QUICK } else { &FULL };
+    let buffer = effort.buffer.min(within);
     let cpu = detect_cpu();
     let mut read = ByThreads::default();
     let mut rates: BTreeMap<String, ByThreads> = BTreeMap::new();
     for threads in thread_counts(cpu.cores) {
         let pool = Pool::new(threads)?;
         progress(&format!("read bandwidth, {threads} of {} cores", cpu.cores));
-        if let Some(rate) = bandwidth::measure(threads, effort.buffer, effort.reads, &pool)? {
+        if let Some(rate) = bandwidth::measure(threads, buffer, effort.reads, &pool)? {
             read.set(threads, rate);
         }
         progress(&format!("arithmetic, {threads} of {} cores", cpu.cores));
@@ -69,23 +77,34 @@ pub fn measure(quick: bool, folder: &Path, progress: &mut dyn FnMut(&str)) -> Re
     })
 }
 
-/// This machine as measured before, or measured now and remembered under `cache` (as well as that can be written).
+/// This machine as measured before, or measured now and remembered under `cache` (as well as that can be written). Measuring takes at
+/// most `within` bytes of memory, which the reading of memory needs in full: what was seen in less (of caches, where it is very
+/// little) is remembered beside it, for those who have no more.
 pub fn this_machine(
     cache: &Path,
     quick: bool,
+    within: usize,
     progress: &mut dyn FnMut(&str),
 ) -> Result<Machine, RuntimeError> {
     let cpu = detect_cpu();
-    let file = machine_file(cache, &cpu);
-    let known = fs::read_to_string(&file).ok().and_then(|text| Machine::from_toml(&text).ok());
-    match known {
-        Some(machine) if machine.cpu == cpu => Ok(machine),
-        _ => {
-            let machine = measure(quick, cache, progress)?;
-            let _ = crate::files::write_whole(&file, machine.to_toml().as_bytes()); // else measured again next time
-            Ok(machine)
-        }
+    let whole = machine_file(cache, &cpu);
+    let known = |file: &Path| {
+        let known = fs::read_to_string(file).ok().and_then(|text| Machine::from_toml(&text).ok());
+        known.filter(|machine| machine.cpu == cpu)
+    };
+    if let Some(machine) = known(&whole) {
+        return Ok(machine);
     }
+    // By powers of two, so that what was measured serves others with about as much.
+    let within = if within < FULL.buffer { 1 << within.max(LEAST).ilog2() } else { within };
+    let file =
+        if within < FULL.buffer { whole.with_extension(format!("{}.toml", within >> 20)) } else { whole };
+    if let Some(machine) = known(&file) {
+        return Ok(machine);
+    }
+    let machine = measure(quick, within, cache, progress)?;
+    let _ = crate::files::write_whole(&file, machine.to_toml().as_bytes()); // else measured again next time
+    Ok(machine)
 }
 
 /// Where the description of a machine with this processor is kept under `cache`.
@@ -135,17 +154,23 @@ mod tests {
     fn a_machine_is_measured_once_and_again_when_its_file_is_damaged() {
         let dir = tempfile::tempdir().unwrap();
         let mut steps = 0;
-        let first = this_machine(dir.path(), true, &mut |_| steps += 1).unwrap();
+        let few = this_machine(dir.path(), true, 9 << 20, &mut |_| steps += 1).unwrap();
+        assert!(steps > 0);
+        let again = this_machine(dir.path(), true, 12 << 20, &mut |_| panic!("it was measured")).unwrap();
+        assert_eq!(again, few);
+        // What was measured in little memory is not what others take.
+        let mut steps = 0;
+        let first = this_machine(dir.path(), true, usize::MAX, &mut |_| steps += 1).unwrap();
         assert!(steps > 0);
         first.check().unwrap();
         assert!(
             first.peak("f32", 1).is_some() && first.memory("dram").unwrap().read_bandwidth.at(1).is_some()
         );
-        let again = this_machine(dir.path(), true, &mut |_| panic!("nothing is to be measured")).unwrap();
+        let again = this_machine(dir.path(), true, 1 << 20, &mut |_| panic!("it was measured")).unwrap();
         assert_eq!(again, first);
         fs::write(machine_file(dir.path(), &first.cpu), "damaged").unwrap();
         let mut steps = 0;
-        this_machine(dir.path(), true, &mut |_| steps += 1).unwrap();
+        this_machine(dir.path(), true, usize::MAX, &mut |_| steps += 1).unwrap();
         assert!(steps > 0);
     }
 }

@@ -40,7 +40,7 @@ impl Machine {
             let _ = std::fs::remove_file(file);
         }
         let mut tell = |what: &str| output::message(&format!("measuring {what}"));
-        let machine = lathe_runtime::this_machine(&cache, false, &mut tell)?;
+        let machine = lathe_runtime::this_machine(&cache, false, usize::MAX, &mut tell)?;
         if self.toml {
             return output::text(&machine.to_toml());
         }

@@ -169,7 +169,7 @@ impl Plan {
     fn machine(&self) -> Result<Machine, Failure> {
         let Some(name) = &self.machine else {
             let mut tell = |what: &str| output::message(&format!("measuring {what}"));
-            return Ok(lathe_runtime::this_machine(&cache_dir()?, false, &mut tell)?);
+            return Ok(lathe_runtime::this_machine(&cache_dir()?, false, usize::MAX, &mut tell)?);
         };
         machine_of(name)
     }

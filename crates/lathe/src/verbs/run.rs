@@ -130,7 +130,7 @@ impl Run {
         let rows = 1 + speculate;
         let adapter = self.lora.as_deref().map(|path| model.adapter(path)).transpose()?;
         let room = adapter.as_ref().map(|a| AdapterRoom::new(1, a.rank(), a.products()));
-        let draft = self.guess.draft_model.clone();
+        let draft = self.guess.draft_model.as_deref().map(|name| model.draft(name)).transpose()?;
         let compute = Compute { adapters: room, draft, ..self.cache.with(&self.compute)? };
         let beams = self.beam.beams();
         let sequences = beams.map_or(1, |beams| beams.width);

@@ -188,7 +188,7 @@ impl Serve {
                 "--lora '{name}' has the name of another one, or the model's"
             )));
         }
-        let draft = self.guess.draft_model.clone();
+        let draft = self.guess.draft_model.as_deref().map(|name| model.draft(name)).transpose()?;
         let compute = Compute { adapters: self.room(&opened), draft, ..compute };
         let (sizes, compute) = self.sizes(&model, compute)?;
         let swap = (&*self.cache.folder()?, self.swap as u64);
