@@ -54,12 +54,13 @@ mod witness;
 
 pub use choices::{Choice, Decisions};
 pub use intrinsics::{
-    INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
+    INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, half_products, multiplies_bytes,
+    multiplies_signed,
 };
 pub use lanes::{Lane, lane};
 pub use prefetch::ASK as PREFETCH;
 pub use rules::{ChannelTile, channel_tile, schedule};
-pub use tensorize::{Code, code};
+pub use tensorize::{Code, code, lanes_first};
 pub use witness::Witness;
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
@@ -232,7 +233,9 @@ impl Schedule {
         if cfg!(debug_assertions) {
             lathe_ir::tensor::check(&after).map_err(|e| fail(format!("broke the program: {e}")))?;
         }
-        self.steps.push(Applied { step: text.to_string(), tag: p.tag, before, after });
+        // An instruction may round in its own way.
+        let tag = if p.name == tensorize::TENSORIZE.name { tensorize::tag(args) } else { p.tag };
+        self.steps.push(Applied { step: text.to_string(), tag, before, after });
         Ok(())
     }
 

@@ -1,10 +1,12 @@
 //! Sums of products of floats that lie as their operators have them: a tile of accumulators in registers, rows of one factor
 //! against vectors of the other. Where many rows share the vectors, both factors are first copied to where the tile reads
-//! them in a row, a panel of columns and a block of rows at a time.
+//! them in a row, a panel of columns and a block of rows at a time. Halves are multiplied as f32, or in pairs where an instruction
+//! does that: the copies then put the two elements of a pair beside each other.
 
 use super::rows::vectorize_inner;
 use super::windows;
 use super::{FEW, LANES, filters};
+use crate::intrinsics::half_products;
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{
@@ -28,6 +30,8 @@ pub(super) struct Product {
     pub sums: Vec<Arc<For>>,
     /// The factors: buffer and index.
     pub factors: [(String, Vec<Expr>); 2],
+    /// The factors' type: f32, or halves that are widened to it.
+    pub of: DType,
 }
 
 impl Product {
@@ -51,15 +55,18 @@ impl Product {
         }
         let s = found?;
         let Node::Binary(Binary::Mul, x, y) = &**s.values.first()? else { return None };
-        let factor = |e: &Expr| match &**e {
-            Node::Load(n, i) => {
-                let b = k.views().find(|b| b.name == *n)?;
-                (b.dtype == DType::F32 && !i.iter().any(loads)).then(|| (n.to_string(), i.clone()))
-            }
-            _ => None,
+        let factor = |e: &Expr| {
+            let (e, wide) = match &**e {
+                Node::Cast(DType::F32, half) => (half, true),
+                _ => (e, false),
+            };
+            let Node::Load(n, i) = &**e else { return None };
+            let of = k.views().find(|b| b.name == *n)?.dtype;
+            let fits = if wide { matches!(of, DType::F16 | DType::BF16) } else { of == DType::F32 };
+            (fits && !i.iter().any(loads)).then(|| ((n.to_string(), i.clone()), of))
         };
-        let factors = [factor(x)?, factor(y)?];
-        (factors[0].0 != factors[1].0).then_some(Product { loops, sums, factors })
+        let ((x, of), (y, other)) = (factor(x)?, factor(y)?);
+        (x.0 != y.0 && of == other).then_some(Product { loops, sums, factors: [x, y], of })
     }
 
     /// Whether a loop picks elements of a factor.
@@ -99,9 +106,14 @@ impl Product {
         let Some(b) = find_block(&k.body, block) else { return false };
         let Some(Node::Load(from, i)) = b.values.first().map(|v| &**v) else { return false };
         let (bounds, [(to, j)]) = (loop_bounds(k), b.targets.as_slice()) else { return false };
-        [(from, i), (to, j)]
-            .into_iter()
-            .all(|(n, i)| k.buffer(n).and_then(|b| lane(&b, i, var, &bounds)).is_some_and(|l| l.stride == 32))
+        [(from, i), (to, j)].into_iter().all(|(n, i)| {
+            k.buffer(n).and_then(|b| lane(&b, i, var, &bounds)).is_some_and(|l| l.stride == self.of.bits())
+        })
+    }
+
+    /// Whether a factor's elements lie side by side along a loop.
+    fn beside(&self, k: &Kernel, factor: usize, var: &str) -> bool {
+        self.stride(k, factor, var) == Some(self.of.bits())
     }
 
     /// Bits from one element of a factor to the next along a loop.
@@ -218,7 +230,7 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         let Some(apart) = Product::of(s.kernel()) else { return Ok(false) };
         p = apart;
     }
-    if filters::apply(s, &p, target)? {
+    if p.of == DType::F32 && filters::apply(s, &p, target)? {
         return Ok(true);
     }
     let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
@@ -227,7 +239,7 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         return Ok(false);
     }
     let rows = m.as_ref().map_or(Some(1), |m| extent(m));
-    let (mut contiguous, most) = (p.stride(s.kernel(), v, &n.var) == Some(32), tile(None, target).1);
+    let (mut contiguous, most) = (p.beside(s.kernel(), v, &n.var), tile(None, target).1);
     // Columns of several axes are one axis where they lie so, or where a copy in another order costs least.
     while let [.., o, _] = p.loops.as_slice()
         && p.picks(v, &o.var)
@@ -237,7 +249,7 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         t.step(&format!("fuse {} {}", o.var, n.var))?;
         let Some(fused) = Product::of(t.kernel()) else { break };
         let Some((over, ..)) = fused.roles() else { break };
-        let one = fused.stride(t.kernel(), v, &over.var) == Some(32);
+        let one = fused.beside(t.kernel(), v, &over.var);
         let short = extent(&n).is_some_and(|n| n <= LANES);
         if !(one || short) {
             break;
@@ -367,25 +379,43 @@ fn blocks(
         s.step(&format!("split {o} {block}"))?;
         move_to(s, &format!("{o}.i"), &format!("{n}.i.o"))?;
     }
-    let sums: Vec<&str> = p.sums.iter().map(|l| &*l.var).collect();
-    s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}", sums.join(" ")))?;
-    let inner: i64 = p.sums[1..].iter().map(|l| extent(l).unwrap_or(LANES)).product();
+    let mut sums: Vec<String> = p.sums.iter().map(|l| l.var.to_string()).collect();
+    let mut inner: i64 = p.sums[1..].iter().map(|l| extent(l).unwrap_or(LANES)).product();
+    // Two elements of the sum beside each other, as an instruction takes them.
+    let last = &p.sums[sums.len() - 1];
+    let even = extent(last).is_some_and(|n| n % 2 == 0);
+    let pairs = half_products(target).filter(|row| p.of == row.of && even);
+    let pair = pairs.map(|_| format!("{}.i", last.var));
+    if pair.is_some() {
+        s.step(&format!("split {} 2", last.var))?;
+        sums.pop();
+        sums.push(format!("{}.o", last.var));
+        inner = if sums.len() > 1 { inner / 2 } else { inner };
+    }
+    let within = pair.as_ref().map_or(String::new(), |pair| format!(" {pair}"));
+    s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}{within}", sums.join(" ")))?;
     if s.choose("skew", [0, 1], 1) == 1 {
         s.step(&format!("skew {scalars}.r 2 {}", (LANES / inner.max(1)).max(1)))?;
     }
-    s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}", sums.join(" ")))?;
+    s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}{within}", sums.join(" ")))?;
     s.step(&format!("sink {lane}"))?;
     s.step(&format!("sink {row} {lane}"))?;
+    if let Some(pair) = &pair {
+        s.step(&format!("sink {pair}"))?;
+    }
     for l in [&row, &lane] {
         if find_loop(&s.kernel().body, l).is_some_and(|l| extent(&l).is_none()) {
             s.step(&format!("overrun {l}"))?;
         }
     }
+    if let Some(row) = pairs {
+        s.step(&format!("tensorize {lane} {}", row.name))?;
+    }
     s.step(&format!("vectorize {lane} masked"))?;
     s.step(&format!("unroll {row}"))?;
     // The sum's axes of the rows lie in a row.
     let mut along = format!("{scalars}.r2");
-    for d in 3..2 + sums.len() {
+    for d in 3..2 + sums.len() + pair.iter().len() {
         s.step(&format!("fuse {along} {scalars}.r{d}"))?;
         along += ".f";
     }
@@ -394,6 +424,9 @@ fn blocks(
     }
     if contiguous {
         vectorize_copy(s, &format!("{vectors}.r{}", sums.len()))?;
+    }
+    if pair.is_some() {
+        s.step(&format!("unroll {vectors}.r{}", sums.len() + 1))?;
     }
     fuse_to(s, &format!("{n}.o"))
 }
