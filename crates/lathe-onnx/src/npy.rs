@@ -6,11 +6,12 @@ use lathe_ir::{Elements, Tensor};
 use npyz::{NpyHeader, Order, WriteOptions, WriterBuilder};
 use std::io::{Cursor, Read, Write};
 
-/// Types that both have, by numpy's name.
-const TYPES: [(&str, Elem); 12] = [
+/// Types that both have, by numpy's name. It has no bf16: the package `ml_dtypes` writes these as two bytes of no meaning.
+const TYPES: [(&str, Elem); 13] = [
     ("<f4", Elem::F32),
     ("<f8", Elem::F64),
     ("<f2", Elem::F16),
+    ("<V2", Elem::BF16),
     ("|i1", Elem::I8),
     ("<i2", Elem::I16),
     ("<i4", Elem::I32),

@@ -19,8 +19,12 @@ use std::sync::Arc;
 
 /// Rows of a block that share a panel of columns: enough to hide what its copy costs.
 const BLOCK: i64 = 264;
+/// The same where columns lie packed and are not copied: their copy and the panel stay in the second cache.
+const BLOCK_PACKED: i64 = 132;
 /// Columns of a block, for the same reason.
 const COLUMNS: i64 = 512;
+/// The same where columns lie packed: only the copy of the rows is to be hidden.
+const COLUMNS_PACKED: i64 = 2048;
 
 /// A nest that is a product: spatial loops around a sum, and what follows it.
 pub(super) struct Product {
@@ -276,8 +280,31 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         return Ok(true);
     }
     let Some(m) = m.filter(|_| !narrow) else { return Ok(false) };
-    blocks(s, &p, (&n, &m), v, contiguous, target)?;
+    blocks(s, &p, (&n, &m), v, if contiguous { Columns::Beside } else { Columns::Apart }, target)?;
     Ok(true)
+}
+
+/// Schedules a product of many rows with weights whose rows lie packed side by side; `false` where it is none.
+pub(super) fn with_packed(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
+    let Some(p) = Product::of(s.kernel()).filter(|p| p.of == DType::F32) else { return Ok(false) };
+    let Some((n, v, Some(m))) = p.roles() else { return Ok(false) };
+    let many = extent(&m).is_none_or(|rows| rows > tile(None, target).1);
+    if !many || !extent(&n).is_some_and(|n| n % LANES == 0) {
+        return Ok(false);
+    }
+    blocks(s, &p, (&n, &m), v, Columns::Packed, target)?;
+    Ok(true)
+}
+
+/// How the columns of a product lie where they are stored.
+#[derive(Clone, Copy, PartialEq)]
+enum Columns {
+    /// Side by side.
+    Beside,
+    /// Apart from each other.
+    Apart,
+    /// As many as a vector has side by side, for each element of the sum: as the tile reads them.
+    Packed,
 }
 
 /// Few rows, all in one tile: nothing is read twice, so nothing is copied.
@@ -336,16 +363,23 @@ fn blocks(
     p: &Product,
     (n, m): (&For, &For),
     v: usize,
-    contiguous: bool,
+    lie: Columns,
     target: &Target,
 ) -> Result<(), ScheduleError> {
     let (vectors, scalars) = (&p.factors[v].0, &p.factors[1 - v].0);
-    let (lanes, most) = tile(extent(n), target);
+    let packed = lie == Columns::Packed;
+    let (mut lanes, mut most) = tile(extent(n), target);
+    if packed && extent(n).is_some_and(|n| n % lanes != 0) {
+        (lanes, most) = (lanes / 2, 2 * most);
+    }
     let register = if target.vector_bits >= 512 { LANES } else { LANES / 2 };
     let accumulators = most * lanes / register;
-    let lanes = register * s.choose("vectors", 1..=3, lanes / register);
+    // Packed columns have no room behind the last ones.
+    let fits = |v: &i64| !packed || extent(n).is_some_and(|n| n % (register * v) == 0);
+    let lanes = register * s.choose("vectors", (1..=3).filter(fits), lanes / register);
     let most = accumulators * register / lanes;
-    let columns = extent(n).map_or(COLUMNS, |n| evenly(n, COLUMNS, lanes));
+    let full = if packed { COLUMNS_PACKED } else { COLUMNS };
+    let columns = extent(n).map_or(full, |n| evenly(n, full, lanes));
     let columns = s.choose("columns", panels(extent(n), lanes), columns);
     // A further axis of columns, of which a block of rows serves several positions.
     let more = match (p.loops.as_slice(), extent(n)) {
@@ -361,10 +395,11 @@ fn blocks(
     });
     let alone = alone && extent(n).is_some_and(|n| n <= columns);
     let rows = s.choose("rows", 1..=most, rows_of(extent(m), most, alone));
+    let full = if packed { BLOCK_PACKED } else { BLOCK };
     let block = match extent(m) {
-        Some(r) if alone => evenly(r, BLOCK.min((r + 1) / 2), rows),
-        Some(r) => evenly(r, BLOCK, rows),
-        None => BLOCK / rows * rows,
+        Some(r) if alone => evenly(r, full.min((r + 1) / 2), rows),
+        Some(r) => evenly(r, full, rows),
+        None => full / rows * rows,
     };
     let block = s.choose("block", panels(extent(m), rows), block);
     let (n, m) = (&n.var, &m.var);
@@ -397,7 +432,9 @@ fn blocks(
     if s.choose("skew", [0, 1], 1) == 1 {
         s.step(&format!("skew {scalars}.r 2 {}", (LANES / inner.max(1)).max(1)))?;
     }
-    s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}{within}", sums.join(" ")))?;
+    if !packed {
+        s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}{within}", sums.join(" ")))?;
+    }
     s.step(&format!("sink {lane}"))?;
     s.step(&format!("sink {row} {lane}"))?;
     if let Some(pair) = &pair {
@@ -422,7 +459,7 @@ fn blocks(
     if p.along(s.kernel(), &format!("{scalars}.r.s"), &along) {
         vectorize_copy(s, &along)?;
     }
-    if contiguous {
+    if lie == Columns::Beside {
         vectorize_copy(s, &format!("{vectors}.r{}", sums.len()))?;
     }
     if pair.is_some() {
