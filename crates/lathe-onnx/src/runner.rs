@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Passes that programs are compiled with where results may differ by the order of sums alone, in order.
-pub const EXACT: &[&str] = &["filters"];
+pub const EXACT: &[&str] = &["pack", "filters"];
 
 /// The same with passes that approximate, each within a bound that it states.
-pub const FAST: &[&str] = &["winograd", "filters"];
+pub const FAST: &[&str] = &["winograd", "pack", "filters"];
 
 /// Compiles regions and keeps them, by the text of their graph, in which constants are named by their content.
 pub struct Compiled {

@@ -98,7 +98,7 @@ fn pair(
     operands: &mut Vec<(Element, Element)>,
 ) -> Option<()> {
     if let (Some(c), Some(w)) = (code(got), code(want))
-        && let (Code::Load(e) | Code::Half(e)) = &w
+        && let Code::Load(e) | Code::Half(e) = &w
         && let Node::Load(m, j) = &**e
     {
         if !c.widened_as(&w) || !fits(c.dtype(types)?, want_types(m)?) {
