@@ -409,7 +409,7 @@ impl Emitter<'_> {
                 let Some((least, most)) = range.and_then(|r| Some((r.lo.unwrap_or(0), r.hi?))) else {
                     return self.fail("an unrolled loop of unbounded extent");
                 };
-                if least == 2 && most == 2 && self.pairs(l)? {
+                if least == most && self.word(l, most)? {
                     return Ok(());
                 }
                 let used = if least < most { Some(self.scalar(&extent)?) } else { None };

@@ -451,28 +451,38 @@ impl Emitter<'_> {
         Ok(v)
     }
 
-    /// Two elements of 16 bits in each lane, beside each other: they are written as one word. `false` where a loop is no such pair.
-    pub fn pairs(&mut self, l: &For) -> Result<bool, CodegenError> {
+    /// The elements of a word of 32 bits in each lane, which `l` runs through: they are written as one. `false` where a loop is no
+    /// such word.
+    pub fn word(&mut self, l: &For, count: i64) -> Result<bool, CodegenError> {
         let (var, [Stmt::Store(s)]) = (self.lane_var(), l.body.as_slice()) else { return Ok(false) };
         let ([(n, i)], None) = (s.targets.as_slice(), s.reducer) else { return Ok(false) };
         let b = self.buffers[n].clone();
+        let bits = b.dtype.bits();
         let stride = |along: &str| lane(&b, i, along, &self.bounds).map(|l| l.stride);
         let whole = self.lane.as_ref().is_some_and(|l| l.partial.is_none());
-        let beside = b.dtype.bits() == 16 && stride(&l.var) == Some(16) && stride(&var) == Some(32);
+        let beside = matches!(bits, 8 | 16) && stride(&l.var) == Some(bits) && stride(&var) == Some(32);
         let reads_itself = s.values[0].loads(n);
-        let (Some(row), true) = (self.dialect.row("convert"), whole && beside && !reads_itself) else {
+        let unsigned = DType::uint(bits as u8);
+        let (Some(convert), true) =
+            (self.dialect.row("convert"), whole && beside && count * bits == 32 && !reads_itself)
+        else {
             return Ok(false);
         };
-        let word = self.vector_type(DType::I32);
-        let mut halves = vec![];
-        for k in 0..2 {
+        let (word, short) = (self.vector_type(DType::I32), self.vector_type(unsigned));
+        let mut parts = vec![];
+        for k in 0..count {
             let v = self.vector(&s.values[0].substitute(&l.var, &k.into()))?;
-            halves.push(row.spell(self.compiler, &[&format!("{v}, {word}")]));
+            let v = format!("({short}){v}");
+            let wide = match self.dialect.row("i32_of_u8").filter(|_| bits == 8) {
+                Some(row) => row.spell(self.compiler, &[&v]),
+                None => convert.spell(self.compiler, &[&format!("{v}, {word}")]),
+            };
+            parts.push(if k == 0 { wide } else { format!("{wide} << {}", k * bits) });
         }
         let first: Vec<Expr> =
             i.iter().map(|e| e.substitute(&l.var, &0.into()).substitute(&var, &0.into())).collect();
         let (p, ..) = self.pointer(n, &first)?;
-        self.line(&format!("*(m_{word} *){p} = {} | {} << 16;", halves[0], halves[1]));
+        self.line(&format!("*(m_{word} *){p} = {};", parts.join(" | ")));
         self.memo.retain(|_, (_, constant)| *constant);
         Ok(true)
     }

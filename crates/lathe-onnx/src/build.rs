@@ -402,7 +402,8 @@ impl Trace<'_> {
             ("sum_x", side(sum, false)),
             ("sum_y", side(sum, true)),
         ];
-        self.op("dot", &[x, y], &attrs, x.elem())
+        let of = if (x.elem(), y.elem()) == (Elem::U8, Elem::I8) { Elem::I32 } else { x.elem() };
+        self.op("dot", &[x, y], &attrs, of)
     }
 
     /// The product of matrices in the last two axes, the others broadcast.
@@ -423,7 +424,22 @@ impl Trace<'_> {
             return Err(Fault::invalid(format!("{:?} and {:?} are no factors", x.shape(), y.shape())));
         }
         let single = x.elem() == Elem::F32 && y.elem() == Elem::F32 && !x.is_empty() && !y.is_empty();
-        let mut out = if ry == 2 && single {
+        let half = x.elem() == Elem::BF16 && y.elem() == Elem::BF16 && y.is_constant();
+        let mut out = if ry == 2
+            && half
+            && x.len() >= 16 * y.shape()[0]
+            && y.shape()[0] % 2 == 0
+            && y.shape()[1] % 16 == 0
+        {
+            // Weights that are packed once, in pairs as instructions take them.
+            let (k, n) = (y.shape()[0], y.shape()[1]);
+            let flat = self.reshape(&x, &[x.len() / k, k])?;
+            let w = self.permute(&y, &[1, 0])?;
+            let z = self.op("matmul", &[&flat, &w], &[], Elem::F32)?;
+            let z = self.cast(&z, Elem::BF16)?;
+            let shape = [&x.shape()[..rx - 1], &[n]].concat();
+            self.reshape(&z, &shape)?
+        } else if ry == 2 && single {
             let (k, n) = (y.shape()[0], y.shape()[1]);
             let rows = x.len() / k;
             let flat = self.reshape(&x, &[rows, k])?;

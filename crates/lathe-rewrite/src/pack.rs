@@ -4,9 +4,9 @@
 use crate::Pass;
 use lathe_ir::encodings::packed;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, ValueId};
-use lathe_ir::{IrError, Name};
+use lathe_ir::{DType, IrError, Name};
 use lathe_machine::Target;
-use lathe_schedule::{Tag, multiplies_signed};
+use lathe_schedule::{Tag, multiplies_signed, word_product};
 use std::collections::{HashMap, HashSet};
 
 pub(crate) const PACK: Pass = Pass {
@@ -39,7 +39,13 @@ fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
             .collect();
         let readable = uses.iter().all(|(n, p)| READERS.contains(&(&*n.op, *p)));
         let product = uses.iter().any(|(n, _)| &*n.op != "take");
-        if let Some(name) = packed(&stored, signed)
+        let of_halves =
+            |n: &Node| g.ty(n.inputs[0]).dtype == DType::BF16 && g.ty(n.inputs[0]).encoding.is_none();
+        let name = match uses.iter().any(|(n, _)| of_halves(n)) {
+            false => packed(&stored, signed),
+            true => pairs(g, &stored, &uses, target),
+        };
+        if let Some(name) = name
             && readable
             && product
             && rows.is_some_and(|r| r % 16 == 0)
@@ -72,6 +78,20 @@ fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
     }
     Ok(out)
 }
+
+/// The layout for products of halves with an instruction, whose rows are many.
+fn pairs(g: &Graph, stored: &str, uses: &[(&Node, usize)], target: &Target) -> Option<Name> {
+    let many = |n: &Node| {
+        let x = g.ty(n.inputs[0]);
+        let rows = x.shape.first().and_then(lathe_ir::Int::as_const);
+        &*n.op == "matmul" && x.dtype == DType::BF16 && rows.is_some_and(|n| n >= MANY)
+    };
+    let all = stored == "bf16" && uses.iter().all(|(n, _)| many(n));
+    (all && word_product(target, [DType::BF16; 2]).is_some()).then(|| "bf16.tile16p".into())
+}
+
+/// Rows of activations for which instructions that take pairs have tiles.
+const MANY: i64 = 16;
 
 /// The constants of a graph, and what is an exchange of their axes.
 fn constants(g: &Graph) -> HashSet<u32> {

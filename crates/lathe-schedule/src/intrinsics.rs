@@ -27,7 +27,7 @@ pub struct IntrinsicRow {
 }
 
 /// Lanes that a tile can have.
-pub const WIDTHS: [i64; 4] = [8, 16, 32, 48];
+pub const WIDTHS: [i64; 5] = [8, 16, 24, 32, 48];
 
 /// The name of the loop over steps.
 pub const STEPS: &str = "c";
@@ -58,9 +58,10 @@ pub fn byte_products(target: &Target) -> impl Iterator<Item = &'static Intrinsic
     products(target, DType::I8)
 }
 
-/// The instruction of a target that multiplies pairs of bf16, if it has one.
-pub fn half_products(target: &Target) -> Option<&'static IntrinsicRow> {
-    products(target, DType::BF16).next()
+/// The instruction of a target that adds up the products of two dense words of these types, the first one in lanes.
+pub fn word_product(target: &Target, [lanes, repeated]: [DType; 2]) -> Option<&'static IntrinsicRow> {
+    let first = |row: &IntrinsicRow| row.kernel(8).buffer("x").map(|x| x.dtype);
+    products(target, repeated).find(|row| row.steps == 1 && first(row) == Some(lanes))
 }
 
 fn products(target: &Target, of: DType) -> impl Iterator<Item = &'static IntrinsicRow> {
@@ -91,6 +92,25 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         meaning: "kernel dpbusd() {
   in x: u8[LANES, 4]
   in y: i8[4]
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
+    for b in 4 reduce serial {
+      S: acc[l] sum = i32(x[l, b]) * i32(y[b])
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
+        name: "dpsubd",
+        doc: "acc += sum of four products of a signed and an unsigned byte: dpbusd, where the unsigned ones are repeated",
+        dialects: &["avx512bf16", "avx512vnni", "avxvnni"],
+        of: DType::U8,
+        steps: 1,
+        tag: Tag::Bitwise,
+        meaning: "kernel dpsubd() {
+  in x: i8[LANES, 4]
+  in y: u8[4]
   inout acc: i32[LANES]
   for l in LANES spatial serial {
     for b in 4 reduce serial {

@@ -54,8 +54,8 @@ mod witness;
 
 pub use choices::{Choice, Decisions};
 pub use intrinsics::{
-    INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, half_products, multiplies_bytes,
-    multiplies_signed,
+    INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
+    word_product,
 };
 pub use lanes::{Lane, lane};
 pub use prefetch::ASK as PREFETCH;

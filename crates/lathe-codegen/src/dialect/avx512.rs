@@ -53,6 +53,12 @@ const DPBUSD: Row = Row {
     clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
 };
 
+const DPSUBD: Row = Row {
+    name: "dpsubd",
+    gcc: "__builtin_ia32_vpdpbusd_v16si($0, $2, $1)",
+    clang: "__builtin_ia32_vpdpbusd512($0, $2, $1)",
+};
+
 /// With VNNI and BF16.
 pub(super) const BF16: &[Row] = &[
     Row {
@@ -61,6 +67,7 @@ pub(super) const BF16: &[Row] = &[
         clang: "__builtin_ia32_dpbf16ps_512($0, (halves)$1, (halves)$2)",
     },
     DPBUSD,
+    DPSUBD,
     F32_OF_F16,
     I32_OF_U8,
     I32_OF_I8,

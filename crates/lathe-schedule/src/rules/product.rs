@@ -1,12 +1,12 @@
 //! Sums of products of floats that lie as their operators have them: a tile of accumulators in registers, rows of one factor
 //! against vectors of the other. Where many rows share the vectors, both factors are first copied to where the tile reads
 //! them in a row, a panel of columns and a block of rows at a time. Halves are multiplied as f32, or in pairs where an instruction
-//! does that: the copies then put the two elements of a pair beside each other.
+//! does that, and bytes in fours: the copies then put the elements of a word beside each other.
 
 use super::rows::vectorize_inner;
 use super::windows;
 use super::{FEW, LANES, filters};
-use crate::intrinsics::half_products;
+use crate::intrinsics::{IntrinsicRow, word_product};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{
@@ -34,8 +34,8 @@ pub(super) struct Product {
     pub sums: Vec<Arc<For>>,
     /// The factors: buffer and index.
     pub factors: [(String, Vec<Expr>); 2],
-    /// The factors' type: f32, or halves that are widened to it.
-    pub of: DType,
+    /// The factors' types: f32, or halves that are widened to it, or bytes that are widened to i32.
+    pub of: [DType; 2],
 }
 
 impl Product {
@@ -61,16 +61,21 @@ impl Product {
         let Node::Binary(Binary::Mul, x, y) = &**s.values.first()? else { return None };
         let factor = |e: &Expr| {
             let (e, wide) = match &**e {
-                Node::Cast(DType::F32, half) => (half, true),
-                _ => (e, false),
+                Node::Cast(to @ (DType::F32 | DType::I32), narrow) => (narrow, Some(*to)),
+                _ => (e, None),
             };
             let Node::Load(n, i) = &**e else { return None };
             let of = k.views().find(|b| b.name == *n)?.dtype;
-            let fits = if wide { matches!(of, DType::F16 | DType::BF16) } else { of == DType::F32 };
+            let fits = match wide {
+                None => of == DType::F32,
+                Some(DType::F32) => matches!(of, DType::F16 | DType::BF16),
+                Some(_) => matches!(of, DType::U8 | DType::I8),
+            };
             (fits && !i.iter().any(loads)).then(|| ((n.to_string(), i.clone()), of))
         };
         let ((x, of), (y, other)) = (factor(x)?, factor(y)?);
-        (x.0 != y.0 && of == other).then_some(Product { loops, sums, factors: [x, y], of })
+        let both = of == other || (of.is_int() && other.is_int());
+        (x.0 != y.0 && both).then_some(Product { loops, sums, factors: [x, y], of: [of, other] })
     }
 
     /// Whether a loop picks elements of a factor.
@@ -106,18 +111,27 @@ impl Product {
     }
 
     /// Whether a copy runs along what it reads and writes.
-    fn along(&self, k: &Kernel, block: &str, var: &str) -> bool {
+    fn along(&self, k: &Kernel, factor: usize, block: &str, var: &str) -> bool {
         let Some(b) = find_block(&k.body, block) else { return false };
         let Some(Node::Load(from, i)) = b.values.first().map(|v| &**v) else { return false };
         let (bounds, [(to, j)]) = (loop_bounds(k), b.targets.as_slice()) else { return false };
         [(from, i), (to, j)].into_iter().all(|(n, i)| {
-            k.buffer(n).and_then(|b| lane(&b, i, var, &bounds)).is_some_and(|l| l.stride == self.of.bits())
+            k.buffer(n)
+                .and_then(|b| lane(&b, i, var, &bounds))
+                .is_some_and(|l| l.stride == self.of[factor].bits())
         })
+    }
+
+    /// The instruction that takes words of the factors, where the sum is one of whole words; `v` is the factor in lanes.
+    fn words(&self, v: usize, target: &Target) -> Option<&'static IntrinsicRow> {
+        let count = 32 / self.of[v].bits();
+        let whole = extent(&self.sums[self.sums.len() - 1]).is_some_and(|n| n % count == 0);
+        word_product(target, [self.of[v], self.of[1 - v]]).filter(|_| whole && count > 1)
     }
 
     /// Whether a factor's elements lie side by side along a loop.
     fn beside(&self, k: &Kernel, factor: usize, var: &str) -> bool {
-        self.stride(k, factor, var) == Some(self.of.bits())
+        self.stride(k, factor, var) == Some(self.of[factor].bits())
     }
 
     /// Bits from one element of a factor to the next along a loop.
@@ -234,7 +248,10 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         let Some(apart) = Product::of(s.kernel()) else { return Ok(false) };
         p = apart;
     }
-    if p.of == DType::F32 && filters::apply(s, &p, target)? {
+    if p.of[0].is_int() && p.roles().is_none_or(|(_, v, _)| p.words(v, target).is_none()) {
+        return Ok(false);
+    }
+    if p.of[0] == DType::F32 && filters::apply(s, &p, target)? {
         return Ok(true);
     }
     let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
@@ -261,7 +278,7 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         (*s, p, n, contiguous) = (t, fused, over, one);
     }
     if rows.is_some_and(|r| r <= most) {
-        if !contiguous {
+        if !contiguous || p.of[0].is_int() {
             return Ok(false);
         }
         few(s, &n, m.as_ref(), tile(None, target).0)?;
@@ -269,6 +286,9 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
     }
     // A tile is full in places at least.
     let narrow = extent(&n).is_some_and(|n| n < tile(Some(n), target).0);
+    if narrow && p.of[0].is_int() {
+        return Ok(false);
+    }
     // Not quite a vector of columns: a few rows at a time.
     if let (true, true, Some(m), Some(columns)) = (narrow, contiguous, &m, extent(&n))
         && let (lanes, most) = tile(Some(columns), target)
@@ -286,8 +306,11 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
 
 /// Schedules a product of many rows with weights whose rows lie packed side by side; `false` where it is none.
 pub(super) fn with_packed(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
-    let Some(p) = Product::of(s.kernel()).filter(|p| p.of == DType::F32) else { return Ok(false) };
+    let Some(p) = Product::of(s.kernel()) else { return Ok(false) };
     let Some((n, v, Some(m))) = p.roles() else { return Ok(false) };
+    if p.of != [DType::F32; 2] && p.words(v, target).is_none() {
+        return Ok(false);
+    }
     let many = extent(&m).is_none_or(|rows| rows > tile(None, target).1);
     if !many || !extent(&n).is_some_and(|n| n % LANES == 0) {
         return Ok(false);
@@ -416,18 +439,18 @@ fn blocks(
     }
     let mut sums: Vec<String> = p.sums.iter().map(|l| l.var.to_string()).collect();
     let mut inner: i64 = p.sums[1..].iter().map(|l| extent(l).unwrap_or(LANES)).product();
-    // Two elements of the sum beside each other, as an instruction takes them.
+    // A word's elements of the sum beside each other, as an instruction takes them.
     let last = &p.sums[sums.len() - 1];
-    let even = extent(last).is_some_and(|n| n % 2 == 0);
-    let pairs = half_products(target).filter(|row| p.of == row.of && even);
-    let pair = pairs.map(|_| format!("{}.i", last.var));
-    if pair.is_some() {
-        s.step(&format!("split {} 2", last.var))?;
+    let count = 32 / p.of[v].bits();
+    let words = p.words(v, target);
+    let word = words.map(|_| format!("{}.i", last.var));
+    if word.is_some() {
+        s.step(&format!("split {} {count}", last.var))?;
         sums.pop();
         sums.push(format!("{}.o", last.var));
-        inner = if sums.len() > 1 { inner / 2 } else { inner };
+        inner = if sums.len() > 1 { inner / count } else { inner };
     }
-    let within = pair.as_ref().map_or(String::new(), |pair| format!(" {pair}"));
+    let within = word.as_ref().map_or(String::new(), |word| format!(" {word}"));
     s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}{within}", sums.join(" ")))?;
     if s.choose("skew", [0, 1], 1) == 1 {
         s.step(&format!("skew {scalars}.r 2 {}", (LANES / inner.max(1)).max(1)))?;
@@ -435,34 +458,48 @@ fn blocks(
     if !packed {
         s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}{within}", sums.join(" ")))?;
     }
+    // Words of packed columns are side by side for one vector of lanes.
+    let vectors_apart = packed && words.is_some();
+    let (lane, across) = if vectors_apart {
+        s.step(&format!("split {lane} {register}"))?;
+        (format!("{lane}.i"), Some(format!("{lane}.o")))
+    } else {
+        (lane, None)
+    };
     s.step(&format!("sink {lane}"))?;
-    s.step(&format!("sink {row} {lane}"))?;
-    if let Some(pair) = &pair {
-        s.step(&format!("sink {pair}"))?;
+    if let Some(across) = &across {
+        s.step(&format!("sink {across} {lane}"))?;
+    }
+    s.step(&format!("sink {row} {}", across.as_ref().unwrap_or(&lane)))?;
+    if let Some(word) = &word {
+        s.step(&format!("sink {word}"))?;
     }
     for l in [&row, &lane] {
         if find_loop(&s.kernel().body, l).is_some_and(|l| extent(&l).is_none()) {
             s.step(&format!("overrun {l}"))?;
         }
     }
-    if let Some(row) = pairs {
-        s.step(&format!("tensorize {lane} {}", row.name))?;
+    if let Some(words) = words {
+        s.step(&format!("tensorize {lane} {}", words.name))?;
     }
     s.step(&format!("vectorize {lane} masked"))?;
     s.step(&format!("unroll {row}"))?;
+    if let Some(across) = &across {
+        s.step(&format!("unroll {across}"))?;
+    }
     // The sum's axes of the rows lie in a row.
     let mut along = format!("{scalars}.r2");
-    for d in 3..2 + sums.len() + pair.iter().len() {
+    for d in 3..2 + sums.len() + word.iter().len() {
         s.step(&format!("fuse {along} {scalars}.r{d}"))?;
         along += ".f";
     }
-    if p.along(s.kernel(), &format!("{scalars}.r.s"), &along) {
+    if p.along(s.kernel(), 1 - v, &format!("{scalars}.r.s"), &along) {
         vectorize_copy(s, &along)?;
     }
     if lie == Columns::Beside {
         vectorize_copy(s, &format!("{vectors}.r{}", sums.len()))?;
     }
-    if pair.is_some() {
+    if word.is_some() && !packed {
         s.step(&format!("unroll {vectors}.r{}", sums.len() + 1))?;
     }
     fuse_to(s, &format!("{n}.o"))
