@@ -477,13 +477,11 @@ impl Trace<'_> {
     /// exp(x) / sum of exp(x) over axes, safely; its logarithm where `log`.
     pub fn softmax(&mut self, x: &Val, axes: &[usize], log: bool) -> Read<Val> {
         if let Some(rows) = self.rows(x, axes)? {
+            // Casts over the same rows are a part of the same kernel.
+            let rows = self.cast(&rows, Elem::F32)?;
             let y = self.op(if log { "log_softmax" } else { "softmax" }, &[&rows], &[], Elem::F32)?;
+            let y = self.cast(&y, x.elem())?;
             return self.reshape(&y, x.shape());
-        }
-        if x.elem() == Elem::BF16 {
-            let y = self.cast(x, Elem::F32)?;
-            let y = self.softmax(&y, axes, log)?;
-            return self.cast(&y, x.elem());
         }
         let most = self.reduce("maximum", x, axes, true)?;
         let below = self.sub(x, &most)?;
@@ -496,11 +494,11 @@ impl Trace<'_> {
         self.sub(&below, &sum)
     }
 
-    /// The last axes, where these are the ones given, as rows of a matrix; nothing of other types than f32.
+    /// The last axes, where these are the ones given, as rows of a matrix; nothing of other types than f32 and bf16.
     pub fn rows(&mut self, x: &Val, axes: &[usize]) -> Read<Option<Val>> {
         let first = x.rank() - axes.len().min(x.rank());
         let last = !axes.is_empty() && axes.iter().copied().eq(first..x.rank());
-        if !last || x.elem() != Elem::F32 || x.is_empty() {
+        if !last || !matches!(x.elem(), Elem::F32 | Elem::BF16) || x.is_empty() {
             return Ok(None);
         }
         let length: usize = x.shape()[first..].iter().product();

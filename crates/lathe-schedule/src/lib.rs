@@ -109,7 +109,7 @@ pub struct Primitive {
     pub name: &'static str,
     /// What it does and requires.
     pub doc: &'static str,
-    /// How results may differ.
+    /// How results may differ; a step of `tensorize` differs as its instruction's row says, where that is more.
     pub tag: Tag,
     witness: Option<fn(&Kernel, &[&str]) -> Option<Witness>>,
     apply: fn(&Kernel, &[&str]) -> Result<Kernel, String>,

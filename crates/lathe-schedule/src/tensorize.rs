@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(crate) static TENSORIZE: Primitive = Primitive {
     name: "tensorize",
-    doc: "tensorize L I: the loops of the family L are the instruction I",
+    doc: "tensorize L I: the loops of the family L are the instruction I, which may round in its own way as its row says",
     tag: Tag::Bitwise,
     witness: None,
     apply,

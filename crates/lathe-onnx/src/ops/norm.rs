@@ -85,7 +85,8 @@ fn layer(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let i = inverse(t, &variance, n.float("epsilon", 1e-5))?;
     let (scale, bias) = (n.tensor(1)?, n.optional(2)?);
     let whole = |v: &Val| v.shape() == &x.shape()[first..] && v.elem() == Elem::F32;
-    if let (Some(rows), Some(bias), true) = (t.rows(x, &axes)?, bias, wide == Elem::F32)
+    let single = wide == Elem::F32 && x.elem() == Elem::F32;
+    if let (Some(rows), Some(bias), true) = (t.rows(x, &axes)?, bias, single)
         && whole(scale)
         && whole(bias)
     {
