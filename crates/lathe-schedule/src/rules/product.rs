@@ -312,7 +312,7 @@ pub(super) fn with_packed(s: &mut Schedule, target: &Target) -> Result<bool, Sch
         return Ok(false);
     }
     let many = extent(&m).is_none_or(|rows| rows > tile(None, target).1);
-    if !many || !extent(&n).is_some_and(|n| n % LANES == 0) {
+    if !many || extent(&n).is_none_or(|n| n % LANES != 0) {
         return Ok(false);
     }
     blocks(s, &p, (&n, &m), v, Columns::Packed, target)?;
