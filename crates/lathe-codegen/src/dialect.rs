@@ -88,7 +88,15 @@ const COMMON: &[Row] = &[
 ];
 
 /// All dialects.
-static DIALECTS: [Dialect; 7] = [
+static DIALECTS: [Dialect; 8] = [
+    Dialect {
+        name: "avx512bf16",
+        lanes: 16,
+        registers: 32,
+        rows: avx512::BF16,
+        prelude: avx512::PRELUDE_BF16,
+        form: None,
+    },
     Dialect {
         name: "avx512vnni",
         lanes: 16,

@@ -8,7 +8,7 @@ use lathe_ir::tensor::{
     for_each, is_network, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
-use lathe_schedule::{Code, code};
+use lathe_schedule::{Code, code, lanes_first};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
@@ -409,6 +409,9 @@ impl Emitter<'_> {
                 let Some((least, most)) = range.and_then(|r| Some((r.lo.unwrap_or(0), r.hi?))) else {
                     return self.fail("an unrolled loop of unbounded extent");
                 };
+                if least == most && self.word(l, most)? {
+                    return Ok(());
+                }
                 let used = if least < most { Some(self.scalar(&extent)?) } else { None };
                 let allocates = l.body.iter().any(|s| matches!(s, Stmt::Alloc(_)));
                 for i in 0..most {
@@ -572,21 +575,34 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// `acc = f(acc, x, y)`: at each step, four codes of the weights in every lane, and four of the activations.
+    /// `acc = f(acc, x, y)`: at each step, a word of one factor in every lane, and a repeated one of the other: four codes, or two
+    /// halves.
     fn intrinsic(&mut self, row: &'static crate::Row, body: &[Stmt]) -> Result<(), CodegenError> {
         let [Stmt::For(l)] = body else { return self.fail("an instruction over more than one nest") };
         let n = l.extent.as_int().unwrap_or(0);
         if n % self.dialect.lanes != 0 {
             return self.fail(format!("'{}' has {n} lanes", row.name));
         }
+        let mut swapped = false;
+        for_each(&l.body, &mut |s| {
+            if let Stmt::Store(s) = s {
+                swapped |= lanes_first(&s.values[0], &l.var) != s.values[0];
+            }
+        });
         for first in (0..n).step_by(self.dialect.lanes as usize) {
             let at0 = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(first))]));
-            self.instruction(row, at0)?;
+            self.instruction(row, at0, swapped)?;
         }
         Ok(())
     }
 
-    fn instruction(&mut self, row: &'static crate::Row, at0: Vec<Stmt>) -> Result<(), CodegenError> {
+    /// The instruction for the lanes of one vector; in the program the factors may be `swapped`.
+    fn instruction(
+        &mut self,
+        row: &'static crate::Row,
+        at0: Vec<Stmt>,
+        swapped: bool,
+    ) -> Result<(), CodegenError> {
         let steps = match at0.as_slice() {
             // A loop of steps is around that of the bytes.
             [Stmt::For(l)] if matches!(l.body.as_slice(), [Stmt::For(_)]) => {
@@ -603,7 +619,8 @@ impl Emitter<'_> {
             let Node::Binary(_, x, y) = &*s.values[0] else {
                 return self.fail("an instruction without a product");
             };
-            let (Some(x), Some(Code::Load(y))) = (code(x), code(y)) else {
+            let (x, y) = if swapped { (y, x) } else { (x, y) };
+            let (Some(x), Some(Code::Load(y) | Code::Half(y))) = (code(x), code(y)) else {
                 return self.fail("an instruction's factors are no codes");
             };
             if operands.is_empty() {

@@ -3,7 +3,7 @@
 use crate::emit::{CodegenError, Emitter, Place, c_type};
 use crate::legalize::{legalize, narrow};
 use crate::registers::Kind;
-use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, Node, Opaque, Reducer, Store, Unary};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Node, Opaque, Reducer, Stmt, Store, Unary};
 use lathe_ir::{DType, Name};
 use lathe_schedule::{Code, Lane, lane};
 
@@ -325,7 +325,7 @@ impl Emitter<'_> {
         Ok(name)
     }
 
-    /// The bytes of a tensorized operand, four a lane: its loops' variables are already 0.
+    /// The words of a tensorized operand, one a lane: its loops' variables are already 0.
     pub fn words(&mut self, c: &Code) -> Result<String, CodegenError> {
         self.words_above(c, 0)
     }
@@ -333,7 +333,7 @@ impl Emitter<'_> {
     /// The same, moved up by so many bits in their bytes.
     fn words_above(&mut self, c: &Code, by: i64) -> Result<String, CodegenError> {
         let e = match c {
-            Code::Load(e) => e,
+            Code::Load(e) | Code::Half(e) => e,
             Code::Joined(low, high, above) => {
                 let (low, high) = (self.words_above(low, by)?, self.words_above(high, by + above)?);
                 return Ok(self.named(DType::I32, &format!("{low} | {high}")));
@@ -355,7 +355,7 @@ impl Emitter<'_> {
         };
         let word = self.word_vector(n, i, "", shift)?;
         let name = match self.buffers[n].dtype.bits() {
-            8 => word,
+            8 | 16 => word,
             bits => {
                 let mask = (0..4).fold(0u32, |m, b| m | ((1 << bits) - 1) << by << (8 * b)) as i32;
                 let moved = match shift - by {
@@ -382,7 +382,7 @@ impl Emitter<'_> {
         }
     }
 
-    /// Four bytes in every lane.
+    /// A word in every lane.
     pub fn repeated_word(&mut self, e: &Expr) -> Result<String, CodegenError> {
         let Node::Load(n, i) = &**e else { return self.fail("an operand that is no load") };
         let (p, ..) = self.pointer(n, i)?;
@@ -449,6 +449,42 @@ impl Emitter<'_> {
             v = name;
         }
         Ok(v)
+    }
+
+    /// The elements of a word of 32 bits in each lane, which `l` runs through: they are written as one. `false` where a loop is no
+    /// such word.
+    pub fn word(&mut self, l: &For, count: i64) -> Result<bool, CodegenError> {
+        let (var, [Stmt::Store(s)]) = (self.lane_var(), l.body.as_slice()) else { return Ok(false) };
+        let ([(n, i)], None) = (s.targets.as_slice(), s.reducer) else { return Ok(false) };
+        let b = self.buffers[n].clone();
+        let bits = b.dtype.bits();
+        let stride = |along: &str| lane(&b, i, along, &self.bounds).map(|l| l.stride);
+        let whole = self.lane.as_ref().is_some_and(|l| l.partial.is_none());
+        let beside = matches!(bits, 8 | 16) && stride(&l.var) == Some(bits) && stride(&var) == Some(32);
+        let reads_itself = s.values[0].loads(n);
+        let unsigned = DType::uint(bits as u8);
+        let (Some(convert), true) =
+            (self.dialect.row("convert"), whole && beside && count * bits == 32 && !reads_itself)
+        else {
+            return Ok(false);
+        };
+        let (word, short) = (self.vector_type(DType::I32), self.vector_type(unsigned));
+        let mut parts = vec![];
+        for k in 0..count {
+            let v = self.vector(&s.values[0].substitute(&l.var, &k.into()))?;
+            let v = format!("({short}){v}");
+            let wide = match self.dialect.row("i32_of_u8").filter(|_| bits == 8) {
+                Some(row) => row.spell(self.compiler, &[&v]),
+                None => convert.spell(self.compiler, &[&format!("{v}, {word}")]),
+            };
+            parts.push(if k == 0 { wide } else { format!("{wide} << {}", k * bits) });
+        }
+        let first: Vec<Expr> =
+            i.iter().map(|e| e.substitute(&l.var, &0.into()).substitute(&var, &0.into())).collect();
+        let (p, ..) = self.pointer(n, &first)?;
+        self.line(&format!("*(m_{word} *){p} = {};", parts.join(" | ")));
+        self.memo.retain(|_, (_, constant)| *constant);
+        Ok(true)
     }
 
     /// A block in lanes: a vector store, a reduction across lanes, or lane by lane where neither fits.

@@ -97,6 +97,22 @@ static inline void e_store_lanes(float *p, e_f64 v, unsigned short mask) {
     for (int i = 0; i < 16; i++) if (mask >> i & 1) p[i] = v[i];
 }
 
+static inline float e_flushed(float v) { return __builtin_fabsf(v) < 0x1p-126f ? 0.0f : v; }
+/* The second product of a pair first, each added in one rounding; numbers that are not normal are 0. */
+static inline e_f64 e_dpbf16(e_f64 a, e_h64 x, e_h64 y) {
+    for (int i = 0; i < 16; i++) {
+        for (int b = 1; b >= 0; b--) {
+            int p = x[2 * i + b] << 16, q = y[2 * i + b] << 16;
+            float v, w;
+            __builtin_memcpy(&v, &p, 4);
+            __builtin_memcpy(&w, &q, 4);
+            a[i] = e_flushed(__builtin_fmaf(e_flushed(v), e_flushed(w), e_flushed(a[i])));
+        }
+    }
+    return a;
+}
+
+#define __builtin_ia32_dpbf16ps_v16sf(a, x, y) e_dpbf16(a, (e_h64)(x), (e_h64)(y))
 #define __builtin_ia32_vpdpbusd_v8si e_dpbusd32
 #define __builtin_ia32_vpdpbusd_v16si e_dpbusd64
 #define __builtin_ia32_pmaddubsw256 e_maddubs32

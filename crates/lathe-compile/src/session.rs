@@ -6,9 +6,10 @@ use lathe_ir::graph::{Graph, Source, ValueId};
 use lathe_ir::{DType, Name, Tensor};
 use lathe_machine::Target;
 use lathe_rewrite::storage_bytes;
-use lathe_runtime::{Arena, Buffer, Library, Pool, View};
+use lathe_runtime::{Arena, Buffer, Library, Pool, RuntimeError, View, prefer_huge_pages};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// The one class of sizes of a session.
 const ALL: &str = "all";
@@ -122,7 +123,31 @@ impl Session {
     pub fn set(&self, name: &str, t: &Tensor) -> Result<(), CompileError> {
         let view =
             self.views.get(name).ok_or_else(|| CompileError::user(format!("there is no value '{name}'")))?;
-        write(view, name, t)
+        let part = self.part(t.bytes.len());
+        if t.bytes.len() <= part {
+            return write(view, name, t);
+        }
+        fits(view, name, t)?;
+        let parts: Vec<&[u8]> = t.bytes.chunks(part).collect();
+        Ok(self.each(&parts, &|i, from| view.write(i * part, from))?)
+    }
+
+    /// Bytes of a copy that a thread does: small ones are done by one.
+    fn part(&self, bytes: usize) -> usize {
+        bytes.div_ceil(self.pool.threads()).next_multiple_of(4096).max(SMALL_COPY)
+    }
+
+    /// Copies parts, a thread each.
+    fn each<T: Sync>(
+        &self,
+        parts: &[T],
+        copy: &(dyn Fn(usize, &T) -> Result<(), RuntimeError> + Sync),
+    ) -> Result<(), RuntimeError> {
+        match parts {
+            [] => Ok(()),
+            [one] => copy(0, one),
+            _ => self.pool.try_run(&|thread, _| parts.get(thread).map_or(Ok(()), |p| copy(thread, p))),
+        }
     }
 
     /// Copies `bytes` of a state's storage to another place of it (a page of a cache that is about to be written).
@@ -204,17 +229,33 @@ impl Session {
             lathe_ir::graph::Type { shape: shape.iter().map(|d| (*d as i64).into()).collect(), ..ty.clone() };
         let bits = sized.bits().as_const().ok_or_else(unbound)?;
         let mut bytes = vec![0u8; (bits as usize).div_ceil(8)];
-        self.views[&self.graph.value(home).name].read(0, &mut bytes)?;
+        let view = &self.views[&self.graph.value(home).name];
+        prefer_huge_pages(&mut bytes);
+        let part = self.part(bytes.len());
+        let parts: Vec<Mutex<&mut [u8]>> = bytes.chunks_mut(part).map(Mutex::new).collect();
+        self.each(&parts, &|i, to| {
+            let mut to = to.lock().unwrap_or_else(PoisonError::into_inner);
+            view.read(i * part, &mut to)
+        })?;
+        drop(parts);
         let encoding = sized.storage().map(std::sync::Arc::new);
         let dtype = if encoding.is_some() { DType::F32 } else { ty.dtype };
         Ok(Tensor { shape, dtype, encoding, bytes })
     }
 }
 
+/// Bytes below which more threads make no copy faster.
+const SMALL_COPY: usize = 1 << 20;
+
 fn write(view: &View, name: &str, t: &Tensor) -> Result<(), CompileError> {
+    fits(view, name, t)?;
+    Ok(view.write(0, &t.bytes)?)
+}
+
+fn fits(view: &View, name: &str, t: &Tensor) -> Result<(), CompileError> {
     if t.bytes.len() > view.len() {
         let what = format!("'{name}' has room for {} bytes, given {}", view.len(), t.bytes.len());
         return Err(CompileError::user(what));
     }
-    Ok(view.write(0, &t.bytes)?)
+    Ok(())
 }

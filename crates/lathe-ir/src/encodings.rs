@@ -1,7 +1,8 @@
 //! The encodings by name: dense types, block formats of model files (`blocks.rs`), activations, pages of the cache.
 //!
 //! Names with a `.tile16` suffix keep 16 rows side by side, so that one vector register holds the same column of 16
-//! rows; in `.tile16s` codes that can be negative stay so. With `.filters16` or `.filters8`, elements of so many channels, the first
+//! rows; in `.tile16s` codes that can be negative stay so, and in `.tile16p` two neighbouring columns of a row of halves lie beside
+//! each other. With `.filters16` or `.filters8`, elements of so many channels, the first
 //! axis, lie side by side.
 
 use crate::blocks::Format;
@@ -85,6 +86,9 @@ pub fn encoding(name: &str, shape: &[Int]) -> Option<Encoding> {
         }
     }
     let m = Matrix::of(shape)?;
+    if let Some(t) = name.strip_suffix(".tile16p").and_then(DType::parse) {
+        return pairs(name, t, &m);
+    }
     if let Some(f) = Format::named(base) {
         return if tile { f.tiled(name, &m, signed) } else { f.stored(name, &m) };
     }
@@ -113,6 +117,18 @@ fn dense(name: &str, t: DType, tile: bool, shape: &[Int], m: &Matrix) -> Encodin
     let matrix = m.rows.ceil_div(16, &m.bounds) * row.clone();
     let terms = vec![m.row(16, 0, row), m.column(1, 0, 16 * t.bits()), m.row(1, 16, t.bits().into())];
     plain(name, t, m.layout(&matrix, terms), m.outer() * matrix)
+}
+
+/// Floats of 16 bits of 16 rows, two neighbouring columns of a row in a lane of 32 bits.
+fn pairs(name: &str, t: DType, m: &Matrix) -> Option<Encoding> {
+    if t.bits() != 16 || m.columns.as_const().is_none_or(|k| k % 2 != 0) {
+        return None;
+    }
+    let row = m.columns.clone() * (16 * t.bits());
+    let matrix = m.rows.ceil_div(16, &m.bounds) * row.clone();
+    let terms =
+        vec![m.row(16, 0, row), m.column(2, 0, 512), m.row(1, 16, 32.into()), m.column(1, 2, t.bits())];
+    Some(plain(name, t, m.layout(&matrix, terms), m.outer() * matrix))
 }
 
 /// Signed bytes of 16 rows, four neighbouring columns of a row in a lane of 32 bits: codes without a scale, plus 128 unless they

@@ -21,6 +21,22 @@ type Row = (&'static str, u32, &'static [&'static str]);
 /// The targets, best first.
 const TARGETS: &[Row] = &[
     (
+        "avx512bf16",
+        512,
+        &[
+            "avx512f",
+            "avx512bw",
+            "avx512dq",
+            "avx512vl",
+            "avx512vnni",
+            "avx512bf16",
+            "avx2",
+            "fma",
+            "f16c",
+            "bmi2",
+        ],
+    ),
+    (
         "avx512vnni",
         512,
         &["avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512vnni", "avx2", "fma", "f16c", "bmi2"],
@@ -128,7 +144,7 @@ mod tests {
 
     #[test]
     fn lesser_processors_fall_back() {
-        assert_eq!(runs(&cpu(TARGETS[0].2)), ["avx512vnni", "avx512", "avx2", "portable"]);
+        assert_eq!(runs(&cpu(TARGETS[0].2)), ["avx512bf16", "avx512vnni", "avx512", "avx2", "portable"]);
         assert_eq!(
             runs(&cpu(&["avxvnni", "avx2", "fma", "f16c", "bmi2", "avx"])),
             ["avxvnni", "avx2", "portable"]
@@ -138,9 +154,9 @@ mod tests {
         assert_eq!(runs(&cpu(&["sse3"])), ["portable"]);
         assert_eq!(Target::named("sse9"), None);
         let lesser = |name| Target::named(name).unwrap().lesser().map(|t| t.dialect);
-        let chain = ["avx512vnni", "avx512", "avxvnni", "avx2", "neon", "portable"].map(lesser);
+        let chain = ["avx512bf16", "avx512vnni", "avx512", "avxvnni", "avx2", "neon", "portable"].map(lesser);
         let names = chain.each_ref().map(|name| name.as_deref().unwrap_or("none"));
-        assert_eq!(names, ["avx512", "avx2", "avx2", "portable", "portable", "none"]);
+        assert_eq!(names, ["avx512vnni", "avx512", "avx2", "avx2", "portable", "portable", "none"]);
     }
 
     #[test]

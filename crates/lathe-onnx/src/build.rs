@@ -402,7 +402,8 @@ impl Trace<'_> {
             ("sum_x", side(sum, false)),
             ("sum_y", side(sum, true)),
         ];
-        self.op("dot", &[x, y], &attrs, x.elem())
+        let of = if (x.elem(), y.elem()) == (Elem::U8, Elem::I8) { Elem::I32 } else { x.elem() };
+        self.op("dot", &[x, y], &attrs, of)
     }
 
     /// The product of matrices in the last two axes, the others broadcast.
@@ -423,7 +424,22 @@ impl Trace<'_> {
             return Err(Fault::invalid(format!("{:?} and {:?} are no factors", x.shape(), y.shape())));
         }
         let single = x.elem() == Elem::F32 && y.elem() == Elem::F32 && !x.is_empty() && !y.is_empty();
-        let mut out = if ry == 2 && single {
+        let half = x.elem() == Elem::BF16 && y.elem() == Elem::BF16 && y.is_constant();
+        let mut out = if ry == 2
+            && half
+            && x.len() >= 16 * y.shape()[0]
+            && y.shape()[0] % 2 == 0
+            && y.shape()[1] % 16 == 0
+        {
+            // Weights that are packed once, in pairs as instructions take them.
+            let (k, n) = (y.shape()[0], y.shape()[1]);
+            let flat = self.reshape(&x, &[x.len() / k, k])?;
+            let w = self.permute(&y, &[1, 0])?;
+            let z = self.op("matmul", &[&flat, &w], &[], Elem::F32)?;
+            let z = self.cast(&z, Elem::BF16)?;
+            let shape = [&x.shape()[..rx - 1], &[n]].concat();
+            self.reshape(&z, &shape)?
+        } else if ry == 2 && single {
             let (k, n) = (y.shape()[0], y.shape()[1]);
             let rows = x.len() / k;
             let flat = self.reshape(&x, &[rows, k])?;
@@ -460,6 +476,13 @@ impl Trace<'_> {
 
     /// exp(x) / sum of exp(x) over axes, safely; its logarithm where `log`.
     pub fn softmax(&mut self, x: &Val, axes: &[usize], log: bool) -> Read<Val> {
+        if let Some(rows) = self.rows(x, axes)? {
+            // Casts over the same rows are a part of the same kernel.
+            let rows = self.cast(&rows, Elem::F32)?;
+            let y = self.op(if log { "log_softmax" } else { "softmax" }, &[&rows], &[], Elem::F32)?;
+            let y = self.cast(&y, x.elem())?;
+            return self.reshape(&y, x.shape());
+        }
         let most = self.reduce("maximum", x, axes, true)?;
         let below = self.sub(x, &most)?;
         let e = self.un("exp", &below)?;
@@ -469,6 +492,17 @@ impl Trace<'_> {
         }
         let sum = self.un("log", &sum)?;
         self.sub(&below, &sum)
+    }
+
+    /// The last axes, where these are the ones given, as rows of a matrix; nothing of other types than f32 and bf16.
+    pub fn rows(&mut self, x: &Val, axes: &[usize]) -> Read<Option<Val>> {
+        let first = x.rank() - axes.len().min(x.rank());
+        let last = !axes.is_empty() && axes.iter().copied().eq(first..x.rank());
+        if !last || !matches!(x.elem(), Elem::F32 | Elem::BF16) || x.is_empty() {
+            return Ok(None);
+        }
+        let length: usize = x.shape()[first..].iter().product();
+        self.reshape(x, &[x.len() / length, length]).map(Some)
     }
 
     /// The row-major number of an element, along all axes at once: the index of each axis times its step, added up.

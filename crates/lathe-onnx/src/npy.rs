@@ -6,11 +6,12 @@ use lathe_ir::{Elements, Tensor};
 use npyz::{NpyHeader, Order, WriteOptions, WriterBuilder};
 use std::io::{Cursor, Read, Write};
 
-/// Types that both have, by numpy's name.
-const TYPES: [(&str, Elem); 12] = [
+/// Types that both have, by numpy's name. It has no bf16: the package `ml_dtypes` writes these as two bytes of no meaning.
+const TYPES: [(&str, Elem); 13] = [
     ("<f4", Elem::F32),
     ("<f8", Elem::F64),
     ("<f2", Elem::F16),
+    ("<V2", Elem::BF16),
     ("|i1", Elem::I8),
     ("<i2", Elem::I16),
     ("<i4", Elem::I32),
@@ -138,10 +139,17 @@ pub fn write_npz(arrays: &[(String, &Array)]) -> Result<Vec<u8>, OnnxError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lathe_ir::DType;
 
     #[test]
     fn arrays_of_all_types_come_back() {
-        for (name, elem) in TYPES {
+        // A bf16 is written as f32, and read as two bytes of no meaning.
+        let half = Array::new(Elem::F16, Tensor::of(DType::F16, &[2], &Elements::Floats(vec![1.875, 0.0])));
+        let header = write_npy(&half).unwrap();
+        let at = header.windows(3).position(|w| w == b"<f2").unwrap();
+        let read = read_npy(&[&header[..at], b"<V2", &header[at + 3..]].concat()).unwrap();
+        assert_eq!((read.elem, &read.tensor.bytes), (Elem::BF16, &half.tensor.bytes));
+        for (name, elem) in TYPES.into_iter().filter(|t| t.1 != Elem::BF16) {
             let elements = match elem.dtype().is_int() {
                 true => Elements::Ints(vec![0, 1, 1, 0, 1, 0]),
                 false => Elements::Floats(vec![0.5, -1.0, 2.0, 0.0, 3.0, 1.5]),

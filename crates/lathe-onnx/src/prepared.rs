@@ -82,17 +82,25 @@ impl Prepared {
                 }
             }
         }
-        let tensors: Vec<(Name, Arc<Tensor>)> = (self.inputs.iter())
+        let tensors: Vec<(Name, &Tensor)> = (self.inputs.iter())
             .map(|(n, from)| {
                 let t = match from {
-                    Ok(i) => Arc::new(given[*i].tensor.clone()),
-                    Err(t) => t.clone(),
+                    Ok(i) => &given[*i].tensor,
+                    Err(t) => &**t,
                 };
                 (n.clone(), t)
             })
             .collect();
-        let results = runner.call(self.region, &tensors).map_err(|e| e.at(""))?;
-        Ok(self.outputs.iter().map(|(_, e, at)| Value::Array(Array::new(*e, results[*at].clone()))).collect())
+        let mut results = runner.call(self.region, &tensors).map_err(|e| e.at(""))?;
+        // The last one that gives a result takes it.
+        let mut out = vec![];
+        for (i, (_, e, at)) in self.outputs.iter().enumerate() {
+            let again = self.outputs[i + 1..].iter().any(|o| o.2 == *at);
+            let none = Tensor { shape: vec![], dtype: results[*at].dtype, encoding: None, bytes: vec![] };
+            let t = if again { results[*at].clone() } else { std::mem::replace(&mut results[*at], none) };
+            out.push(Value::Array(Array::new(*e, t)));
+        }
+        Ok(out)
     }
 
     /// Its text, which [`Prepared::parse`] reads.

@@ -11,10 +11,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Passes that programs are compiled with where results may differ by the order of sums alone, in order.
-pub const EXACT: &[&str] = &["filters"];
+pub const EXACT: &[&str] = &["pack", "filters"];
 
 /// The same with passes that approximate, each within a bound that it states.
-pub const FAST: &[&str] = &["winograd", "filters"];
+pub const FAST: &[&str] = &["winograd", "pack", "filters"];
 
 /// Compiles regions and keeps them, by the text of their graph, in which constants are named by their content.
 pub struct Compiled {
@@ -67,7 +67,7 @@ impl Runner for Compiled {
         Ok(self.sessions.len() - 1)
     }
 
-    fn call(&mut self, region: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(&mut self, region: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
         call(&mut self.sessions[region], inputs)
     }
 }
@@ -85,7 +85,7 @@ impl Runner for Written {
         Ok(0)
     }
 
-    fn call(&mut self, _: usize, _: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(&mut self, _: usize, _: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
         Err(Fault::unsupported(
             "the program is no single region: reading it on takes what it computes up to here",
         ))
@@ -100,13 +100,13 @@ impl Runner for Stored {
         Err(Fault::unsupported("a compiled program has no other regions"))
     }
 
-    fn call(&mut self, _: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(&mut self, _: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
         call(&mut self.0, inputs)
     }
 }
 
-fn call(session: &mut Session, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
-    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (&**n, &**t)).collect();
+fn call(session: &mut Session, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
+    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (&**n, *t)).collect();
     Ok(session.run(&inputs)?)
 }
 
@@ -123,7 +123,7 @@ impl Runner for Interpreted {
         Ok(self.regions.len() - 1)
     }
 
-    fn call(&mut self, region: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(&mut self, region: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
         let (graph, constants) = &self.regions[region];
         let mut named = constants.clone();
         named.extend(inputs.iter().map(|(n, t)| (n.clone(), (**t).clone())));

@@ -23,7 +23,7 @@ pub trait Runner {
     fn prepare(&mut self, graph: &Graph, constants: &HashMap<Name, Arc<Tensor>>) -> Result<usize, Fault>;
 
     /// The results of a region that was prepared, on its inputs by name.
-    fn call(&mut self, region: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault>;
+    fn call(&mut self, region: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault>;
 }
 
 #[derive(Clone, Debug)]
@@ -345,6 +345,7 @@ impl<'r> Trace<'r> {
         let constant = |n: &Name| graph.values.iter().any(|v| v.source == Source::Const(n.clone()));
         region.constants.retain(|n, _| constant(n));
         let number = self.runner.prepare(&graph, &region.constants)?;
+        let inputs: Vec<(Name, &Tensor)> = inputs.iter().map(|(n, t)| (n.clone(), &**t)).collect();
         let results = self.runner.call(number, &inputs)?;
         self.regions += 1;
         let results: Vec<Arc<Tensor>> = results.into_iter().map(Arc::new).collect();

@@ -27,7 +27,7 @@ impl Runner for Small {
         self.1.prepare(graph, constants)
     }
 
-    fn call(&mut self, region: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(&mut self, region: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
         self.1.call(region, inputs)
     }
 }

@@ -11,6 +11,7 @@ use crate::encode::encode_a8;
 use crate::norm::scalar;
 use crate::{require, require_f32};
 use crate::sample::{Rng, result};
+use crate::typed::read;
 use lathe_ir::encodings::{Activations, formats};
 use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Operand, Type, ValueId};
 use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
@@ -39,6 +40,11 @@ fn integer(x: &Operand, w: &Operand) -> bool {
     stored.is_some() && stored == w.ty.storage().and_then(|w| Activations::of(&w, columns?))
 }
 
+/// An element as f32.
+fn single(o: &Operand, index: &[Expr]) -> Expr {
+    if o.ty.encoding.is_none() { read(o, index) } else { o.read(index) }
+}
+
 /// The statements that compute one element into the scalar `acc`; `xi` and `wi` are all indices but the last.
 pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Expr], acc: &str) -> Vec<Stmt> {
     let k_extent = x.ty.shape.last().expect("a matrix");
@@ -46,7 +52,7 @@ pub(crate) fn dot(l: &Lowering, x: &Operand, w: &Operand, xi: &[Expr], wi: &[Exp
     let mut body = vec![scalar(acc, DType::F32), Stmt::store(&l.name("z"), acc, &[], Expr::f32(0.0))];
     if !integer(x, w) {
         let k = l.var("k");
-        let product = &x.read(&at(xi, &k)) * &w.read(&at(wi, &k));
+        let product = &single(x, &at(xi, &k)) * &single(w, &at(wi, &k));
         let sum = vec![Stmt::reduce(&l.name("s"), acc, &[], "sum", product)];
         body.push(Stmt::for_(&l.name("k"), k_extent.into(), Iter::Reduce, sum));
         return body;
@@ -214,11 +220,16 @@ pub(crate) const ROWS: &[OpRow] = &[
             for (name, columns) in formats().map(|(name, columns, _)| (name, columns)).chain([("i8", 96)]) {
                 weights.extend(["", ".tile16", ".tile16s"].map(|t| (format!("{name}{t}"), columns.max(64))));
             }
+            weights.push(("bf16.tile16p".into(), 64));
             let (weight, k) = &weights[seed as usize % weights.len()];
             // Coded and dense activations, one row and several.
             let round = seed as usize / weights.len() % 4;
             let (m, n, k) = ([1, 7, 1, 11][round], 32, *k as usize);
             let w = r.encoded(weight, &[n, k]);
+            // Pairs of halves are for many rows of halves.
+            if weight.ends_with('p') {
+                return (vec![r.typed(DType::BF16, &[m + 16, k]), r.encoded(weight, &[n, k])], Attrs::new());
+            }
             let dense = r.dense(&[m, k]);
             let coded = round < 2 && w.encoding.as_ref().is_some_and(|e| e.coded().is_some());
             let x = match &w.encoding {

@@ -51,13 +51,18 @@ impl Pairs {
 
 fn infer_dot(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(
-        t.len() == 2 && t.iter().all(plain) && t[0].dtype == t[1].dtype,
-        "expects two dense tensors of one type",
+        t.len() == 2 && t.iter().all(plain) && (t[0].dtype == t[1].dtype || of_bytes(t)),
+        "expects two dense tensors of one type, or one of u8 and one of i8",
     )?;
     let p = Pairs::of(t, a).ok_or("the axes do not fit each other")?;
     let part = |axes: &[usize], i: usize| axes.iter().map(|d| t[i].shape[*d].clone()).collect::<Vec<_>>();
     let shape = [part(&p.batch[0], 0), part(&p.free[0], 0), part(&p.free[1], 1)].concat();
-    Ok(vec![Type::dense(t[0].dtype, &shape)])
+    Ok(vec![Type::dense(if of_bytes(t) { DType::I32 } else { t[0].dtype }, &shape)])
+}
+
+/// Whether products are those of unsigned with signed bytes, which are summed in i32.
+fn of_bytes(t: &[Type]) -> bool {
+    t[0].dtype == DType::U8 && t[1].dtype == DType::I8
 }
 
 /// The sum of products of elements at pairs of places.
@@ -90,8 +95,13 @@ fn lower_dot(l: &Lowering) -> Vec<Stmt> {
     let p = Pairs::of(&types, &l.attrs).expect("inferred before");
     let over: Vec<Int> = p.sum[0].iter().map(|d| types[0].shape[*d].clone()).collect();
     nest(l, &l.outs[0].ty.shape, |index| {
-        let (mut body, sum) = accumulated(l, "sum", computed(types[0].dtype), &over, |k| {
-            let at = |i: usize| read(&l.ins[i], &p.index(i, index, k, 0.into()));
+        let bytes = of_bytes(&types);
+        let sums = if bytes { DType::I32 } else { computed(types[0].dtype) };
+        let (mut body, sum) = accumulated(l, "sum", sums, &over, |k| {
+            let at = |i: usize| {
+                let v = read(&l.ins[i], &p.index(i, index, k, 0.into()));
+                if bytes { v.cast(DType::I32) } else { v }
+            };
             &at(0) * &at(1)
         });
         body.push(write(&l.outs[0], &l.name("y"), index, sum));
@@ -195,7 +205,7 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "dot",
         doc: "products of x and y along the axes `batch_x` and `batch_y`, summed over `sum_x` and `sum_y`; the batch first, then \
-              the other axes of x and of y",
+              the other axes of x and of y; u8 with i8 in i32",
         form: Form::NEST,
         gradient: Some(dot_gradient),
         donates: &[],
@@ -210,8 +220,13 @@ pub(crate) const ROWS: &[OpRow] = &[
                 3 => {
                     // More rows and columns than a tile has, and no whole number of tiles.
                     let at = attrs(&[("sum_x", list(&[2])), ("sum_y", list(&[seed as i64 / 4 % 2]))]);
-                    let y = if seed / 4 % 2 == 0 { [7, 37] } else { [37, 7] };
-                    (vec![r.typed(t, &[2, 29, 7]), r.typed(t, &y)], at)
+                    // Halves and bytes in whole words of the sum, too.
+                    let kinds = [DType::BF16, DType::U8, DType::F32, DType::BF16, DType::U8];
+                    let t = kinds[seed as usize / 4 % kinds.len()];
+                    let (k, of) =
+                        (if t == DType::F32 { 7 } else { 8 }, if t == DType::U8 { DType::I8 } else { t });
+                    let y = if seed / 4 % 2 == 0 { [k, 37] } else { [37, k] };
+                    (vec![r.typed(t, &[2, 29, k]), r.typed(of, &y)], at)
                 }
                 0 => {
                     let at = attrs(&[("sum_x", list(&[1])), ("sum_y", list(&[0]))]);

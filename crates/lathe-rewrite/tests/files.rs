@@ -92,9 +92,9 @@ impl Random {
         let width = view.dtype.bits();
         for at in 0..bytes.len() as i64 * 8 / width {
             let bits = match view.dtype {
-                DType::F32 => {
+                DType::F32 | DType::BF16 => {
                     let v = self.next() as f32 / (1u64 << 30) as f32 - 1.0;
-                    u64::from(v.to_bits())
+                    u64::from(v.to_bits() >> (32 - width))
                 }
                 DType::Int { .. } => {
                     let (lo, hi) = range.unwrap_or((0, 1 << (width - 1).min(6)));

@@ -169,6 +169,22 @@ fn small(size: usize) -> Option<NonNull<u8>> {
     NonNull::new(unsafe { std::alloc::alloc_zeroed(layout(size)) })
 }
 
+/// Asks the system for huge pages under memory that nobody has touched yet: a large one is then soon there. Content stays.
+pub fn prefer_huge_pages(bytes: &mut [u8]) {
+    #[cfg(target_os = "linux")]
+    {
+        let start = bytes.as_ptr().addr().next_multiple_of(HUGE);
+        let end = (bytes.as_ptr().addr() + bytes.len()) / HUGE * HUGE;
+        if start < end {
+            let first = bytes.as_mut_ptr().wrapping_byte_add(start - bytes.as_ptr().addr());
+            // SAFETY: whole pages inside of the slice; the advice changes no content.
+            unsafe { libc::madvise(first.cast(), end - start, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = bytes;
+}
+
 /// Maps `size` bytes (rounded up to whole pages) at a multiple of 2 MiB, in huge pages or surely not in them.
 fn large(size: usize, huge_pages: bool) -> Option<NonNull<u8>> {
     let size = size.checked_next_multiple_of(PAGE)?;

@@ -192,7 +192,7 @@ mod tests {
         let refused = |name| chosen_target(&cpu, Some(name)).unwrap_err().diagnostic().to_string();
         assert_eq!(
             refused("sse9"),
-            "error[unknown-target]: no target is called 'sse9'; use one of avx512vnni, avx512, avxvnni, avx2, neon, portable"
+            "error[unknown-target]: no target is called 'sse9'; use one of avx512bf16, avx512vnni, avx512, avxvnni, avx2, neon, portable"
         );
         assert_eq!(
             refused("avxvnni"),

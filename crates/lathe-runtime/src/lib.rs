@@ -68,7 +68,7 @@ mod pool;
 mod probe;
 mod resident;
 
-pub use arena::{Arena, Reserved};
+pub use arena::{Arena, Reserved, prefer_huge_pages};
 pub use barrier::Barrier;
 pub use buffer::{Buffer, BufferArg, View};
 pub use cache::{BuildRequest, KernelCache};

@@ -1,13 +1,14 @@
 //! The table of machine instructions that `tensorize` can place: the meaning of each as loops over the operands' tiles.
 
+use crate::Tag;
 use lathe_ir::DType;
 use lathe_ir::tensor::{Buffer, Kernel, parse};
 use lathe_machine::Target;
 
 /// A row: one machine instruction, or a few that always go together.
 ///
-/// The loops of a meaning are lanes `l`, perhaps steps `c`, and bytes `b`. Operands lie along lanes and bytes as the meaning's
-/// do (codes of fewer bits than a byte each in their own byte); what the steps read may lie anywhere.
+/// The loops of a meaning are lanes `l`, perhaps steps `c`, and `b`, the bytes or halves of a word of 32 bits. Operands lie along
+/// lanes and words as the meaning's do (codes of fewer bits than a byte each in their own byte); what the steps read may lie anywhere.
 pub struct IntrinsicRow {
     /// Name in the IR and in the dialect tables.
     pub name: &'static str,
@@ -15,14 +16,18 @@ pub struct IntrinsicRow {
     pub doc: &'static str,
     /// Dialects that have it.
     pub dialects: &'static [&'static str],
-    /// How many steps of four bytes it takes.
+    /// The type of its second factor.
+    pub of: DType,
+    /// How many steps of a word it takes.
     pub steps: i64,
+    /// How its results may differ from its meaning's.
+    pub tag: Tag,
     /// Its meaning, `LANES` lanes wide; `acc`, `x` and `y` stand for the operands.
     pub meaning: &'static str,
 }
 
 /// Lanes that a tile can have.
-pub const WIDTHS: [i64; 2] = [8, 16];
+pub const WIDTHS: [i64; 5] = [8, 16, 24, 32, 48];
 
 /// The name of the loop over steps.
 pub const STEPS: &str = "c";
@@ -50,7 +55,17 @@ pub fn fits(t: DType, want: DType) -> bool {
 
 /// The instructions of a target that multiply bytes, best first.
 pub fn byte_products(target: &Target) -> impl Iterator<Item = &'static IntrinsicRow> {
-    INTRINSICS.iter().filter(|i| i.dialects.contains(&target.dialect.as_str()))
+    products(target, DType::I8)
+}
+
+/// The instruction of a target that adds up the products of two dense words of these types, the first one in lanes.
+pub fn word_product(target: &Target, [lanes, repeated]: [DType; 2]) -> Option<&'static IntrinsicRow> {
+    let first = |row: &IntrinsicRow| row.kernel(8).buffer("x").map(|x| x.dtype);
+    products(target, repeated).find(|row| row.steps == 1 && first(row) == Some(lanes))
+}
+
+fn products(target: &Target, of: DType) -> impl Iterator<Item = &'static IntrinsicRow> {
+    INTRINSICS.iter().filter(move |i| i.of == of && i.dialects.contains(&target.dialect.as_str()))
 }
 
 /// Whether a target has instructions that multiply and add bytes; without one, products of 8-bit activations cost more than
@@ -70,8 +85,10 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     IntrinsicRow {
         name: "dpbusd",
         doc: "acc += sum of four products of an unsigned and a signed byte (AVX-512 VNNI, AVX-VNNI)",
-        dialects: &["avx512vnni", "avxvnni"],
+        dialects: &["avx512bf16", "avx512vnni", "avxvnni"],
+        of: DType::I8,
         steps: 1,
+        tag: Tag::Bitwise,
         meaning: "kernel dpbusd() {
   in x: u8[LANES, 4]
   in y: i8[4]
@@ -85,10 +102,50 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
 ",
     },
     IntrinsicRow {
+        name: "dpsubd",
+        doc: "acc += sum of four products of a signed and an unsigned byte: dpbusd, where the unsigned ones are repeated",
+        dialects: &["avx512bf16", "avx512vnni", "avxvnni"],
+        of: DType::U8,
+        steps: 1,
+        tag: Tag::Bitwise,
+        meaning: "kernel dpsubd() {
+  in x: i8[LANES, 4]
+  in y: u8[4]
+  inout acc: i32[LANES]
+  for l in LANES spatial serial {
+    for b in 4 reduce serial {
+      S: acc[l] sum = i32(x[l, b]) * i32(y[b])
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
+        name: "dpbf16ps",
+        doc: "acc += sum of two products of bf16, the second one first; numbers below 2^-126 count as 0 (AVX-512 BF16)",
+        dialects: &["avx512bf16"],
+        of: DType::BF16,
+        steps: 1,
+        tag: Tag::Approximates,
+        meaning: "kernel dpbf16ps() {
+  in x: bf16[LANES, 2]
+  in y: bf16[2]
+  inout acc: f32[LANES]
+  for l in LANES spatial serial {
+    for b in 2 reduce serial {
+      S: acc[l] sum = f32(x[l, b]) * f32(y[b])
+    }
+  }
+}
+",
+    },
+    IntrinsicRow {
         name: "maddubs8",
         doc: "acc += sum of 32 products of a code of 4 bits and a signed byte; pairs in 16 bits (AVX2, AVX-512BW)",
         dialects: &["avx512", "avx2"],
+        of: DType::I8,
         steps: 8,
+        tag: Tag::Bitwise,
         meaning: "kernel maddubs8() {
   in x: u4[8, LANES, 4]
   in y: i8[8, 4]
@@ -107,7 +164,9 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         name: "maddubs4",
         doc: "acc += sum of 16 products of a code of 5 bits and a signed byte; pairs in 16 bits (AVX2, AVX-512BW)",
         dialects: &["avx512", "avx2"],
+        of: DType::I8,
         steps: 4,
+        tag: Tag::Bitwise,
         meaning: "kernel maddubs4() {
   in x: u5[4, LANES, 4]
   in y: i8[4, 4]
@@ -126,7 +185,9 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         name: "maddubs2",
         doc: "acc += sum of eight products of a code of 6 bits and a signed byte; pairs in 16 bits (AVX2, AVX-512BW)",
         dialects: &["avx512", "avx2"],
+        of: DType::I8,
         steps: 2,
+        tag: Tag::Bitwise,
         meaning: "kernel maddubs2() {
   in x: u6[2, LANES, 4]
   in y: i8[2, 4]
@@ -145,7 +206,9 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         name: "maddbs",
         doc: "acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2, AVX-512BW)",
         dialects: &["avx512", "avx2"],
+        of: DType::I8,
         steps: 1,
+        tag: Tag::Bitwise,
         meaning: "kernel maddbs() {
   in x: i8[LANES, 4]
   in y: i8[4]
@@ -162,7 +225,9 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         name: "sdot",
         doc: "acc += sum of four products of signed bytes (dot-product extension of ARMv8.2-A)",
         dialects: &["neon"],
+        of: DType::I8,
         steps: 1,
+        tag: Tag::Bitwise,
         meaning: "kernel sdot() {
   in x: i8[LANES, 4]
   in y: i8[4]
@@ -179,7 +244,9 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         name: "sdotu",
         doc: "acc += sum of four products of a code of 7 bits and a signed byte (the same)",
         dialects: &["neon"],
+        of: DType::I8,
         steps: 1,
+        tag: Tag::Bitwise,
         meaning: "kernel sdotu() {
   in x: u7[LANES, 4]
   in y: i8[4]

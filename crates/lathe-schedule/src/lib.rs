@@ -55,11 +55,12 @@ mod witness;
 pub use choices::{Choice, Decisions};
 pub use intrinsics::{
     INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
+    word_product,
 };
 pub use lanes::{Lane, lane};
 pub use prefetch::ASK as PREFETCH;
 pub use rules::{ChannelTile, channel_tile, schedule};
-pub use tensorize::{Code, code};
+pub use tensorize::{Code, code, lanes_first};
 pub use witness::Witness;
 
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
@@ -108,7 +109,7 @@ pub struct Primitive {
     pub name: &'static str,
     /// What it does and requires.
     pub doc: &'static str,
-    /// How results may differ.
+    /// How results may differ; a step of `tensorize` differs as its instruction's row says, where that is more.
     pub tag: Tag,
     witness: Option<fn(&Kernel, &[&str]) -> Option<Witness>>,
     apply: fn(&Kernel, &[&str]) -> Result<Kernel, String>,
@@ -232,7 +233,9 @@ impl Schedule {
         if cfg!(debug_assertions) {
             lathe_ir::tensor::check(&after).map_err(|e| fail(format!("broke the program: {e}")))?;
         }
-        self.steps.push(Applied { step: text.to_string(), tag: p.tag, before, after });
+        // An instruction may round in its own way.
+        let tag = if p.name == tensorize::TENSORIZE.name { tensorize::tag(args) } else { p.tag };
+        self.steps.push(Applied { step: text.to_string(), tag, before, after });
         Ok(())
     }
 

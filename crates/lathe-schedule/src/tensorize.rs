@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub(crate) static TENSORIZE: Primitive = Primitive {
     name: "tensorize",
-    doc: "tensorize L I: the loops of the family L are the instruction I",
+    doc: "tensorize L I: the loops of the family L are the instruction I, which may round in its own way as its row says",
     tag: Tag::Bitwise,
     witness: None,
     apply,
@@ -37,7 +37,7 @@ fn nest(s: &Stmt) -> Option<(Vec<Arc<For>>, Arc<lathe_ir::tensor::Store>)> {
     }
 }
 
-/// A factor of a product of bytes: a load widened to i32, several joined bit above bit, or the level they pick.
+/// A factor of a product: a load widened to i32, several joined bit above bit, or the level they pick; or a half as f32.
 #[derive(Clone, Debug)]
 pub enum Code {
     /// A stored field.
@@ -46,9 +46,11 @@ pub enum Code {
     Joined(Box<Code>, Box<Code>, i64),
     /// What a table has at a place.
     Level(DType, Arc<[i64]>, Box<Code>),
+    /// A stored float of 16 bits.
+    Half(Expr),
 }
 
-/// The code that an i32 expression is.
+/// The code that an expression of i32 or f32 is.
 pub fn code(e: &Expr) -> Option<Code> {
     match &**e {
         Node::Cast(DType::I32, x) => match &**x {
@@ -56,6 +58,7 @@ pub fn code(e: &Expr) -> Option<Code> {
             Node::Table(t, values, i) => Some(Code::Level(*t, values.clone(), Box::new(code(i)?))),
             _ => None,
         },
+        Node::Cast(DType::F32, x) if matches!(&**x, Node::Load(..)) => Some(Code::Half(x.clone())),
         Node::Binary(Binary::Or, low, high) => {
             let Node::Binary(Binary::Shl, high, by) = &**high else { return None };
             Some(Code::Joined(Box::new(code(low)?), Box::new(code(high)?), by.as_int()?))
@@ -68,7 +71,7 @@ impl Code {
     /// Its type: as many unsigned bits as its parts have together, or that of its levels.
     pub fn dtype(&self, buffers: &dyn Fn(&str) -> Option<DType>) -> Option<DType> {
         match self {
-            Code::Load(e) => match &**e {
+            Code::Load(e) | Code::Half(e) => match &**e {
                 Node::Load(n, _) => buffers(n),
                 _ => None,
             },
@@ -84,10 +87,15 @@ impl Code {
         }
     }
 
+    /// Whether it is widened to what the other one is: a float, or an integer.
+    pub fn widened_as(&self, other: &Code) -> bool {
+        matches!(self, Code::Half(_)) == matches!(other, Code::Half(_))
+    }
+
     /// The stored fields it is made of.
     pub fn loads(&self) -> Vec<&Expr> {
         match self {
-            Code::Load(e) => vec![e],
+            Code::Load(e) | Code::Half(e) => vec![e],
             Code::Joined(low, high, _) => [low.loads(), high.loads()].concat(),
             Code::Level(_, _, i) => i.loads(),
         }
@@ -113,6 +121,14 @@ fn factors(e: &Expr) -> Option<(Code, Code)> {
     Some((code(x)?, code(y)?))
 }
 
+/// A product with the factor first whose elements the loop `lane` picks, as rows have it: factors may change places.
+pub fn lanes_first(product: &Expr, lane: &str) -> Expr {
+    match &**product {
+        Node::Binary(Binary::Mul, x, y) if !x.mentions(lane) && y.mentions(lane) => y.bin(Binary::Mul, x),
+        _ => product.clone(),
+    }
+}
+
 fn matches(k: &Kernel, s: &Stmt, row: &IntrinsicRow, b: &Bounds) -> Option<bool> {
     let (loops, block) = nest(s)?;
     let lanes = loops.first()?.extent.as_int().filter(|n| WIDTHS.contains(n))?;
@@ -124,7 +140,8 @@ fn matches(k: &Kernel, s: &Stmt, row: &IntrinsicRow, b: &Bounds) -> Option<bool>
         return Some(false);
     }
     let target = |s: &lathe_ir::tensor::Store| Code::Load(Expr::load(&s.targets[0].0, &s.targets[0].1));
-    let ((x, y), (wx, wy)) = (factors(&block.values[0])?, factors(&want.values[0])?);
+    let product = lanes_first(&block.values[0], &loops[0].var);
+    let ((x, y), (wx, wy)) = (factors(&product)?, factors(&want.values[0])?);
     let none = Bounds::new();
     let of = |k: &Kernel, c: &Code| c.dtype(&|n| k.buffer(n).map(|b| b.dtype));
     for (i, (got, want)) in [(target(&block), target(&want)), (x, wx), (y, wy)].into_iter().enumerate() {
@@ -132,7 +149,7 @@ fn matches(k: &Kernel, s: &Stmt, row: &IntrinsicRow, b: &Bounds) -> Option<bool>
         let ordered = |w: &&(&Arc<For>, &Arc<For>)| i == 0 || &*w.1.var != STEPS;
         let both: Vec<_> = loops.iter().zip(&want_loops).collect();
         let (loops, want_loops): (Vec<_>, Vec<_>) = both.iter().filter(ordered).copied().unzip();
-        if !fits(of(k, &got)?, of(row, &want)?) {
+        if !got.widened_as(&want) || !fits(of(k, &got)?, of(row, &want)?) {
             return Some(false);
         }
         let ws = strides(row, want.loads().first()?, &want_loops, 1, &none)?;
@@ -143,6 +160,12 @@ fn matches(k: &Kernel, s: &Stmt, row: &IntrinsicRow, b: &Bounds) -> Option<bool>
         }
     }
     Some(true)
+}
+
+/// How the results of a step with these arguments may differ, as its instruction's row says.
+pub(crate) fn tag(args: &[&str]) -> Tag {
+    let row = INTRINSICS.iter().find(|r| args.get(1) == Some(&r.name));
+    row.map_or(TENSORIZE.tag, |r| r.tag)
 }
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {

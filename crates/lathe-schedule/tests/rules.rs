@@ -28,7 +28,7 @@ fn kernels_of_odd_samples_keep_the_meaning() {
 /// Of every other sample from this one on.
 fn keep_the_meaning(first: u64) {
     let table = table();
-    let [wide, half] = ["avx512vnni", "avx2"].map(|d| Target { dialect: d.into(), ..Target::portable() });
+    let [wide, half] = ["avx512bf16", "avx2"].map(|d| Target { dialect: d.into(), ..Target::portable() });
     for row in table.rows() {
         for seed in (first..seeds(row.sample_form())).step_by(2) {
             let (g, args) = row.sample_graph(&table, seed).unwrap();

@@ -6,7 +6,7 @@ use crate::scope::{Env, Scope, exact};
 use lathe_check::Term;
 use lathe_ir::tensor::{Buffer, Expr, Node, Stmt};
 use lathe_ir::{DType, Name};
-use lathe_schedule::{Code, INTRINSICS, STEPS, WIDTHS, code, fits};
+use lathe_schedule::{Code, INTRINSICS, STEPS, WIDTHS, code, fits, lanes_first};
 
 impl Walk<'_> {
     pub(crate) fn instruction(
@@ -18,6 +18,7 @@ impl Walk<'_> {
     ) -> Result<(), Refusal> {
         let row = INTRINSICS.iter().find(|r| r.name == name);
         let row = row.ok_or_else(|| Refusal::Differs(format!("no row says what '{name}' is")))?;
+        self.tag = self.tag.max(row.tag);
         let Stmt::For(lanes) = inner else { return differs(format!("there is no loop of '{name}'")) };
         let width = lanes.extent.as_int().filter(|n| WIDTHS.contains(n));
         let width =
@@ -50,7 +51,8 @@ impl Walk<'_> {
         let mut operands = vec![(got.targets[0].clone(), want.targets[0].clone())];
         let types = |n: &str| self.world.buffers.get(n).map(|b| b.dtype);
         let want_types = |n: &str| row.buffer(n).map(|b| b.dtype);
-        pair(&got.values[0], &want.values[0], &types, &want_types, &mut operands)
+        let product = lanes_first(&got.values[0], &lanes.var);
+        pair(&product, &want.values[0], &types, &want_types, &mut operands)
             .ok_or_else(|| Refusal::Differs(format!("'{}' does not compute what '{name}' does", got.name)))?;
         let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
         for (k, ((n, i), (m, j))) in operands.iter().enumerate() {
@@ -95,10 +97,11 @@ fn pair(
     want_types: Types<'_>,
     operands: &mut Vec<(Element, Element)>,
 ) -> Option<()> {
-    if let (Some(c), Some(Code::Load(w))) = (code(got), code(want))
-        && let Node::Load(m, j) = &*w
+    if let (Some(c), Some(w)) = (code(got), code(want))
+        && let Code::Load(e) | Code::Half(e) = &w
+        && let Node::Load(m, j) = &**e
     {
-        if !fits(c.dtype(types)?, want_types(m)?) {
+        if !c.widened_as(&w) || !fits(c.dtype(types)?, want_types(m)?) {
             return None;
         }
         for load in c.loads() {

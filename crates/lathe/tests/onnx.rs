@@ -186,7 +186,7 @@ fn a_program_of_several_regions_is_not_compiled_to_a_file() {
 
 /// The temporaries of a step program's text: for each, its bytes and place, and the first and last call that names it.
 fn temporaries(text: &str) -> Vec<(i64, i64, usize, usize)> {
-    let program = step::parse(text.split_once('\n').expect("a name").1).expect("it is a step program");
+    let program = step::parse(text).expect("it is a step program");
     let mut out = vec![];
     for (b, buffer) in program.buffers.iter().enumerate() {
         let step::Storage::Planned(at) = buffer.storage else { continue };
@@ -223,13 +223,15 @@ fn pictures_show_groups_schedules_and_memory() {
     let file = place.path("three.txt");
     std::fs::write(&file, g).expect("the temporary folder can be written");
     let steps = place.shown(&["show", &file, "step"]);
+    // What is done at load, the packing of weights, comes first.
+    let steps = &steps[steps.rfind("program ").expect("there is one")..];
     let drawn = |stage: &[&str], name: &str| {
         let path = place.path(name);
         place.shown(&[&["show", &file], stage, &["--picture", &path]].concat());
         std::fs::read_to_string(&path).expect("it was drawn")
     };
     let memory = drawn(&["step"], "memory.svg");
-    let all = temporaries(&steps);
+    let all = temporaries(steps);
     assert!(!all.is_empty(), "{steps}");
     let last = all.iter().map(|t| t.3).max().expect("there are some");
     let alive =

@@ -1,5 +1,5 @@
 //! The dialects of AVX-512: 16 lanes are one register. Products of bytes are `vpdpbusd` with VNNI, and pairs in 16 bits
-//! (`vpmaddubsw`), as in AVX2, without.
+//! (`vpmaddubsw`), as in AVX2, without. Those of bf16 are `vdpbf16ps` where there is that.
 
 use super::Row;
 
@@ -47,13 +47,27 @@ const STORE_LANES: Row = Row {
     clang: "__builtin_ia32_storeups512_mask((float *)$0, (f32x16)$1, (unsigned short)((1u << ($2)) - 1))",
 };
 
-/// With VNNI.
-pub(super) const VNNI: &[Row] = &[
+const DPBUSD: Row = Row {
+    name: "dpbusd",
+    gcc: "__builtin_ia32_vpdpbusd_v16si($0, $1, $2)",
+    clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
+};
+
+const DPSUBD: Row = Row {
+    name: "dpsubd",
+    gcc: "__builtin_ia32_vpdpbusd_v16si($0, $2, $1)",
+    clang: "__builtin_ia32_vpdpbusd512($0, $2, $1)",
+};
+
+/// With VNNI and BF16.
+pub(super) const BF16: &[Row] = &[
     Row {
-        name: "dpbusd",
-        gcc: "__builtin_ia32_vpdpbusd_v16si($0, $1, $2)",
-        clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
+        name: "dpbf16ps",
+        gcc: "__builtin_ia32_dpbf16ps_v16sf($0, (halves)$1, (halves)$2)",
+        clang: "__builtin_ia32_dpbf16ps_512($0, (halves)$1, (halves)$2)",
     },
+    DPBUSD,
+    DPSUBD,
     F32_OF_F16,
     I32_OF_U8,
     I32_OF_I8,
@@ -65,6 +79,10 @@ pub(super) const VNNI: &[Row] = &[
     LOAD_LANES,
     STORE_LANES,
 ];
+
+/// With VNNI.
+pub(super) const VNNI: &[Row] =
+    &[DPBUSD, F32_OF_F16, I32_OF_U8, I32_OF_I8, SHUFFLE, LEVELS, HOLD, MAX, MIN, LOAD_LANES, STORE_LANES];
 
 /// Without VNNI.
 pub(super) const ROWS: &[Row] = &[
@@ -112,6 +130,18 @@ FUNCTION i32x16 levels(i32x16 x, i8x16 t) {
 }
 
 pub(super) const PRELUDE: &str = levels!();
+
+/// Compilers came to have a type of bf16 after they had the instruction.
+pub(super) const PRELUDE_BF16: &str = concat!(
+    levels!(),
+    "
+#if defined(__clang__) || __GNUC__ >= 13
+typedef __bf16 halves __attribute__((vector_size(64)));
+#else
+typedef short halves __attribute__((vector_size(64)));
+#endif
+"
+);
 
 /// `fold` adds the pairs of 16 bits; a sign moves from `x` to `y` by all bits of a mask, as there is no `vpsignb` here.
 pub(super) const PRELUDE_BYTES: &str = concat!(

@@ -8,6 +8,11 @@ pub(super) const ROWS: &[Row] = &[
         gcc: "__builtin_ia32_vpdpbusd_v8si($0, $1, $2)",
         clang: "__builtin_ia32_vpdpbusd256($0, $1, $2)",
     },
+    Row {
+        name: "dpsubd",
+        gcc: "__builtin_ia32_vpdpbusd_v8si($0, $2, $1)",
+        clang: "__builtin_ia32_vpdpbusd256($0, $2, $1)",
+    },
     avx2::SHUFFLE,
     avx2::F32_OF_F16,
     avx2::I32_OF_U8,

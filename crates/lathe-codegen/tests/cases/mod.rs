@@ -17,7 +17,7 @@ fn seeds(form: Form, few: bool) -> u64 {
         (true, false) => 160,
         (false, false) => 20,
         (true, true) => 60,
-        (false, true) => 6,
+        (false, true) => 8,
     }
 }
 

@@ -41,6 +41,47 @@ pub fn centred(t: &mut Trace<'_>, x: &Val, zero: Option<&Val>, axis: usize) -> R
     t.sub(&x, &zero)
 }
 
+/// The product of bytes, as instructions have it, less what zero points add to it: `sum (a - p) (b - q)` is
+/// `sum a b - p sum b - q sum a + k p q`.
+fn of_bytes(t: &mut Trace<'_>, [a, b]: [&Val; 2], zeros: [Option<&Val>; 2]) -> Read<Val> {
+    let mut y = t.matmul(a, b)?;
+    let some = |t: &mut Trace<'_>, z: Option<&Val>, axis: usize, rank: usize| -> Read<Option<Val>> {
+        let Some(z) = z else { return Ok(None) };
+        let z = t.cast(z, Elem::I32)?;
+        along(t, &z, axis, rank).map(Some)
+    };
+    let rank = y.rank();
+    if a.rank() < 2 || b.rank() < 2 {
+        // Vectors: a sum is over all there is.
+        let [p, q] = [
+            centred(t, a, zeros[0], a.rank().saturating_sub(2))?,
+            centred(t, b, zeros[1], b.rank().saturating_sub(1))?,
+        ];
+        return if zeros.iter().any(Option::is_some) { t.matmul(&p, &q) } else { Ok(y) };
+    }
+    let p = some(t, zeros[0], rank - 2, rank)?;
+    let q = some(t, zeros[1], rank - 1, rank)?;
+    let k = a.shape()[a.rank() - 1];
+    if let Some(p) = &p {
+        let wide = t.cast(b, Elem::I32)?;
+        let sum = t.reduce("sum", &wide, &[b.rank() - 2], true)?;
+        let less = t.mul(p, &sum)?;
+        y = t.sub(&y, &less)?;
+    }
+    if let Some(q) = &q {
+        let wide = t.cast(a, Elem::I32)?;
+        let sum = t.reduce("sum", &wide, &[a.rank() - 1], true)?;
+        let less = t.mul(&sum, q)?;
+        y = t.sub(&y, &less)?;
+    }
+    if let (Some(p), Some(q)) = (&p, &q) {
+        let both = t.mul(p, q)?;
+        let both = t.with("mul", &both, k as f64)?;
+        y = t.add(&y, &both)?;
+    }
+    Ok(y)
+}
+
 /// A vector along one of `rank` axes; a single number and what has as many axes stay.
 pub fn along(t: &mut Trace<'_>, v: &Val, axis: usize, rank: usize) -> Read<Val> {
     if v.len() == 1 {
@@ -357,6 +398,9 @@ pub(super) const ROWS: &[Row] = &[
     row("MatMulInteger", 10, |r, n| {
         let (a, b, t) = (n.tensor(0)?, n.tensor(1)?, &mut r.trace);
         let (za, zb) = (n.optional(2)?, n.optional(3)?);
+        if (a.elem(), b.elem()) == (Elem::U8, Elem::I8) && !a.is_empty() && !b.is_empty() {
+            return one(of_bytes(t, [a, b], [za, zb])?);
+        }
         let a = centred(t, a, za, a.rank().saturating_sub(2))?;
         let b = centred(t, b, zb, b.rank().saturating_sub(1))?;
         one(t.matmul(&a, &b)?)

@@ -83,9 +83,22 @@ fn layer(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     let w = t.cast(x, wide)?;
     let (mean, apart, variance) = moments(t, &w, &axes)?;
     let i = inverse(t, &variance, n.float("epsilon", 1e-5))?;
+    let (scale, bias) = (n.tensor(1)?, n.optional(2)?);
+    let whole = |v: &Val| v.shape() == &x.shape()[first..] && v.elem() == Elem::F32;
+    let single = wide == Elem::F32 && x.elem() == Elem::F32;
+    if let (Some(rows), Some(bias), true) = (t.rows(x, &axes)?, bias, single)
+        && whole(scale)
+        && whole(bias)
+    {
+        let length = scale.len();
+        let (scale, bias) = (t.reshape(scale, &[length])?, t.reshape(bias, &[length])?);
+        let eps = Attr::Float(n.float("epsilon", 1e-5));
+        let y = t.op("layer_norm", &[&rows, &scale, &bias], &[("eps", eps)], Elem::F32)?;
+        return all([t.reshape(&y, x.shape())?, mean, i]);
+    }
     let y = t.mul(&apart, &i)?;
     let y = t.cast(&y, x.elem())?;
-    let y = scaled(t, &y, Some(n.tensor(1)?), n.optional(2)?)?;
+    let y = scaled(t, &y, Some(scale), bias)?;
     all([y, mean, i])
 }
 

@@ -75,6 +75,9 @@ pub(super) fn apply(
     if !packed(s, p, &n, lanes) {
         return product::or_rows(s, target);
     }
+    if most.is_none_or(|n| n > FEW) && product::with_packed(s, target)? {
+        return Ok(());
+    }
     let integer = find_block(&s.kernel().body, &format!("{p}_is")).is_some();
     s.step(&format!("split {n} {lanes}"))?;
     let extent = |s: &Schedule, var: &str| find_loop(&s.kernel().body, var).and_then(|l| l.extent.as_int());

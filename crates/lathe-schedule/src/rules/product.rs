@@ -1,10 +1,12 @@
 //! Sums of products of floats that lie as their operators have them: a tile of accumulators in registers, rows of one factor
 //! against vectors of the other. Where many rows share the vectors, both factors are first copied to where the tile reads
-//! them in a row, a panel of columns and a block of rows at a time.
+//! them in a row, a panel of columns and a block of rows at a time. Halves are multiplied as f32, or in pairs where an instruction
+//! does that, and bytes in fours: the copies then put the elements of a word beside each other.
 
 use super::rows::vectorize_inner;
 use super::windows;
 use super::{FEW, LANES, filters};
+use crate::intrinsics::{IntrinsicRow, word_product};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{
@@ -17,8 +19,12 @@ use std::sync::Arc;
 
 /// Rows of a block that share a panel of columns: enough to hide what its copy costs.
 const BLOCK: i64 = 264;
+/// The same where columns lie packed and are not copied: their copy and the panel stay in the second cache.
+const BLOCK_PACKED: i64 = 132;
 /// Columns of a block, for the same reason.
 const COLUMNS: i64 = 512;
+/// The same where columns lie packed: only the copy of the rows is to be hidden.
+const COLUMNS_PACKED: i64 = 2048;
 
 /// A nest that is a product: spatial loops around a sum, and what follows it.
 pub(super) struct Product {
@@ -28,6 +34,8 @@ pub(super) struct Product {
     pub sums: Vec<Arc<For>>,
     /// The factors: buffer and index.
     pub factors: [(String, Vec<Expr>); 2],
+    /// The factors' types: f32, or halves that are widened to it, or bytes that are widened to i32.
+    pub of: [DType; 2],
 }
 
 impl Product {
@@ -51,15 +59,23 @@ impl Product {
         }
         let s = found?;
         let Node::Binary(Binary::Mul, x, y) = &**s.values.first()? else { return None };
-        let factor = |e: &Expr| match &**e {
-            Node::Load(n, i) => {
-                let b = k.views().find(|b| b.name == *n)?;
-                (b.dtype == DType::F32 && !i.iter().any(loads)).then(|| (n.to_string(), i.clone()))
-            }
-            _ => None,
+        let factor = |e: &Expr| {
+            let (e, wide) = match &**e {
+                Node::Cast(to @ (DType::F32 | DType::I32), narrow) => (narrow, Some(*to)),
+                _ => (e, None),
+            };
+            let Node::Load(n, i) = &**e else { return None };
+            let of = k.views().find(|b| b.name == *n)?.dtype;
+            let fits = match wide {
+                None => of == DType::F32,
+                Some(DType::F32) => matches!(of, DType::F16 | DType::BF16),
+                Some(_) => matches!(of, DType::U8 | DType::I8),
+            };
+            (fits && !i.iter().any(loads)).then(|| ((n.to_string(), i.clone()), of))
         };
-        let factors = [factor(x)?, factor(y)?];
-        (factors[0].0 != factors[1].0).then_some(Product { loops, sums, factors })
+        let ((x, of), (y, other)) = (factor(x)?, factor(y)?);
+        let both = of == other || (of.is_int() && other.is_int());
+        (x.0 != y.0 && both).then_some(Product { loops, sums, factors: [x, y], of: [of, other] })
     }
 
     /// Whether a loop picks elements of a factor.
@@ -95,13 +111,27 @@ impl Product {
     }
 
     /// Whether a copy runs along what it reads and writes.
-    fn along(&self, k: &Kernel, block: &str, var: &str) -> bool {
+    fn along(&self, k: &Kernel, factor: usize, block: &str, var: &str) -> bool {
         let Some(b) = find_block(&k.body, block) else { return false };
         let Some(Node::Load(from, i)) = b.values.first().map(|v| &**v) else { return false };
         let (bounds, [(to, j)]) = (loop_bounds(k), b.targets.as_slice()) else { return false };
-        [(from, i), (to, j)]
-            .into_iter()
-            .all(|(n, i)| k.buffer(n).and_then(|b| lane(&b, i, var, &bounds)).is_some_and(|l| l.stride == 32))
+        [(from, i), (to, j)].into_iter().all(|(n, i)| {
+            k.buffer(n)
+                .and_then(|b| lane(&b, i, var, &bounds))
+                .is_some_and(|l| l.stride == self.of[factor].bits())
+        })
+    }
+
+    /// The instruction that takes words of the factors, where the sum is one of whole words; `v` is the factor in lanes.
+    fn words(&self, v: usize, target: &Target) -> Option<&'static IntrinsicRow> {
+        let count = 32 / self.of[v].bits();
+        let whole = extent(&self.sums[self.sums.len() - 1]).is_some_and(|n| n % count == 0);
+        word_product(target, [self.of[v], self.of[1 - v]]).filter(|_| whole && count > 1)
+    }
+
+    /// Whether a factor's elements lie side by side along a loop.
+    fn beside(&self, k: &Kernel, factor: usize, var: &str) -> bool {
+        self.stride(k, factor, var) == Some(self.of[factor].bits())
     }
 
     /// Bits from one element of a factor to the next along a loop.
@@ -218,7 +248,10 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         let Some(apart) = Product::of(s.kernel()) else { return Ok(false) };
         p = apart;
     }
-    if filters::apply(s, &p, target)? {
+    if p.of[0].is_int() && p.roles().is_none_or(|(_, v, _)| p.words(v, target).is_none()) {
+        return Ok(false);
+    }
+    if p.of[0] == DType::F32 && filters::apply(s, &p, target)? {
         return Ok(true);
     }
     let Some((mut n, v, m)) = p.roles() else { return Ok(false) };
@@ -227,7 +260,7 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         return Ok(false);
     }
     let rows = m.as_ref().map_or(Some(1), |m| extent(m));
-    let (mut contiguous, most) = (p.stride(s.kernel(), v, &n.var) == Some(32), tile(None, target).1);
+    let (mut contiguous, most) = (p.beside(s.kernel(), v, &n.var), tile(None, target).1);
     // Columns of several axes are one axis where they lie so, or where a copy in another order costs least.
     while let [.., o, _] = p.loops.as_slice()
         && p.picks(v, &o.var)
@@ -237,7 +270,7 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         t.step(&format!("fuse {} {}", o.var, n.var))?;
         let Some(fused) = Product::of(t.kernel()) else { break };
         let Some((over, ..)) = fused.roles() else { break };
-        let one = fused.stride(t.kernel(), v, &over.var) == Some(32);
+        let one = fused.beside(t.kernel(), v, &over.var);
         let short = extent(&n).is_some_and(|n| n <= LANES);
         if !(one || short) {
             break;
@@ -245,7 +278,7 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         (*s, p, n, contiguous) = (t, fused, over, one);
     }
     if rows.is_some_and(|r| r <= most) {
-        if !contiguous {
+        if !contiguous || p.of[0].is_int() {
             return Ok(false);
         }
         few(s, &n, m.as_ref(), tile(None, target).0)?;
@@ -253,6 +286,9 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
     }
     // A tile is full in places at least.
     let narrow = extent(&n).is_some_and(|n| n < tile(Some(n), target).0);
+    if narrow && p.of[0].is_int() {
+        return Ok(false);
+    }
     // Not quite a vector of columns: a few rows at a time.
     if let (true, true, Some(m), Some(columns)) = (narrow, contiguous, &m, extent(&n))
         && let (lanes, most) = tile(Some(columns), target)
@@ -264,8 +300,34 @@ fn apply(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
         return Ok(true);
     }
     let Some(m) = m.filter(|_| !narrow) else { return Ok(false) };
-    blocks(s, &p, (&n, &m), v, contiguous, target)?;
+    blocks(s, &p, (&n, &m), v, if contiguous { Columns::Beside } else { Columns::Apart }, target)?;
     Ok(true)
+}
+
+/// Schedules a product of many rows with weights whose rows lie packed side by side; `false` where it is none.
+pub(super) fn with_packed(s: &mut Schedule, target: &Target) -> Result<bool, ScheduleError> {
+    let Some(p) = Product::of(s.kernel()) else { return Ok(false) };
+    let Some((n, v, Some(m))) = p.roles() else { return Ok(false) };
+    if p.of != [DType::F32; 2] && p.words(v, target).is_none() {
+        return Ok(false);
+    }
+    let many = extent(&m).is_none_or(|rows| rows > tile(None, target).1);
+    if !many || extent(&n).is_none_or(|n| n % LANES != 0) {
+        return Ok(false);
+    }
+    blocks(s, &p, (&n, &m), v, Columns::Packed, target)?;
+    Ok(true)
+}
+
+/// How the columns of a product lie where they are stored.
+#[derive(Clone, Copy, PartialEq)]
+enum Columns {
+    /// Side by side.
+    Beside,
+    /// Apart from each other.
+    Apart,
+    /// As many as a vector has side by side, for each element of the sum: as the tile reads them.
+    Packed,
 }
 
 /// Few rows, all in one tile: nothing is read twice, so nothing is copied.
@@ -324,16 +386,23 @@ fn blocks(
     p: &Product,
     (n, m): (&For, &For),
     v: usize,
-    contiguous: bool,
+    lie: Columns,
     target: &Target,
 ) -> Result<(), ScheduleError> {
     let (vectors, scalars) = (&p.factors[v].0, &p.factors[1 - v].0);
-    let (lanes, most) = tile(extent(n), target);
+    let packed = lie == Columns::Packed;
+    let (mut lanes, mut most) = tile(extent(n), target);
+    if packed && extent(n).is_some_and(|n| n % lanes != 0) {
+        (lanes, most) = (lanes / 2, 2 * most);
+    }
     let register = if target.vector_bits >= 512 { LANES } else { LANES / 2 };
     let accumulators = most * lanes / register;
-    let lanes = register * s.choose("vectors", 1..=3, lanes / register);
+    // Packed columns have no room behind the last ones.
+    let fits = |v: &i64| !packed || extent(n).is_some_and(|n| n % (register * v) == 0);
+    let lanes = register * s.choose("vectors", (1..=3).filter(fits), lanes / register);
     let most = accumulators * register / lanes;
-    let columns = extent(n).map_or(COLUMNS, |n| evenly(n, COLUMNS, lanes));
+    let full = if packed { COLUMNS_PACKED } else { COLUMNS };
+    let columns = extent(n).map_or(full, |n| evenly(n, full, lanes));
     let columns = s.choose("columns", panels(extent(n), lanes), columns);
     // A further axis of columns, of which a block of rows serves several positions.
     let more = match (p.loops.as_slice(), extent(n)) {
@@ -349,10 +418,11 @@ fn blocks(
     });
     let alone = alone && extent(n).is_some_and(|n| n <= columns);
     let rows = s.choose("rows", 1..=most, rows_of(extent(m), most, alone));
+    let full = if packed { BLOCK_PACKED } else { BLOCK };
     let block = match extent(m) {
-        Some(r) if alone => evenly(r, BLOCK.min((r + 1) / 2), rows),
-        Some(r) => evenly(r, BLOCK, rows),
-        None => BLOCK / rows * rows,
+        Some(r) if alone => evenly(r, full.min((r + 1) / 2), rows),
+        Some(r) => evenly(r, full, rows),
+        None => full / rows * rows,
     };
     let block = s.choose("block", panels(extent(m), rows), block);
     let (n, m) = (&n.var, &m.var);
@@ -367,33 +437,70 @@ fn blocks(
         s.step(&format!("split {o} {block}"))?;
         move_to(s, &format!("{o}.i"), &format!("{n}.i.o"))?;
     }
-    let sums: Vec<&str> = p.sums.iter().map(|l| &*l.var).collect();
-    s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}", sums.join(" ")))?;
-    let inner: i64 = p.sums[1..].iter().map(|l| extent(l).unwrap_or(LANES)).product();
+    let mut sums: Vec<String> = p.sums.iter().map(|l| l.var.to_string()).collect();
+    let mut inner: i64 = p.sums[1..].iter().map(|l| extent(l).unwrap_or(LANES)).product();
+    // A word's elements of the sum beside each other, as an instruction takes them.
+    let last = &p.sums[sums.len() - 1];
+    let count = 32 / p.of[v].bits();
+    let words = p.words(v, target);
+    let word = words.map(|_| format!("{}.i", last.var));
+    if word.is_some() {
+        s.step(&format!("split {} {count}", last.var))?;
+        sums.pop();
+        sums.push(format!("{}.o", last.var));
+        inner = if sums.len() > 1 { inner / count } else { inner };
+    }
+    let within = word.as_ref().map_or(String::new(), |word| format!(" {word}"));
+    s.step(&format!("cache_read {n}.o {scalars} {WORKSPACE} {m}.i.o {row} {}{within}", sums.join(" ")))?;
     if s.choose("skew", [0, 1], 1) == 1 {
         s.step(&format!("skew {scalars}.r 2 {}", (LANES / inner.max(1)).max(1)))?;
     }
-    s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}", sums.join(" ")))?;
+    if !packed {
+        s.step(&format!("cache_read {n}.i.o {vectors} {WORKSPACE} {} {lane}{within}", sums.join(" ")))?;
+    }
+    // Words of packed columns are side by side for one vector of lanes.
+    let vectors_apart = packed && words.is_some();
+    let (lane, across) = if vectors_apart {
+        s.step(&format!("split {lane} {register}"))?;
+        (format!("{lane}.i"), Some(format!("{lane}.o")))
+    } else {
+        (lane, None)
+    };
     s.step(&format!("sink {lane}"))?;
-    s.step(&format!("sink {row} {lane}"))?;
+    if let Some(across) = &across {
+        s.step(&format!("sink {across} {lane}"))?;
+    }
+    s.step(&format!("sink {row} {}", across.as_ref().unwrap_or(&lane)))?;
+    if let Some(word) = &word {
+        s.step(&format!("sink {word}"))?;
+    }
     for l in [&row, &lane] {
         if find_loop(&s.kernel().body, l).is_some_and(|l| extent(&l).is_none()) {
             s.step(&format!("overrun {l}"))?;
         }
     }
+    if let Some(words) = words {
+        s.step(&format!("tensorize {lane} {}", words.name))?;
+    }
     s.step(&format!("vectorize {lane} masked"))?;
     s.step(&format!("unroll {row}"))?;
+    if let Some(across) = &across {
+        s.step(&format!("unroll {across}"))?;
+    }
     // The sum's axes of the rows lie in a row.
     let mut along = format!("{scalars}.r2");
-    for d in 3..2 + sums.len() {
+    for d in 3..2 + sums.len() + word.iter().len() {
         s.step(&format!("fuse {along} {scalars}.r{d}"))?;
         along += ".f";
     }
-    if p.along(s.kernel(), &format!("{scalars}.r.s"), &along) {
+    if p.along(s.kernel(), 1 - v, &format!("{scalars}.r.s"), &along) {
         vectorize_copy(s, &along)?;
     }
-    if contiguous {
+    if lie == Columns::Beside {
         vectorize_copy(s, &format!("{vectors}.r{}", sums.len()))?;
+    }
+    if word.is_some() && !packed {
+        s.step(&format!("unroll {vectors}.r{}", sums.len() + 1))?;
     }
     fuse_to(s, &format!("{n}.o"))
 }

@@ -232,7 +232,7 @@ fn suits(k: &Kernel, l: &For) -> bool {
                     use lathe_ir::tensor::Unary::{Atan, Cos, Log, Sin};
                     slow |= matches!(u, Sin | Cos | Log | Atan);
                 }
-                Node::Binary(Binary::Pow, ..) | Node::Cast(DType::F16 | DType::BF16, _) => slow = true,
+                Node::Binary(Binary::Pow, ..) | Node::Cast(DType::F16, _) => slow = true,
                 // A choice is made in lanes of 32 bits.
                 Node::Select(..) => slow |= of(e).is_none_or(|t| t.bits() != 32),
                 _ => {}

@@ -19,7 +19,7 @@ verb as --model, on any machine of that kind, and needs no compiler there. It is
 A program of ONNX is compiled for inputs of the types and shapes of those given; it must not decide by what it computes.
 Each step of each kernel's schedule is proved to keep the meaning of its loops, and one that is not is refused.
 
-Targets: avx512vnni, avx512, avxvnni, avx2 (x86-64), neon (AArch64), portable (any processor of this architecture).
+Targets: avx512bf16, avx512vnni, avx512, avxvnni, avx2 (x86-64), neon (AArch64), portable (any processor of this architecture).
 For another architecture a cross compiler is needed (for neon: apt install gcc-aarch64-linux-gnu).
 
 Examples:

@@ -89,7 +89,7 @@ impl Runner for Region {
         Ok(0)
     }
 
-    fn call(&mut self, _: usize, inputs: &[(Name, Arc<Tensor>)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(&mut self, _: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
         let Some(call) = &mut self.call else {
             return Err(Fault::unsupported("a program that decides by what it computes"));
         };
