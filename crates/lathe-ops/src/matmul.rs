@@ -9,7 +9,7 @@
 
 use crate::encode::encode_a8;
 use crate::norm::scalar;
-use crate::{require, require_f32};
+use crate::require;
 use crate::sample::{Rng, result};
 use crate::typed::read;
 use lathe_ir::encodings::{Activations, formats};
@@ -17,9 +17,14 @@ use lathe_ir::graph::{Adjoint, Attr, Attrs, Edge, Form, Lowering, OpRow, Operand
 use lathe_ir::tensor::{Expr, Iter, Stmt, Unary};
 use lathe_ir::{Bounds, DType, IrError, Tensor};
 
+/// Whether a tensor is of floats, or encoded ones.
+fn float(t: &Type) -> bool {
+    matches!(t.dtype, DType::F32 | DType::F16 | DType::BF16)
+}
+
 fn infer(t: &[Type], _: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 2 && t.iter().all(|t| t.shape.len() == 2), "expects two matrices")?;
-    require_f32(t)?;
+    require(t.iter().all(float), "expects floats")?;
     require(t[0].shape[1] == t[1].shape[1], "the rows differ in length")?;
     Ok(vec![Type::dense(DType::F32, &[t[0].shape[0].clone(), t[1].shape[0].clone()])])
 }
