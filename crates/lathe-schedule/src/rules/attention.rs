@@ -72,7 +72,8 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     let r = if share { n("r.o") } else { n("r") };
     s.step(&format!("fuse {} {r}", n("0.f")))?;
     if whole {
-        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones.
+        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones. Not
+        // those of codes smaller than a byte: what decodes them takes longer than their pages, and a line would be asked for often.
         for block in ["bd", "bo"] {
             if let Some(cache) = paged(s, &n(block)) {
                 s.step(&format!("prefetch {} {cache} {}", n("js.o"), n(block)))?;
@@ -82,7 +83,7 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     Ok(())
 }
 
-/// The cache that a block reads: its one buffer of positions, heads and components.
+/// The cache that a block reads, if it has whole bytes: its one buffer of positions, heads and components.
 fn paged(s: &Schedule, block: &str) -> Option<String> {
     let mut found = None;
     for v in &find_block(&s.kernel().body, block)?.values {
@@ -94,5 +95,6 @@ fn paged(s: &Schedule, block: &str) -> Option<String> {
             }
         });
     }
-    found
+    let whole = |n: &String| s.kernel().buffer(n).is_some_and(|b| b.dtype.bits() >= 8);
+    found.filter(whole)
 }
