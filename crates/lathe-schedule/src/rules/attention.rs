@@ -12,6 +12,7 @@ const KEYS: i64 = 64;
 pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
+    let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
     let keys = s.choose("keys", [16, 32, 64, 128], KEYS);
     for l in ["js", "jm", "jp", "jl", "jo"] {
@@ -72,19 +73,23 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     let r = if share { n("r.o") } else { n("r") };
     s.step(&format!("fuse {} {r}", n("0.f")))?;
     if whole {
-        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones. Not
-        // those of codes smaller than a byte: what decodes them takes longer than their pages, and a line would be asked for often.
-        for block in ["bd", "bo"] {
-            if let Some(cache) = paged(s, &n(block)) {
-                s.step(&format!("prefetch {} {cache} {}", n("js.o"), n(block)))?;
-            }
+        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones. Codes of
+        // less than a byte take longer to decode than to come, and a line of them is asked for often: only one token's, a page ahead.
+        for (block, keys) in [("bd", "js"), ("bo", "jo")] {
+            let Some((cache, bits)) = paged(s, &n(block)) else { continue };
+            let ahead = match bits {
+                8.. => n("js.o"),
+                _ if one_token && pages => n(keys) + ".i.o",
+                _ => continue,
+            };
+            s.step(&format!("prefetch {ahead} {cache} {}", n(block)))?;
         }
     }
     Ok(())
 }
 
-/// The cache that a block reads, if it has whole bytes: its one buffer of positions, heads and components.
-fn paged(s: &Schedule, block: &str) -> Option<String> {
+/// The cache that a block reads: its one buffer of positions, heads and components, and its bits.
+fn paged(s: &Schedule, block: &str) -> Option<(String, i64)> {
     let mut found = None;
     for v in &find_block(&s.kernel().body, block)?.values {
         v.visit(&mut |e| {
@@ -95,6 +100,5 @@ fn paged(s: &Schedule, block: &str) -> Option<String> {
             }
         });
     }
-    let whole = |n: &String| s.kernel().buffer(n).is_some_and(|b| b.dtype.bits() >= 8);
-    found.filter(whole)
+    found.and_then(|n: String| Some((n.clone(), s.kernel().buffer(&n)?.dtype.bits())))
 }
