@@ -2,14 +2,15 @@
 
 use crate::{CompileError, Compiled, Options, Sizes, compile, load_stored};
 use lathe_exec::Executable;
-use lathe_ir::graph::{Graph, Source, ValueId};
+use lathe_ir::graph::{Graph, Source, Type, ValueId};
+use lathe_ir::step::{Program, unroll};
 use lathe_ir::{DType, Name, Tensor};
 use lathe_machine::Target;
 use lathe_rewrite::storage_bytes;
 use lathe_runtime::{Arena, Buffer, Library, Pool, RuntimeError, View, prefer_huge_pages};
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The one class of sizes of a session.
 const ALL: &str = "all";
@@ -22,6 +23,10 @@ pub struct Session {
     views: HashMap<Name, View>,
     /// The value whose storage each result has: itself, or the state it succeeds.
     homes: HashMap<ValueId, ValueId>,
+    /// Arguments that kernels only read, and results that each run makes whole: both can lie in the caller's memory.
+    placeable: HashSet<ValueId>,
+    /// Those arguments that lie there now.
+    lent: HashSet<Name>,
     /// What each kernel is, for people.
     kernels: HashMap<Name, String>,
 }
@@ -101,8 +106,9 @@ impl Session {
             bind(&class.plan.load)?.run(&pool, &values)?;
         }
         let run = bind(&class.plan.run)?;
+        let placeable = placeable(&graph, (&class.plan.load, &class.plan.run), &homes, &most)?;
         let kernels = class.plan.kernels.iter().map(|k| (k.name.clone(), k.describe())).collect();
-        Ok(Session { graph, run, pool, views, homes, kernels })
+        Ok(Session { graph, run, pool, views, homes, placeable, lent: HashSet::new(), kernels })
     }
 
     /// The graph after all rewrites.
@@ -110,7 +116,7 @@ impl Session {
         &self.graph
     }
 
-    /// The bytes that the storage of a value holds: of a constant, of what is made of constants alone, or of a result.
+    /// The bytes that the storage of a value holds: of a constant, or of what is made of constants alone.
     pub fn bytes(&self, name: &str) -> Result<Vec<u8>, CompileError> {
         let view =
             self.views.get(name).ok_or_else(|| CompileError::user(format!("there is no value '{name}'")))?;
@@ -120,9 +126,12 @@ impl Session {
     }
 
     /// Writes a value of the caller's: an input that stays, or state.
-    pub fn set(&self, name: &str, t: &Tensor) -> Result<(), CompileError> {
+    pub fn set(&mut self, name: &str, t: &Tensor) -> Result<(), CompileError> {
         let view =
             self.views.get(name).ok_or_else(|| CompileError::user(format!("there is no value '{name}'")))?;
+        if self.lent.remove(name) {
+            self.run.place(name, view.clone())?;
+        }
         let part = self.part(t.bytes.len());
         if t.bytes.len() <= part {
             return write(view, name, t);
@@ -162,9 +171,43 @@ impl Session {
     /// Runs the graph: inputs by name, whose shapes bind the dimensions (inputs not passed keep what they had); the
     /// results in order.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Tensor>, CompileError> {
+        let dims = self.dims(inputs.iter().copied())?;
+        for (name, t) in inputs {
+            self.set(name, t)?;
+        }
+        self.results(&dims, vec![])
+    }
+
+    /// As [`Session::run`], without copies of large tensors: kernels read them where they lie (an input that is not passed again
+    /// stays shared), and write results into the memory of `spent` ones where that has the size. Fresh memory costs
+    /// about as much as a copy, so whoever runs a graph again and again gives back the results that it has used.
+    pub fn run_shared(
+        &mut self,
+        inputs: &[(&str, &Arc<Tensor>)],
+        spent: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, CompileError> {
+        let dims = self.dims(inputs.iter().map(|(n, t)| (*n, &***t)))?;
+        for (name, t) in inputs {
+            let value = self.graph.values.iter().position(|v| *v.name == **name && v.source == Source::Input);
+            match value {
+                Some(v) if t.bytes.len() >= LARGE && self.placeable.contains(&ValueId(v as u32)) => {
+                    self.run.place(name, View::shared((*t).clone()))?;
+                    self.lent.insert((*name).into());
+                }
+                _ => self.set(name, t)?,
+            }
+        }
+        self.results(&dims, spent)
+    }
+
+    /// The dimensions that the inputs' shapes say, in the graph's order.
+    fn dims<'t>(
+        &self,
+        inputs: impl Iterator<Item = (&'t str, &'t Tensor)>,
+    ) -> Result<Vec<i64>, CompileError> {
         let mut dims: Vec<Option<i64>> = vec![None; self.graph.dims.len()];
         for (name, t) in inputs {
-            let v = self.graph.values.iter().find(|v| *v.name == **name && v.source != Source::Node);
+            let v = self.graph.values.iter().find(|v| *v.name == *name && v.source != Source::Node);
             let v = v.ok_or_else(|| CompileError::user(format!("there is no input '{name}'")))?;
             let unfit = || CompileError::user(format!("'{name}' has shape {:?}, not {}", t.shape, v.ty));
             if v.ty.shape.len() != t.shape.len() || v.ty.dtype != t.dtype {
@@ -181,16 +224,55 @@ impl Session {
                     None => {}
                 }
             }
-            self.set(name, t)?;
         }
         let unbound = self.graph.dims.iter().zip(&dims).find(|(_, v)| v.is_none());
         if let Some(((name, _), _)) = unbound {
             return Err(CompileError::user(format!("no input's shape says how large '{name}' is")));
         }
-        let values: Vec<i64> = dims.into_iter().flatten().collect();
-        self.run.run(&self.pool, &values)?;
+        Ok(dims.into_iter().flatten().collect())
+    }
+
+    /// Runs the graph on what its inputs hold; the results in order, large ones in the memory of `spent` ones or in fresh one.
+    fn results(&mut self, dims: &[i64], mut spent: Vec<Tensor>) -> Result<Vec<Tensor>, CompileError> {
         let outputs = self.graph.outputs.clone();
-        outputs.into_iter().map(|v| self.read(v, &values)).collect()
+        let mut made: Vec<(ValueId, View)> = vec![];
+        for v in &outputs {
+            let bytes = self.sized(*v, dims)?.1;
+            if bytes < LARGE || !self.placeable.contains(v) || made.iter().any(|(o, _)| o == v) {
+                continue;
+            }
+            let memory = match spent.iter().position(|t| t.bytes.len() == bytes) {
+                Some(i) => spent.swap_remove(i).bytes,
+                None => fresh(bytes),
+            };
+            let view = View::of_bytes(memory);
+            self.run.place(&self.graph.value(*v).name, view.clone())?;
+            made.push((*v, view));
+        }
+        let done = self.run.run(&self.pool, dims);
+        // Nothing holds the caller's memory afterwards, whatever came of the run.
+        for (v, _) in &made {
+            let name = &self.graph.value(*v).name;
+            self.run.place(name, self.views[name].clone())?;
+        }
+        self.run.settle()?;
+        done?;
+        let mut results: Vec<Tensor> = vec![];
+        for (i, v) in outputs.iter().enumerate() {
+            let before = outputs[..i].iter().position(|o| o == v);
+            let taken = made.iter().position(|(o, _)| o == v).filter(|_| before.is_none());
+            results.push(match (before, taken.map(|at| made.swap_remove(at))) {
+                (Some(before), _) => results[before].clone(),
+                (None, Some((_, view))) => {
+                    let held = || CompileError::bug("a result's memory is still held");
+                    let (mut t, _) = self.sized(*v, dims)?;
+                    t.bytes = view.into_bytes().ok_or_else(held)?;
+                    t
+                }
+                (None, None) => self.read(*v, dims)?,
+            });
+        }
+        Ok(results)
     }
 
     /// Runs a graph without dimensions once more on what its inputs hold, and reads nothing back.
@@ -218,19 +300,25 @@ impl Session {
         self.read(ValueId(v as u32), &most)
     }
 
-    fn read(&self, v: ValueId, dims: &[i64]) -> Result<Tensor, CompileError> {
+    /// A value's tensor, yet without bytes, and how many these are.
+    fn sized(&self, v: ValueId, dims: &[i64]) -> Result<(Tensor, usize), CompileError> {
         let get = |n: &str| self.graph.dims.iter().position(|(d, _)| **d == *n).map(|i| dims[i]);
-        let home = self.homes.get(&v).copied().unwrap_or(v);
         let ty = self.graph.ty(v);
         let unbound = || CompileError::bug(format!("'{}' has no size", self.graph.value(v).name));
         let shape: Option<Vec<usize>> = ty.shape.iter().map(|d| d.eval(&get).map(|n| n as usize)).collect();
         let shape = shape.ok_or_else(unbound)?;
-        let sized =
-            lathe_ir::graph::Type { shape: shape.iter().map(|d| (*d as i64).into()).collect(), ..ty.clone() };
+        let sized = Type { shape: shape.iter().map(|d| (*d as i64).into()).collect(), ..ty.clone() };
         let bits = sized.bits().as_const().ok_or_else(unbound)?;
-        let mut bytes = vec![0u8; (bits as usize).div_ceil(8)];
+        let encoding = sized.storage().map(Arc::new);
+        let dtype = if encoding.is_some() { DType::F32 } else { ty.dtype };
+        Ok((Tensor { shape, dtype, encoding, bytes: vec![] }, (bits as usize).div_ceil(8)))
+    }
+
+    fn read(&self, v: ValueId, dims: &[i64]) -> Result<Tensor, CompileError> {
+        let home = self.homes.get(&v).copied().unwrap_or(v);
+        let (tensor, bytes) = self.sized(v, dims)?;
+        let mut bytes = fresh(bytes);
         let view = &self.views[&self.graph.value(home).name];
-        prefer_huge_pages(&mut bytes);
         let part = self.part(bytes.len());
         let parts: Vec<Mutex<&mut [u8]>> = bytes.chunks_mut(part).map(Mutex::new).collect();
         self.each(&parts, &|i, to| {
@@ -238,10 +326,45 @@ impl Session {
             view.read(i * part, &mut to)
         })?;
         drop(parts);
-        let encoding = sized.storage().map(std::sync::Arc::new);
-        let dtype = if encoding.is_some() { DType::F32 } else { ty.dtype };
-        Ok(Tensor { shape, dtype, encoding, bytes })
+        Ok(Tensor { bytes, ..tensor })
     }
+}
+
+/// Bytes from which on it costs less to point kernels at a tensor than to copy it.
+const LARGE: usize = 1 << 16;
+
+/// Zeros for a result.
+fn fresh(bytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0; bytes];
+    prefer_huge_pages(&mut bytes);
+    bytes
+}
+
+/// Arguments that the program reads and neither writes nor returns, and results that it makes and keeps for no other value.
+fn placeable(
+    graph: &Graph,
+    (load, run): (&Program, &Program),
+    homes: &HashMap<ValueId, ValueId>,
+    most: &HashMap<Name, i64>,
+) -> Result<HashSet<ValueId>, CompileError> {
+    let unrolled = unroll(run, &|n| most.get(n).copied())?;
+    let touched = unrolled.queues.iter().flatten().flat_map(|u| u.op.touches());
+    let written = touched.filter(|(_, writes)| *writes).map(|(b, _)| &run.buffers[b.buffer as usize].name);
+    let written: HashSet<&Name> = written.collect();
+    let known = |p: &Program, name: &Name| p.buffers.iter().any(|b| b.name == *name);
+    let shared: HashSet<&ValueId> = homes.iter().flat_map(|(v, home)| [v, home]).collect();
+    let fits = |v: &ValueId| {
+        let value = graph.value(*v);
+        known(run, &value.name)
+            && !known(load, &value.name)
+            && !shared.contains(v)
+            && match value.source {
+                Source::Input => !written.contains(&value.name) && !graph.outputs.contains(v),
+                Source::Node => graph.outputs.contains(v) && written.contains(&value.name),
+                _ => false,
+            }
+    };
+    Ok((0..graph.values.len() as u32).map(ValueId).filter(fits).collect())
 }
 
 /// Bytes below which more threads make no copy faster.

@@ -212,7 +212,7 @@ impl<'a> Packing<'a> {
 
     fn view_of(&self, info: &TensorInfo) -> Result<View, EngineError> {
         match self.file.mapping(info) {
-            Some((map, range)) => View::mapped(map).part(range.start, range.len()).map_err(below),
+            Some((map, range)) => View::shared(map).part(range.start, range.len()).map_err(below),
             None => self.copy_of(info),
         }
     }

@@ -78,10 +78,31 @@ pub(crate) enum Piece {
     File(Arc<DiskFile>, u64),
 }
 
+/// Bytes of a program that are memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    pub bytes: Bytes,
+    /// Whether these are all that its buffer has: a caller may pass less than the largest size, or more, and a kernel's door looks
+    /// at what it needs.
+    pub whole: bool,
+}
+
+impl Place {
+    /// Where they are in the memory that was put under their buffer, if one was.
+    pub fn moved(&self, placed: &[(u32, View)]) -> Option<Result<View, RuntimeError>> {
+        let (_, view) = placed.iter().rfind(|(b, _)| *b == self.bytes.buffer)?;
+        Some(match self.whole {
+            true => Ok(view.clone()),
+            false => view.part(self.bytes.offset as usize, self.bytes.len as usize),
+        })
+    }
+}
+
 pub(crate) enum Action {
     // What all threads share.
     Call {
         call: Box<Prepared>,
+        args: Vec<Place>,
         grid: i64,
         /// What threads have taken: see [`share`].
         taken: AtomicI64,
@@ -95,6 +116,8 @@ pub(crate) enum Action {
     Copy {
         from: View,
         to: View,
+        /// Which bytes these are.
+        places: [Place; 2],
         taken: AtomicBool,
     },
     /// Nobody goes on before all is done that stands between the meeting before and here, by whomever.
@@ -205,6 +228,9 @@ struct Maker<'m> {
 pub struct Executable {
     name: String,
     dims: Vec<Name>,
+    buffers: Vec<Name>,
+    /// Memory that was put under buffers, by their numbers, since the last run.
+    placed: Vec<(u32, View)>,
     /// Values of the dimensions that all sizes follow; none before the first run.
     values: Option<Vec<i64>>,
     lanes: Vec<Lane>,
@@ -272,6 +298,8 @@ impl Executable {
         let mut e = Executable {
             name: program.name.clone(),
             dims: program.dims.clone(),
+            buffers: program.buffers.iter().map(|b| b.name.clone()).collect(),
+            placed: vec![],
             values: None,
             lanes: vec![],
             promises: vec![],
@@ -311,31 +339,79 @@ impl Executable {
         &self.name
     }
 
-    /// Binds the dimensions, and checks what the caller promised of its buffers.
+    /// Puts other memory under a given buffer, from the next run on: an argument, or room for a result, where it lies.
+    pub fn place(&mut self, buffer: &str, view: View) -> Result<(), ExecError> {
+        let bad = |message: &str| ExecError::Buffer {
+            program: self.name.clone(),
+            buffer: buffer.into(),
+            message: message.into(),
+        };
+        let number = self.buffers.iter().position(|b| **b == *buffer).ok_or_else(|| bad("is unknown"))?;
+        if self.lanes.iter().flat_map(|l| &l.actions).any(|a| !a.is_shared()) {
+            return Err(bad("is of a program that copies between tiers, which stays where it was bound"));
+        }
+        self.placed.push((number as u32, view));
+        Ok(())
+    }
+
+    /// Lets go of memory that other memory was put in place of since the last run.
+    pub fn settle(&mut self) -> Result<(), ExecError> {
+        match self.values.clone() {
+            Some(values) if !self.placed.is_empty() => self.set(&values),
+            _ => Ok(()),
+        }
+    }
+
+    /// Binds the dimensions and what was placed, and checks what the caller promised of its buffers.
     fn set(&mut self, values: &[i64]) -> Result<(), ExecError> {
         let names = &self.dims;
         let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
         let known = self.values.as_deref() == Some(values);
-        if !known {
+        let placed = &self.placed;
+        if !known || !placed.is_empty() {
             // What fails below leaves nothing that the next run could take for bound.
             self.values = None;
         }
-        if let (Some(maker), false) = (&self.maker, known) {
-            let fixed = |n: &str| get(n).or_else(|| maker.most.get(n).copied());
-            (self.lanes, self.promises) = maker.make(&fixed)?;
+        match &mut self.maker {
+            Some(maker) if self.values.is_none() => {
+                for (b, view) in placed {
+                    maker.homes[*b as usize] = Piece::Memory(view.clone());
+                }
+                let fixed = |n: &str| get(n).or_else(|| maker.most.get(n).copied());
+                (self.lanes, self.promises) = maker.make(&fixed)?;
+            }
+            _ => self.promises.iter_mut().try_for_each(|p| p.moved(placed))?,
         }
         check(&self.name, self.promises.iter(), &get, &mut self.scratch)?;
-        if known {
+        if self.values.is_some() {
             return Ok(());
         }
         for a in self.lanes.iter_mut().flat_map(|l| &mut l.actions) {
-            if let Action::Call { call, grid, extent, required, dims, .. } = a {
-                let own: Vec<i64> = dims.iter().map(|i| values[*i]).collect();
-                call.set_dims(&own, &bytes_of(required, &get))?;
-                *grid = extent.eval(&get).unwrap_or(0);
+            match a {
+                Action::Call { call, args, grid, extent, required, dims, .. } => {
+                    let moved = args.iter().enumerate().filter_map(|(i, p)| Some((i, p.moved(placed)?)));
+                    let moved: Vec<_> =
+                        moved.map(|(i, v)| Ok((i, v?))).collect::<Result<_, RuntimeError>>()?;
+                    if known && moved.is_empty() {
+                        continue;
+                    }
+                    let own: Vec<i64> = dims.iter().map(|i| values[*i]).collect();
+                    call.set(&moved, &own, &bytes_of(required, &get))?;
+                    *grid = extent.eval(&get).unwrap_or(0);
+                }
+                Action::Copy { from, to, places, .. } => {
+                    for (view, place) in [from, to].into_iter().zip(places) {
+                        if let Some(moved) = place.moved(placed) {
+                            *view = moved?.part(0, place.bytes.len as usize)?;
+                        }
+                    }
+                }
+                Action::Check { promise, .. } => promise.moved(placed)?,
+                _ => {}
             }
         }
         self.values = Some(values.to_vec());
+        self.placed.clear();
         Ok(())
     }
 
@@ -384,11 +460,12 @@ impl Maker<'_> {
         if u.queues.len() > 1 || self.program.follows_dims() {
             u.check()?;
         }
+        let place = |b: Bytes| Place { bytes: b, whole: whole(&u, b) };
         let memory = |b: Bytes| match self.piece(&u, b)? {
             Piece::Memory(view) => Ok(view),
             Piece::File(..) => Err(self.bad(b.buffer, "is a file, which is only copied from")),
         };
-        let all = promises(&u, &|n| self.images.get(n).map(|i| &i.kernel), &memory)?;
+        let all = promises(&u, &|n| self.images.get(n).map(|i| &i.kernel), &|b| Ok((memory(b)?, place(b))))?;
         let (door, mut checks): (Vec<Promise>, Vec<Promise>) =
             all.into_iter().partition(|p| p.step.is_none());
         let mut lanes = vec![];
@@ -415,12 +492,9 @@ impl Maker<'_> {
         ExecError::Buffer { program: self.program.name.clone(), buffer, message: message.into() }
     }
 
-    /// A whole buffer is all that its home has: a caller may pass less than the largest size, or more, and a kernel's door
-    /// looks at what it needs.
     fn piece(&self, u: &Unrolled<'_>, b: Bytes) -> Result<Piece, ExecError> {
-        let whole = b.offset == 0 && b.len == u.sizes[b.buffer as usize];
         Ok(match &self.homes[b.buffer as usize] {
-            Piece::Memory(view) if whole => Piece::Memory(view.clone()),
+            Piece::Memory(view) if whole(u, b) => Piece::Memory(view.clone()),
             Piece::Memory(view) => Piece::Memory(view.part(b.offset as usize, b.len as usize)?),
             Piece::File(file, start) => Piece::File(file.clone(), start + b.offset as u64),
         })
@@ -458,7 +532,8 @@ impl Maker<'_> {
             Op::Signal(e) => Action::Signal(*e as usize),
             Op::Wait(e) => Action::Wait(*e as usize),
             Op::Copy(from, to) if tier(from) == tier(to) => {
-                Action::Copy { from: exact(*from)?, to: exact(*to)?, taken: AtomicBool::new(false) }
+                let places = [*from, *to].map(|bytes| Place { bytes, whole: whole(u, bytes) });
+                Action::Copy { from: exact(*from)?, to: exact(*to)?, places, taken: AtomicBool::new(false) }
             }
             Op::Hold(held, offsets) => {
                 let (first, second, _) =
@@ -517,6 +592,7 @@ impl Maker<'_> {
                     params: k.params.iter().map(param).collect(),
                     workspace_bytes: scratch.unwrap_or(0).max(0) as usize,
                 };
+                let places = args.iter().map(|(a, _)| Place { bytes: *a, whole: whole(u, *a) }).collect();
                 let args = args.iter().map(|(a, _)| memory(*a)).collect::<Result<Vec<View>, _>>()?;
                 let required: Vec<Int> = k.params.iter().map(|p| p.bits.clone()).collect();
                 let bound: Vec<i64> = k.dims.iter().map(|d| get(d).unwrap_or(1)).collect();
@@ -530,6 +606,7 @@ impl Maker<'_> {
                 let dims = k.dims.iter().filter_map(|d| dims.iter().position(|p| p == d)).collect();
                 Action::Call {
                     call: Box::new(call),
+                    args: places,
                     grid: 0,
                     taken: AtomicI64::new(0),
                     extent: image.grid.clone(),
@@ -540,6 +617,10 @@ impl Maker<'_> {
             }
         })
     }
+}
+
+fn whole(u: &Unrolled<'_>, b: Bytes) -> bool {
+    b.offset == 0 && b.len == u.sizes[b.buffer as usize]
 }
 
 fn bytes_of(bits: &[Int], get: &dyn Fn(&str) -> Option<i64>) -> Vec<usize> {

@@ -3,31 +3,47 @@
 //! kernel that relies on them.
 
 use crate::ExecError;
+use crate::executable::Place;
 use lathe_ir::step::{Bytes, Op, Unrolled};
 use lathe_ir::tensor::{Access, Buffer, Fact, Kernel};
 use lathe_ir::{DType, Int, Name};
-use lathe_runtime::View;
+use lathe_runtime::{RuntimeError, View};
 use std::collections::{HashMap, HashSet};
 
 /// What one buffer must hold.
 pub(crate) struct Promise {
     buffer: Name,
-    bytes: Bytes,
+    place: Place,
     view: View,
     /// Number of elements in use.
     len: Int,
     fact: Fact,
-    /// Boundaries of segments, and how many: of a fact about segments.
-    segments: Option<(View, Int)>,
+    /// Boundaries of segments, where they are, and how many: of a fact about segments.
+    segments: Option<(View, Place, Int)>,
     /// The queue and the step before which it is checked, for what the program makes itself.
     pub step: Option<(usize, usize)>,
+}
+
+impl Promise {
+    /// Follows memory that was put under buffers.
+    pub fn moved(&mut self, placed: &[(u32, View)]) -> Result<(), RuntimeError> {
+        if let Some(view) = self.place.moved(placed) {
+            self.view = view?;
+        }
+        if let Some((view, place, _)) = &mut self.segments
+            && let Some(moved) = place.moved(placed)
+        {
+            *view = moved?;
+        }
+        Ok(())
+    }
 }
 
 /// Collects what must be checked, in the order of queues and steps.
 pub(crate) fn promises<'k>(
     u: &Unrolled<'_>,
     kernel: &dyn Fn(&Name) -> Option<&'k Kernel>,
-    memory: &dyn Fn(Bytes) -> Result<View, ExecError>,
+    memory: &dyn Fn(Bytes) -> Result<(View, Place), ExecError>,
 ) -> Result<Vec<Promise>, ExecError> {
     // Who writes what: the content of a buffer that another queue writes is known to nobody beforehand.
     let mut writers: HashMap<u32, HashSet<usize>> = HashMap::new();
@@ -85,16 +101,18 @@ pub(crate) fn promises<'k>(
                     if let Fact::Ascending(name) = fact {
                         for (p, (arg, _)) in k.params.iter().zip(args) {
                             if let Some(b) = p.views.iter().find(|b| b.name == *name) {
-                                segments = Some((memory(*arg)?, size(b)));
+                                let (view, place) = memory(*arg)?;
+                                segments = Some((view, place, size(b)));
                             }
                         }
                     }
-                    let (bytes, step) = (*arg, late.then_some((queue, index)));
-                    let same =
-                        |o: &Promise| o.bytes == bytes && o.fact == *fact && o.len == len && o.step == step;
+                    let step = late.then_some((queue, index));
+                    let same = |o: &Promise| {
+                        o.place.bytes == *arg && o.fact == *fact && o.len == len && o.step == step
+                    };
                     if !out.iter().any(same) {
-                        let (buffer, fact, view) = (buffer.clone(), fact.clone(), memory(bytes)?);
-                        out.push(Promise { buffer, bytes, view, len, fact, segments, step });
+                        let (buffer, fact, (view, place)) = (buffer.clone(), fact.clone(), memory(*arg)?);
+                        out.push(Promise { buffer, place, view, len, fact, segments, step });
                     }
                 }
             }
@@ -129,7 +147,7 @@ pub(crate) fn check<'p>(
                 at.map(|i| format!("holds {} more than once", scratch[i]))
             }
             Fact::Ascending(_) => {
-                let (offsets, n) = p.segments.as_ref().expect("found when it was collected");
+                let (offsets, _, n) = p.segments.as_ref().expect("found when it was collected");
                 let mut bounds = vec![0i32; n.eval(get).unwrap_or(0).max(0) as usize];
                 offsets.read(0, &mut bounds)?;
                 let inside = |v: i32| (v.max(0) as usize).min(scratch.len());

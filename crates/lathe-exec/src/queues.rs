@@ -237,7 +237,7 @@ impl<'a> Run<'a> {
                         check(self.program, std::iter::once(promise), &self.get, &mut vec![])?;
                         done += 1;
                     }
-                    Action::Copy { from, to, taken } if !taken.swap(true, Relaxed) => {
+                    Action::Copy { from, to, taken, .. } if !taken.swap(true, Relaxed) => {
                         to.copy(0, from)?;
                         done += 1;
                     }

@@ -54,6 +54,13 @@ pub struct Tensor {
     pub bytes: Vec<u8>,
 }
 
+impl AsRef<[u8]> for Tensor {
+    /// The storage.
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Tensor {
     /// A dense f32 tensor.
     pub fn f32(shape: &[usize], data: &[f32]) -> Tensor {

@@ -3,6 +3,7 @@
 use crate::error::Fault;
 use crate::proto;
 use lathe_ir::{DType, Elements, Tensor};
+use std::sync::Arc;
 
 /// An element type of ONNX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,15 +128,15 @@ pub struct Array {
     /// The type of the elements.
     pub elem: Elem,
     /// The elements, in the type that holds them; none for text.
-    pub tensor: Tensor,
+    pub tensor: Arc<Tensor>,
     /// The elements of a tensor of text.
     pub text: Vec<String>,
 }
 
 impl Array {
     /// A tensor of numbers.
-    pub fn new(elem: Elem, tensor: Tensor) -> Array {
-        Array { elem, tensor, text: vec![] }
+    pub fn new(elem: Elem, tensor: impl Into<Arc<Tensor>>) -> Array {
+        Array { elem, tensor: tensor.into(), text: vec![] }
     }
 
     /// The tensor of a message; `external` reads a part of another file by its name, offset and length.
@@ -156,7 +157,7 @@ impl Array {
             }
             let text = t.string_data.iter().map(|s| String::from_utf8_lossy(s).into_owned()).collect();
             let tensor = Tensor { shape, dtype: DType::U8, encoding: None, bytes: vec![] };
-            return Ok(Array { elem, tensor, text });
+            return Ok(Array { elem, tensor: Arc::new(tensor), text });
         }
         let raw = if t.data_location == 1 {
             let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());

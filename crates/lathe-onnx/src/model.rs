@@ -14,7 +14,6 @@ use prost::Message;
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// A value that a caller passes or gets.
 #[derive(Clone, Debug, PartialEq)]
@@ -371,7 +370,7 @@ impl Reader<'_> {
         Ok(match i {
             Item::Tensor(v) => {
                 let t = self.trace.tensor(v)?;
-                Value::Array(Array::new(v.elem(), Arc::unwrap_or_clone(t)))
+                Value::Array(Array::new(v.elem(), t))
             }
             Item::Text(a) => Value::Array((**a).clone()),
             Item::Sequence(v) => Value::Sequence(v.iter().map(|i| self.value(i)).collect::<Read<_>>()?),

@@ -66,8 +66,14 @@ impl Prepared {
         self.outputs.iter().map(|(name, ..)| name.as_str()).collect()
     }
 
-    /// Runs it on arguments of the same names, types and shapes, in the same order, whose few integers are the same.
-    pub fn run(&self, inputs: &[(String, Value)], runner: &mut dyn Runner) -> Result<Vec<Value>, OnnxError> {
+    /// Runs it on arguments of the same names, types and shapes, in the same order, whose few integers are the same. The memory of
+    /// `spent` results, of a run before, is used again.
+    pub fn run(
+        &self,
+        inputs: &[(String, Value)],
+        spent: Vec<Value>,
+        runner: &mut dyn Runner,
+    ) -> Result<Vec<Value>, OnnxError> {
         let mut given = vec![];
         for (i, e) in self.expected.iter().enumerate() {
             let fits = |a: &Array| {
@@ -82,16 +88,21 @@ impl Prepared {
                 }
             }
         }
-        let tensors: Vec<(Name, &Tensor)> = (self.inputs.iter())
+        let tensors: Vec<(Name, Arc<Tensor>)> = (self.inputs.iter())
             .map(|(n, from)| {
                 let t = match from {
                     Ok(i) => &given[*i].tensor,
-                    Err(t) => &**t,
+                    Err(t) => t,
                 };
-                (n.clone(), t)
+                (n.clone(), t.clone())
             })
             .collect();
-        let mut results = runner.call(self.region, &tensors).map_err(|e| e.at(""))?;
+        let unused = |v: Value| match v {
+            Value::Array(a) => Arc::try_unwrap(a.tensor).ok(),
+            _ => None,
+        };
+        let spent = spent.into_iter().filter_map(unused).collect();
+        let mut results = runner.call(self.region, &tensors, spent).map_err(|e| e.at(""))?;
         // The last one that gives a result takes it.
         let mut out = vec![];
         for (i, (_, e, at)) in self.outputs.iter().enumerate() {

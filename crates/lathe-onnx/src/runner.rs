@@ -67,8 +67,13 @@ impl Runner for Compiled {
         Ok(self.sessions.len() - 1)
     }
 
-    fn call(&mut self, region: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
-        call(&mut self.sessions[region], inputs)
+    fn call(
+        &mut self,
+        region: usize,
+        inputs: &[(Name, Arc<Tensor>)],
+        spent: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Fault> {
+        call(&mut self.sessions[region], inputs, spent)
     }
 }
 
@@ -85,7 +90,7 @@ impl Runner for Written {
         Ok(0)
     }
 
-    fn call(&mut self, _: usize, _: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(&mut self, _: usize, _: &[(Name, Arc<Tensor>)], _: Vec<Tensor>) -> Result<Vec<Tensor>, Fault> {
         Err(Fault::unsupported(
             "the program is no single region: reading it on takes what it computes up to here",
         ))
@@ -100,14 +105,23 @@ impl Runner for Stored {
         Err(Fault::unsupported("a compiled program has no other regions"))
     }
 
-    fn call(&mut self, _: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
-        call(&mut self.0, inputs)
+    fn call(
+        &mut self,
+        _: usize,
+        inputs: &[(Name, Arc<Tensor>)],
+        spent: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Fault> {
+        call(&mut self.0, inputs, spent)
     }
 }
 
-fn call(session: &mut Session, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
-    let inputs: Vec<(&str, &Tensor)> = inputs.iter().map(|(n, t)| (&**n, *t)).collect();
-    Ok(session.run(&inputs)?)
+fn call(
+    session: &mut Session,
+    inputs: &[(Name, Arc<Tensor>)],
+    spent: Vec<Tensor>,
+) -> Result<Vec<Tensor>, Fault> {
+    let inputs: Vec<(&str, &Arc<Tensor>)> = inputs.iter().map(|(n, t)| (&**n, t)).collect();
+    Ok(session.run_shared(&inputs, spent)?)
 }
 
 /// The interpreter of graphs.
@@ -123,7 +137,12 @@ impl Runner for Interpreted {
         Ok(self.regions.len() - 1)
     }
 
-    fn call(&mut self, region: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(
+        &mut self,
+        region: usize,
+        inputs: &[(Name, Arc<Tensor>)],
+        _: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Fault> {
         let (graph, constants) = &self.regions[region];
         let mut named = constants.clone();
         named.extend(inputs.iter().map(|(n, t)| (n.clone(), (**t).clone())));

@@ -22,8 +22,13 @@ pub trait Runner {
     /// The number of a region: a graph with its constants by name, made ready to be called.
     fn prepare(&mut self, graph: &Graph, constants: &HashMap<Name, Arc<Tensor>>) -> Result<usize, Fault>;
 
-    /// The results of a region that was prepared, on its inputs by name.
-    fn call(&mut self, region: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault>;
+    /// The results of a region that was prepared, on its inputs by name; the memory of `spent` tensors may be used for them.
+    fn call(
+        &mut self,
+        region: usize,
+        inputs: &[(Name, Arc<Tensor>)],
+        spent: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Fault>;
 }
 
 #[derive(Clone, Debug)]
@@ -54,12 +59,12 @@ impl Val {
 
     /// A tensor of the model.
     pub fn constant(a: Array) -> Val {
-        Val::new(a.elem, a.tensor.shape.clone(), State::Constant(Arc::new(a.tensor)))
+        Val::new(a.elem, a.tensor.shape.clone(), State::Constant(a.tensor))
     }
 
     /// A tensor of this run.
     pub fn given(a: Array) -> Val {
-        Val::new(a.elem, a.tensor.shape.clone(), State::Given(Arc::new(a.tensor)))
+        Val::new(a.elem, a.tensor.shape.clone(), State::Given(a.tensor))
     }
 
     /// Its element type.
@@ -345,8 +350,7 @@ impl<'r> Trace<'r> {
         let constant = |n: &Name| graph.values.iter().any(|v| v.source == Source::Const(n.clone()));
         region.constants.retain(|n, _| constant(n));
         let number = self.runner.prepare(&graph, &region.constants)?;
-        let inputs: Vec<(Name, &Tensor)> = inputs.iter().map(|(n, t)| (n.clone(), &**t)).collect();
-        let results = self.runner.call(number, &inputs)?;
+        let results = self.runner.call(number, &inputs, vec![])?;
         self.regions += 1;
         let results: Vec<Arc<Tensor>> = results.into_iter().map(Arc::new).collect();
         for v in &live {

@@ -27,8 +27,13 @@ impl Runner for Small {
         self.1.prepare(graph, constants)
     }
 
-    fn call(&mut self, region: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
-        self.1.call(region, inputs)
+    fn call(
+        &mut self,
+        region: usize,
+        inputs: &[(Name, Arc<Tensor>)],
+        spent: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Fault> {
+        self.1.call(region, inputs, spent)
     }
 }
 
@@ -53,16 +58,17 @@ fn next(state: &mut u64) -> u64 {
 fn reshaped(v: &mut Value, how: u64) {
     let Value::Array(a) = v else { return };
     let size = a.tensor.dtype.bits() as usize / 8;
+    let tensor = Arc::make_mut(&mut a.tensor);
     match how % 5 {
-        0 if !a.tensor.shape.is_empty() => {
-            a.tensor.shape.remove(0);
+        0 if !tensor.shape.is_empty() => {
+            tensor.shape.remove(0);
         }
-        1 => a.tensor.shape.insert(0, 1),
-        2 => a.tensor.shape.reverse(),
-        3 if !a.tensor.shape.is_empty() => a.tensor.shape[0] = 0,
-        _ => a.tensor.shape = vec![],
+        1 => tensor.shape.insert(0, 1),
+        2 => tensor.shape.reverse(),
+        3 if !tensor.shape.is_empty() => tensor.shape[0] = 0,
+        _ => tensor.shape = vec![],
     }
-    a.tensor.bytes.resize(a.tensor.shape.iter().product::<usize>() * size, 0);
+    tensor.bytes.resize(tensor.shape.iter().product::<usize>() * size, 0);
 }
 
 fn inputs(model: &Model, case: &Path) -> Vec<(String, Value)> {

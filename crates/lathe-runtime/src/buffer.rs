@@ -2,7 +2,8 @@
 //!
 //! A [`Buffer`] has one owner, who may look at it as a slice. Turned into a [`View`] it becomes device memory: shared by
 //! everyone who holds it, cut into parts by the memory planner, written by kernels, and reached from Rust by copying only, so
-//! that no reference ever exists to bytes that a kernel may change.
+//! that no reference ever exists to bytes that a kernel may change. Bytes that Rust owns become a view that is read only
+//! ([`View::shared`]), or one that takes them until nobody else has it ([`View::of_bytes`]).
 
 use crate::RuntimeError;
 use crate::arena::Block;
@@ -59,7 +60,7 @@ impl Buffer {
     /// Gives the memory over to kernels.
     pub fn into_view(self) -> View {
         let (ptr, len) = (self.ptr(), self.len);
-        View { ptr, len, writable: true, _owner: Arc::new(self.block) }
+        View { ptr, len, writable: true, owner: Arc::new(self.block) }
     }
 }
 
@@ -79,11 +80,11 @@ pub struct View {
     ptr: *mut u8,
     len: usize,
     writable: bool,
-    _owner: Arc<dyn Any + Send + Sync>,
+    owner: Arc<dyn Any + Send + Sync>,
 }
 
-// SAFETY: a view is an address of memory that `_owner` keeps alive; the memory belongs to no thread, holds plain bytes of which
-// every pattern is valid, and no Rust reference to it is ever made.
+// SAFETY: a view is an address of memory that `owner` keeps alive; the memory belongs to no thread, holds plain bytes of which
+// every pattern is valid, and Rust references to it exist only where no view may write it.
 unsafe impl Send for View {}
 // SAFETY: as above.
 unsafe impl Sync for View {}
@@ -101,9 +102,20 @@ impl fmt::Debug for View {
 }
 
 impl View {
-    /// A memory-mapped file, read-only.
-    pub fn mapped(file: Arc<memmap2::Mmap>) -> View {
-        View { ptr: file.as_ptr().cast_mut(), len: file.len(), writable: false, _owner: file }
+    /// Bytes that somebody else may read, too (a mapped file, an argument where it lies), read-only.
+    pub fn shared<T: AsRef<[u8]> + Send + Sync + 'static>(owner: Arc<T>) -> View {
+        let bytes = (*owner).as_ref();
+        View { ptr: bytes.as_ptr().cast_mut(), len: bytes.len(), writable: false, owner }
+    }
+
+    /// Bytes that are kernels' until [`View::into_bytes`] takes them back.
+    pub fn of_bytes(mut bytes: Vec<u8>) -> View {
+        View { ptr: bytes.as_mut_ptr(), len: bytes.len(), writable: true, owner: Arc::new(bytes) }
+    }
+
+    /// The bytes that [`View::of_bytes`] took, once no other view of them is left.
+    pub fn into_bytes(self) -> Option<Vec<u8>> {
+        Arc::try_unwrap(self.owner.downcast::<Vec<u8>>().ok()?).ok()
     }
 
     /// The `len` bytes from `offset` on.
@@ -145,7 +157,7 @@ impl View {
     ) -> Result<(), RuntimeError> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(target);
         let from = self.range(offset, bytes.len())?;
-        // SAFETY: the range is inside the view, whose memory `_owner` keeps alive; `bytes` is a Rust slice of that length and so
+        // SAFETY: the range is inside the view, whose memory `owner` keeps alive; `bytes` is a Rust slice of that length and so
         // lies elsewhere (no reference to a view's memory exists).
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())

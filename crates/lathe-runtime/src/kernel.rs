@@ -134,7 +134,7 @@ impl Kernel {
                 if view.is_writable() && is_aligned(view.ptr(), WORKSPACE_ALIGN) && *each >= needs => {}
             other => return Err(self.bad_workspace(other.as_ref().map_or(0, |w| w.each))),
         }
-        self.check_workspace(workspace.as_ref(), &args, required_bytes)?;
+        self.check_workspace(workspace.as_ref(), |index| &args[index], required_bytes)?;
         let pointers = args.iter().map(View::ptr).collect();
         Ok(Prepared { kernel: self.clone(), args, pointers, dims: dims.to_vec(), workspace })
     }
@@ -176,17 +176,18 @@ impl Kernel {
     }
 
     /// Refuses a workspace that shares bytes with a buffer.
-    fn check_workspace(
+    fn check_workspace<'v>(
         &self,
         workspace: Option<&Workspace>,
-        args: &[View],
+        arg: impl Fn(usize) -> &'v View,
         required: &[usize],
     ) -> Result<(), RuntimeError> {
         let Some(Workspace { view, .. }) = workspace else { return Ok(()) };
         let scratch = view.arg().parts().range(view.len());
-        let shares =
-            |(arg, bytes): (&View, &usize)| overlap(scratch.clone(), arg.arg().parts().range(*bytes));
-        match args.iter().zip(required).position(shares) {
+        let shares = |(index, bytes): (usize, &usize)| {
+            overlap(scratch.clone(), arg(index).arg().parts().range(*bytes))
+        };
+        match required.iter().enumerate().position(shares) {
             None => Ok(()),
             Some(index) => {
                 Err(self
@@ -300,10 +301,24 @@ impl Prepared {
 
     /// Changes the dims (a longer sequence in the same buffers), checking the buffers against the new lengths.
     pub fn set_dims(&mut self, dims: &[i64], required_bytes: &[usize]) -> Result<(), RuntimeError> {
-        let args = &self.args;
-        self.kernel.check(args.len(), |index| args[index].arg().parts(), required_bytes, dims)?;
-        self.kernel.check_workspace(self.workspace.as_ref(), args, required_bytes)?;
+        self.set(&[], dims, required_bytes)
+    }
+
+    /// Changes the dims and some buffers, by their places, checking all; where that fails, nothing is changed.
+    pub fn set(
+        &mut self,
+        changed: &[(usize, View)],
+        dims: &[i64],
+        required_bytes: &[usize],
+    ) -> Result<(), RuntimeError> {
+        let at = |index: usize| changed.iter().find(|(i, _)| *i == index).map_or(&self.args[index], |c| &c.1);
+        self.kernel.check(self.args.len(), |index| at(index).arg().parts(), required_bytes, dims)?;
+        self.kernel.check_workspace(self.workspace.as_ref(), at, required_bytes)?;
         self.dims.copy_from_slice(dims);
+        for (index, view) in changed {
+            self.pointers[*index] = view.ptr();
+            self.args[*index] = view.clone();
+        }
         Ok(())
     }
 

@@ -167,7 +167,7 @@ fn a_mapped_file_is_read_only() {
     // SAFETY: the temporary file has no name, so nobody else changes it.
     #[allow(unsafe_code, reason = "mapping a file is unsafe in memmap2")]
     let map = unsafe { memmap2::Mmap::map(&file) }.unwrap();
-    let view = View::mapped(std::sync::Arc::new(map));
+    let view = View::shared(std::sync::Arc::new(map));
     let mut bytes = [0u8; 4];
     view.read(0, &mut bytes).unwrap();
     assert_eq!((bytes, view.is_writable()), ([1, 2, 3, 4], false));

@@ -157,7 +157,7 @@ pub fn run_compiled(
     let prepared = Prepared::parse(&interface, session.graph().outputs.len())?;
     let inputs = named(&prepared.inputs(), inputs)?;
     let start = Instant::now();
-    let results = prepared.run(&inputs, &mut Stored(session))?;
+    let results = prepared.run(&inputs, vec![], &mut Stored(session))?;
     give(&prepared.outputs(), &results, to, &format!("{:.3} s", start.elapsed().as_secs_f64()))
 }
 

@@ -162,7 +162,7 @@ pub(crate) fn check_machine(file: &ModelFile) -> Result<(), EngineError> {
 pub(crate) fn section(file: &ModelFile, name: &str) -> Result<View, EngineError> {
     let (map, at) =
         file.section(name).ok_or_else(|| malformed(file, &format!("it has no section '{name}'")))?;
-    View::mapped(map).part(at.start, at.len()).map_err(below)
+    View::shared(map).part(at.start, at.len()).map_err(below)
 }
 
 /// The text of a section that must be there.

@@ -204,7 +204,7 @@ fn constant_node(_: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     }
     let text = |v: Vec<String>, shape: Vec<usize>| {
         let tensor = Tensor { shape, dtype: Elem::Str.dtype(), encoding: None, bytes: vec![] };
-        Ok(vec![Item::of_array(Array { elem: Elem::Str, tensor, text: v })])
+        Ok(vec![Item::of_array(Array { elem: Elem::Str, tensor: tensor.into(), text: v })])
     };
     let of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if let Some(a) = n.attr("value_string") {

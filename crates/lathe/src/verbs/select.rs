@@ -89,12 +89,17 @@ impl Runner for Region {
         Ok(0)
     }
 
-    fn call(&mut self, _: usize, inputs: &[(Name, &Tensor)]) -> Result<Vec<Tensor>, Fault> {
+    fn call(
+        &mut self,
+        _: usize,
+        inputs: &[(Name, Arc<Tensor>)],
+        spent: Vec<Tensor>,
+    ) -> Result<Vec<Tensor>, Fault> {
         let Some(call) = &mut self.call else {
             return Err(Fault::unsupported("a program that decides by what it computes"));
         };
         if let Some((compiled, region)) = &mut call.compiled {
-            return compiled.call(*region, inputs);
+            return compiled.call(*region, inputs, spent);
         }
         let mut named = self.constants.clone();
         named.extend(inputs.iter().map(|(n, t)| (n.clone(), (**t).clone())));
@@ -156,7 +161,7 @@ impl Select {
             };
             region.call = Some(Call { graph: found.0.graph.clone(), target: target.clone(), compiled });
             let start = Instant::now();
-            let got = prepared.run(&inputs, &mut region)?;
+            let got = prepared.run(&inputs, vec![], &mut region)?;
             let seconds = start.elapsed().as_secs_f64();
             let expected = model.run(&inputs, &mut compiler()?)?;
             Some(Ran { counts: region.counts, seconds, difference: difference(&got, &expected) })

@@ -112,7 +112,7 @@ impl Network {
     }
 
     fn session(&self, graph: &Graph) -> Session {
-        let s = Session::new(graph, &[], &HashMap::new(), &detect_target().unwrap(), cache(), 2).unwrap();
+        let mut s = Session::new(graph, &[], &HashMap::new(), &detect_target().unwrap(), cache(), 2).unwrap();
         self.parameters.iter().for_each(|(n, t)| s.set(n, t).unwrap());
         s
     }

@@ -81,14 +81,19 @@ impl BenchProgram {
         let inputs = onnx::arguments(&model, &self.input)?;
         let mut runner = onnx::compiler(self.precision, threads)?;
         let prepared = model.prepare(&inputs, &mut runner)?;
-        let once = |runner: &mut dyn Runner| match &prepared {
-            Some(p) => p.run(&inputs, runner),
-            None => model.run(&inputs, runner),
+        // Each run writes its results where those of the run before were.
+        let mut results = vec![];
+        let mut once = |runner: &mut dyn Runner| -> Result<(), Failure> {
+            results = match &prepared {
+                Some(p) => p.run(&inputs, std::mem::take(&mut results), runner)?,
+                None => model.run(&inputs, runner)?,
+            };
+            Ok(())
         };
         once(&mut runner)?;
         let ready = start.elapsed().as_secs_f64();
         let clocks = Clocks::now();
-        let samples = self.samples(&mut || Ok(once(&mut runner).map(|_| ())?))?;
+        let samples = self.samples(&mut || once(&mut runner))?;
         let foreign = Clocks::now().zip(clocks).and_then(|(now, start)| now.foreign_since(&start));
         let kernels = match self.kernels {
             0 => vec![],

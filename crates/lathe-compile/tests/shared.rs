@@ -1,0 +1,87 @@
+//! Arguments are read where they lie and results written where the caller wants them: what is computed stays the same, and nothing
+//! of the caller's changes.
+
+use lathe_compile::Session;
+use lathe_ir::graph::{interpret, parse};
+use lathe_ir::{DType, Elements, Name, Tensor};
+use lathe_machine::Target;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// One result is returned twice, one is an argument, and one is used again.
+const TEXT: &str = "graph f(n <= 40) {
+  x: f32[n, 1024] = input
+  b: f32[1024] = input
+  a: f32[n, 1024] = add(x, b)
+  y: f32[n, 1024] = relu(a)
+  return a, y, x, y
+}";
+
+fn tensor(rows: usize, seed: usize) -> Arc<Tensor> {
+    let data: Vec<f32> = (0..rows * 1024).map(|i| ((i + seed) * 37 % 41) as f32 - 20.0).collect();
+    let shape = [rows, 1024];
+    Tensor::f32(if rows == 1 { &shape[1..] } else { &shape }, &data).into()
+}
+
+#[test]
+fn what_is_shared_is_as_what_is_copied() {
+    let (graph, table) = (parse(TEXT).unwrap(), lathe_ops::table());
+    let (folder, target) = (tempfile::tempdir().unwrap(), Target::of_cpu(&lathe_runtime::detect_cpu()));
+    let mut f = Session::new(&graph, &[], &HashMap::new(), &target, folder.path(), 2).unwrap();
+    let b = tensor(1, 5);
+    let meant = |x: &Tensor| {
+        let given: HashMap<Name, Tensor> = [("x".into(), x.clone()), ("b".into(), (*b).clone())].into();
+        interpret(&graph, &table, &[("n".into(), x.shape[0] as i64)].into(), &given).unwrap()
+    };
+    let mut spent: Vec<Tensor> = vec![];
+    // Sizes grow and shrink; those of one row are copied as they are small.
+    for (seed, rows) in [20, 20, 40, 2, 33, 20].into_iter().enumerate() {
+        let (x, kept): (_, Vec<_>) = (tensor(rows, seed), spent.iter().map(|t| t.bytes.as_ptr()).collect());
+        let (before, same) = ((*x).clone(), spent.first().is_some_and(|t| t.shape == x.shape));
+        let got = f.run_shared(&[("x", &x), ("b", &b)], std::mem::take(&mut spent)).unwrap();
+        let wrong = got.iter().zip(meant(&x)).position(|(got, meant)| *got != meant);
+        assert_eq!(wrong, None, "{rows} rows");
+        assert!(*x == before);
+        if same {
+            assert!(kept.contains(&got[0].bytes.as_ptr()) && kept.contains(&got[1].bytes.as_ptr()));
+        }
+        // What is copied, and what stays, after what was shared.
+        assert!(f.run(&[("x", &x), ("b", &b)]).unwrap() == got);
+        let other = tensor(rows, seed + 9);
+        f.run_shared(&[("x", &other), ("b", &b)], vec![]).unwrap();
+        spent = f.run(&[("x", &x)]).unwrap();
+        assert!(spent == got);
+    }
+    // A shape that is none of the graph's is refused, and the next run is as before.
+    let wide: Arc<Tensor> = Tensor::f32(&[20, 1], &[0.0; 20]).into();
+    assert!(f.run_shared(&[("x", &wide), ("b", &b)], vec![]).is_err());
+    let x = tensor(20, 1);
+    assert!(f.run_shared(&[("x", &x), ("b", &b)], vec![]).unwrap() == meant(&x));
+}
+
+#[test]
+fn what_is_written_over_is_copied() {
+    let text = "graph f(n <= 64) {
+  list: i32[32768] = input
+  x: i32[n] = input
+  at: i32[n] = input
+  y: i32[32768] = place(list, x, at)
+  return y
+}";
+    let (folder, target) = (tempfile::tempdir().unwrap(), Target::of_cpu(&lathe_runtime::detect_cpu()));
+    let graph = parse(text).unwrap();
+    let mut f = Session::new(&graph, &[], &HashMap::new(), &target, folder.path(), 2).unwrap();
+    let ints = |v: &[i64]| {
+        Arc::new(Tensor::of(DType::I32, &[v.len()], &Elements::Ints(v.iter().map(|v| (*v).into()).collect())))
+    };
+    let (list, x, at) = (ints(&[5; 32768]), ints(&[3, 4]), ints(&[7, 1000]));
+    let before = (*list).clone();
+    for _ in 0..2 {
+        let y = f.run_shared(&[("list", &list), ("x", &x), ("at", &at)], vec![]).unwrap()[0].to_i64();
+        assert_eq!((y[7], y[1000], y[0], y.len()), (3, 4, 5, 32768));
+        assert!(*list == before);
+    }
+    // An index that is outside is refused, wherever it lies.
+    let (many, outside) = (ints(&[1; 64]), ints(&(0..64).map(|i| i * 600).collect::<Vec<_>>()));
+    assert!(f.run_shared(&[("list", &list), ("x", &many), ("at", &outside)], vec![]).is_err());
+}
