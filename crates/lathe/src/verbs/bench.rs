@@ -8,7 +8,7 @@ mod serve;
 mod tensor;
 
 use clap::{Args, Subcommand};
-use lathe_engine::Budget;
+use lathe_engine::{Budget, PAGE};
 use lathe_runtime::Pool;
 use serde_json::{Value, json};
 
@@ -108,8 +108,8 @@ impl BenchModel {
         let model = Model::open(self.model.name())?;
         let (prompt, generate) = (self.prompt as usize, self.generate as usize);
         let most = self.batch.iter().copied().max().map_or(1, usize::from);
-        // Each sequence waits for the others' prompts, and decodes meanwhile.
-        let context = prompt + generate + measure::steps_to_start(most, prompt) + 1;
+        // Each sequence waits for the others to begin, and decodes meanwhile.
+        let context = prompt + generate + measure::steps_to_start(most, prompt) + PAGE;
         let context = model.context_for(usize::MAX, u32::try_from(context).ok())?;
         let threads: Vec<usize> = match self.threads.is_empty() {
             true => cores(),

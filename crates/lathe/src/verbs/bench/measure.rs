@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_engine::{Engine, EngineError, Event, Forward, Request, Runner, SequenceId};
+use lathe_engine::{Engine, EngineError, Event, Forward, PAGE, Request, Runner, SequenceId};
 use lathe_runtime::{Pool, direct_read_bandwidth, peak_f32, peak_int8, read_bandwidth};
 use serde_json::{Value, json};
 
@@ -74,9 +74,7 @@ struct Sample {
 
 /// What decoding took.
 struct Decoded {
-    /// Seconds until every sequence had its first token.
-    start_s: f64,
-    /// Seconds of a step then.
+    /// Seconds of a step.
     step_s: f64,
     /// Positions that each sequence then had on average.
     depth: f64,
@@ -84,11 +82,12 @@ struct Decoded {
     expert_bytes: f64,
 }
 
-/// Steps until every one of `batch` sequences has its first token, at most.
+/// Steps until every one of `batch` sequences has its first token behind a prompt that was computed before, at most.
 pub fn steps_to_start(batch: usize, prompt: usize) -> usize {
-    // Each step computes a token for every sequence that has started, and prompts with the rest of its budget.
+    // What is behind the last whole page is computed anew. Each step computes a token for every sequence that has started, and this
+    // with the rest of its budget.
     let budget = STEP_TOKENS.saturating_sub(batch).max(1);
-    (batch * prompt).div_ceil(budget) + batch
+    (batch * prompt.min(PAGE)).div_ceil(budget)
 }
 
 impl Bench {
@@ -148,10 +147,9 @@ impl Bench {
         let f32_peak = peak_f32(&self.pool).ok_or_else(unknown)?.best;
 
         let disk = store.as_deref().and_then(|store| direct_read_bandwidth(store, DISK_BYTES));
-        // A prefill of its own costs a streamed model minutes: there the one before decoding counts.
-        let alone_s = if store.is_none() { Some(self.prefill(batch)?) } else { None };
-        let Decoded { start_s, step_s, depth, expert_bytes } = self.decode(batch)?;
-        let prefill_s = alone_s.unwrap_or(start_s);
+        self.prompts += batch;
+        let prefill_s = self.prefill(batch)?;
+        let Decoded { step_s, depth, expert_bytes } = self.decode(batch)?;
         let costs = self.engine.model().costs();
         // Each step reads what is streamed once.
         let streamed = self.engine.model().footprint().disk_bytes as f64;
@@ -185,11 +183,10 @@ impl Bench {
         Ok(start.elapsed().as_secs_f64())
     }
 
+    /// Decodes behind the same prompts, whose pages are still there: sequences that waited for others' prompts would else be longer.
     fn decode(&mut self, batch: usize) -> Result<Decoded, Failure> {
         let ids = self.start(batch, usize::MAX)?;
-        let start = Instant::now();
         while self.step()? < batch {}
-        let start_s = start.elapsed().as_secs_f64();
         let depths = ids.iter().filter_map(|&id| Some(self.engine.tokens(id)?.len()));
         let depth = depths.sum::<usize>() as f64 / batch as f64 + self.generate as f64 / 2.0;
         let brought = |engine: &Engine<Runner>| engine.model().experts().map_or(0, |experts| experts.bytes);
@@ -202,12 +199,12 @@ impl Bench {
         for id in ids {
             self.engine.cancel(id);
         }
-        Ok(Decoded { start_s, step_s, depth, expert_bytes })
+        Ok(Decoded { step_s, depth, expert_bytes })
     }
 
+    /// Adds the last `batch` prompts.
     fn start(&mut self, batch: usize, max_tokens: usize) -> Result<Vec<SequenceId>, Failure> {
-        let (made, vocabulary) = (self.prompts, self.engine.model().vocabulary());
-        self.prompts += batch;
+        let (made, vocabulary) = (self.prompts - batch, self.engine.model().vocabulary());
         let request = |sequence: usize| {
             let prompt = prompt(vocabulary, made + sequence, self.prompt);
             Request { prompt, max_tokens, ..Request::default() }
