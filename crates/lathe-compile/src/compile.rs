@@ -8,11 +8,13 @@ use lathe_ir::step::Step;
 use lathe_ir::tensor::{Fact, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_machine::Target;
-use lathe_rewrite::{Bounds, Plan, plan};
+use lathe_rewrite::{Bounds, Plan, PlannedKernel, plan};
 use lathe_runtime::{BuildRequest, CTX_DECLARATION, KernelCache, Library};
 use lathe_schedule::{Decisions, Schedule, schedule};
 use std::collections::HashMap;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A kernel on its way from operators to C.
 pub struct Made {
@@ -122,18 +124,21 @@ pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError
         .ok_or_else(|| CompileError::bug(format!("no dialect '{}'", target.dialect)))?;
     let most: HashMap<Name, i64> = graph.dims.iter().cloned().collect();
     let findings = Findings::read(options.cache, target);
-    let mut kernels: Vec<Made> = vec![];
-    let mut known: HashMap<String, usize> = HashMap::new();
-    let mut plans: Vec<(&'static str, Plan, Vec<usize>)> = vec![];
-    for Sizes { name: class, fixed, few } in sizes {
+    let classes = sizes.iter().map(|Sizes { fixed, .. }| {
         let fixed = fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
-        let plan = plan(&graph, &table, &Bounds { fixed, most: most.clone() });
+        plan(&graph, &table, &Bounds { fixed, most: most.clone() })
+    });
+    let classes: Vec<Plan> = classes.collect();
+    let mut distinct: Vec<Naive<'_>> = vec![];
+    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut ids: Vec<Vec<usize>> = vec![];
+    for (Sizes { name: class, few, .. }, plan) in sizes.iter().zip(&classes) {
         if cfg!(debug_assertions) {
             for program in [&plan.load, &plan.run] {
                 lathe_ir::step::check(program)?;
             }
         }
-        let mut ids = vec![];
+        let mut of_class = vec![];
         for k in &plan.kernels {
             if cfg!(debug_assertions) {
                 lathe_ir::tensor::check(&k.kernel)?;
@@ -142,44 +147,86 @@ pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError
             let contraction = matches!(k.parts.first(), Some((lathe_ir::graph::Form::Contraction, _)));
             let few = few.filter(|_| contraction);
             let key = Findings::key(&k.kernel, few);
-            let id = match known.get(&key) {
-                Some(id) => *id,
-                None => {
-                    let symbol = format!("k{}", kernels.len());
-                    let best = findings
-                        .best(&key)
-                        .map(|f| scheduled(&k.kernel, &k.parts, target, few, &f.decisions));
-                    // What was found with other rules may not fit these.
-                    let schedule = match best {
-                        Some(Ok(best)) => best,
-                        _ => scheduled(&k.kernel, &k.parts, target, few, &Decisions::new())?,
-                    };
-                    let e = emit(schedule.kernel(), &symbol, dialect)?;
-                    known.insert(key, kernels.len());
-                    kernels.push(Made {
-                        symbol,
-                        operators: k.operators.clone(),
-                        class,
-                        schedule,
-                        parts: k.parts.clone(),
-                        few,
-                        calls: 0,
-                        source: e.source,
-                        grid: e.grid,
-                        workspace_bytes: e.workspace_bytes,
-                    });
-                    kernels.len() - 1
-                }
-            };
+            let id = *known.entry(key.clone()).or_insert(distinct.len());
+            if id == distinct.len() {
+                distinct.push(Naive { planned: k, class, few, key, calls: 0 });
+            }
             let calls = |s: &&Step| matches!(s, Step::Call { kernel, .. } if *kernel == k.name);
-            kernels[id].calls += plan.run.steps.iter().filter(calls).count();
-            ids.push(id);
+            distinct[id].calls += plan.run.steps.iter().filter(calls).count();
+            of_class.push(id);
         }
-        plans.push((class, plan, ids));
+        ids.push(of_class);
     }
+    let kernels = in_parallel(&distinct, |i, naive| naive.made(format!("k{i}"), target, dialect, &findings));
+    let kernels: Vec<Made> = kernels.into_iter().collect::<Result<_, CompileError>>()?;
+    let plans = sizes.iter().zip(classes).zip(ids).map(|((s, plan), ids)| (s.name, plan, ids)).collect();
     let functions: Vec<&str> = kernels.iter().map(|k| k.source.as_str()).collect();
     let request = BuildRequest::new(units(&functions, dialect), target);
     Ok(Draft { graph, kernels, request, plans })
+}
+
+/// A distinct kernel of the plans, before its schedule.
+struct Naive<'p> {
+    planned: &'p PlannedKernel,
+    class: &'static str,
+    few: Option<i64>,
+    key: String,
+    calls: usize,
+}
+
+impl Naive<'_> {
+    /// Schedules it by what was found to be best, or by rule, and writes its C.
+    fn made(
+        &self,
+        symbol: String,
+        target: &Target,
+        dialect: &'static Dialect,
+        findings: &Findings,
+    ) -> Result<Made, CompileError> {
+        let (k, few) = (self.planned, self.few);
+        let best = findings.best(&self.key);
+        let best = best.map(|f| scheduled(&k.kernel, &k.parts, target, few, &f.decisions));
+        // What was found with other rules may not fit these.
+        let schedule = match best {
+            Some(Ok(best)) => best,
+            _ => scheduled(&k.kernel, &k.parts, target, few, &Decisions::new())?,
+        };
+        let e = emit(schedule.kernel(), &symbol, dialect)?;
+        Ok(Made {
+            symbol,
+            operators: k.operators.clone(),
+            class: self.class,
+            schedule,
+            parts: k.parts.clone(),
+            few,
+            calls: self.calls,
+            source: e.source,
+            grid: e.grid,
+            workspace_bytes: e.workspace_bytes,
+        })
+    }
+}
+
+/// What becomes of each item, in their order, on as many threads as there are cores.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(usize, &T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let thread = || {
+        let mut done = vec![];
+        while let i = next.fetch_add(1, Relaxed)
+            && let Some(item) = items.get(i)
+        {
+            done.push((i, work(i, item)));
+        }
+        done
+    };
+    let mut all: Vec<(usize, R)> = std::thread::scope(|s| {
+        let others: Vec<_> = (1..jobs().min(items.len())).map(|_| s.spawn(thread)).collect();
+        let mut all = thread();
+        all.extend(others.into_iter().flat_map(|t| t.join().unwrap_or_else(|e| resume_unwind(e))));
+        all
+    });
+    all.sort_by_key(|(i, _)| *i);
+    all.into_iter().map(|(_, r)| r).collect()
 }
 
 impl Draft {
