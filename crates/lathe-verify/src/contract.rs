@@ -195,13 +195,9 @@ impl<'k> Walk<'k> {
         };
         let (first, second) = (moment(&mut s)?, moment(&mut s)?);
         s.precedes(&first.1, &second.1)?;
-        for x in &all {
-            for y in &all {
-                if !(x.is_read() && y.is_read()) {
-                    self.distinct(&s, (x, &first.0), (y, &second.0))?;
-                }
-            }
-        }
-        Ok(())
+        all.iter().try_for_each(|x| {
+            let others: Vec<&Access> = all.iter().filter(|y| !(x.is_read() && y.is_read())).collect();
+            self.distinct(&s, (x, &first.0), (&others, &second.0))
+        })
     }
 }

@@ -9,6 +9,7 @@ use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Kernel, Node, Stmt, expr_type, for_each};
 use lathe_ir::{DType, Int, Name};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// What both programs say of names.
 pub(crate) struct World<'k> {
@@ -106,12 +107,12 @@ pub(crate) struct Scope<'w> {
     quotients: Vec<(Term, Term, Term)>,
     /// What must hold besides: that divisors are positive.
     pub sides: Vec<Obligation>,
-    atoms: HashMap<String, u32>,
+    atoms: HashMap<Arc<str>, u32>,
     /// Elements of buffers that nobody writes: the buffer, the index, the element.
     elements: Vec<(Name, Vec<Term>, Term)>,
     count: u32,
     /// Dimensions and iterations by their names; of several iterations of a loop the later ones get a stroke each.
-    pub labels: Vec<(u32, String)>,
+    pub labels: Vec<(u32, Name)>,
     /// Terms whose sign decides, as far as is known.
     hints: Vec<Term>,
     /// Buffers that are written, but not while what is talked of runs, and since when that is so: their elements are what they
@@ -199,17 +200,17 @@ impl<'w> Scope<'w> {
 
     /// Names the last variable.
     fn label(&mut self, name: &str) {
-        let again = |l: &&(u32, String)| l.1.trim_end_matches('\'') == name;
+        let again = |l: &&(u32, Name)| l.1.trim_end_matches('\'') == name;
         let strokes = "'".repeat(self.labels.iter().filter(again).count());
-        self.labels.push((self.count - 1, format!("{name}{strokes}")));
+        self.labels.push((self.count - 1, format!("{name}{strokes}").into()));
     }
 
     /// The unknown of a name, and whether it is new.
     fn atom(&mut self, key: String) -> (Term, bool) {
-        if let Some(v) = self.atoms.get(&key) {
+        if let Some(v) = self.atoms.get(&*key) {
             return (Term::var(*v), false);
         }
-        self.atoms.insert(key, self.count);
+        self.atoms.insert(key.into(), self.count);
         (self.fresh(), true)
     }
 
