@@ -26,15 +26,50 @@ fn session() -> Session {
     Session::new(Path::new(&folder), Mode::named(&mode).unwrap_or(Mode::Joint))
 }
 
+unsafe extern "C" {
+    #[link_name = "__start___sancov_cntrs"]
+    static mut FIRST: u8;
+    #[link_name = "__stop___sancov_cntrs"]
+    static mut END: u8;
+}
+
+/// How many counters the compiler put in.
+fn edges() -> usize {
+    // SAFETY: the linker puts these names around the section in which the counters lie, one byte each.
+    unsafe { (&raw const END).offset_from_unsigned(&raw const FIRST) }
+}
+
+/// How often each edge was reached since this run began (modulo 256).
+fn counters() -> Vec<u8> {
+    let mut out = vec![0; edges()];
+    // SAFETY: there are so many counters, which stay where they are. They go on counting, so they are copied.
+    unsafe { (&raw const FIRST).copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
+    out
+}
+
+/// Sets them again to what they were.
+fn set_counters(of: &[u8]) {
+    // SAFETY: as above; nothing else writes them but the code that counts, of which there is one thread.
+    unsafe { (&raw mut FIRST).copy_from_nonoverlapping(of.as_ptr(), of.len()) };
+}
+
 fuzz_target!(
     init: {
         // Panics are findings, which are caught and written.
         std::panic::set_hook(Box::new(|_| {}));
     },
     |data: &[u8]| {
-        let done = SESSION.with_borrow_mut(|s| match arguments().1 == "replay" {
-            true => s.replay(data),
-            false => s.run(data),
+        let done = SESSION.with_borrow_mut(|s| {
+            if arguments().1 == "replay" {
+                return s.replay(data);
+            }
+            s.run(data);
+            let reached = counters();
+            s.learn(&reached);
+            let done = s.finish();
+            // What the case reached is what libFuzzer is to see.
+            set_counters(&reached);
+            done
         });
         if let Err(e) = done {
             eprintln!("lathe-fuzz failed {e}");
