@@ -26,31 +26,44 @@ fn session() -> Session {
     Session::new(Path::new(&folder), Mode::named(&mode).unwrap_or(Mode::Joint))
 }
 
+// Where the compiler's counters lie, one byte an edge: the linker puts these names around their section. They are asked for in
+// assembly, as the pass that makes the counters declares the same names in each module, and gives way to a module's own.
+std::arch::global_asm!(
+    ".pushsection .data.rel.ro,\"aw\"",
+    ".p2align 3",
+    ".globl lathe_counters",
+    "lathe_counters:",
+    ".quad __start___sancov_cntrs",
+    ".quad __stop___sancov_cntrs",
+    ".popsection",
+);
+
 unsafe extern "C" {
-    #[link_name = "__start___sancov_cntrs"]
-    static mut FIRST: u8;
-    #[link_name = "__stop___sancov_cntrs"]
-    static mut END: u8;
+    #[link_name = "lathe_counters"]
+    static COUNTERS: [usize; 2];
 }
 
-/// How many counters the compiler put in.
-fn edges() -> usize {
-    // SAFETY: the linker puts these names around the section in which the counters lie, one byte each.
-    unsafe { (&raw const END).offset_from_unsigned(&raw const FIRST) }
+/// The first counter, and how many there are.
+fn edges() -> (*mut u8, usize) {
+    // SAFETY: two addresses that are there from the start, and that nobody changes.
+    let [first, end] = unsafe { COUNTERS };
+    (std::ptr::with_exposed_provenance_mut(first), end - first)
 }
 
 /// How often each edge was reached since this run began (modulo 256).
 fn counters() -> Vec<u8> {
-    let mut out = vec![0; edges()];
+    let (first, n) = edges();
+    let mut out = vec![0; n];
     // SAFETY: there are so many counters, which stay where they are. They go on counting, so they are copied.
-    unsafe { (&raw const FIRST).copy_to_nonoverlapping(out.as_mut_ptr(), out.len()) };
+    unsafe { first.copy_to_nonoverlapping(out.as_mut_ptr(), n) };
     out
 }
 
 /// Sets them again to what they were.
 fn set_counters(of: &[u8]) {
+    let (first, n) = edges();
     // SAFETY: as above; nothing else writes them but the code that counts, of which there is one thread.
-    unsafe { (&raw mut FIRST).copy_from_nonoverlapping(of.as_ptr(), of.len()) };
+    unsafe { first.copy_from_nonoverlapping(of.as_ptr(), n.min(of.len())) };
 }
 
 fuzz_target!(
