@@ -43,6 +43,11 @@ impl Access<'_> {
             && self.around.iter().zip(&other.around).all(same)
     }
 
+    /// Whether it reads or writes the element that another one does.
+    pub(crate) fn same_access(&self, other: &Access) -> bool {
+        self.is_read() == other.is_read() && self.same_element(other)
+    }
+
     /// Some iteration of the loops around it, inside what `env` says, under the conditions around it.
     pub(crate) fn moment(&self, s: &mut Scope, env: &Env) -> Result<Env, Refusal> {
         let mut env = env.clone();
