@@ -280,19 +280,23 @@ impl<'w> Scope<'w> {
                 }
                 None => Err(Refusal::Differs(format!("'{n}' has no meaning here"))),
             },
-            Node::Binary(op, x, y) if self.world.dtype(e) == Some(DType::INDEX) => {
-                let (x, y) = (self.term(x, env)?, self.term(y, env)?);
-                match op {
-                    Binary::Add => exact(x.add(&y)),
-                    Binary::Sub => exact(x.sub(&y)),
-                    Binary::Mul => exact(x.mul(&y)),
-                    Binary::Div => Ok(self.divide(&x, &y)?.0),
-                    Binary::Rem => Ok(self.divide(&x, &y)?.1),
-                    Binary::Min => self.extreme("min", &x, &y, 1),
-                    Binary::Max => self.extreme("max", &x, &y, -1),
-                    _ => self.unknown(e, env),
-                }
-            }
+            Node::Binary(..) if self.world.dtype(e) == Some(DType::INDEX) => self.arithmetic(e, env),
+            _ => self.unknown(e, env),
+        }
+    }
+
+    /// The same of an expression that is known to be an index: so are the operands of its operators.
+    fn arithmetic(&mut self, e: &Expr, env: &Env) -> Result<Term, Refusal> {
+        let Node::Binary(op, x, y) = &**e else { return self.term(e, env) };
+        let (x, y) = (self.arithmetic(x, env)?, self.arithmetic(y, env)?);
+        match op {
+            Binary::Add => exact(x.add(&y)),
+            Binary::Sub => exact(x.sub(&y)),
+            Binary::Mul => exact(x.mul(&y)),
+            Binary::Div => Ok(self.divide(&x, &y)?.0),
+            Binary::Rem => Ok(self.divide(&x, &y)?.1),
+            Binary::Min => self.extreme("min", &x, &y, 1),
+            Binary::Max => self.extreme("max", &x, &y, -1),
             _ => self.unknown(e, env),
         }
     }
