@@ -8,7 +8,7 @@ use std::sync::Arc;
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Term {
     /// Coefficients (none 0) of sorted products, in the order of the products; the empty product is the constant.
-    parts: Arc<Vec<(Vec<u32>, i128)>>,
+    parts: Arc<Vec<(Arc<[u32]>, i128)>>,
 }
 
 impl Term {
@@ -25,12 +25,12 @@ impl Term {
     /// A number times a product of variables, in any order.
     pub fn product(mut vars: Vec<u32>, by: i128) -> Term {
         vars.sort_unstable();
-        Term { parts: if by == 0 { Arc::default() } else { vec![(vars, by)].into() } }
+        Term { parts: if by == 0 { Arc::default() } else { vec![(vars.into(), by)].into() } }
     }
 
     /// The products and their coefficients; the empty product is the constant.
     pub fn parts(&self) -> impl Iterator<Item = (&[u32], i128)> {
-        self.parts.iter().map(|(k, v)| (k.as_slice(), *v))
+        self.parts.iter().map(|(k, v)| (&**k, *v))
     }
 
     /// The value, when no variable is left.
@@ -66,7 +66,7 @@ impl Term {
     pub fn add_scaled(&self, o: &Term, by: i128) -> Option<Term> {
         let mut out = self.clone();
         for (vars, c) in o.parts.iter() {
-            out.put(vars, c.checked_mul(by)?)?;
+            out.put(vars, c.checked_mul(by)?, || vars.clone())?;
         }
         Some(out)
     }
@@ -76,25 +76,25 @@ impl Term {
         let mut out = Term::default();
         for (a, x) in self.parts.iter() {
             for (b, y) in o.parts.iter() {
-                let mut vars = [a.as_slice(), b].concat();
+                let mut vars = [&**a, b].concat();
                 vars.sort_unstable();
-                out.put(&vars, x.checked_mul(*y)?)?;
+                out.put(&vars, x.checked_mul(*y)?, || vars.as_slice().into())?;
             }
         }
         Some(out)
     }
 
-    /// A coefficient more; none that is 0 stays.
-    fn put(&mut self, vars: &[u32], c: i128) -> Option<()> {
+    /// A coefficient more, of a product that `own` makes a copy of; none that is 0 stays.
+    fn put(&mut self, vars: &[u32], c: i128, own: impl FnOnce() -> Arc<[u32]>) -> Option<()> {
         let parts = Arc::make_mut(&mut self.parts);
-        match parts.binary_search_by(|(known, _)| known.as_slice().cmp(vars)) {
+        match parts.binary_search_by(|(known, _)| (**known).cmp(vars)) {
             Ok(at) => {
                 parts[at].1 = parts[at].1.checked_add(c)?;
                 if parts[at].1 == 0 {
                     parts.remove(at);
                 }
             }
-            Err(at) if c != 0 => parts.insert(at, (vars.to_vec(), c)),
+            Err(at) if c != 0 => parts.insert(at, (own(), c)),
             Err(_) => {}
         }
         Some(())
@@ -109,7 +109,7 @@ impl fmt::Display for Term {
         for (i, (vars, c)) in self.parts.iter().enumerate() {
             let plus = if i > 0 { " + " } else { "" };
             write!(f, "{plus}{c}")?;
-            for v in vars {
+            for v in vars.iter() {
                 write!(f, "*v{v}")?;
             }
         }

@@ -356,6 +356,8 @@ impl Emitter<'_> {
         f(self)?;
         self.depth -= 1;
         self.memo = memo;
+        // What was read before is read again: the scope may have written it.
+        self.memo.retain(|_, (_, constant)| *constant);
         self.line("}");
         Ok(())
     }

@@ -191,23 +191,23 @@ impl Emitter<'_> {
         }
     }
 
-    /// A C pointer to the byte that holds an element, and the shift of the element inside it.
+    /// A C pointer to the byte that holds an element, and the shift of the element inside it. Elements that begin inside of a byte and
+    /// end in another are refused.
     pub fn pointer(&mut self, n: &Name, index: &[Expr]) -> Result<(String, Int, Opaque), CodegenError> {
         let (a, o) = self.address(n, index)?;
         let Some(Place::Pointer(p)) = self.places.get(n).cloned() else {
             return self.fail(format!("'{n}' has no address"));
         };
-        let byte = self.scalar(&o.restore(&a.div(8, &self.bounds)))?;
-        Ok((format!("({p} + {byte})"), a.rem(8, &self.bounds), o))
-    }
-
-    /// Refuses elements of parts of bytes that may lie in two.
-    fn within_a_byte(&self, n: &Name, shift: &Int, t: DType) -> Result<(), CodegenError> {
-        let most = self.bounds.range(shift).hi.unwrap_or(7);
-        match 8 % t.bits() == 0 || most + t.bits() <= 8 {
-            true => Ok(()),
-            false => self.fail(format!("an element of '{n}' may lie in two bytes")),
+        let shift = a.rem(8, &self.bounds);
+        // Elements of whole bytes begin with one, and those of parts of a byte lie in one.
+        let bits = self.buffers[n].dtype.bits();
+        let unit = if bits % 8 == 0 { 8 } else { bits };
+        let aligned = 8 % unit == 0 && shift.rem(unit, &self.bounds).as_const() == Some(0);
+        if !aligned && self.bounds.range(&shift).hi.unwrap_or(7) + bits > 8 {
+            return self.fail(format!("an element of '{n}' may lie in parts of two bytes"));
         }
+        let byte = self.scalar(&o.restore(&a.div(8, &self.bounds)))?;
+        Ok((format!("({p} + {byte})"), shift, o))
     }
 
     fn load(&mut self, n: &Name, index: &[Expr]) -> Result<String, CodegenError> {
@@ -219,7 +219,6 @@ impl Emitter<'_> {
         if t.bits() % 8 == 0 {
             return Ok(format!("*(const m_{} *){p}", c_type(t)));
         }
-        self.within_a_byte(n, &shift, t)?;
         let shift = self.scalar(&o.restore(&shift))?;
         let mask = (1i64 << t.bits()) - 1;
         let bits = format!("(*(const m_u8 *){p} >> {shift}) & {mask}");
@@ -248,7 +247,6 @@ impl Emitter<'_> {
             self.line(&format!("*(m_{} *){p} = {value};", c_type(t)));
             return Ok(());
         }
-        self.within_a_byte(n, &shift, t)?;
         let shift = self.scalar(&o.restore(&shift))?;
         let mask = (1i64 << t.bits()) - 1;
         self.line(&format!("*{p} = (*{p} & ~({mask} << {shift})) | (({value} & {mask}) << {shift});"));

@@ -3,7 +3,7 @@
 //! Programs are changed as the fuzzer changes them. Of each that the interpreter computes exactly, FOLDER gets `N.txt`, the case;
 //! `N.py`, its script; and for each argument `N.K.before.npy` and `N.K.after.npy`. `bench/peers/tvm_fuzz.py` calls it and runs them.
 
-use lathe_fuzz::{Case, Judge, Mode, Random, mutate, script, seeds};
+use lathe_fuzz::{Case, Choice, Judge, Mode, Random, mutate, script, seeds};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -49,7 +49,7 @@ fn write() -> Result<(), String> {
         // A walk of a few changes from each program.
         let from_here = last.take().filter(|_| !random.one_in(8)).or_else(|| random.pick(&from).cloned());
         let Some(case) = from_here else { continue };
-        let mut case = mutate(&case, random.pick(&from), Mode::Programs, &mut random);
+        let mut case = mutate(&case, random.pick(&from), Mode::Programs, &mut Choice::default(), &mut random);
         case.moves.clear();
         // What is found here is for `lathe fuzz`.
         let Ok(codes) = judge.judge(&case) else { continue };

@@ -5,7 +5,7 @@
 //!   by text forms; of graphs, by the interpreter before and after each pass. [`compile`] compares compiled programs with the interpreter, many in one call of the C compiler. [`replay`]
 //!   does both for one case.
 //! - [`mutate()`] changes programs, steps, and what steps pretend to have left, together or apart ([`Mode`]); [`seeds`] are where
-//!   it starts. The same seed makes the same change.
+//!   it starts. The same seed makes the same change, as long as the same is known of which changes help ([`Choice`]).
 //! - [`reduce()`] makes a finding small.
 //! - A [`Session`] is all of that inside the program of `fuzz/`, which libFuzzer leads by coverage; [`fuzz`] builds and runs that
 //!   program, and [`report()`] draws what came of it.
@@ -47,7 +47,7 @@ pub mod study;
 pub use case::{AnyCase, Case, CaseError, Move, Program};
 pub use compiled::compile;
 pub use driver::{Found, FuzzError, Outcome, Point, Progress, Setup, find_sources, fuzz};
-pub use mutate::{Mode, mutate, mutate_graph};
+pub use mutate::{Choice, Mode, mutate, mutate_graph};
 pub use oracle::{Code, Counts, Finding, Judge, Kind, PassFault, StepCounts};
 pub use random::Random;
 pub use reduce::reduce;

@@ -1,13 +1,16 @@
 //! Changes of cases, decided by random numbers: of the program, of the steps, of what steps pretend, of two cases at once.
 
+mod choice;
 mod graph;
 mod program;
 mod steps;
 
+pub use choice::Choice;
 pub use graph::mutate_graph;
 
-use crate::case::{Case, Move};
+use crate::case::{AnyCase, Case, Move};
 use crate::random::Random;
+use choice::{Row, row};
 
 /// What may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,30 +37,119 @@ impl Mode {
 /// Most moves of a case.
 const MOVES: usize = 24;
 
+/// What a kind of change is a change of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Program,
+    Moves,
+    Arguments,
+}
+
+impl Mode {
+    /// Whether a part may change.
+    fn may(self, part: Part) -> bool {
+        match part {
+            Part::Program => self != Mode::Passes,
+            Part::Moves => self != Mode::Programs,
+            Part::Arguments => true,
+        }
+    }
+}
+
+/// How a case of a tensor program is changed.
+#[derive(Clone, Copy)]
+enum How {
+    Program(program::Way),
+    Case(fn(&mut Case, &mut Random)),
+    /// By what another one has.
+    Other(fn(&mut Case, &Case, &mut Random)),
+}
+
+/// All kinds of changes; without a reason for anything else programs and moves are changed as often.
+const CHANGES: [Row<How>; 21] = [
+    row("size", Part::Program, 5, How::Program(program::size)),
+    row("extent", Part::Program, 10, How::Program(program::every_extent)),
+    row("index", Part::Program, 10, How::Program(program::index)),
+    row("value", Part::Program, 15, How::Program(program::value)),
+    row("type", Part::Program, 5, How::Program(program::types)),
+    row("kind", Part::Program, 5, How::Program(program::kind)),
+    row("reducer", Part::Program, 5, How::Program(program::reducer)),
+    row("around", Part::Program, 5, How::Program(program::around)),
+    row("staged", Part::Program, 5, How::Program(program::staged)),
+    row("parameter", Part::Program, 5, How::Program(program::another)),
+    row("statements", Part::Program, 10, How::Program(program::statements)),
+    row("program", Part::Program, 5, How::Other(|c, other, _| c.program = other.program.clone())),
+    row("remove", Part::Moves, 8, How::Case(steps::remove)),
+    row("exchange", Part::Moves, 8, How::Case(steps::exchange)),
+    row("shorten", Part::Moves, 8, How::Case(steps::shorten)),
+    row("word", Part::Moves, 8, How::Case(steps::word)),
+    row("pretend", Part::Moves, 16, How::Case(steps::pretend)),
+    row("further", Part::Moves, 8, How::Case(steps::further)),
+    row("last", Part::Moves, 24, How::Case(steps::last)),
+    row("moves", Part::Moves, 5, How::Other(moves)),
+    row("arguments", Part::Arguments, 20, How::Case(arguments)),
+];
+
+/// What a case is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Tensor,
+    Graph,
+}
+
+/// Both kinds of cases, of which one may be much dearer to run than the other.
+const KINDS: [Row<Kind>; 2] =
+    [row("a tensor program", Part::Program, 1, Kind::Tensor), row("a graph", Part::Program, 1, Kind::Graph)];
+
+/// Changes a case a little, or one of the others where one of the other kind is wanted; another one of its kind may lend its moves
+/// or its program. There are cases of both kinds among the others.
+pub(crate) fn mutate_any(
+    case: Option<AnyCase>,
+    others: &[AnyCase],
+    mode: Mode,
+    choice: &mut Choice,
+    random: &mut Random,
+) -> Option<AnyCase> {
+    let kind = choice.pick(&KINDS.each_ref(), random).change;
+    let fits = |c: &AnyCase| match c {
+        AnyCase::Tensor(_) => kind == Kind::Tensor,
+        AnyCase::Graph(_) => kind == Kind::Graph,
+    };
+    let others: Vec<&AnyCase> = others.iter().filter(|c| fits(c)).collect();
+    let other = random.pick(&others).copied();
+    let case = case.filter(|c| fits(c)).or_else(|| random.pick(&others).copied().cloned())?;
+    Some(match (&case, other) {
+        (AnyCase::Tensor(c), Some(AnyCase::Tensor(o))) => {
+            AnyCase::Tensor(mutate(c, Some(o), mode, choice, random))
+        }
+        (AnyCase::Tensor(c), _) => AnyCase::Tensor(mutate(c, None, mode, choice, random)),
+        (AnyCase::Graph(c), Some(AnyCase::Graph(o))) => {
+            AnyCase::Graph(mutate_graph(c, Some(o), mode, choice, random))
+        }
+        (AnyCase::Graph(c), _) => AnyCase::Graph(mutate_graph(c, None, mode, choice, random)),
+    })
+}
+
 /// Changes a case a little; another one may lend its moves or its program.
-pub fn mutate(case: &Case, other: Option<&Case>, mode: Mode, random: &mut Random) -> Case {
+pub fn mutate(
+    case: &Case,
+    other: Option<&Case>,
+    mode: Mode,
+    choice: &mut Choice,
+    random: &mut Random,
+) -> Case {
     let mut out = case.clone();
     out.notes.clear();
-    let times = 1 + random.below(3);
-    for _ in 0..times {
-        match mode {
-            Mode::Joint if random.one_in(2) => program::change(&mut out, random),
-            Mode::Joint | Mode::Passes => steps::change(&mut out, random),
-            Mode::Programs => program::change(&mut out, random),
+    for _ in 0..1 + random.below(3) {
+        let fits =
+            |r: &&Row<How>| mode.may(r.part) && (other.is_some() || !matches!(r.change, How::Other(_)));
+        let rows: Vec<&Row<How>> = CHANGES.iter().filter(fits).collect();
+        match (choice.pick(&rows, random).change, other) {
+            (How::Program(way), _) => program::change(&mut out, way, random),
+            (How::Case(change), _) => change(&mut out, random),
+            (How::Other(change), Some(other)) => change(&mut out, other, random),
+            (How::Other(_), None) => {}
         }
-    }
-    if let Some(other) = other.filter(|_| random.one_in(8)) {
-        match mode {
-            Mode::Programs => out.program = other.program.clone(),
-            _ if random.one_in(2) && mode == Mode::Joint => out.program = other.program.clone(),
-            _ => {
-                let at = random.below(out.moves.len() + 1);
-                out.moves.splice(at.., other.moves.iter().cloned());
-            }
-        }
-    }
-    if random.one_in(4) {
-        arguments(&mut out, random);
     }
     out.moves.truncate(MOVES);
     // Changes without a step pretend nothing.
@@ -71,6 +163,12 @@ pub fn mutate(case: &Case, other: Option<&Case>, mode: Mode, random: &mut Random
     }
     out.sizes.retain(|(n, _)| out.program.dims.contains(n));
     out
+}
+
+/// Goes on with the moves of another case.
+fn moves(case: &mut Case, other: &Case, random: &mut Random) {
+    let at = random.below(case.moves.len() + 1);
+    case.moves.splice(at.., other.moves.iter().cloned());
 }
 
 /// Changes what a case is run on.
@@ -105,7 +203,15 @@ mod tests {
         let (mut programs, mut moves) = (0, 0);
         for (i, case) in all.iter().cycle().take(60).enumerate() {
             for (mode, _) in Mode::ALL {
-                let make = || mutate(case, all.get(i % all.len()), mode, &mut Random::new(i as u64));
+                let make = || {
+                    mutate(
+                        case,
+                        all.get(i % all.len()),
+                        mode,
+                        &mut Choice::default(),
+                        &mut Random::new(i as u64),
+                    )
+                };
                 let new = make();
                 assert_eq!(new, make());
                 assert!(check(&new.program).is_ok(), "{new}");

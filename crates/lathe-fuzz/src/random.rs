@@ -29,6 +29,11 @@ impl Random {
         lo + self.below((hi - lo + 1).max(1) as usize) as i64
     }
 
+    /// A number of at least 0 and less than 1.
+    pub fn share(&mut self) -> f64 {
+        (self.bits() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// Whether a thing of one chance in `n` happens.
     pub fn one_in(&mut self, n: usize) -> bool {
         self.below(n) == 0

@@ -169,7 +169,7 @@ pub fn graphs_of_sources(sources: &Path) -> Vec<Case<Graph>> {
 }
 
 /// The targets whose rules schedule samples.
-pub(crate) const TARGETS: [&str; 3] = ["portable", "avx2", "avx512vnni"];
+pub(crate) const TARGETS: [&str; 4] = ["portable", "avx2", "avx512vnni", "avx512bf16"];
 
 /// Most rows of a product that is scheduled.
 const ROWS: [Option<i64>; 3] = [None, Some(4), Some(16)];

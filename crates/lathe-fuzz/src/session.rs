@@ -3,13 +3,14 @@
 
 use crate::case::{AnyCase, Case, Program};
 use crate::compiled::compile;
-use crate::mutate::{Mode, mutate, mutate_graph};
+use crate::mutate::{Choice, Mode, mutate_any};
 use crate::oracle::{Code, Finding, Judge};
 use crate::random::Random;
 use crate::reduce::reduce;
 use lathe_runtime::{RuntimeError, write_whole};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Programs of one call of the C compiler.
 const BATCH: usize = 64;
@@ -24,8 +25,8 @@ const KEPT: usize = 3;
 const BUDGET: usize = 3000;
 const BUDGET_COMPILED: usize = 120;
 
-/// Cases that may lend their moves and programs.
-const REMEMBERED: usize = 200;
+/// Cases that may lend their moves and programs: the last that reached something new.
+const REMEMBERED: usize = 1000;
 
 /// Cases between two lines that tell how far it is.
 const TOLD: u64 = 50;
@@ -45,7 +46,16 @@ pub struct Session {
     waiting: Vec<Code>,
     seen: u64,
     found: BTreeMap<String, usize>,
-    recent: Vec<AnyCase>,
+    kept: VecDeque<AnyCase>,
+    /// The case that was run last.
+    last: Option<AnyCase>,
+    /// What was found of it.
+    finding: Option<Finding>,
+    choice: Choice,
+    /// Edges that some run reached.
+    reached: Vec<bool>,
+    /// What the case that was changed last took, until it was judged; nothing where none was.
+    took: Option<Duration>,
 }
 
 impl Session {
@@ -58,13 +68,19 @@ impl Session {
             waiting: vec![],
             seen: 0,
             found: BTreeMap::new(),
-            recent: vec![],
+            kept: VecDeque::new(),
+            last: None,
+            finding: None,
+            choice: Choice::default(),
+            reached: vec![],
+            took: None,
         }
     }
 
-    /// Runs a case, given as text; what is no case is nothing. An error is one of the machine.
-    pub fn run(&mut self, text: &[u8]) -> Result<(), RuntimeError> {
-        let Some(case) = read(text) else { return Ok(()) };
+    /// Judges a case, given as text; what is no case is nothing. What reaches new edges of the program here is the case.
+    pub fn run(&mut self, text: &[u8]) {
+        let start = Instant::now();
+        let Some(case) = read(text) else { return };
         match judged(&mut self.judge, &case) {
             Ok(codes) => {
                 for code in codes {
@@ -74,7 +90,18 @@ impl Session {
                     }
                 }
             }
-            Err(finding) => self.keep(&case, &finding)?,
+            Err(finding) => self.finding = Some(finding),
+        }
+        self.took = self.took.map(|t| t + start.elapsed());
+        self.last = Some(case);
+    }
+
+    /// What has little to do with the case that was run last: makes a finding small, compiles what waits, tells how far it is. An
+    /// error is one of the machine.
+    pub fn finish(&mut self) -> Result<(), RuntimeError> {
+        let Some(case) = self.last.take() else { return Ok(()) };
+        if let Some(finding) = self.finding.take() {
+            self.keep(&case, &finding)?;
         }
         if self.waiting.len() >= BATCH {
             self.compile()?;
@@ -83,6 +110,28 @@ impl Session {
             self.tell();
         }
         Ok(())
+    }
+
+    /// Learns what came of the case that was run last, where it had been changed: which changes reach what is new. The counters
+    /// are those of all edges of this program, as that run left them.
+    pub fn learn(&mut self, counters: &[u8]) {
+        self.reached.resize(counters.len(), false);
+        let mut new = 0;
+        for (known, n) in self.reached.iter_mut().zip(counters) {
+            if *n > 0 && !*known {
+                *known = true;
+                new += 1;
+            }
+        }
+        if let Some(took) = self.took.take() {
+            self.choice.learn(new, took.as_secs_f64());
+        }
+        if let Some(case) = self.last.as_ref().filter(|_| new > 0) {
+            self.kept.push_back(case.clone());
+            if self.kept.len() > REMEMBERED {
+                self.kept.pop_front();
+            }
+        }
     }
 
     /// Judges and compiles one case at once.
@@ -136,29 +185,13 @@ impl Session {
         tell_error(&line);
     }
 
-    /// Changes a case, given as text, by a seed; what is none becomes one of those that were run.
+    /// Changes a case, given as text, by a seed; what is none becomes one of those that reached something new.
     pub fn mutate(&mut self, text: &[u8], seed: u64) -> String {
-        let mut random = Random::new(seed);
-        let case = read(text);
-        if let Some(case) = &case {
-            match self.recent.len() < REMEMBERED {
-                true => self.recent.push(case.clone()),
-                false => self.recent[random.below(REMEMBERED)] = case.clone(),
-            }
-        }
-        let Some(case) = case.or_else(|| random.pick(&self.recent).cloned()) else { return String::new() };
-        // Another of its kind.
-        let other = random.pick(&self.recent).cloned();
-        match (case, other) {
-            (AnyCase::Tensor(case), other) => {
-                let other = if let Some(AnyCase::Tensor(o)) = &other { Some(o) } else { None };
-                mutate(&case, other, self.mode, &mut random).to_string()
-            }
-            (AnyCase::Graph(case), other) => {
-                let other = if let Some(AnyCase::Graph(o)) = &other { Some(o) } else { None };
-                mutate_graph(&case, other, self.mode, &mut random).to_string()
-            }
-        }
+        let (start, mut random) = (Instant::now(), Random::new(seed));
+        let changed =
+            mutate_any(read(text), self.kept.make_contiguous(), self.mode, &mut self.choice, &mut random);
+        self.took = Some(start.elapsed());
+        changed.map_or_else(String::new, |c| c.to_string())
     }
 }
 

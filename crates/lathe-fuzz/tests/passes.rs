@@ -1,7 +1,7 @@
 //! Passes keep what they say of the graphs that fuzzing starts from and of changed ones, and faults that are planted in them are
 //! found and made small.
 
-use lathe_fuzz::{Case, Finding, Judge, Kind, Mode, PassFault, Random, mutate_graph, reduce, seeds};
+use lathe_fuzz::{Case, Choice, Finding, Judge, Kind, Mode, PassFault, Random, mutate_graph, reduce, seeds};
 use lathe_ir::graph::{Graph, Source, ValueId};
 use lathe_machine::Target;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ fn walk(judge: &mut Judge, cases: &[Case<Graph>], count: usize, seed: u64) -> Op
     let (mut random, mut last) = (Random::new(seed), None::<Case<Graph>>);
     for _ in 0..count {
         let from = last.take().filter(|_| !random.one_in(5)).or_else(|| random.pick(cases).cloned())?;
-        let case = mutate_graph(&from, random.pick(cases), Mode::Joint, &mut random);
+        let case = mutate_graph(&from, random.pick(cases), Mode::Joint, &mut Choice::default(), &mut random);
         if let Err(finding) = judge.judge_graph(&case) {
             return Some((case, finding));
         }

@@ -1,7 +1,7 @@
 //! Faults that are planted in the scheduler are found: after each step of a primitive the program is what a wrong implementation
 //! would leave. What is found is made small, and still shows it.
 
-use lathe_fuzz::{Case, Finding, Judge, Kind, Mode, Random, mutate, reduce, seeds};
+use lathe_fuzz::{Case, Choice, Finding, Judge, Kind, Mode, Random, mutate, reduce, seeds};
 use lathe_ir::tensor::{Binary, Expr, For, Kernel, LANE, Node, Stmt, Store, map_exprs, map_stmts};
 use lathe_schedule::Applied;
 use std::path::Path;
@@ -166,7 +166,8 @@ fn planted_faults_are_found_and_made_small() {
         let mut random = Random::new(7);
         let found = (0..CASES).find_map(|_| {
             let case = random.pick(&near).expect("a seed");
-            let case = mutate(case, random.clone().pick(&all), Mode::Joint, &mut random);
+            let case =
+                mutate(case, random.clone().pick(&all), Mode::Joint, &mut Choice::default(), &mut random);
             let finding = judged(&case)?;
             Some((case, finding))
         });

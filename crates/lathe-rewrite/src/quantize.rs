@@ -1,11 +1,11 @@
-//! `quantize`: products with integer-coded weights take their activations as 8-bit codes too. Approximates: activations that
+//! `quantize`: products of f32 activations with integer-coded weights take the activations as 8-bit codes too. Approximates: activations that
 //! meet the same block of weights (32, 64, 256, or a row) change by at most 1/254 of the largest of them, as the root of the mean
 //! square: each code is the nearest, and the block's scale is the best for all of its codes.
 
 use crate::Pass;
-use lathe_ir::IrError;
 use lathe_ir::encodings::Activations;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
+use lathe_ir::{DType, IrError};
 use lathe_machine::Target;
 use lathe_schedule::Tag;
 use std::collections::HashMap;
@@ -28,7 +28,8 @@ fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
             continue;
         };
         let shape = &g.ty(x).shape;
-        let wants = g.ty(x).encoding.is_none() && shape[1].as_const().is_some();
+        let dense = g.ty(x).encoding.is_none() && g.ty(x).dtype == DType::F32;
+        let wants = dense && shape[1].as_const().is_some();
         let weights = wants.then(|| g.ty(n.inputs[1]).storage()).flatten();
         let columns = shape.last().and_then(lathe_ir::Int::as_const).unwrap_or(0);
         let to = weights.and_then(|e| Activations::of(&e, columns)).map(|a| a.name());

@@ -134,15 +134,18 @@ fn around(body: &[Stmt], block: &str) -> (Vec<Arc<For>>, Vec<Expr>) {
     (vec![], vec![])
 }
 
-/// Whether a variable of so many values counts one by one in quotients and remainders by pages of at least as many, and is used nowhere
-/// else.
+/// Whether a variable of so many values counts one by one in quotients and remainders by pages that are whole blocks of as many, from
+/// the beginning of a block, and is used nowhere else.
 fn is_place_in_page(e: &Expr, var: &str, values: i64, bounds: &Bounds) -> bool {
     match &**e {
         Node::Var(n) => &**n != var,
         Node::Binary(Binary::Div | Binary::Rem, x, page) if e.mentions(var) => {
-            let by = |x: Int| x.affine_in(var).and_then(|(by, _)| by.as_const());
-            let one = Opaque::default().int(x, bounds).and_then(by) == Some(1);
-            one && page.as_int() >= Some(values)
+            let begins = |x: Int| {
+                let (by, first) = x.affine_in(var)?;
+                Some(by.as_const() == Some(1) && first.rem(values, bounds).as_const() == Some(0))
+            };
+            let block = values > 0 && Opaque::default().int(x, bounds).and_then(begins) == Some(true);
+            block && page.as_int().is_some_and(|p| p % values == 0)
         }
         _ => e.children().into_iter().all(|c| is_place_in_page(c, var, values, bounds)),
     }

@@ -8,8 +8,8 @@ use crate::util::{accesses, arg, edit_list, need_free, number, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, Expr, For, Iter, Kernel, PROCESS, REGISTER, SERIAL, Stmt, Store, UNROLLED, find_block,
-    for_each, is_network, map_stmts, rename_vars,
+    Buffer, CHANNEL, Expr, For, Iter, Kernel, PROCESS, REGISTER, SERIAL, Stmt, Store, UNROLLED, check,
+    find_block, for_each, is_network, map_stmts, rename_vars,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -93,7 +93,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     };
     let k = Kernel { body, ..k.clone() };
     cut.alone(&k)?;
-    Ok(Kernel { body: ordered(&k.body, &channel)?, ..k })
+    let out = Kernel { body: ordered(&k.body, &channel)?, ..k };
+    // Which process meets which has to be known before the run: conditions and extents around the ends of a channel too.
+    check(&out).map_err(|e| e.to_string())?;
+    Ok(out)
 }
 
 struct Cut<'a> {

@@ -127,18 +127,17 @@ impl<'k> Walk<'k> {
             };
             Ok((terms(s, &old[i])?, terms(s, &new[i])?))
         };
-        for i in 0..old.len() {
-            let mut inside = s.clone();
-            let (_, at) = place(&mut inside, i)?;
-            for (t, n) in at.iter().zip(extents) {
-                self.inside(
-                    &inside,
-                    t,
-                    &Term::constant((*n).into()),
-                    &format!("'{name}' has a place for all"),
-                )?;
+        // Many accesses are the same one again.
+        let same = |i: usize, j: usize| old[i].same_access(&old[j]) && new[i].same_access(&new[j]);
+        let first: Vec<usize> = (0..old.len()).filter(|j| !(0..*j).any(|i| same(i, *j))).collect();
+        for (n, &i) in first.iter().enumerate() {
+            let mut here = s.clone();
+            let x = place(&mut here, i)?;
+            for (t, n) in x.1.iter().zip(extents) {
+                let about = format!("'{name}' has a place for all");
+                self.inside(&here, t, &Term::constant((*n).into()), &about)?;
             }
-            for j in 0..=i {
+            for &j in &first[..=n] {
                 if old[i].is_read() && old[j].is_read() {
                     continue;
                 }
@@ -157,8 +156,8 @@ impl<'k> Walk<'k> {
                 if open.iter().all(Vec::is_empty) {
                     continue;
                 }
-                let mut pair = s.clone();
-                let (x, y) = (place(&mut pair, i)?, place(&mut pair, j)?);
+                let mut pair = here.clone();
+                let y = place(&mut pair, j)?;
                 let about = format!("elements of '{name}' stay the same or different");
                 for ((given, wanted), open) in
                     [((&x.0, &y.0), (&x.1, &y.1)), ((&x.1, &y.1), (&x.0, &y.0))].into_iter().zip(open)
@@ -195,13 +194,9 @@ impl<'k> Walk<'k> {
         };
         let (first, second) = (moment(&mut s)?, moment(&mut s)?);
         s.precedes(&first.1, &second.1)?;
-        for x in &all {
-            for y in &all {
-                if !(x.is_read() && y.is_read()) {
-                    self.distinct(&s, (x, &first.0), (y, &second.0))?;
-                }
-            }
-        }
-        Ok(())
+        all.iter().try_for_each(|x| {
+            let others: Vec<&Access> = all.iter().filter(|y| !(x.is_read() && y.is_read())).collect();
+            self.distinct(&s, (x, &first.0), (&others, &second.0))
+        })
     }
 }

@@ -30,6 +30,24 @@ impl Access<'_> {
         self.writes.is_none()
     }
 
+    /// Whether it is to the element that another one is to, whenever that is.
+    fn same_element(&self, other: &Access) -> bool {
+        let same = |(a, b): (&Around, &Around)| match (a, b) {
+            (Around::Loop(l), Around::Loop(m)) => l.var == m.var && l.extent == m.extent,
+            (Around::If(c), Around::If(d)) => c == d,
+            _ => false,
+        };
+        self.buffer == other.buffer
+            && self.index == other.index
+            && self.around.len() == other.around.len()
+            && self.around.iter().zip(&other.around).all(same)
+    }
+
+    /// Whether it reads or writes the element that another one does.
+    pub(crate) fn same_access(&self, other: &Access) -> bool {
+        self.is_read() == other.is_read() && self.same_element(other)
+    }
+
     /// Some iteration of the loops around it, inside what `env` says, under the conditions around it.
     pub(crate) fn moment(&self, s: &mut Scope, env: &Env) -> Result<Env, Refusal> {
         let mut env = env.clone();
@@ -156,12 +174,10 @@ impl<'k> Walk<'k> {
         (second, y): (&'k [Stmt], &Env),
     ) -> Result<(), Refusal> {
         let (a, b) = (accesses_of(first), accesses_of(second));
-        for (p, q) in a.iter().flat_map(|p| b.iter().map(move |q| (p, q))) {
-            if self.may_meet(p, q) {
-                self.distinct(s, (p, x), (q, y))?;
-            }
-        }
-        Ok(())
+        a.iter().try_for_each(|p| {
+            let others: Vec<&Access> = b.iter().filter(|q| self.may_meet(p, q)).collect();
+            self.distinct(s, (p, x), (&others, y))
+        })
     }
 
     /// Whether one of two accesses writes, and both are to the same storage.
@@ -181,6 +197,7 @@ impl<'k> Walk<'k> {
     ) -> Result<(), Refusal> {
         let all = accesses_of(body);
         for x in &all {
+            let mut others = vec![];
             for y in &all {
                 if !self.may_meet(x, y) {
                     continue;
@@ -195,39 +212,50 @@ impl<'k> Walk<'k> {
                     self.tag = self.tag.max(Tag::Reassociates);
                     continue;
                 }
-                self.distinct(s, (x, first), (y, second))?;
+                others.push(y);
             }
+            self.distinct(s, (x, first), (&others, second))?;
         }
         Ok(())
     }
 
-    /// Two accesses at two moments are to different elements.
+    /// An access at one moment is to another element than each of some others at another one.
     pub(crate) fn distinct(
         &mut self,
         s: &Scope,
-        x: (&Access, &Env),
-        y: (&Access, &Env),
+        (x, first): (&Access, &Env),
+        (others, second): (&[&Access], &Env),
     ) -> Result<(), Refusal> {
+        let element = |s: &mut Scope, access: &Access, env: &Env| -> Result<Vec<Term>, Refusal> {
+            let env = access.moment(s, env)?;
+            access.index.iter().map(|i| s.term(i, &env)).collect()
+        };
         // Different numbers in one dimension: the hypothesis that they are the same is false as it stands.
         let numbers = |(i, j): (&Expr, &Expr)| i.as_int().zip(j.as_int()).is_some_and(|(i, j)| i != j);
-        if x.0.buffer == y.0.buffer
-            && x.0.index.iter().zip(&y.0.index).any(numbers)
-            && self.world.buffers.get(&x.0.buffer).is_some_and(|b| keeps_apart(b))
-        {
-            return Ok(());
+        let apart = self.world.buffers.get(&x.buffer).is_some_and(|b| keeps_apart(b));
+        // What is known of the one is the same beside each of the others, of which many are one element.
+        let mut here = None;
+        for (n, y) in others.iter().enumerate() {
+            if (apart && x.buffer == y.buffer && x.index.iter().zip(&y.index).any(numbers))
+                || others[..n].iter().any(|z| z.same_element(y))
+            {
+                continue;
+            }
+            if here.is_none() {
+                let mut s = s.clone();
+                let at = element(&mut s, x, first)?;
+                here = Some((s, at));
+            }
+            let Some((s, at)) = &here else { continue };
+            let mut s = s.clone();
+            let there = element(&mut s, y, second)?;
+            let about = match x.buffer == y.buffer {
+                true => format!("two iterations do not meet in '{}'", x.buffer),
+                false => format!("two iterations do not meet in '{}' and '{}'", x.buffer, y.buffer),
+            };
+            self.overlap(&mut s, (&x.buffer, at), (&y.buffer, &there))?;
+            self.never(s, &about);
         }
-        let mut s = s.clone();
-        let mut at = vec![];
-        for (access, env) in [x, y] {
-            let env = access.moment(&mut s, env)?;
-            at.push(access.index.iter().map(|i| s.term(i, &env)).collect::<Result<Vec<_>, _>>()?);
-        }
-        let about = match x.0.buffer == y.0.buffer {
-            true => format!("two iterations do not meet in '{}'", x.0.buffer),
-            false => format!("two iterations do not meet in '{}' and '{}'", x.0.buffer, y.0.buffer),
-        };
-        self.overlap(&mut s, (&x.0.buffer, &at[0]), (&y.0.buffer, &at[1]))?;
-        self.never(s, &about);
         Ok(())
     }
 

@@ -58,7 +58,7 @@ pub struct Named {
     /// Hints for the search.
     pub(crate) cuts: Vec<Term>,
     /// What people call some of its variables.
-    pub(crate) labels: Vec<(u32, String)>,
+    pub(crate) labels: Vec<(u32, Name)>,
 }
 
 /// What must hold of two programs, and what it then means.
@@ -218,7 +218,7 @@ pub(crate) struct Walk<'k> {
 }
 
 impl<'k> Walk<'k> {
-    fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>, labels: &[(u32, String)]) {
+    fn push(&mut self, about: &str, obligation: Obligation, cuts: Vec<Term>, labels: &[(u32, Name)]) {
         if self.seen.insert(obligation.clone()) {
             let labels = if self.searched { labels } else { &[] };
             self.out.push(Named { about: about.to_string(), obligation, cuts, labels: labels.to_vec() });

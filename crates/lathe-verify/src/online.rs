@@ -495,11 +495,9 @@ impl<'k> Walk<'k> {
         let (later, sooner) = (moment(&x.0)?, moment(&y.0)?);
         s.precedes(&sooner.1, &later.1)?;
         let (a, b) = (accesses_of(x.1), accesses_of(y.1));
-        for (p, q) in a.iter().flat_map(|p| b.iter().map(move |q| (p, q))) {
-            if self.may_meet(p, q) && of(&p.buffer) && of(&q.buffer) {
-                self.distinct(&s, (p, &later.0), (q, &sooner.0))?;
-            }
-        }
-        Ok(())
+        a.iter().filter(|p| of(&p.buffer)).try_for_each(|p| {
+            let others: Vec<_> = b.iter().filter(|q| self.may_meet(p, q) && of(&q.buffer)).collect();
+            self.distinct(&s, (p, &later.0), (&others, &sooner.0))
+        })
     }
 }

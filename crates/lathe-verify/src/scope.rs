@@ -9,6 +9,7 @@ use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Kernel, Node, Stmt, expr_type, for_each};
 use lathe_ir::{DType, Int, Name};
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 /// What both programs say of names.
 pub(crate) struct World<'k> {
@@ -106,12 +107,12 @@ pub(crate) struct Scope<'w> {
     quotients: Vec<(Term, Term, Term)>,
     /// What must hold besides: that divisors are positive.
     pub sides: Vec<Obligation>,
-    atoms: HashMap<String, u32>,
+    atoms: HashMap<Arc<str>, u32>,
     /// Elements of buffers that nobody writes: the buffer, the index, the element.
     elements: Vec<(Name, Vec<Term>, Term)>,
     count: u32,
     /// Dimensions and iterations by their names; of several iterations of a loop the later ones get a stroke each.
-    pub labels: Vec<(u32, String)>,
+    pub labels: Vec<(u32, Name)>,
     /// Terms whose sign decides, as far as is known.
     hints: Vec<Term>,
     /// Buffers that are written, but not while what is talked of runs, and since when that is so: their elements are what they
@@ -199,17 +200,17 @@ impl<'w> Scope<'w> {
 
     /// Names the last variable.
     fn label(&mut self, name: &str) {
-        let again = |l: &&(u32, String)| l.1.trim_end_matches('\'') == name;
+        let again = |l: &&(u32, Name)| l.1.trim_end_matches('\'') == name;
         let strokes = "'".repeat(self.labels.iter().filter(again).count());
-        self.labels.push((self.count - 1, format!("{name}{strokes}")));
+        self.labels.push((self.count - 1, format!("{name}{strokes}").into()));
     }
 
     /// The unknown of a name, and whether it is new.
     fn atom(&mut self, key: String) -> (Term, bool) {
-        if let Some(v) = self.atoms.get(&key) {
+        if let Some(v) = self.atoms.get(&*key) {
             return (Term::var(*v), false);
         }
-        self.atoms.insert(key, self.count);
+        self.atoms.insert(key.into(), self.count);
         (self.fresh(), true)
     }
 
@@ -279,19 +280,23 @@ impl<'w> Scope<'w> {
                 }
                 None => Err(Refusal::Differs(format!("'{n}' has no meaning here"))),
             },
-            Node::Binary(op, x, y) if self.world.dtype(e) == Some(DType::INDEX) => {
-                let (x, y) = (self.term(x, env)?, self.term(y, env)?);
-                match op {
-                    Binary::Add => exact(x.add(&y)),
-                    Binary::Sub => exact(x.sub(&y)),
-                    Binary::Mul => exact(x.mul(&y)),
-                    Binary::Div => Ok(self.divide(&x, &y)?.0),
-                    Binary::Rem => Ok(self.divide(&x, &y)?.1),
-                    Binary::Min => self.extreme("min", &x, &y, 1),
-                    Binary::Max => self.extreme("max", &x, &y, -1),
-                    _ => self.unknown(e, env),
-                }
-            }
+            Node::Binary(..) if self.world.dtype(e) == Some(DType::INDEX) => self.arithmetic(e, env),
+            _ => self.unknown(e, env),
+        }
+    }
+
+    /// The same of an expression that is known to be an index: so are the operands of its operators.
+    fn arithmetic(&mut self, e: &Expr, env: &Env) -> Result<Term, Refusal> {
+        let Node::Binary(op, x, y) = &**e else { return self.term(e, env) };
+        let (x, y) = (self.arithmetic(x, env)?, self.arithmetic(y, env)?);
+        match op {
+            Binary::Add => exact(x.add(&y)),
+            Binary::Sub => exact(x.sub(&y)),
+            Binary::Mul => exact(x.mul(&y)),
+            Binary::Div => Ok(self.divide(&x, &y)?.0),
+            Binary::Rem => Ok(self.divide(&x, &y)?.1),
+            Binary::Min => self.extreme("min", &x, &y, 1),
+            Binary::Max => self.extreme("max", &x, &y, -1),
             _ => self.unknown(e, env),
         }
     }

@@ -14,10 +14,11 @@ use std::sync::Arc;
 /// Changes that are tried until one leaves a program that the checker accepts.
 const TRIES: usize = 16;
 
-/// Changes the program.
-pub(super) fn change(case: &mut Case, random: &mut Random) {
+/// Changes the program in a way.
+pub(super) fn change(case: &mut Case, way: Way, random: &mut Random) {
     for _ in 0..TRIES {
-        let k = changed(&case.program, random);
+        let mut k = case.program.clone();
+        way(&mut k, random);
         if k != case.program && check(&k).is_ok() {
             case.program = k;
             return;
@@ -25,23 +26,8 @@ pub(super) fn change(case: &mut Case, random: &mut Random) {
     }
 }
 
-fn changed(k: &Kernel, random: &mut Random) -> Kernel {
-    let mut k = k.clone();
-    match random.below(16) {
-        0 => size(&mut k, random),
-        1 | 2 => every_extent(&mut k, random),
-        3 | 4 => one_expr(&mut k, random, true),
-        5..=7 => one_expr(&mut k, random, false),
-        8 => types(&mut k, random),
-        9 => kind(&mut k, random),
-        10 => reducer(&mut k, random),
-        11 => around(&mut k, random),
-        12 => staged(&mut k, random),
-        13 => another(&mut k, random),
-        _ => statements(&mut k, random),
-    }
-    k
-}
+/// A way in which a program is changed, which may leave it as it was, or none that the checker accepts.
+pub(super) type Way = fn(&mut Kernel, &mut Random);
 
 /// The number of statements, inner ones too.
 fn count(body: &[Stmt]) -> usize {
@@ -60,7 +46,7 @@ fn at(k: &mut Kernel, which: usize, f: &mut dyn FnMut(Stmt) -> Vec<Stmt>) {
 }
 
 /// Replaces one number in the whole program, shapes and extents alike, so that it stays in its buffers.
-fn size(k: &mut Kernel, random: &mut Random) {
+pub(super) fn size(k: &mut Kernel, random: &mut Random) {
     let mut numbers = vec![];
     lathe_ir::tensor::for_each(&k.body, &mut |s| {
         if let Stmt::For(l) = s {
@@ -97,7 +83,7 @@ fn size(k: &mut Kernel, random: &mut Random) {
 }
 
 /// Changes the extent of a loop.
-fn every_extent(k: &mut Kernel, random: &mut Random) {
+pub(super) fn every_extent(k: &mut Kernel, random: &mut Random) {
     let dims: Vec<Name> = k.dims.clone();
     let which = random.below(count(&k.body));
     at(k, which, &mut |s| {
@@ -162,7 +148,16 @@ impl Scope {
     }
 }
 
-/// Changes one expression of a block: in an index, or in a value or a condition.
+/// Changes one expression in an index of a block.
+pub(super) fn index(k: &mut Kernel, random: &mut Random) {
+    one_expr(k, random, true);
+}
+
+/// Changes one expression in a value or a condition.
+pub(super) fn value(k: &mut Kernel, random: &mut Random) {
+    one_expr(k, random, false);
+}
+
 fn one_expr(k: &mut Kernel, random: &mut Random, in_index: bool) {
     let scope = Scope::of(k);
     let which = random.below(count(&k.body));
@@ -266,7 +261,7 @@ fn other_index(e: &Expr, scope: &Scope, random: &mut Random) -> Expr {
 }
 
 /// Gives a buffer another type, with conversions where it is used.
-fn types(k: &mut Kernel, random: &mut Random) {
+pub(super) fn types(k: &mut Kernel, random: &mut Random) {
     let scope = Scope::of(k);
     let Some((name, _, old)) = random.pick(&scope.buffers).cloned() else { return };
     let all = [
@@ -337,7 +332,7 @@ fn types(k: &mut Kernel, random: &mut Random) {
 }
 
 /// Gives a loop another kind.
-fn kind(k: &mut Kernel, random: &mut Random) {
+pub(super) fn kind(k: &mut Kernel, random: &mut Random) {
     let which = random.below(count(&k.body));
     at(k, which, &mut |s| {
         let Stmt::For(l) = &s else { return vec![s] };
@@ -347,7 +342,7 @@ fn kind(k: &mut Kernel, random: &mut Random) {
 }
 
 /// Gives a block another reducer, or none.
-fn reducer(k: &mut Kernel, random: &mut Random) {
+pub(super) fn reducer(k: &mut Kernel, random: &mut Random) {
     let which = random.below(count(&k.body));
     at(k, which, &mut |s| {
         let Stmt::Store(b) = &s else { return vec![s] };
@@ -372,7 +367,7 @@ fn fresh(k: &Kernel, stem: &str) -> String {
 }
 
 /// Puts a loop or a condition around a statement.
-fn around(k: &mut Kernel, random: &mut Random) {
+pub(super) fn around(k: &mut Kernel, random: &mut Random) {
     let scope = Scope::of(k);
     let var = fresh(k, "v");
     let which = random.below(count(&k.body));
@@ -389,7 +384,7 @@ fn around(k: &mut Kernel, random: &mut Random) {
 }
 
 /// Lets a block write to a fresh temporary, from which another block copies at once.
-fn staged(k: &mut Kernel, random: &mut Random) {
+pub(super) fn staged(k: &mut Kernel, random: &mut Random) {
     let scope = Scope::of(k);
     let (t, copy) = (fresh(k, "t"), fresh(k, "B"));
     let which = random.below(count(&k.body));
@@ -408,7 +403,7 @@ fn staged(k: &mut Kernel, random: &mut Random) {
 }
 
 /// One more parameter, read by a block that adds it.
-fn another(k: &mut Kernel, random: &mut Random) {
+pub(super) fn another(k: &mut Kernel, random: &mut Random) {
     let name = fresh(k, "p");
     let n = number(random);
     let scope = Scope::of(k);
@@ -429,7 +424,7 @@ fn another(k: &mut Kernel, random: &mut Random) {
 }
 
 /// Removes, repeats or exchanges statements, or leaves out a loop around its body.
-fn statements(k: &mut Kernel, random: &mut Random) {
+pub(super) fn statements(k: &mut Kernel, random: &mut Random) {
     let which = random.below(count(&k.body));
     match random.below(5) {
         0 => at(k, which, &mut |_| vec![]),

@@ -12,32 +12,45 @@ use std::sync::Arc;
 /// Steps that are tried until one is applied.
 const TRIES: usize = 12;
 
-/// Inserts, removes, changes or exchanges moves.
-pub(super) fn change(case: &mut Case, random: &mut Random) {
-    let n = case.moves.len();
-    match random.below(10) {
-        0 if n > 0 => {
-            case.moves.remove(random.below(n));
-        }
-        1 if n > 1 => case.moves.swap(random.below(n), random.below(n)),
-        2 if n > 0 => case.moves.truncate(random.below(n)),
-        3 if n > 0 => {
-            let at = random.below(n);
-            if let Move::Step(s) = &case.moves[at] {
-                case.moves[at] = Move::Step(other_word(s, random));
-            }
-        }
-        4 | 5 => pretend(case, random),
-        6 => {
-            let at = random.below(n + 1);
-            insert(case, at, random);
-        }
-        _ => {
-            let end = case.moves.iter().rposition(|m| matches!(m, Move::Step(_))).map_or(0, |i| i + 1);
-            case.moves.truncate(end);
-            insert(case, end, random);
-        }
+/// Leaves out a move.
+pub(super) fn remove(case: &mut Case, random: &mut Random) {
+    if !case.moves.is_empty() {
+        case.moves.remove(random.below(case.moves.len()));
     }
+}
+
+/// Exchanges two moves.
+pub(super) fn exchange(case: &mut Case, random: &mut Random) {
+    let n = case.moves.len();
+    if n > 1 {
+        case.moves.swap(random.below(n), random.below(n));
+    }
+}
+
+/// Leaves out the last moves.
+pub(super) fn shorten(case: &mut Case, random: &mut Random) {
+    case.moves.truncate(random.below(case.moves.len()));
+}
+
+/// Changes a word of a step.
+pub(super) fn word(case: &mut Case, random: &mut Random) {
+    let at = random.below(case.moves.len());
+    if let Some(Move::Step(s)) = case.moves.get_mut(at) {
+        *s = other_word(s, random);
+    }
+}
+
+/// One more step at some place.
+pub(super) fn further(case: &mut Case, random: &mut Random) {
+    let at = random.below(case.moves.len() + 1);
+    insert(case, at, random);
+}
+
+/// One more step at the end.
+pub(super) fn last(case: &mut Case, random: &mut Random) {
+    let end = case.moves.iter().rposition(|m| matches!(m, Move::Step(_))).map_or(0, |i| i + 1);
+    case.moves.truncate(end);
+    insert(case, end, random);
 }
 
 /// Puts a step at a place, one that is applied there if one is found.
@@ -203,7 +216,7 @@ fn other_word(step: &str, random: &mut Random) -> String {
 
 /// Lets the last step that is applied leave something else: one line of the program after it changed, or gone, or exchanged
 /// with another.
-fn pretend(case: &mut Case, random: &mut Random) {
+pub(super) fn pretend(case: &mut Case, random: &mut Random) {
     let Some(last) = case.moves.iter().rposition(|m| matches!(m, Move::Step(_))) else {
         return insert(case, 0, random);
     };

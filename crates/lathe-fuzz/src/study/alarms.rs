@@ -1,7 +1,7 @@
 //! False alarms: legal steps for which no proof is found.
 
 use crate::case::{Case, Move};
-use crate::mutate::{Mode, mutate};
+use crate::mutate::{Choice, Mode, mutate};
 use crate::oracle::{Finding, Judge, StepCounts};
 use crate::random::Random;
 use crate::seeds;
@@ -83,7 +83,7 @@ pub fn alarms(
         // A walk of a few changes from each case.
         let from = last.take().filter(|_| !random.one_in(6)).or_else(|| random.pick(cases).cloned());
         let Some(from) = from else { break };
-        let mut case = mutate(&from, random.pick(cases), Mode::Passes, random);
+        let mut case = mutate(&from, random.pick(cases), Mode::Passes, &mut Choice::default(), random);
         case.moves.retain(|m| matches!(m, Move::Step(_)));
         judge.counts = Default::default();
         judge.alarms.clear();

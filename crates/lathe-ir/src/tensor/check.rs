@@ -275,10 +275,11 @@ impl<'k> Checker<'k> {
                     return self.fail(&s.name, format!("{i} is not an index"));
                 }
             }
-            // A spatial loop around the buffer's scope must pick the element, or its iterations would collide.
+            // A spatial loop around the buffer's scope must pick the element, or its iterations would collide: unless a loop inside
+            // of it has none, and the block is never run.
             let depth = self.buffers.get(n).map_or(0, |(_, d)| *d);
             for (var, iter) in &self.loops[depth..] {
-                let picks = index.iter().any(|i| i.mentions(var));
+                let picks = self.never || index.iter().any(|i| i.mentions(var));
                 if *iter == Iter::Spatial && !picks {
                     return self.fail(
                         &s.name,
