@@ -35,7 +35,7 @@ pub use error::CompileError;
 pub use findings::{Finding, Findings};
 pub use function::{Bound, Function};
 pub use lathe_rewrite::ROW_PADDING;
-pub use lathe_schedule::multiplies_bytes;
+pub use lathe_schedule::{multiplies_bytes, word_product};
 pub use overview::{Overview, Show};
 pub use program::Program;
 pub use session::Session;

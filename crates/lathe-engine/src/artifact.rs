@@ -62,11 +62,13 @@ pub fn compile_model(
     file.copy_metadata(&mut parts.settings, &[]);
     let mut is_encoder = false;
     for precision in precisions {
-        let runner = RunnerOptions { precision: *precision, ..runner.clone() };
+        let runner = RunnerOptions { precision: *precision, ..runner.clone() }.on(target);
         let model = model(None, file, &runner)?;
         is_encoder = model.encoder;
         let precision = precision.as_str();
-        parts.settings.str(&format!("lathe.{precision}.kv_type"), runner.kv_type().as_str());
+        parts
+            .settings
+            .str(&format!("lathe.{precision}.kv_type"), runner.kv_type.unwrap_or_default().as_str());
         let mut report = |done, all| progress(Stage::Compile, done, all);
         let passes = runner.precision.passes(target);
         let draft = parts.add(precision, &model.graph, (passes, &classes), accept, &mut report)?;

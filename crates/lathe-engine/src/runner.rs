@@ -11,10 +11,10 @@ use crate::store::Store;
 use crate::swap::{self, SwapFile};
 use crate::weights::{Packing, Weights, model};
 use crate::{Batch, EngineError, Forward, PAGE};
-use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
+use lathe_compile::{Compiled, Options, compile, multiplies_bytes, word_product};
 use lathe_exec::HeldCounts;
 use lathe_ir::graph::Type;
-use lathe_ir::{Decode, Name};
+use lathe_ir::{DType, Decode, Name};
 use lathe_machine::Target;
 use lathe_models::{Adapter, AdapterRoom, Format, KvType, Model, ModelFile};
 use lathe_runtime::{KernelCache, Pool, detect_target};
@@ -44,8 +44,18 @@ impl Precision {
     /// The passes it asks for on a target, in order.
     pub(crate) fn passes(self, target: &Target) -> &'static [&'static str] {
         match self {
-            Precision::Fast if multiplies_bytes(target) => &["pack", "quantize"],
-            _ => &["pack"],
+            Precision::Fast if multiplies_bytes(target) => &["pack", "quantize", "halves"],
+            Precision::Fast => &["pack", "halves"],
+            Precision::Exact => &["pack"],
+        }
+    }
+
+    /// How keys and values are stored on a target where nobody says: as bf16 where products of it are faster than those of f32 and
+    /// need not be exact.
+    pub fn kv_type(self, target: &Target) -> KvType {
+        match (self, word_product(target, [DType::BF16; 2])) {
+            (Precision::Fast, Some(_)) => KvType::Bf16,
+            _ => KvType::F32,
         }
     }
 }
@@ -67,7 +77,8 @@ pub struct RunnerOptions {
     pub max_sequences: usize,
     /// The most rows of logits in one step; at least `max_sequences`.
     pub max_rows: usize,
-    /// How keys and values are stored; none is f32, or what a compiled file was made for.
+    /// How keys and values are stored; none is what the precision asks for ([`Precision::kv_type`]), or what a compiled file was made
+    /// for.
     pub kv_type: Option<KvType>,
     /// Room for adapters; without it the graph has none.
     pub adapters: Option<AdapterRoom>,
@@ -78,9 +89,10 @@ pub struct RunnerOptions {
 }
 
 impl RunnerOptions {
-    /// How keys and values are stored.
-    pub fn kv_type(&self) -> KvType {
-        self.kv_type.unwrap_or_default()
+    /// The same, with how keys and values are stored on a target.
+    pub(crate) fn on(&self, target: &Target) -> RunnerOptions {
+        let kv_type = self.kv_type.unwrap_or_else(|| self.precision.kv_type(target));
+        RunnerOptions { kv_type: Some(kv_type), ..self.clone() }
     }
 }
 
@@ -100,9 +112,9 @@ impl Made {
         options: &RunnerOptions,
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Made, EngineError> {
-        let model = model(Some(encoder), file, options)?;
         let kernels = KernelCache::new(&options.cache);
         let (target, warning) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
+        let model = model(Some(encoder), file, &options.on(&target))?;
         let classes = classes(options.max_rows.max(options.max_sequences));
         let passes = options.precision.passes(&target);
         let compiled = compile(

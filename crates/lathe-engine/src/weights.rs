@@ -35,7 +35,7 @@ pub(crate) fn model(
     options: &RunnerOptions,
 ) -> Result<Model, EngineError> {
     let shape = CacheShape {
-        elements: options.kv_type(),
+        elements: options.kv_type.unwrap_or_default(),
         pages: options.pages as i64,
         context: options.context as i64,
         max_tokens: options.max_tokens as i64,

@@ -67,11 +67,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     };
     for f in &loops {
         if next.iter().any(|(v, _)| f.extent.mentions(v)) {
-            if !runs_at_least(k, f, 1) {
-                return Err(format!("'{}' may not run in the next iteration of '{var}'", f.var));
-            }
+            // What does not run in the next iteration would begin at its first one.
             if !on_pages(f) {
                 let end = then(&last(&f.extent), &next);
+                let end = if runs_at_least(k, f, 1) { end } else { end.max_with(&0.into()) };
                 next.push((f.var.clone(), Expr::var(&f.var).min_with(&end)));
             }
         }
@@ -83,9 +82,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let body = edit_list(
         &k.body,
         &|s| match s {
-            Stmt::For(f) => {
-                &*f.level == LANE && f.body.iter().any(|s| matches!(s, Stmt::Store(b) if &*b.name == block))
-            }
+            Stmt::For(f) => &*f.level == LANE && find_block(&f.body, block).is_some(),
             _ => false,
         },
         &mut |list, i| {
@@ -93,9 +90,13 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             if !runs_at_least(k, f, 1) {
                 return Err(format!("'{}' may have no lanes", f.var));
             }
-            let mut inside = vec![];
+            let (mut inside, mut first) = (vec![], vec![(f.var.clone(), Expr::from(0))]);
             for_each(&f.body, &mut |s| match s {
                 Stmt::Alloc(b) => inside.push(b.name.clone()),
+                // Of a word's elements the first one is asked for.
+                Stmt::For(l) if l.extent.as_int().is_some_and(|n| n > 0) => {
+                    first.push((l.var.clone(), 0.into()))
+                }
                 Stmt::For(l) => inside.push(l.var.clone()),
                 _ => {}
             });
@@ -104,7 +105,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             }
             let at = index
                 .iter()
-                .map(|e| then(&e.substitute(&f.var, &0.into()), &next).simplify_index(&bounds))
+                .map(|e| then(&then(e, &first), &next).simplify_index(&bounds))
                 .collect::<Vec<_>>();
             let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t, &[], REGISTER)));
             let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
@@ -134,15 +135,14 @@ fn around(body: &[Stmt], block: &str) -> (Vec<Arc<For>>, Vec<Expr>) {
     (vec![], vec![])
 }
 
-/// Whether a variable of so many values counts one by one in quotients and remainders by pages of at least as many, and is used nowhere
-/// else.
+/// Whether a variable of so many values counts in quotients and remainders by pages that all of them fit into, and is used nowhere else.
 fn is_place_in_page(e: &Expr, var: &str, values: i64, bounds: &Bounds) -> bool {
     match &**e {
         Node::Var(n) => &**n != var,
         Node::Binary(Binary::Div | Binary::Rem, x, page) if e.mentions(var) => {
-            let by = |x: Int| x.affine_in(var).and_then(|(by, _)| by.as_const());
-            let one = Opaque::default().int(x, bounds).and_then(by) == Some(1);
-            one && page.as_int() >= Some(values)
+            let each = |x: Int| x.affine_in(var).and_then(|(by, _)| by.as_const());
+            let by = Opaque::default().int(x, bounds).and_then(each).filter(|by| *by > 0);
+            by.is_some_and(|by| page.as_int() >= Some(by * values))
         }
         _ => e.children().into_iter().all(|c| is_place_in_page(c, var, values, bounds)),
     }

@@ -4,9 +4,12 @@ use crate::Refusal;
 use crate::obligations::{Walk, differs};
 use crate::scope::{Env, Scope, exact};
 use lathe_check::Term;
-use lathe_ir::tensor::{Buffer, Expr, Node, Stmt};
+use lathe_ir::tensor::{Buffer, Expr, LANE, Node, Stmt};
 use lathe_ir::{DType, Name};
 use lathe_schedule::{Code, INTRINSICS, STEPS, WIDTHS, code, fits, lanes_first};
+
+/// Lanes of a vector whose number is not constant.
+const LANES: i64 = 16;
 
 impl Walk<'_> {
     pub(crate) fn instruction(
@@ -20,7 +23,9 @@ impl Walk<'_> {
         let row = row.ok_or_else(|| Refusal::Differs(format!("no row says what '{name}' is")))?;
         self.tag = self.tag.max(row.tag);
         let Stmt::For(lanes) = inner else { return differs(format!("there is no loop of '{name}'")) };
-        let width = lanes.extent.as_int().filter(|n| WIDTHS.contains(n));
+        // Of lanes that are a vector's already there may be fewer: what the others compute, nobody looks at.
+        let fewer = || (&*lanes.level == LANE).then_some(LANES);
+        let width = lanes.extent.as_int().or_else(fewer).filter(|n| WIDTHS.contains(n));
         let width =
             width.ok_or_else(|| Refusal::Differs(format!("'{}' is no loop over lanes", lanes.var)))?;
         let row = row.kernel(width);
@@ -29,10 +34,16 @@ impl Walk<'_> {
         let (mut first_here, mut first_there) = (ea.clone(), Env::default());
         let (mut got, mut want) = (inner, row.body.first());
         while let (Stmt::For(l), Some(Stmt::For(w))) = (got, want) {
-            if l.iter != w.iter || l.extent != w.extent || l.body.len() != 1 || w.body.len() != 1 {
+            let fewer = l.var == lanes.var && l.extent.as_int().is_none();
+            if l.iter != w.iter || !(fewer || l.extent == w.extent) || l.body.len() != 1 || w.body.len() != 1
+            {
                 return differs(format!("'{}' is not the loop '{}' of '{name}'", l.var, w.var));
             }
             let i = s.iteration(&l.var, &l.extent, &mut here)?;
+            if fewer {
+                let n = Term::constant(width.into());
+                self.inside(&s, &i, &n, &format!("lanes of '{}' are no more than of '{name}'", l.var))?;
+            }
             there.vars.insert(w.var.clone(), i.clone());
             zero_here.vars.insert(l.var.clone(), Term::default());
             zero_there.vars.insert(w.var.clone(), Term::default());

@@ -66,6 +66,11 @@ impl Compute {
             draft: None,
         }
     }
+
+    /// How keys and values are stored on a target.
+    pub fn kv_type(&self, target: &Target) -> KvType {
+        self.kv_type.unwrap_or_else(|| self.precision.kv_type(target))
+    }
 }
 
 /// A model's file with what is read from it before anything is compiled.

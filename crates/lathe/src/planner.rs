@@ -37,8 +37,9 @@ impl Planner {
                 throttled(lathe_runtime::this_machine(&cache_dir()?, false, within, &mut tell)?, disk_rate)
             }
         };
-        let mut work = work(&model.file, &lathe_runtime::detect_target()?)?;
-        let own = || vec![compute.kv_type.unwrap_or_default().as_str().to_owned()];
+        let target = lathe_runtime::detect_target()?;
+        let mut work = work(&model.file, &target)?;
+        let own = || vec![compute.kv_type(&target).as_str().to_owned()];
         let kv_types = if kv_types.is_empty() { own() } else { kv_types.to_vec() };
         work.measured = Some(model.measure(compute, &kv_types, false)?);
         Ok(Planner { machine, work, kv_types })
@@ -192,8 +193,9 @@ pub fn planned(
     let (draft_bytes, draft_token_bytes) = match &compute.draft {
         None => (0, 0),
         Some(draft) => {
-            let draft = work(&draft.file, &lathe_runtime::detect_target()?)?;
-            let kv_type = compute.kv_type.unwrap_or_default().as_str();
+            let target = lathe_runtime::detect_target()?;
+            let draft = work(&draft.file, &target)?;
+            let kv_type = compute.kv_type(&target).as_str();
             (draft.weight_bytes(false), draft.kv_bytes(kv_type).unwrap_or(0))
         }
     };
