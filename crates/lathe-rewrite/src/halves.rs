@@ -1,5 +1,5 @@
 //! `halves`: attention over keys and values of bf16 takes its other factors as bf16 too, where the processor has an instruction that
-//! multiplies words of two. Approximates: queries and exponentials, each rounded to the nearest, change by at most 2^-9 of
+//! multiplies words of two. Approximates: queries and exponentials, each rounded to the nearest, change by at most 2^-8 of
 //! themselves; sums stay f32.
 
 use crate::Pass;
