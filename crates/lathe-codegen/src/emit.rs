@@ -581,7 +581,8 @@ impl Emitter<'_> {
     /// halves.
     fn intrinsic(&mut self, row: &'static crate::Row, body: &[Stmt]) -> Result<(), CodegenError> {
         let [Stmt::For(l)] = body else { return self.fail("an instruction over more than one nest") };
-        let n = l.extent.as_int().unwrap_or(0);
+        // Of a vector's lanes there may be fewer.
+        let n = l.extent.as_int().unwrap_or(self.dialect.lanes);
         if n % self.dialect.lanes != 0 {
             return self.fail(format!("'{}' has {n} lanes", row.name));
         }

@@ -52,6 +52,8 @@ impl Emitter<'_> {
         let text = if !e.mentions(&var) {
             let s = self.scalar(e)?;
             self.broadcast(t, &lane_text(t, s))
+        } else if let Some(text) = self.half_of_words(e)? {
+            text
         } else if let Some(l) = narrow(e, &|x| self.dtype(x).ok()) {
             self.vector(&l)?
         } else if let Some(l) = legalize(e, &|x| self.dtype(x).ok(), self.dialect.row("f32_of_f16").is_some())
@@ -304,6 +306,24 @@ impl Emitter<'_> {
         };
         let mask = (1i64 << b.dtype.bits()) - 1;
         Ok(Some(format!("({word} >> {shift}) & {mask}")))
+    }
+
+    /// Widened bf16, one in each of adjacent words of 32 bits: the upper half of a word with nothing below.
+    fn half_of_words(&mut self, e: &Expr) -> Result<Option<String>, CodegenError> {
+        let Node::Cast(DType::F32, x) = &**e else { return Ok(None) };
+        let Node::Load(n, i) = &**x else { return Ok(None) };
+        let (var, b) = (self.lane_var(), self.buffers[n].clone());
+        let whole = self.lane.as_ref().is_some_and(|l| l.partial.is_none()) || self.goes_on(&b);
+        let pointer = matches!(self.places.get(n), Some(Place::Pointer(_)));
+        let Some(l) = lane(&b, i, &var, &self.bounds)
+            .filter(|l| b.dtype == DType::BF16 && l.stride == 32 && whole && pointer)
+        else {
+            return Ok(None);
+        };
+        let Some(shift) = l.symbolic.rem(32, &self.bounds).as_const() else { return Ok(None) };
+        let word = self.word_vector(n, i, &var, shift)?;
+        let moved = if shift == 0 { format!("{word} << 16") } else { format!("{word} & -65536") };
+        Ok(Some(format!("({})({moved})", self.vector_type(DType::F32))))
     }
 
     /// The vector of 32-bit words that holds the elements, loaded once a scope.

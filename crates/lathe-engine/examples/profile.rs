@@ -1,7 +1,8 @@
-//! Seconds of each kernel in a prefill and a decode step: `profile MODEL [prompt tokens] [threads] [fast|exact] [batch]`.
+//! Seconds of each kernel in a prefill and a decode step: `profile MODEL [prompt tokens] [threads] [fast|exact] [batch] [type of
+//! keys and values]`.
 
 use lathe_engine::{Batch, Forward, PAGE, Precision, Runner, RunnerOptions};
-use lathe_models::ModelFile;
+use lathe_models::{KvType, ModelFile};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().collect();
@@ -17,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         max_tokens: 512.max(batch),
         max_sequences: batch,
         max_rows: batch,
-        kv_type: None,
+        kv_type: args.get(6).and_then(|a| KvType::ALL.into_iter().find(|t| t.as_str() == a)),
         adapters: None,
         cache: lathe_models::cache_dir()?,
         budget: None,

@@ -44,8 +44,9 @@ impl Precision {
     /// The passes it asks for on a target, in order.
     pub(crate) fn passes(self, target: &Target) -> &'static [&'static str] {
         match self {
-            Precision::Fast if multiplies_bytes(target) => &["pack", "quantize"],
-            _ => &["pack"],
+            Precision::Fast if multiplies_bytes(target) => &["pack", "quantize", "halves"],
+            Precision::Fast => &["pack", "halves"],
+            Precision::Exact => &["pack"],
         }
     }
 }

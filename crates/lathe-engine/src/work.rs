@@ -27,7 +27,8 @@ pub fn work(file: &ModelFile, target: &Target) -> Result<Work, EngineError> {
         return Err(EngineError::Purpose { encoder: true });
     }
     // Heads that are no whole groups of codes cannot be stored as codes.
-    let others = [KvType::F16, KvType::Q8, KvType::Q4].map(|t| Some((t, build(file, &shape(t)).ok()?)));
+    let others =
+        [KvType::F16, KvType::Bf16, KvType::Q8, KvType::Q4].map(|t| Some((t, build(file, &shape(t)).ok()?)));
     let mut layers = vec![Layers::default(); model.config.layers as usize];
     let head = products(&model, target, &mut layers);
     let stored = [(KvType::F32, &model)].into_iter().chain(others.iter().flatten().map(|(t, m)| (*t, m)));

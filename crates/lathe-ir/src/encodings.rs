@@ -258,7 +258,8 @@ impl Activations {
 
 /// Pages of 16 positions of [position, head, component]: `keys16` component-major, `values16` position-major.
 ///
-/// Elements are f32, or what is said behind the name: `.f16`, or codes `.q8` and `.q4` with a scale of 16 bits for each position's 32
+/// Elements are f32, or what is said behind the name: `.f16`; `.bf16`, where the two neighbours that a sum takes one after the other
+/// (components of a key, positions of a value) lie beside each other in a word of 32 bits; or codes `.q8` and `.q4` with a scale of 16 bits for each position's 32
 /// components, behind the codes of a page's head. Two codes of 4 bits that are 16 components apart share a byte.
 fn pages(name: &str, shape: &[Int]) -> Option<Encoding> {
     let (base, elements) = name.split_once('.').unwrap_or((name, "f32"));
@@ -266,6 +267,7 @@ fn pages(name: &str, shape: &[Int]) -> Option<Encoding> {
     let (t, zero) = match elements {
         "f32" => (DType::F32, None),
         "f16" => (DType::F16, None),
+        "bf16" => (DType::BF16, None),
         "q8" => (DType::I8, Some(0)),
         "q4" => (DType::uint(4), Some(8)),
         _ => return None,
@@ -275,6 +277,10 @@ fn pages(name: &str, shape: &[Int]) -> Option<Encoding> {
         return None;
     }
     if zero.is_some() && components.as_const().is_none_or(|d| d % GROUP != 0) {
+        return None;
+    }
+    let words = t == DType::BF16;
+    if words && keys && components.as_const().is_none_or(|d| d % 2 != 0) {
         return None;
     }
     let codes = components.clone() * (16 * t.bits());
@@ -291,15 +297,22 @@ fn pages(name: &str, shape: &[Int]) -> Option<Encoding> {
     } else {
         (components.clone() * t.bits(), unit.into())
     };
+    // A number in pairs: which of the two, and which pair.
+    let pairs = |dim, values, pair: Int| vec![term(dim, 1, 2, t.bits().into()), term(dim, 2, values, pair)];
+    let positions_within = match words && !keys {
+        true => pairs(0, 8, position * 2),
+        false => vec![term(0, 1, 16, if words { position * 2 } else { position })],
+    };
     let components = match t.bits() {
         4 => vec![
             term(2, 1, 16, component.clone()),
             term(2, 16, 2, 4.into()),
             term(2, GROUP, 0, component * 16),
         ],
-        _ => vec![term(2, 1, 0, component)],
+        _ if words && keys => pairs(2, 0, component * 2),
+        _ => vec![term(2, 1, 0, if words { component * 2 } else { component })],
     };
-    let at = Layout { offset: 0.into(), terms: place([vec![term(0, 1, 16, position)], components].concat()) };
+    let at = Layout { offset: 0.into(), terms: place([positions_within, components].concat()) };
     let bits = positions.ceil_div(16, &Bounds::new()) * page.clone();
     let Some(zero) = zero else { return Some(plain(name, t, at, bits)) };
     let scale = DType::F16.bits();

@@ -1,16 +1,19 @@
 //! Attention of a ragged batch over paged keys and values (Kwon et al. 2023; grouped heads: Ainslie et al. 2023): each token
 //! sees the keys up to a last one, its own position in causal attention, or of these a window only (Beltagy et al. 2020).
 //!
+//! Queries of bf16 say that factors of products are: exponentials are rounded to it too, before they multiply values.
+//!
 //! The naive loops are three reductions over the keys, one after the other: maximum, sum of exponentials, weighted sum
 //! of values. One pass over the keys is a schedule's work, not this row's.
 
 use crate::gather::{empty_cache, filled};
 use crate::norm::{array, scalar};
 use crate::sample::{Rng, attrs, result};
-use crate::{require, require_f32};
+use crate::{require, require_f32, typed};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
-use lathe_ir::tensor::{Axis, Binary, Expr, Iter, Stmt, Unary};
-use lathe_ir::{Bounds, DType, Tensor};
+use lathe_ir::tensor::{Axis, Binary, Buffer, Expr, Iter, Stmt, Unary, WORKSPACE};
+use lathe_ir::{Bounds, DType, Elements, Tensor, decode_bits, encode_bits};
+use std::sync::Arc;
 
 /// Positions in a page.
 const PAGE: i64 = 16;
@@ -28,7 +31,8 @@ fn shape(t: &[Type], a: &Attrs) -> Option<Shape> {
 
 fn infer(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
     require(t.len() == 6, "expects queries, keys, values, pages, sequences and last positions")?;
-    require_f32(&t[..3])?;
+    require_f32(&t[1..3])?;
+    require(matches!(t[0].dtype, DType::F32 | DType::BF16), "queries are neither f32 nor bf16")?;
     require(t[0].shape.len() == 2, "queries are no matrix")?;
     require(int_attr(a, "window").is_none_or(|w| w > 0), "the window is not positive")?;
     require(float_attr(a, "softcap").is_none_or(|c| c > 0.0), "the soft cap is not positive")?;
@@ -53,6 +57,10 @@ fn scale(a: &Attrs, dim: i64) -> f32 {
 
 fn reference(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let (q, k, v) = (a[0].values(), a[1].values(), a[2].values());
+    let rounded = |e: f64| match a[0].dtype {
+        DType::BF16 => decode_bits(DType::BF16, encode_bits(DType::BF16, e)),
+        _ => e,
+    };
     let (pages, seq, pos) = (a[3].to_i64(), a[4].to_i64(), a[5].to_i64());
     let (g, d) = (a[1].shape[1], a[1].shape[2]);
     let heads = int_attr(at, "heads").unwrap_or(1) as usize;
@@ -71,7 +79,7 @@ fn reference(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
             let dot = |j: &i64| query.iter().zip(&k[place(*j)..]).map(|(a, b)| a * b).sum::<f64>();
             let s: Vec<f64> = seen.iter().map(|j| cap(scale * dot(j))).collect();
             let m = s.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let e: Vec<f64> = s.iter().map(|v| (v - m).exp()).collect();
+            let e: Vec<f64> = s.iter().map(|v| rounded((v - m).exp())).collect();
             let l: f64 = e.iter().sum();
             let weighted = |c| seen.iter().zip(&e).map(|(j, e)| e / l * v[place(*j) + c]).sum::<f64>();
             y.extend((0..d).map(weighted));
@@ -159,24 +167,31 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
                 &dot,
                 &[],
                 "sum",
-                &q.read(&head(&d)) * &k.read(&[place(&js), g.clone(), d.clone()]),
+                &typed::read(q, &head(&d)) * &k.read(&[place(&js), g.clone(), d.clone()]),
             )],
         ),
         Stmt::store(&l.name("bs"), &sc, one(&js), seen),
     ];
+    // Exponentials are kept as the queries are.
+    let kept = q.ty.dtype;
     let weight = (&at(&sc, one(&jp)) - &at(&m, &[])).un(Unary::Exp);
-    let weighted = &at(&p, one(&jo)) * &v.read(&[place(&jo), g.clone(), c.clone()]);
+    let weight = if kept == DType::F32 { weight } else { weight.cast(kept) };
+    let exponential = |j: &Expr| {
+        let e = at(&p, one(j));
+        if kept == DType::F32 { e } else { e.cast(DType::F32) }
+    };
+    let weighted = &exponential(&jo) * &v.read(&[place(&jo), g.clone(), c.clone()]);
     let head_body = vec![
         array(&sc, std::slice::from_ref(&context)),
         over_keys("js", Iter::Spatial, score),
         scalar(&m, DType::F32),
         Stmt::store(&l.name("zm"), &m, &[], Expr::f32(f32::MIN)),
         over_keys("jm", Iter::Reduce, vec![Stmt::reduce(&l.name("bm"), &m, &[], "max", at(&sc, one(&jm)))]),
-        array(&p, std::slice::from_ref(&context)),
+        Stmt::Alloc(Arc::new(Buffer::dense(&p, kept, std::slice::from_ref(&context), WORKSPACE))),
         over_keys("jp", Iter::Spatial, vec![Stmt::store(&l.name("bp"), &p, one(&jp), weight)]),
         scalar(&sum, DType::F32),
         Stmt::store(&l.name("zl"), &sum, &[], Expr::f32(0.0)),
-        over_keys("jl", Iter::Reduce, vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", at(&p, one(&jl)))]),
+        over_keys("jl", Iter::Reduce, vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", exponential(&jl))]),
         array(&o, &[s.dim.into()]),
         loop_("z", dim.clone(), Iter::Spatial, vec![Stmt::store(&l.name("zo"), &o, one(&z), Expr::f32(0.0))]),
         over_keys(
@@ -214,7 +229,7 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
     edge,
     sample: |seed| {
         let mut r = Rng(seed);
-        let elements = ["", ".f16", ".q8", ".q4"][seed as usize / 4 % 4];
+        let elements = ["", ".f16", ".q8", ".q4", ".bf16"][seed as usize % 5];
         let (g, d, per) = (2, if seed.is_multiple_of(2) { 32 } else { 64 }, 1 + r.below(3) as usize);
         let all: Vec<i32> = (0..192).collect();
         let rows = |r: &mut Rng| r.dense(&[192, g * d]);
@@ -231,6 +246,10 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
         if seed % 4 > 1 {
             at.extend(attrs(&[("softcap", Attr::Float(0.5)), ("scale", Attr::Float(0.4))]));
         }
-        (vec![r.dense(&[4, g * per * d]), k, v, pages, seq, pos], at)
+        let mut q = r.dense(&[4, g * per * d]);
+        if elements == ".bf16" && seed.is_multiple_of(2) {
+            q = Tensor::of(DType::BF16, &q.shape, &Elements::Floats(q.values()));
+        }
+        (vec![q, k, v, pages, seq, pos], at)
     },
 }];

@@ -257,7 +257,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         sample: |seed| {
             let mut r = Rng(seed);
             let pages = if seed.is_multiple_of(2) { "keys16" } else { "values16" };
-            let elements = ["", ".f16", ".q8", ".q4"][seed as usize / 2 % 4];
+            let elements = ["", ".f16", ".bf16", ".q8", ".q4"][seed as usize / 2 % 5];
             let cache = empty_cache(&format!("{pages}{elements}"), &[48, 2, 64]);
             let places = Tensor::i32(&[3], &[17, 3, 40]);
             (vec![cache, r.dense(&[3, 128]), places], Attrs::new())

@@ -44,7 +44,9 @@ fn naive_loops_compute_the_reference() {
                 });
                 let bytes = m.params[&k.kernel.params[param.unwrap()].name].clone();
                 let got = Tensor { bytes, ..want.clone() };
-                close(row.name, seed, &got, want);
+                // Exponentials that are rounded to halves may round to the other neighbour.
+                let halves = row.name == "attention" && args[0].dtype == DType::BF16;
+                close(row.name, seed, &got, want, if halves { 1e-2 } else { loose(&got) });
             }
         }
     }
@@ -60,10 +62,9 @@ fn loose(t: &Tensor) -> f64 {
     }
 }
 
-fn close(name: &str, seed: u64, got: &Tensor, want: &Tensor) {
+fn close(name: &str, seed: u64, got: &Tensor, want: &Tensor, loose: f64) {
     let (a, b) = (got.values(), want.values());
     let scale = b.iter().fold(1e-3f64, |m, v| m.max(v.abs()));
-    let loose = loose(got);
     for (i, (x, y)) in a.iter().zip(&b).enumerate() {
         assert!(x == y || (x - y).abs() <= loose * scale, "{name} seed {seed}: element {i} is {x}, not {y}");
     }

@@ -22,6 +22,7 @@
 mod filters;
 mod gradient;
 mod group;
+mod halves;
 mod hold;
 mod pack;
 mod plan;
@@ -64,7 +65,8 @@ impl Pass {
 }
 
 /// All passes.
-pub static PASSES: &[Pass] = &[pack::PACK, quantize::QUANTIZE, filters::FILTERS, winograd::WINOGRAD];
+pub static PASSES: &[Pass] =
+    &[pack::PACK, quantize::QUANTIZE, halves::HALVES, filters::FILTERS, winograd::WINOGRAD];
 
 /// The pass of a name.
 pub fn pass(name: &str) -> Option<&'static Pass> {

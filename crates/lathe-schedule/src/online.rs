@@ -26,7 +26,8 @@ pub(crate) static ONLINE: Primitive = Primitive {
     apply,
 };
 
-/// Whether an expression is a product with one factor for which `is` holds; the others mention none of `names`.
+/// Whether an expression is a product with one factor for which `is` holds; the others mention none of `names`. It may be rounded to
+/// another float.
 fn linear(e: &Expr, is: &dyn Fn(&Expr) -> bool, names: &[Name]) -> bool {
     let free = |e: &Expr| !names.iter().any(|n| e.loads(n));
     is(e)
@@ -34,6 +35,7 @@ fn linear(e: &Expr, is: &dyn Fn(&Expr) -> bool, names: &[Name]) -> bool {
             Node::Binary(Binary::Mul, a, b) => {
                 (linear(a, is, names) && free(b)) || (linear(b, is, names) && free(a))
             }
+            Node::Cast(t, x) => t.is_float() && linear(x, is, names),
             _ => false,
         }
 }

@@ -83,9 +83,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let body = edit_list(
         &k.body,
         &|s| match s {
-            Stmt::For(f) => {
-                &*f.level == LANE && f.body.iter().any(|s| matches!(s, Stmt::Store(b) if &*b.name == block))
-            }
+            Stmt::For(f) => &*f.level == LANE && find_block(&f.body, block).is_some(),
             _ => false,
         },
         &mut |list, i| {
@@ -93,9 +91,13 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             if !runs_at_least(k, f, 1) {
                 return Err(format!("'{}' may have no lanes", f.var));
             }
-            let mut inside = vec![];
+            let (mut inside, mut first) = (vec![], vec![(f.var.clone(), Expr::from(0))]);
             for_each(&f.body, &mut |s| match s {
                 Stmt::Alloc(b) => inside.push(b.name.clone()),
+                // Of a word's elements the first one is asked for.
+                Stmt::For(l) if l.extent.as_int().is_some_and(|n| n > 0) => {
+                    first.push((l.var.clone(), 0.into()))
+                }
                 Stmt::For(l) => inside.push(l.var.clone()),
                 _ => {}
             });
@@ -104,7 +106,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             }
             let at = index
                 .iter()
-                .map(|e| then(&e.substitute(&f.var, &0.into()), &next).simplify_index(&bounds))
+                .map(|e| then(&then(e, &first), &next).simplify_index(&bounds))
                 .collect::<Vec<_>>();
             let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t, &[], REGISTER)));
             let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
@@ -134,18 +136,19 @@ fn around(body: &[Stmt], block: &str) -> (Vec<Arc<For>>, Vec<Expr>) {
     (vec![], vec![])
 }
 
-/// Whether a variable of so many values counts one by one in quotients and remainders by pages that are whole blocks of as many, from
-/// the beginning of a block, and is used nowhere else.
+/// Whether a variable of so many values counts, in equal steps, in quotients and remainders by pages that are whole blocks of as many,
+/// from the beginning of a block, and is used nowhere else.
 fn is_place_in_page(e: &Expr, var: &str, values: i64, bounds: &Bounds) -> bool {
     match &**e {
         Node::Var(n) => &**n != var,
         Node::Binary(Binary::Div | Binary::Rem, x, page) if e.mentions(var) => {
-            let begins = |x: Int| {
+            let block = |x: Int| {
                 let (by, first) = x.affine_in(var)?;
-                Some(by.as_const() == Some(1) && first.rem(values, bounds).as_const() == Some(0))
+                let block = by.as_const()?.checked_mul(values).filter(|n| *n > 0)?;
+                (first.rem(block, bounds).as_const() == Some(0)).then_some(block)
             };
-            let block = values > 0 && Opaque::default().int(x, bounds).and_then(begins) == Some(true);
-            block && page.as_int().is_some_and(|p| p % values == 0)
+            let block = Opaque::default().int(x, bounds).and_then(block);
+            block.zip(page.as_int()).is_some_and(|(block, page)| page % block == 0)
         }
         _ => e.children().into_iter().all(|c| is_place_in_page(c, var, values, bounds)),
     }

@@ -32,7 +32,7 @@ pub fn schedule(
     let mut s = Schedule::decided(kernel, decisions);
     match parts.first() {
         Some((Form::Contraction, _)) => contraction::apply(&mut s, parts, target, rows)?,
-        Some((Form::Attention, p)) => attention::apply(&mut s, p)?,
+        Some((Form::Attention, p)) => attention::apply(&mut s, p, target)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,
         Some((Form::Nest, _)) if tiles::apply(&mut s, target) => {}

@@ -1,12 +1,15 @@
 //! `tensorize L I`: the loops from `L` inwards are what one machine instruction `I` does. They are compared with the
-//! row's meaning (same loops, same arithmetic; codes of fewer bits count as the unsigned byte they widen to) and wrapped; the
+//! row's meaning (same loops, same arithmetic; codes of fewer bits count as the unsigned byte they widen to; lanes of a vector may be
+//! fewer) and wrapped; the
 //! body stays as it is, so the interpreter and the portable dialect need no knowledge of the instruction.
 
 use crate::intrinsics::{INTRINSICS, IntrinsicRow, STEPS, WIDTHS, fits};
 use crate::lanes::{Lane, lane};
 use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
-use lathe_ir::tensor::{Binary, Expr, For, Kernel, Node, Stmt, loop_bounds, map_stmts};
+use lathe_ir::tensor::{
+    Binary, Expr, Fact, For, Kernel, LANE, Node, Opaque, Stmt, Store, loop_bounds, map_stmts,
+};
 use lathe_ir::{Bounds, DType};
 use std::sync::Arc;
 
@@ -129,13 +132,39 @@ pub fn lanes_first(product: &Expr, lane: &str) -> Expr {
     }
 }
 
+/// How many lanes there are at most, where they are a vector's already and may be fewer: the accumulator has room for all of them, and
+/// parameters that are read are stored padded.
+fn fewer(k: &Kernel, lanes: &For, block: &Store, b: &Bounds) -> Option<i64> {
+    let most = Opaque::default().int(&lanes.extent, b).and_then(|n| b.range(&n).hi)?;
+    let (target, _) = block.targets.first()?;
+    let room = k.buffer(target)?.shape.last()?.as_const() == Some(most);
+    let (x, y) = factors(&block.values[0])?;
+    let padded = [x.loads(), y.loads()].concat().into_iter().all(|e| match &**e {
+        Node::Load(n, _) if e.mentions(&lanes.var) => {
+            k.buffer(n).is_some_and(|b| b.facts.iter().any(|f| matches!(f, Fact::Padded(_, m) if *m == most)))
+        }
+        _ => true,
+    });
+    (&*lanes.level == LANE && room && padded).then_some(most)
+}
+
 fn matches(k: &Kernel, s: &Stmt, row: &IntrinsicRow, b: &Bounds) -> Option<bool> {
     let (loops, block) = nest(s)?;
-    let lanes = loops.first()?.extent.as_int().filter(|n| WIDTHS.contains(n))?;
+    let all = loops.first()?;
+    let lanes = match all.extent.as_int() {
+        Some(n) => n,
+        None => fewer(k, all, &block, b)?,
+    };
+    if !WIDTHS.contains(&lanes) {
+        return None;
+    }
     let row = &row.kernel(lanes);
     let (want_loops, want) = nest(row.body.first()?)?;
     let same_loops = loops.len() == want_loops.len()
-        && loops.iter().zip(&want_loops).all(|(a, w)| a.extent == w.extent && a.iter == w.iter);
+        && loops.iter().zip(&want_loops).all(|(a, w)| {
+            let lanes = a.var == all.var;
+            (lanes || a.extent == w.extent) && a.iter == w.iter
+        });
     if !same_loops || block.reducer != want.reducer || block.targets.len() != 1 {
         return Some(false);
     }

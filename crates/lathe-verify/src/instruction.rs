@@ -4,9 +4,12 @@ use crate::Refusal;
 use crate::obligations::{Walk, differs};
 use crate::scope::{Env, Scope, exact};
 use lathe_check::Term;
-use lathe_ir::tensor::{Buffer, Expr, Node, Stmt};
-use lathe_ir::{DType, Name};
+use lathe_ir::tensor::{Buffer, Expr, Fact, LANE, Node, Stmt};
+use lathe_ir::{DType, Int, Name};
 use lathe_schedule::{Code, INTRINSICS, STEPS, WIDTHS, code, fits, lanes_first};
+
+/// Lanes of a vector whose number is not constant.
+const LANES: i64 = 16;
 
 impl Walk<'_> {
     pub(crate) fn instruction(
@@ -20,7 +23,9 @@ impl Walk<'_> {
         let row = row.ok_or_else(|| Refusal::Differs(format!("no row says what '{name}' is")))?;
         self.tag = self.tag.max(row.tag);
         let Stmt::For(lanes) = inner else { return differs(format!("there is no loop of '{name}'")) };
-        let width = lanes.extent.as_int().filter(|n| WIDTHS.contains(n));
+        // Of lanes that are a vector's already there may be fewer, where there is room for all: what the others compute, nobody looks at.
+        let some = lanes.extent.as_int().is_none() && &*lanes.level == LANE;
+        let width = lanes.extent.as_int().or(some.then_some(LANES)).filter(|n| WIDTHS.contains(n));
         let width =
             width.ok_or_else(|| Refusal::Differs(format!("'{}' is no loop over lanes", lanes.var)))?;
         let row = row.kernel(width);
@@ -29,10 +34,16 @@ impl Walk<'_> {
         let (mut first_here, mut first_there) = (ea.clone(), Env::default());
         let (mut got, mut want) = (inner, row.body.first());
         while let (Stmt::For(l), Some(Stmt::For(w))) = (got, want) {
-            if l.iter != w.iter || l.extent != w.extent || l.body.len() != 1 || w.body.len() != 1 {
+            let fewer = some && l.var == lanes.var;
+            if l.iter != w.iter || !(fewer || l.extent == w.extent) || l.body.len() != 1 || w.body.len() != 1
+            {
                 return differs(format!("'{}' is not the loop '{}' of '{name}'", l.var, w.var));
             }
             let i = s.iteration(&l.var, &l.extent, &mut here)?;
+            if fewer {
+                let n = Term::constant(width.into());
+                self.inside(&s, &i, &n, &format!("lanes of '{}' are no more than of '{name}'", l.var))?;
+            }
             there.vars.insert(w.var.clone(), i.clone());
             zero_here.vars.insert(l.var.clone(), Term::default());
             zero_there.vars.insert(w.var.clone(), Term::default());
@@ -67,6 +78,16 @@ impl Walk<'_> {
             }
             if i.iter().any(|i| self.world.volatile(i)) {
                 return differs(format!("what is written picks an element of '{n}'"));
+            }
+            let room = match k {
+                0 => b.shape.last().and_then(Int::as_const) == Some(width),
+                _ => {
+                    let padded = |f: &Fact| matches!(f, Fact::Padded(_, m) if *m == width);
+                    !i.iter().any(|i| i.mentions(&lanes.var)) || b.facts.iter().any(padded)
+                }
+            };
+            if some && !room {
+                return differs(format!("'{n}' has no room for all lanes of '{name}'"));
             }
             let at = |s: &mut Scope, b: &Buffer, i: &[Expr], env: &Env| -> Result<Term, Refusal> {
                 let i = i.iter().map(|i| s.term(i, env)).collect::<Result<Vec<_>, _>>()?;

@@ -8,7 +8,8 @@
 //! - Every element of a sum that any iteration adds to is rescaled in all iterations, once.
 //! - Iterations of the later loops run before later ones of the earlier loops, and do not meet them otherwise.
 //!
-//! In real numbers, that is: exponentials are others, within rounding, and products of `g` may overflow on the way.
+//! In real numbers, that is: exponentials are others, within rounding (those that are kept as narrower floats round as those do), and
+//! products of `g` may overflow on the way.
 
 use crate::Refusal;
 use crate::meet::{accesses_of, every_access};
@@ -129,7 +130,8 @@ pub(crate) fn loads_any(e: &Expr, names: &[Name]) -> bool {
     names.iter().any(|n| e.loads(n))
 }
 
-/// Whether an expression is a product with one factor for which `is` holds, and others that read none of `names`.
+/// Whether an expression is a product with one factor for which `is` holds, and others that read none of `names`; or such a product
+/// as another float.
 fn linear(e: &Expr, is: &dyn Fn(&Expr) -> bool, names: &[Name]) -> bool {
     is(e)
         || match &**e {
@@ -137,6 +139,7 @@ fn linear(e: &Expr, is: &dyn Fn(&Expr) -> bool, names: &[Name]) -> bool {
                 (linear(a, is, names) && !loads_any(b, names))
                     || (linear(b, is, names) && !loads_any(a, names))
             }
+            Node::Cast(t, x) => t.is_float() && linear(x, is, names),
             _ => false,
         }
 }

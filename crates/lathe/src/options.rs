@@ -104,6 +104,7 @@ impl CacheOptions {
         self.kv_type.map(|t| match t {
             KvType::F32 => lathe_models::KvType::F32,
             KvType::F16 => lathe_models::KvType::F16,
+            KvType::Bf16 => lathe_models::KvType::Bf16,
             KvType::Q8 => lathe_models::KvType::Q8,
             KvType::Q4 => lathe_models::KvType::Q4,
         })
@@ -209,6 +210,8 @@ enum KvType {
     F32,
     /// 16 bits.
     F16,
+    /// The upper 16 bits of 32, which some processors multiply as they are.
+    Bf16,
     /// 8-bit codes with a scale for every 32.
     Q8,
     /// 4-bit codes with a scale for every 32.

@@ -112,6 +112,8 @@ impl Case {
                 DType::F16 => 2e-3,
                 DType::BF16 => 1e-2,
                 _ if want.encoding.as_ref().is_some_and(|e| e.name.starts_with("a8")) => 0.01,
+                // Exponentials are rounded to halves, each with the maximum so far.
+                _ if row.name == "attention" && self.args[0].dtype == DType::BF16 => 1e-2,
                 _ => 1e-5,
             };
             if want.dtype.is_int() {

@@ -48,6 +48,8 @@ pub enum KvType {
     F32,
     /// 16 bits.
     F16,
+    /// The upper 16 bits of 32, which some processors multiply as they are.
+    Bf16,
     /// Codes of 8 bits, with a scale of 16 bits for every 32 components of a position.
     Q8,
     /// Codes of 4 bits, with such a scale.
@@ -56,13 +58,14 @@ pub enum KvType {
 
 impl KvType {
     /// All of them, widest first.
-    pub const ALL: [KvType; 4] = [KvType::F32, KvType::F16, KvType::Q8, KvType::Q4];
+    pub const ALL: [KvType; 5] = [KvType::F32, KvType::F16, KvType::Bf16, KvType::Q8, KvType::Q4];
 
     /// Its name, which is also what the encodings of pages have behind theirs.
     pub fn as_str(self) -> &'static str {
         match self {
             KvType::F32 => "f32",
             KvType::F16 => "f16",
+            KvType::Bf16 => "bf16",
             KvType::Q8 => "q8",
             KvType::Q4 => "q4",
         }

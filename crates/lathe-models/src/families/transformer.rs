@@ -19,7 +19,12 @@ fn hadamard(n: i64) -> Vec<f32> {
 
 pub(super) fn build(file: &ModelFile, cache: &CacheShape, style: &Style) -> Made<Model> {
     let c = Config::read(file, style)?;
-    if matches!(cache.elements, KvType::Q8 | KvType::Q4) && c.head_dim % 32 != 0 {
+    let together = match cache.elements {
+        KvType::F32 | KvType::F16 => 1,
+        KvType::Bf16 => 2,
+        KvType::Q8 | KvType::Q4 => 32,
+    };
+    if c.head_dim % together != 0 {
         return Err(FamilyErrorKind::Elements { elements: cache.elements, head: c.head_dim });
     }
     let dims = [("T", cache.max_tokens), ("R", cache.max_sequences), ("B", cache.max_sequences)];

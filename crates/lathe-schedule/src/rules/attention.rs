@@ -2,19 +2,23 @@
 //! values with a component in each lane. Heads that share keys share each loaded vector.
 
 use super::LANES;
+use crate::intrinsics::{IntrinsicRow, word_product};
+use crate::tensorize::code;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{Node, REGISTER, find_block, find_loop};
+use lathe_ir::tensor::{Binary, Expr, Node, REGISTER, find_block, find_loop};
+use lathe_machine::Target;
 
 /// Keys of one step of the online softmax: so many that what a step does once (the maximum across lanes, the new scale of all
 /// sums) is little beside the products.
 const KEYS: i64 = 64;
 
-pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
+pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
     let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
     let keys = s.choose("keys", [16, 32, 64, 128], KEYS);
+    let words = words(s, [&n("bd"), &n("bo")], target).filter(|_| whole && keys > LANES);
     for l in ["js", "jm", "jp", "jl", "jo"] {
         s.step(&format!("split {} {keys}", n(l)))?;
     }
@@ -27,37 +31,60 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
     s.step(&format!("online {} {} {} {}", n("js.o"), n("jp.o"), n("jl.o"), n("jo.o")))?;
     s.step(&format!("contract {}", n("s")))?;
     s.step(&format!("contract {}", n("p")))?;
-    let pages = keys > LANES;
-    if pages {
-        for l in ["js", "jm", "jp", "jl", "jo"] {
-            s.step(&format!("split {}.i {LANES}", n(l)))?;
-        }
-    }
-    // The keys of a page, in lanes.
-    let page = |l: &str| n(l) + if pages { ".i.i" } else { ".i" };
     let heads = extent(s, "r").unwrap_or(1);
     let together = (1..=4).rev().find(|f| heads % f == 0).unwrap_or(1);
     let share = together > 1 && whole;
     // A sum over components is one long chain of additions: several at a time hide their latency.
     let chains = if share { 2 } else { 4 };
-    let chained = extent(s, "d").is_some_and(|d| d % chains == 0);
-    if chained {
-        s.step(&format!("split {} {chains}", n("d")))?;
-        s.step(&format!("rfactor {}", n("d.i")))?;
+    let mut d = n("d");
+    if words.is_some() {
+        s.step(&format!("split {d} 2"))?;
+        d += ".o";
     }
+    let chained =
+        find_loop(&s.kernel().body, &d).and_then(|d| d.extent.as_int()).is_some_and(|d| d % chains == 0);
+    if chained {
+        s.step(&format!("split {d} {chains}"))?;
+        s.step(&format!("rfactor {d}.i"))?;
+    }
+    let pages = keys > LANES;
+    if pages {
+        for l in ["js", "jm", "jp", "jl"] {
+            s.step(&format!("split {}.i {LANES}", n(l)))?;
+        }
+        let jo = n("jo.i");
+        match words {
+            None => s.step(&format!("split {jo} {LANES}"))?,
+            // Two keys a word, and perhaps a last one.
+            Some(_) => {
+                s.step(&format!("peel {jo} 2"))?;
+                s.step(&format!("split {jo} 2"))?;
+                s.step(&format!("split {jo}.o {}", LANES / 2))?;
+            }
+        }
+    }
+    // The keys of a page, in lanes.
+    let page = |l: &str| n(l) + if pages { ".i.i" } else { ".i" };
     s.step(&format!("sink {}", page("js")))?;
     if chained {
-        s.step(&format!("unroll {}", n("d.i")))?;
+        s.step(&format!("unroll {d}.i"))?;
     }
-    for l in ["js", "jm", "jp", "jl"] {
-        s.step(&format!("vectorize {}", page(l)))?;
+    let lanes = ["js", "jm", "jp", "jl"].map(page);
+    for l in &lanes {
+        s.step(&format!("vectorize {l}"))?;
     }
     if share {
         s.step(&format!("split {} {together}", n("r")))?;
-        let lanes = ["js", "jm", "jp", "jl"].map(page);
         let stop = [&lanes[..], &["c.o", "z.o", "y.o"].map(n)].concat();
         s.step(&format!("sink {} {}", n("r.i"), stop.join(" ")))?;
         s.step(&format!("unroll {}", n("r.i")))?;
+    }
+    // A word's two factors, inside of the lanes.
+    let (two_components, two_keys) = (n("d.i"), n("jo.i.i"));
+    if words.is_some() {
+        s.step(&format!("sink {two_components}"))?;
+        s.step(&format!("sink {two_keys}"))?;
+        s.step(&format!("unroll {}", n("jo.i.p")))?;
     }
     if whole {
         for l in ["c", "z", "y"] {
@@ -79,13 +106,36 @@ pub(super) fn apply(s: &mut Schedule, p: &str) -> Result<(), ScheduleError> {
             let Some((cache, bits)) = paged(s, &n(block)) else { continue };
             let ahead = match bits {
                 8.. => n("js.o"),
-                _ if one_token && pages => n(keys) + ".i.o",
+                _ if words.is_none() && one_token && pages => n(keys) + ".i.o",
                 _ => continue,
             };
-            s.step(&format!("prefetch {ahead} {cache} {}", n(block)))?;
+            let mut asked = s.clone();
+            match asked.step(&format!("prefetch {ahead} {cache} {}", n(block))) {
+                Ok(()) => *s = asked,
+                // The last keys may be no whole word: then there is nothing to ask for.
+                Err(_) if words.is_some() => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+    if let Some(words) = words {
+        for l in [page("js"), n("c.i")] {
+            s.step(&format!("tensorize {l} {}", words.name))?;
         }
     }
     Ok(())
+}
+
+/// The instruction that adds up the products of both blocks, where they are of words of halves.
+fn words(s: &Schedule, blocks: [&str; 2], target: &Target) -> Option<&'static IntrinsicRow> {
+    let k = s.kernel();
+    let factor = |e: &Expr| code(e)?.dtype(&|n| k.buffer(n).map(|b| b.dtype));
+    let rows = blocks.map(|block| {
+        let b = find_block(&k.body, block)?;
+        let Node::Binary(Binary::Mul, repeated, lanes) = &**b.values.first()? else { return None };
+        word_product(target, [factor(lanes)?, factor(repeated)?])
+    });
+    rows[0].filter(|row| rows[1].is_some_and(|other| other.name == row.name))
 }
 
 /// The cache that a block reads: its one buffer of positions, heads and components, and its bits.
