@@ -34,8 +34,8 @@ class Lathe:
         "decode_floor_fraction": "decode_floor_fraction",
     }
 
-    def __init__(self, binary, model):
-        self.command = [binary, "bench", "model", "--json", "--batch", "1", "--model", model]
+    def __init__(self, binary, model, kv_type):
+        self.command = [binary, "bench", "model", "--json", "--batch", "1", "--model", model, "--kv-type", kv_type]
         self.version = subprocess.run([binary, "--version"], text=True, capture_output=True, check=True).stdout.strip()
 
     def measure(self, **request):
@@ -125,9 +125,10 @@ def main():
     parser.add_argument("--repetitions", type=int, default=5)
     parser.add_argument("--foreign", type=float, default=0.05, help="largest share of one CPU that others may use")
     parser.add_argument("--attempts", type=int, default=10, help="tries before a sample is given up")
+    parser.add_argument("--kv-type", default="f32", help="how Lathe stores keys and values; llama.cpp has f16")
     parser.add_argument("--json", help="where to write all samples")
     args = parser.parse_args()
-    peers = {"lathe": Lathe(args.lathe, args.model)} if args.lathe else {}
+    peers = {"lathe": Lathe(args.lathe, args.model, args.kv_type)} if args.lathe else {}
     peers |= {name: Worker([sys.executable, str(HERE / WORKERS[name]), args.model]) for name in args.peers}
     try:
         rows = compare(peers, args)
