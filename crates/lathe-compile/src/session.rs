@@ -23,7 +23,7 @@ pub struct Session {
     views: HashMap<Name, View>,
     /// The value whose storage each result has: itself, or the state it succeeds.
     homes: HashMap<ValueId, ValueId>,
-    /// Arguments that kernels only read, and results that each run makes whole: both can lie in the caller's memory.
+    /// Arguments that kernels only read, and results that each run makes whole, of constant sizes: both can lie in the caller's memory.
     placeable: HashSet<ValueId>,
     /// Those arguments that lie there now.
     lent: HashSet<Name>,
@@ -178,7 +178,7 @@ impl Session {
         self.results(&dims, vec![])
     }
 
-    /// As [`Session::run`], without copies of large tensors: kernels read them where they lie (an input that is not passed again
+    /// As [`Session::run`], without copies of large tensors of constant sizes: kernels read them where they lie (an input that is not passed again
     /// stays shared), and write results into the memory of `spent` ones where that has the size. Fresh memory costs
     /// about as much as a copy, so whoever runs a graph again and again gives back the results that it has used.
     pub fn run_shared(
@@ -340,7 +340,8 @@ fn fresh(bytes: usize) -> Vec<u8> {
     bytes
 }
 
-/// Arguments that the program reads and neither writes nor returns, and results that it makes and keeps for no other value.
+/// Arguments that the program reads and neither writes nor returns, and results that it makes and keeps for no other value: those whose
+/// size is constant, as kernels use the room behind others ([`storage_bytes`]).
 fn placeable(
     graph: &Graph,
     (load, run): (&Program, &Program),
@@ -355,7 +356,8 @@ fn placeable(
     let shared: HashSet<&ValueId> = homes.iter().flat_map(|(v, home)| [v, home]).collect();
     let fits = |v: &ValueId| {
         let value = graph.value(*v);
-        known(run, &value.name)
+        value.ty.shape.iter().all(|d| d.as_const().is_some())
+            && known(run, &value.name)
             && !known(load, &value.name)
             && !shared.contains(v)
             && match value.source {

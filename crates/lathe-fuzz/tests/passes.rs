@@ -31,7 +31,8 @@ fn passes_keep_what_they_say() {
     for case in &cases {
         judge.judge_graph(case).unwrap_or_else(|f| panic!("{f}\n{case}"));
     }
-    assert!(cases.len() > 100 && judge.counts.defined as usize * 10 > cases.len() * 9, "{:?}", judge.counts);
+    // Few random numbers are page tables, which attention's graphs take.
+    assert!(cases.len() > 100 && judge.counts.defined as usize * 20 > cases.len() * 17, "{:?}", judge.counts);
     if let Some((case, finding)) = walk(&mut judge, &cases, 120, 3) {
         panic!("{finding}\n{case}");
     }
