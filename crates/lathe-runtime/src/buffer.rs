@@ -157,8 +157,8 @@ impl View {
     ) -> Result<(), RuntimeError> {
         let bytes: &mut [u8] = bytemuck::cast_slice_mut(target);
         let from = self.range(offset, bytes.len())?;
-        // SAFETY: the range is inside the view, whose memory `owner` keeps alive; `bytes` is a Rust slice of that length and so
-        // lies elsewhere (no reference to a view's memory exists).
+        // SAFETY: the range is inside the view, whose memory `owner` keeps alive; `bytes` is a Rust slice of that length that
+        // nobody else may read, and so lies elsewhere (references to a view's memory are shared ones).
         unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
     }

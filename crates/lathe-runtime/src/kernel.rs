@@ -299,12 +299,8 @@ impl Prepared {
         self.kernel.enter(ctx, &self.pointers, &self.dims, workspace, begin, end)
     }
 
-    /// Changes the dims (a longer sequence in the same buffers), checking the buffers against the new lengths.
-    pub fn set_dims(&mut self, dims: &[i64], required_bytes: &[usize]) -> Result<(), RuntimeError> {
-        self.set(&[], dims, required_bytes)
-    }
-
-    /// Changes the dims and some buffers, by their places, checking all; where that fails, nothing is changed.
+    /// Changes the dims (a longer sequence in the same buffers) and some buffers, by their places, checking all; where that
+    /// fails, nothing is changed.
     pub fn set(
         &mut self,
         changed: &[(usize, View)],

@@ -96,7 +96,7 @@ fn a_prepared_call_runs_on_many_threads() {
     let mut prepared =
         KERNEL.prepare(args.clone(), &required, &[5], Some(Workspace::new(workspace.clone(), 3))).unwrap();
     for scale in [5, 6] {
-        prepared.set_dims(&[scale], &required).unwrap();
+        prepared.set(&[], &[scale], &required).unwrap();
         let prepared = &prepared;
         pool.try_run(&|thread, barrier| {
             let mut ctx = Ctx { thread: thread as u32, threads: barrier.threads() as u32 };
@@ -112,8 +112,8 @@ fn a_prepared_call_runs_on_many_threads() {
     assert_eq!([bytes[0], bytes[256], bytes[512]], [0, 1, 2], "each thread has a workspace of its own");
     let mut fourth = Ctx { thread: 3, threads: 4 };
     assert!(prepared.run(&mut fourth, 0, 1).is_err(), "no workspace for a fourth thread");
-    assert!(prepared.set_dims(&[1], &[n * 4, n * 4, n * 4 + 1]).is_err());
-    assert!(prepared.set_dims(&[1, 2], &required).is_err());
+    assert!(prepared.set(&[], &[1], &[n * 4, n * 4, n * 4 + 1]).is_err());
+    assert!(prepared.set(&[], &[1, 2], &required).is_err());
 }
 
 #[test]

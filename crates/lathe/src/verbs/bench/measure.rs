@@ -186,7 +186,16 @@ impl Bench {
     /// Decodes behind the same prompts, whose pages are still there: sequences that waited for others' prompts would else be longer.
     fn decode(&mut self, batch: usize) -> Result<Decoded, Failure> {
         let ids = self.start(batch, usize::MAX)?;
-        while self.step()? < batch {}
+        while self.step()? < batch {
+            if self.engine.is_idle() {
+                let what = format!(
+                    "no step decoded {batch} sequences at once: the first ended before the last began"
+                );
+                return Err(Diagnostic::new("bench-batch", Fault::User, what)
+                    .fix("give a smaller --batch")
+                    .into());
+            }
+        }
         let depths = ids.iter().filter_map(|&id| Some(self.engine.tokens(id)?.len()));
         let depth = depths.sum::<usize>() as f64 / batch as f64 + self.generate as f64 / 2.0;
         let brought = |engine: &Engine<Runner>| engine.model().experts().map_or(0, |experts| experts.bytes);
