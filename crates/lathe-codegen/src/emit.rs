@@ -100,6 +100,27 @@ pub fn prelude(dialect: &Dialect, context: &str) -> String {
     out + dialect.prelude
 }
 
+/// Whether the iterations of the loop `var` have the same repeated words in their instructions.
+fn shares_words(body: &[Stmt], var: &str) -> bool {
+    body.iter().any(|s| match s {
+        Stmt::Intrinsic(_, b) => {
+            let [Stmt::For(l)] = b.as_slice() else { return false };
+            let mut shared = false;
+            for_each(b, &mut |s| {
+                if let Stmt::Store(s) = s
+                    && let Node::Binary(_, x, y) = &*s.values[0]
+                {
+                    shared |= [x, y].iter().any(|f| !f.mentions(&l.var) && !f.mentions(var));
+                }
+            });
+            shared
+        }
+        Stmt::For(l) => shares_words(&l.body, var),
+        Stmt::If(_, b) => shares_words(b, var),
+        Stmt::Store(_) | Stmt::Alloc(_) => false,
+    })
+}
+
 /// The iterations of a lane loop from `first` on.
 fn part(l: &For, first: i64) -> Vec<Stmt> {
     if first == 0 {
@@ -143,6 +164,8 @@ pub(crate) struct Emitter<'k> {
     pub loads: HashMap<String, usize>,
     /// Vectors of temporaries in registers that the loop being written touches: others may wait in memory meanwhile.
     pub vectors: i64,
+    /// Whether instructions of the loops being written out share their repeated words.
+    words_shared: bool,
     registers: HashMap<Name, Kind>,
     workspace: Int,
 }
@@ -203,6 +226,7 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
         constant_buffers: vec![],
         loads: HashMap::new(),
         vectors: 0,
+        words_shared: false,
         registers,
         workspace: 0.into(),
     };
@@ -416,6 +440,8 @@ impl Emitter<'_> {
                 }
                 let used = if least < most { Some(self.scalar(&extent)?) } else { None };
                 let allocates = l.body.iter().any(|s| matches!(s, Stmt::Alloc(_)));
+                let around = self.words_shared;
+                self.words_shared |= most > 1 && shares_words(&l.body, &l.var);
                 for i in 0..most {
                     let body = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(i))]));
                     let guard = used.as_ref().filter(|_| i >= least);
@@ -426,6 +452,7 @@ impl Emitter<'_> {
                         self.body(&body)?;
                     }
                 }
+                self.words_shared = around;
                 Ok(())
             }
             LANE if self.dialect.lanes > 1 => self.lanes(l, &extent),
@@ -440,9 +467,10 @@ impl Emitter<'_> {
                     self.out.push_str(head);
                 }
                 let inside = self.vectors_of(&l.body);
-                let around = std::mem::replace(&mut self.vectors, inside);
+                let vectors = std::mem::replace(&mut self.vectors, inside);
+                let shared = std::mem::take(&mut self.words_shared);
                 self.scope(&mut |e| e.body(&l.body))?;
-                self.vectors = around;
+                (self.vectors, self.words_shared) = (vectors, shared);
                 Ok(())
             }
         }
@@ -594,7 +622,10 @@ impl Emitter<'_> {
         });
         for first in (0..n).step_by(self.dialect.lanes as usize) {
             let at0 = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(first))]));
+            let around = self.words_shared;
+            self.words_shared |= n > self.dialect.lanes;
             self.instruction(row, at0, swapped)?;
+            self.words_shared = around;
         }
         Ok(())
     }
@@ -614,6 +645,8 @@ impl Emitter<'_> {
             }
             _ => vec![at0],
         };
+        // A word that one instruction takes can be read by it.
+        let repeated = self.dialect.row(&format!("{}.repeated", row.name)).filter(|_| !self.words_shared);
         let mut operands = vec![];
         for step in &steps {
             let Some((s, _)) = Self::origin(step) else {
@@ -630,8 +663,9 @@ impl Emitter<'_> {
                 operands.push(self.register(&s.targets[0].0, &s.targets[0].1, Kind::Vectors)?);
             }
             operands.push(self.words(&x)?);
-            operands.push(self.repeated_word(&y)?);
+            operands.push(if repeated.is_some() { self.word_place(&y)? } else { self.repeated_word(&y)? });
         }
+        let row = repeated.unwrap_or(row);
         let texts: Vec<&str> = operands.iter().map(String::as_str).collect();
         let call = row.spell(self.compiler, &texts);
         self.line(&format!("{} = {call};", operands[0]));

@@ -402,10 +402,15 @@ impl Emitter<'_> {
         }
     }
 
+    /// Where a word lies in memory.
+    pub fn word_place(&mut self, e: &Expr) -> Result<String, CodegenError> {
+        let Node::Load(n, i) = &**e else { return self.fail("an operand that is no load") };
+        Ok(self.pointer(n, i)?.0)
+    }
+
     /// A word in every lane.
     pub fn repeated_word(&mut self, e: &Expr) -> Result<String, CodegenError> {
-        let Node::Load(n, i) = &**e else { return self.fail("an operand that is no load") };
-        let (p, ..) = self.pointer(n, i)?;
+        let p = self.word_place(e)?;
         let name = self.temp();
         self.line(&format!("const i32 {name} = *(const m_i32 *){p};"));
         Ok(self.broadcast(DType::I32, &name))

@@ -53,6 +53,13 @@ const DPBUSD: Row = Row {
     clang: "__builtin_ia32_vpdpbusd512($0, $1, $2)",
 };
 
+/// With the repeated word where `$2` points: its load is a part of the instruction, which gcc does not see on its own.
+const DPBUSD_REPEATED: Row = Row {
+    name: "dpbusd.repeated",
+    gcc: "dpbusd_repeated($0, $1, $2)",
+    clang: "__builtin_ia32_vpdpbusd512($0, $1, splat_i32x16(*(const m_i32 *)$2))",
+};
+
 const DPSUBD: Row = Row {
     name: "dpsubd",
     gcc: "__builtin_ia32_vpdpbusd_v16si($0, $2, $1)",
@@ -66,7 +73,13 @@ pub(super) const BF16: &[Row] = &[
         gcc: "__builtin_ia32_dpbf16ps_v16sf($0, (halves)$1, (halves)$2)",
         clang: "__builtin_ia32_dpbf16ps_512($0, (halves)$1, (halves)$2)",
     },
+    Row {
+        name: "dpbf16ps.repeated",
+        gcc: "dpbf16ps_repeated($0, $1, $2)",
+        clang: "__builtin_ia32_dpbf16ps_512($0, (halves)$1, (halves)splat_i32x16(*(const m_i32 *)$2))",
+    },
     DPBUSD,
+    DPBUSD_REPEATED,
     DPSUBD,
     F32_OF_F16,
     I32_OF_U8,
@@ -81,8 +94,20 @@ pub(super) const BF16: &[Row] = &[
 ];
 
 /// With VNNI.
-pub(super) const VNNI: &[Row] =
-    &[DPBUSD, F32_OF_F16, I32_OF_U8, I32_OF_I8, SHUFFLE, LEVELS, HOLD, MAX, MIN, LOAD_LANES, STORE_LANES];
+pub(super) const VNNI: &[Row] = &[
+    DPBUSD,
+    DPBUSD_REPEATED,
+    F32_OF_F16,
+    I32_OF_U8,
+    I32_OF_I8,
+    SHUFFLE,
+    LEVELS,
+    HOLD,
+    MAX,
+    MIN,
+    LOAD_LANES,
+    STORE_LANES,
+];
 
 /// Without VNNI.
 pub(super) const ROWS: &[Row] = &[
@@ -125,6 +150,10 @@ FUNCTION i32x16 levels(i32x16 x, i8x16 t) {
     i32x16 table = __builtin_shufflevector(q, q, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
     return (i32x16)__builtin_ia32_pshufb512_mask((b64)table, (b64)x, (b64)table, -1ll);
 }
+FUNCTION i32x16 dpbusd_repeated(i32x16 acc, i32x16 x, const void *y) {
+    __asm__(\"vpdpbusd %2%{1to16%}, %1, %0\" : \"+v\"(acc) : \"v\"(x), \"m\"(*(const m_i32 *)y));
+    return acc;
+}
 "
     };
 }
@@ -140,6 +169,10 @@ typedef __bf16 halves __attribute__((vector_size(64)));
 #else
 typedef short halves __attribute__((vector_size(64)));
 #endif
+FUNCTION f32x16 dpbf16ps_repeated(f32x16 acc, i32x16 x, const void *y) {
+    __asm__(\"vdpbf16ps %2%{1to16%}, %1, %0\" : \"+v\"(acc) : \"v\"(x), \"m\"(*(const m_i32 *)y));
+    return acc;
+}
 "
 );
 

@@ -83,12 +83,13 @@ pub(super) fn apply(
     let extent = |s: &Schedule, var: &str| find_loop(&s.kernel().body, var).and_then(|l| l.extent.as_int());
     let single = ragged || extent(s, &m) == Some(1);
     // Two vectors of weights share each repeated word of the activations: loads keep pace with products then. One row takes
-    // two where they are the halves of what lies side by side: weights are read once, in order.
-    let minima =
-        [format!("{p}_sm"), format!("{p}_hs")].iter().any(|b| find_block(&s.kernel().body, b).is_some());
+    // two where they are the halves of what lies side by side: weights are read once, in order. Minima, and sums over a block's
+    // groups, need the registers of the second one.
+    let more =
+        [format!("{p}_sm"), format!("{p}_ts")].iter().any(|b| find_block(&s.kernel().body, b).is_some());
     let suits = match target.vector_bits < 512 {
         true => single,
-        false => !(single || minima || most.is_some_and(|n| n <= FEW)),
+        false => !(single || more || most.is_some_and(|n| n <= FEW)),
     };
     let columns = extent(s, &format!("{n}.o")).filter(|_| integer).unwrap_or(1);
     let whole: Vec<i64> = [1, 2, 4].into_iter().filter(|v| columns % v == 0).collect();
