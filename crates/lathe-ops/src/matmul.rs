@@ -229,7 +229,8 @@ pub(crate) const ROWS: &[OpRow] = &[
             let (weight, k) = &weights[seed as usize % weights.len()];
             // Coded and dense activations, one row and several.
             let round = seed as usize / weights.len() % 4;
-            let (m, n, k) = ([1, 7, 1, 11][round], 32, *k as usize);
+            let rows = [1, 7, 1, 11][(round + seed as usize / 9) % 4];
+            let (m, n, k) = (rows, 32, *k as usize);
             let w = r.encoded(weight, &[n, k]);
             // Pairs of halves are for many rows of halves.
             if weight.ends_with('p') {
