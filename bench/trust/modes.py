@@ -52,6 +52,8 @@ def run(a, mode, seed, code):
             found["case"] = Path(found.pop("file")).read_text()
     # Of most lines the edges are those of the line before.
     points = rising(outcome["coverage"])
+    if not points:
+        raise SystemExit(f"{a.seconds} s are over before the first cases are judged")
     outcome["coverage"] = [p for before, p in zip([(0, 0, 0)] + points, points) if p[2] > before[2] or p is points[-1]]
     outcome = {"mode": mode, "seed": seed, "asked": a.seconds, "commit": code, **outcome}
     part = a.output / f"{mode}-{seed}.part"
