@@ -61,6 +61,48 @@ Proof.
   intros r at_ ts l. induction ts as [|t ts IH]; intros N s; simpl; [reflexivity|].
   rewrite IH by (intros u U; apply N; simpl; auto). unfold nest_step. apply set_there. intros E. apply (N t); simpl; auto.
 Qed.
+
+(** The row's lanes may be more than the program's. Iterations that are more pick elements that the others do not touch, as each
+    lane has its own of the accumulator; then all but these is what the program's iterations alone make. *)
+Lemma lanes_apart : forall (r : row) (lanes : list (bool * iteration)),
+  (forall t u p, In (true, t) lanes -> In (false, u) lanes -> touches r u p \/ p = picks r u -> picks r t <> p) ->
+  forall p, (forall t, In (true, t) lanes -> picks r t <> p) ->
+  forall s, fold_left (row_step r) (map snd lanes) s p =
+    fold_left (row_step r) (map snd (filter (fun l => negb (fst l)) lanes)) s p.
+Proof.
+  intros r lanes apart.
+  assert (G : forall part s u, (forall l, In l part -> In l lanes) ->
+    (forall p, (forall t, In (true, t) lanes -> picks r t <> p) -> s p = u p) ->
+    forall p, (forall t, In (true, t) lanes -> picks r t <> p) ->
+    fold_left (row_step r) (map snd part) s p = fold_left (row_step r) (map snd (filter (fun l => negb (fst l)) part)) u p).
+  { induction part as [|[more t] part IH]; intros s u sub E p P; simpl; [apply E, P|].
+    assert (T : In (more, t) lanes) by (apply sub; simpl; auto).
+    destruct more; simpl; (apply IH; [intros l L; apply sub; simpl; auto | | exact P]); clear p P; intros p P; unfold row_step.
+    - rewrite set_there by (intros ->; apply (P t T); reflexivity). apply E, P.
+    - assert (C : computes r t s = computes r t u).
+      { apply of_touched. intros q Q. apply E. intros v V. apply (apart v t q V T). auto. }
+      destruct (operand_eq p (picks r t)) as [->|N]; [rewrite !set_here; exact C | rewrite !set_there; auto]. }
+  intros p P s. apply (G lanes s s); auto.
+Qed.
+
+(** The rule with fewer lanes than the row's, where what is read is stored padded, so that there is something to read, and the
+    accumulator has an element for each of the row's lanes: on what the program's iterations touch the instruction leaves what the nest
+    does. It overwrites elements of the other lanes ([instruction_elsewhere] says that it does nothing else), which nobody reads: so all
+    else is the same by [more] of [Storage.v]. *)
+Theorem fewer_lanes : forall (r : row) (at_ : iteration -> place -> loc) (base : place -> loc) (lanes : list (bool * iteration)),
+  let ts := map snd (filter (fun l => negb (fst l)) lanes) in
+  (forall t p, In t ts -> touches r t p \/ p = picks r t -> at_ t p = base p) ->
+  (forall t p, In t ts -> (exists u, In u ts /\ (touches r u p \/ p = picks r u)) -> base p = base (picks r t) -> p = picks r t) ->
+  (forall t u p, In (true, t) lanes -> In (false, u) lanes -> touches r u p \/ p = picks r u -> picks r t <> p) ->
+  forall s p, (exists u, In u ts /\ (touches r u p \/ p = picks r u)) ->
+  fold_left (nest_step r at_) ts s (base p) = fold_left (row_step r) (map snd lanes) (fun q => s (base q)) p.
+Proof.
+  intros r at_ base lanes ts lies own apart s p P.
+  assert (K : forall u, In u ts -> In (false, u) lanes).
+  { intros u U. apply in_map_iff in U as ([more v] & <- & V). apply filter_In in V as [V F]. destruct more; [discriminate | exact V]. }
+  rewrite lanes_apart; [apply instruction; auto | exact apart |].
+  intros t T. destruct P as (u & U & P). exact (apart t u p T (K u U) P).
+Qed.
 End Instructions.
 
 (** Distances that are equal from the first iteration on are a base and the row's distance, in the row's units. *)

@@ -1,7 +1,7 @@
 (** Rules of [lathe-select] that are about shapes and indices, and the laws that its other rules use. A tensor is a
     function of its index; changes of place are relations between the index of the result and that of the argument. *)
 
-From Coq Require Import ZArith List Bool Lia.
+From Coq Require Import ZArith List Bool Lia Permutation.
 From Lathe Require Import Calculus Nests Storage Reductions.
 Import ListNotations.
 Open Scope Z_scope.
@@ -129,6 +129,44 @@ Proof.
   assert (E : forall l, (forall x, In x l -> term x = zero) -> fold_left (fun a t => add a (term t)) l a = a).
   { induction l as [|x l IH]; intros H; [reflexivity|]. simpl. rewrite H, unit by (simpl; auto). apply IH. intros y Y. apply H. simpl. auto. }
   apply E. intros x X. apply in_map_iff in X as (j & <- & J). apply in_upto in J. apply Z. lia.
+Qed.
+
+(** [place]: an element of the result. The instruction adds its own steps to what the steps of tiles before left, one tile after the
+    other; that is the sum over axes of tiles and of steps in them, in the order of the product, so that it is the same bit by bit.
+    Other tiles are other elements. *)
+Theorem placed : forall (tiles steps : list Z) (term : list Z -> value) from,
+  let all := map (fun n (_ : list Z) => n) in
+  fold_left (fun a j => Reductions.sum add (fun t => term (j ++ t)) (nest (all steps) []) a) (nest (all tiles) []) from =
+  Reductions.sum add term (nest (all (tiles ++ steps)) []) from.
+Proof.
+  intros tiles steps term from all.
+  assert (C : forall l outer other, nest (all l) outer = nest (all l) other).
+  { induction l as [|n l IH]; intros outer other; [reflexivity|]. simpl. apply flat_map_ext. intros i. rewrite (IH _ (other ++ [i])). reflexivity. }
+  unfold Reductions.sum.
+  assert (M : forall (i : Z) ts t a, fold_left (fun a u => add a (t u)) (map (cons i) ts) a = fold_left (fun a u => add a (t (i :: u))) ts a).
+  { intros i. induction ts as [|u ts IH]; intros t a; simpl; [reflexivity | apply IH]. }
+  revert term from. induction tiles as [|n tiles IH]; intros term from; [reflexivity|]. simpl.
+  generalize from. induction (upto n) as [|i is IHi]; intros a; [reflexivity|]. simpl. rewrite !fold_left_app.
+  rewrite (M i (nest (all (tiles ++ steps)) [i]) term), (C (tiles ++ steps) [i] []).
+  rewrite <- (IH (fun u => term (i :: u)) a), IHi. f_equal.
+  rewrite (C tiles [i] []). clear. revert a. induction (nest (all tiles) []) as [|j js IH]; intros a; [reflexivity|]. simpl. apply IH.
+Qed.
+
+(** [place-converted]: the instruction converts what it reads, and may add its own steps in another order. *)
+Theorem placed_converted : (forall a b c, add (add a b) c = add (add a c) b) ->
+  forall {code : Type} (left right : code -> value) (x y : list Z -> code) (tiles steps : list Z) (order : list (list Z)) from,
+  let all := map (fun n (_ : list Z) => n) in
+  Permutation (nest (all steps) []) order ->
+  fold_left (fun a j => Reductions.sum add (fun t => mul (left (x (j ++ t))) (right (y (j ++ t)))) order a) (nest (all tiles) []) from =
+  Reductions.sum add (fun t => mul ((fun i => left (x i)) t) ((fun i => right (y i)) t)) (nest (all (tiles ++ steps)) []) from.
+Proof.
+  intros law code left right x y tiles steps order from all P. subst all. cbv zeta. rewrite <- placed.
+  assert (O : forall (term : list Z -> value) ts us, Permutation ts us -> forall a, Reductions.sum add term us a = Reductions.sum add term ts a).
+  { unfold Reductions.sum. intros term ts us Q. induction Q as [|t ts us Q IH|t u ts|ts us vs Q IH R IH']; intros a; simpl; auto.
+    - rewrite law. reflexivity.
+    - rewrite IH'. apply IH. }
+  revert from. induction (nest (map (fun n (_ : list Z) => n) tiles) []) as [|j js IH]; intros from; simpl; [reflexivity|].
+  rewrite (O _ _ _ P). apply IH.
 Qed.
 
 (** [dot-scale-left], [dot-scale-right], [conv-scale]: a factor that is the same for all steps is one of their sum. *)
@@ -368,4 +406,69 @@ Theorem cast_back : forall half, rounded (half * 2 ^ 16) = half.
 Proof.
   intros half. unfold rounded. rewrite Z.div_mul by lia. symmetry.
   pose proof (Z.mod_pos_bound half 2 ltac:(lia)). apply Z.div_unique with (32767 + half mod 2); lia.
+Qed.
+
+(** What is behind the point of an [f32], with the bit that is not stored, times the power of its exponent: its size, for numbers that
+    are not below the smallest power (in units of 2^-150). *)
+Definition size (bits : Z) : Z := (2 ^ 23 + bits mod 2 ^ 23) * 2 ^ (bits / 2 ^ 23).
+
+(** [dot-rounded]: a number that is not below 2^-126, nor rounded to infinity, changes by 2^-8 of itself at most. *)
+Theorem rounded_near : forall bits, 2 ^ 23 <= bits < 255 * 2 ^ 23 - 2 ^ 15 ->
+  2 ^ 8 * Z.abs (size (rounded bits * 2 ^ 16) - size bits) <= size bits.
+Proof.
+  intros bits B. unfold rounded.
+  set (h := bits / 2 ^ 16). set (m := bits mod 2 ^ 16).
+  assert (E : bits = h * 2 ^ 16 + m) by (subst h m; rewrite Z.mul_comm; apply Z.div_mod; lia).
+  assert (M : 0 <= m < 2 ^ 16) by (apply Z.mod_pos_bound; lia).
+  pose proof (Z.mod_pos_bound h 2 ltac:(lia)) as O.
+  (* the half before or the one behind, whichever is nearer *)
+  assert (R : exists h', (bits + 32767 + h mod 2) / 2 ^ 16 = h' /\ (h' = h \/ h' = h + 1) /\ Z.abs (h' * 2 ^ 16 - bits) <= 2 ^ 15).
+  { destruct (Z.lt_ge_cases (m + 32767 + h mod 2) (2 ^ 16)) as [L|G].
+    - exists h. split; [symmetry; apply Z.div_unique with (m + 32767 + h mod 2); lia|]. lia.
+    - exists (h + 1). split; [symmetry; apply Z.div_unique with (m + 32767 + h mod 2 - 2 ^ 16); lia|]. lia. }
+  destruct R as (h' & -> & H' & D).
+  set (e := bits / 2 ^ 23). set (s := bits mod 2 ^ 23).
+  assert (F : bits = e * 2 ^ 23 + s) by (subst e s; rewrite Z.mul_comm; apply Z.div_mod; lia).
+  assert (S : 0 <= s < 2 ^ 23) by (apply Z.mod_pos_bound; lia).
+  assert (E0 : 0 <= e) by (apply Z.div_pos; lia).
+  unfold size at 2 3. fold e s.
+  pose proof (Z.pow_pos_nonneg 2 e ltac:(lia) E0) as P.
+  (* in a step of its exponent, or the first number of the next *)
+  assert (C : size (h' * 2 ^ 16) = (2 ^ 23 + (h' * 2 ^ 16 - e * 2 ^ 23)) * 2 ^ e).
+  { unfold size. assert (W : e * 2 ^ 23 <= h' * 2 ^ 16 <= (e + 1) * 2 ^ 23).
+    { assert (h / 2 ^ 7 = e) by (subst h e; rewrite Z.div_div by lia; reflexivity).
+      pose proof (Z.div_mod h (2 ^ 7) ltac:(lia)). pose proof (Z.mod_pos_bound h (2 ^ 7) ltac:(lia)). nia. }
+    destruct (Z.eq_dec (h' * 2 ^ 16) ((e + 1) * 2 ^ 23)) as [->|N].
+    - rewrite Z.div_mul, Z.mod_mul by lia. rewrite Z.pow_add_r by lia. ring.
+    - replace (h' * 2 ^ 16 / 2 ^ 23) with e by (apply Z.div_unique with (h' * 2 ^ 16 - e * 2 ^ 23); lia).
+      replace ((h' * 2 ^ 16) mod 2 ^ 23) with (h' * 2 ^ 16 - e * 2 ^ 23) by (apply Z.mod_unique with e; lia). reflexivity. }
+  rewrite C. rewrite <- Z.mul_sub_distr_r, Z.abs_mul, (Z.abs_eq (2 ^ e)) by lia. rewrite Z.mul_assoc.
+  apply Z.mul_le_mono_nonneg_r; lia.
+Qed.
+
+(** [dot-rounded]: a sum of products of factors that change by 2^-8 of themselves changes by 513 / 2^16 of the sizes' sum. *)
+Theorem rounded_sum : forall (x y x' y' : Z -> Z) ts,
+  (forall t, In t ts -> 2 ^ 8 * Z.abs (x' t - x t) <= Z.abs (x t) /\ 2 ^ 8 * Z.abs (y' t - y t) <= Z.abs (y t)) ->
+  2 ^ 16 * Z.abs (sum (fun t => x' t * y' t) ts 0 - sum (fun t => x t * y t) ts 0) <= 513 * sum (fun t => Z.abs (x t * y t)) ts 0.
+Proof.
+  intros x y x' y' ts. unfold Reductions.sum.
+  assert (G : forall l a b c, (forall t, In t l -> 2 ^ 8 * Z.abs (x' t - x t) <= Z.abs (x t) /\ 2 ^ 8 * Z.abs (y' t - y t) <= Z.abs (y t)) ->
+    2 ^ 16 * Z.abs (a - b) <= 513 * c ->
+    2 ^ 16 * Z.abs (fold_left (fun a t => a + x' t * y' t) l a - fold_left (fun a t => a + x t * y t) l b) <=
+    513 * fold_left (fun a t => a + Z.abs (x t * y t)) l c).
+  { induction l as [|t l IH]; intros a b c N D; simpl; [exact D|].
+    apply IH; [intros u U; apply N; simpl; auto|]. destruct (N t (or_introl eq_refl)) as [X Y].
+    set (p := x' t - x t) in *. set (q := y' t - y t) in *.
+    assert (T : x' t * y' t - x t * y t = p * y t + x t * q + p * q) by (subst p q; ring).
+    assert (2 ^ 16 * Z.abs (x' t * y' t - x t * y t) <= 513 * Z.abs (x t * y t)).
+    { rewrite T. rewrite Z.abs_mul.
+      assert (Z.abs (p * y t + x t * q + p * q) <= Z.abs p * Z.abs (y t) + Z.abs (x t) * Z.abs q + Z.abs p * Z.abs q).
+      { rewrite <- !Z.abs_mul. lia. }
+      pose proof (Z.abs_nonneg p). pose proof (Z.abs_nonneg q). pose proof (Z.abs_nonneg (x t)). pose proof (Z.abs_nonneg (y t)).
+      assert (2 ^ 8 * Z.abs p * Z.abs (y t) <= Z.abs (x t) * Z.abs (y t)) by (apply Z.mul_le_mono_nonneg_r; lia).
+      assert (2 ^ 8 * Z.abs q * Z.abs (x t) <= Z.abs (y t) * Z.abs (x t)) by (apply Z.mul_le_mono_nonneg_r; lia).
+      assert ((2 ^ 8 * Z.abs p) * (2 ^ 8 * Z.abs q) <= Z.abs (x t) * Z.abs (y t)) by (apply Z.mul_le_mono_nonneg; lia).
+      nia. }
+    lia. }
+  intros N. apply G; [exact N | simpl; lia].
 Qed.

@@ -1,12 +1,14 @@
 """Does it help to change programs and what is done to them together? Coverage over time of the fuzzer's modes: joint mutation against
 programs only, passes only, and bytes, which is plain libFuzzer. All modes run the same instrumented program over the same first
-cases with the same time, so that edges are those of one binary.
+cases for the same time, which is that of the processor (`lathe fuzz --processor-time`), so that other work on the machine changes little.
 
-    python modes.py --lathe ../../target/release/lathe --output runs --seconds 1800 --seeds 1,2,3,4,5
+    python modes.py --lathe ../../target/release/lathe --output modes --seconds 1800 --seeds 1,2,3,4,5
 
-Runs that are done lie in the folder and are not run again: after an interruption the same command goes on. It writes
-`modes.json` and `modes.svg` there and prints a table: edges at a third of the time and at its end, and for how many seeds joint
-mutation is ahead of each other mode, at these times and at the same number of runs.
+Each run leaves a file in the folder, with the commit of the code, and is not run again: after an interruption the same command goes on
+with the run that was interrupted, from its beginning. The seeds are completed one after the other, and `--pause N` ends after N runs,
+so that ten hours can be done in pieces; the runs of one seed are of one commit. `--table` runs nothing. It writes `modes.json` and
+`modes.svg` into the folder and prints a table of the seeds that are complete: edges at a third of the time and at its end, and for
+how many seeds joint mutation is ahead of each other mode, at these times and at the same number of runs.
 """
 
 import argparse
@@ -14,60 +16,96 @@ import json
 import os
 import statistics
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import tempfile
 from pathlib import Path
 
 MODES = {"joint": "#0072b2", "programs": "#d55e00", "passes": "#009e73", "bytes": "#999999"}
 
 
-def run(a, mode, seed):
-    """The outcome of one run: that of before, where there is one of the same length."""
-    kept = a.output / f"{mode}-{seed}.json"
-    if kept.exists():
-        outcome = json.loads(kept.read_text())
-        if outcome["asked"] == a.seconds:
-            return outcome
-    folder = a.output / f"{mode}-{seed}"
-    # What an interrupted run left would be a head start.
-    subprocess.run(["rm", "-rf", str(folder)], check=True)
-    command = [a.lathe, "fuzz", "--mode", mode, "--seed", str(seed), "--time", str(a.seconds), "--json"]
-    command += ["--output", str(folder), "--sources", str(a.sources)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if not done.stdout.strip():
-        raise SystemExit(f"{' '.join(command)}: {done.stderr.strip()}")
-    outcome = dict(json.loads(done.stdout), asked=a.seconds, mode=mode, seed=seed)
-    part = kept.with_suffix(".part")
-    part.write_text(json.dumps(outcome))
-    os.replace(part, kept)
-    return outcome
+def kept(a, mode, seed):
+    """The outcome of a run that is done, where one of this length lies in the folder."""
+    path = a.output / f"{mode}-{seed}.json"
+    outcome = json.loads(path.read_text()) if path.exists() else None
+    return outcome if outcome and outcome["asked"] == a.seconds else None
 
 
-def rising(outcome):
+def commit(sources):
+    """The code that is run, which must be a commit."""
+    said = lambda *words: subprocess.run(["git", "-C", sources, *words], capture_output=True, text=True, check=True).stdout.strip()
+    changed = said("status", "--porcelain", "--untracked-files=no", "--", "crates", "fuzz", "Cargo.toml", "Cargo.lock")
+    if changed:
+        raise SystemExit(f"{sources} has changes that are in no commit:\n{changed}")
+    return said("rev-parse", "HEAD")
+
+
+def run(a, mode, seed, code):
+    """Runs one mode with one seed to its end, and keeps its outcome."""
+    with tempfile.TemporaryDirectory(dir=a.scratch) as folder:
+        command = [a.lathe, "fuzz", "--processor-time", "--mode", mode, "--seed", str(seed), "--time", str(a.seconds), "--json"]
+        command += ["--output", folder, "--sources", str(a.sources)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        outcome = json.loads(done.stdout) if done.stdout.strip() else {"seconds": 0.0}
+        if outcome["seconds"] < a.seconds - 1:
+            raise SystemExit(f"{' '.join(command)} did not run to its end: {done.stderr.strip()[-2000:]}")
+        for found in outcome["findings"]:
+            found["case"] = Path(found.pop("file")).read_text()
+    # Of most lines the edges are those of the line before.
+    points = rising(outcome["coverage"])
+    if not points:
+        raise SystemExit(f"{a.seconds} s are over before the first cases are judged")
+    outcome["coverage"] = [p for before, p in zip([(0, 0, 0)] + points, points) if p[2] > before[2] or p is points[-1]]
+    outcome = {"mode": mode, "seed": seed, "asked": a.seconds, "commit": code, **outcome}
+    part = a.output / f"{mode}-{seed}.part"
+    part.write_text(json.dumps(outcome) + "\n")
+    os.replace(part, a.output / f"{mode}-{seed}.json")
+
+
+def fill(a, seeds):
+    """Runs what is missing, until it is told to pause."""
+    code = commit(a.sources)
+    left = a.pause
+    for seed in seeds:
+        done = {mode: kept(a, mode, seed) for mode in MODES}
+        if all(done.values()):
+            continue
+        for mode in MODES:
+            if done[mode] and done[mode]["commit"] == code:
+                continue
+            if left == 0:
+                return
+            left -= 1
+            print(f"seed {seed}, {mode}", file=sys.stderr, flush=True)
+            run(a, mode, seed, code)
+
+
+def rising(coverage):
     """Seconds, runs and edges. The last two begin anew where compiled code ended the process: all runs, and the most edges so far."""
     most, before, last, out = 0, 0, 0, []
-    for seconds, runs, edges in outcome["coverage"]:
+    for seconds, runs, edges in coverage:
         if runs < last:
             before += last
         last, most = runs, max(most, edges)
-        out.append((seconds, before + runs, most))
+        out.append((round(seconds, 2), before + runs, most))
     return out
 
 
 def at(outcome, most, by="seconds"):
-    """Edges when so many seconds, or runs, were over."""
+    """Edges of an outcome when so many seconds, or runs, were over."""
     place = 0 if by == "seconds" else 1
-    return max((point[2] for point in rising(outcome) if point[place] <= most), default=0)
+    return max((point[2] for point in outcome["coverage"] if point[place] <= most), default=0)
 
 
-def ahead(runs, most, other, by="seconds"):
+def ahead(runs, other, edges):
+    """For how many seeds joint mutation has more edges than another mode, and of how many; `edges` says which of an outcome's."""
     seeds = sorted({seed for _, seed in runs})
-    return sum(at(runs["joint", s], most, by) > at(runs[other, s], most, by) for s in seeds), len(seeds)
+    return sum(edges(runs["joint", s]) > edges(runs[other, s]) for s in seeds), len(seeds)
 
 
 def picture(runs, seconds):
     """All curves, as SVG: one line a run, a colour a mode. What all reach at once is left out below."""
     width, height, left, top = 720.0, 400.0, 70.0, 20.0
-    curves = {key: rising(o) for key, o in runs.items()}
+    curves = {key: o["coverage"] for key, o in runs.items()}
     ends = [edges for c in curves.values() for *_, edges in c]
     low, high = min(c[0][2] for c in curves.values() if c), max(ends)
     x = lambda s: left + width * min(s / seconds, 1.0)
@@ -83,28 +121,39 @@ def picture(runs, seconds):
         out.append(f'<polyline fill="none" stroke="{MODES[mode]}" stroke-width="1.5" points="{points}"/>')
     for i, (mode, colour) in enumerate(MODES.items()):
         out.append(f'<text x="{left + width + 10}" y="{top + 20 + 18 * i}" fill="{colour}">{mode}</text>')
-    out.append(f'<text x="{left}" y="{top + height + 42}">edges reached over time; one line a seed</text></svg>')
+    out.append(f'<text x="{left}" y="{top + height + 42}">edges reached over seconds of the processor; one line a seed</text></svg>')
     return "\n".join(out) + "\n"
 
 
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--lathe", required=True)
+    p.add_argument("--lathe")
     p.add_argument("--output", type=Path, required=True, help="the folder of the runs")
     p.add_argument("--seconds", type=int, default=1800, help="of each run")
     p.add_argument("--seeds", default="1,2,3,4,5")
-    p.add_argument("--jobs", type=int, default=1, help="runs at once, each on a processor: no more than there are")
+    p.add_argument("--pause", type=int, default=-1, help="end after so many runs")
+    p.add_argument("--table", action="store_true", help="run nothing; the table of what is there")
+    p.add_argument("--scratch", type=Path, help="where cases of a run go meanwhile")
     p.add_argument("--sources", type=Path, default=Path(__file__).resolve().parents[2])
     a = p.parse_args()
-    a.lathe, a.output = str(Path(a.lathe).resolve()), a.output.resolve()
+    if not a.table and not a.lathe:
+        p.error("--lathe is needed to run something")
     a.output.mkdir(parents=True, exist_ok=True)
-    seeds = [int(s) for s in a.seeds.split(",")]
-    # Seed by seed, so that what is there after an interruption can be compared.
-    todo = [(mode, seed) for seed in seeds for mode in MODES]
-    with ThreadPoolExecutor(a.jobs) as pool:
-        runs = dict(zip(todo, pool.map(lambda key: run(a, *key), todo)))
+    wanted = [int(s) for s in a.seeds.split(",")]
+    if not a.table:
+        a.lathe = str(Path(a.lathe).resolve())
+        fill(a, wanted)
+    runs = {(mode, s): kept(a, mode, s) for s in wanted for mode in MODES}
+    seeds = [s for s in wanted if all(runs[mode, s] for mode in MODES)]
+    runs = {(mode, s): o for (mode, s), o in runs.items() if s in seeds}
+    if not seeds:
+        raise SystemExit("no seed is complete")
+    commits = [sorted({runs[mode, s]["commit"] for mode in MODES}) for s in seeds]
+    if any(len(c) > 1 for c in commits):
+        raise SystemExit(f"runs of one seed are of several commits: {dict(zip(seeds, commits))}")
+    print("seeds " + ", ".join(f"{s} ({c[:12]})" for s, [c] in zip(seeds, commits)) + f", {a.seconds} s of the processor each")
     marks = [a.seconds / 3, a.seconds]
-    result = {"seconds": a.seconds, "seeds": seeds, "modes": {}, "joint_ahead": {}}
+    result = {"seconds": a.seconds, "seeds": seeds, "commits": [c for [c] in commits], "modes": {}, "joint_ahead": {}}
     print(f"{'mode':9} {'cases':>9} {'findings':>9}" + "".join(f"  edges at {m:.0f} s, each seed" .ljust(44) for m in marks))
     for mode in MODES:
         own = [runs[mode, s] for s in seeds]
@@ -114,20 +163,25 @@ def main():
             "edges": {f"{m:.0f}": e for m, e in zip(marks, edges)},
             "cases": [o["cases"] for o in own],
             "findings": [f for o in own for f in o["findings"]],
-            "coverage": [rising(o) for o in own],
+            "seconds": [round(o["seconds"], 1) for o in own],
         }
         print(f"{mode:9} {cases:9.0f} {findings:9}" + "".join(("  " + " ".join(map(str, e))).ljust(44) for e in edges))
     for other in [m for m in MODES if m != "joint"]:
-        counts = {f"{m:.0f}": ahead(runs, m, other) for m in marks}
+        counts = {f"{m:.0f}": ahead(runs, other, lambda o: at(o, m)) for m in marks}
         result["joint_ahead"][other] = counts
         print(f"joint ahead of {other}: " + ", ".join(f"{n} of {of} at {m} s" for m, (n, of) in counts.items()))
     # Of the same number of runs, which a busy machine does not change: of bytes most are no cases, so these are left out.
-    fewest = min(rising(runs[mode, s])[-1][1] for mode in MODES if mode != "bytes" for s in seeds)
-    result["at_equal_runs"] = {"runs": fewest, "joint_ahead": {}}
-    for other in ["programs", "passes"]:
-        n, of = ahead(runs, fewest, other, by="runs")
+    compared = [mode for mode in MODES if mode != "bytes"]
+    fewest = {s: min(runs[mode, s]["coverage"][-1][1] for mode in compared) for s in seeds}
+    equal = lambda o: at(o, fewest[o["seed"]], by="runs")
+    print("at equal runs: " + " ".join(map(str, fewest.values())))
+    result["at_equal_runs"] = {"runs": fewest, "edges": {m: [equal(runs[m, s]) for s in seeds] for m in compared}, "joint_ahead": {}}
+    for mode in compared:
+        print(f"{mode:9} " + " ".join(map(str, result["at_equal_runs"]["edges"][mode])))
+    for other in compared[1:]:
+        n, of = ahead(runs, other, equal)
         result["at_equal_runs"]["joint_ahead"][other] = [n, of]
-        print(f"joint ahead of {other}: {n} of {of} at {fewest} runs of each")
+        print(f"joint ahead of {other}: {n} of {of} at equal runs")
     (a.output / "modes.json").write_text(json.dumps(result, indent=1))
     (a.output / "modes.svg").write_text(picture(runs, a.seconds))
 

@@ -8,7 +8,7 @@ use lathe_ir::tensor::{
     for_each, is_network, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
-use lathe_schedule::{Code, code, lanes_first};
+use lathe_schedule::{Code, code, ends_alike, lanes_first};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
@@ -614,12 +614,16 @@ impl Emitter<'_> {
         if n % self.dialect.lanes != 0 {
             return self.fail(format!("'{}' has {n} lanes", row.name));
         }
-        let mut swapped = false;
+        let (mut swapped, mut seen) = (false, false);
         for_each(&l.body, &mut |s| {
             if let Stmt::Store(s) = s {
+                seen |= l.extent.as_int().is_none() && !ends_alike(self.kernel, &s.targets[0].0, n);
                 swapped |= lanes_first(&s.values[0], &l.var) != s.values[0];
             }
         });
+        if seen {
+            return self.fail(format!("others read what '{}' writes behind its lanes", row.name));
+        }
         for first in (0..n).step_by(self.dialect.lanes as usize) {
             let at0 = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(first))]));
             let around = self.words_shared;

@@ -3,7 +3,7 @@
 
 use lathe_ir::tensor::{Expr, For, Kernel, LANE, Node, Stmt, UNROLLED};
 use lathe_ir::{Layout, Name};
-use lathe_schedule::lane;
+use lathe_schedule::{ends_alike, lane};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -98,6 +98,9 @@ impl Scan<'_> {
                     let along = lane(&b, index, &l.var, &self.bounds);
                     let whole =
                         b.shape.last().and_then(lathe_ir::Int::as_const).is_some_and(|s| s % self.lanes == 0);
+                    // Whole vectors are written.
+                    let fewer = l.extent.as_int().is_none_or(|n| n % self.lanes != 0);
+                    let whole = whole && (!fewer || ends_alike(self.k, n, self.lanes));
                     if whole && along.is_some_and(|a| a.stride == b.dtype.bits()) {
                         kind = Kind::Vectors;
                     } else {

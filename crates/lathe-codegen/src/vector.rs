@@ -5,7 +5,7 @@ use crate::legalize::{legalize, narrow};
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Node, Opaque, Reducer, Stmt, Store, Unary};
 use lathe_ir::{DType, Name};
-use lathe_schedule::{Code, Lane, lane};
+use lathe_schedule::{Code, Lane, ends_alike, lane};
 
 /// Registers that must be left for a vector to be held in one: as many are in use at once for what is computed from it.
 const SPARE: i64 = 4;
@@ -558,7 +558,10 @@ impl Emitter<'_> {
         if stride == Some(b.dtype.bits()) && b.dtype.bits() % 8 == 0 {
             let (p, ..) = self.pointer(n, &at0)?;
             let whole = format!("*(m_{} *){p} = {v}", self.vector_type(b.dtype));
-            match partial.filter(|_| !(self.has_room(&b) && self.begins_a_vector(&at0))) {
+            let others = |e: &Self| {
+                e.has_room(&b) && e.begins_a_vector(&at0) && ends_alike(e.kernel, &b.name, e.dialect.lanes)
+            };
+            match partial.filter(|_| !others(self)) {
                 None => self.line(&format!("{whole};")),
                 Some(used) => {
                     if let Some(row) = self.dialect.row("store_lanes").filter(|_| b.dtype.bits() == 32) {

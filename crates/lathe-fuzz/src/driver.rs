@@ -7,7 +7,7 @@ use crate::oracle::{Counts, Finding, Kind, StepCounts};
 use crate::seeds;
 use crate::session::{FOLDERS, MARK, written};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
-use lathe_runtime::RuntimeError;
+use lathe_runtime::{RuntimeError, processor_times};
 use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -24,6 +24,9 @@ const LONGEST: usize = 16_000;
 
 /// Seconds after which a case counts as endless; a finding is made small in less.
 const ENDLESS: u64 = 300;
+
+/// How long it waits for a line before it looks again.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Why there is no run.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +76,48 @@ pub struct Setup<'a> {
     pub seed: u64,
     /// How long it takes.
     pub time: Duration,
+    /// What its time is counted by.
+    pub clock: Clock,
+}
+
+/// What time is counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clock {
+    /// The one on the wall.
+    Wall,
+    /// Processors that work for the run, the C compiler's for it too: other work on the machine changes little.
+    Processor,
+}
+
+/// The time of a run.
+struct Elapsed {
+    clock: Clock,
+    start: Instant,
+    /// What processors had worked for this process's children before.
+    before: Duration,
+}
+
+impl Elapsed {
+    fn begin(clock: Clock) -> Result<Elapsed, FuzzError> {
+        let before = processor_times(std::process::id());
+        let (_, before) =
+            before.ok_or_else(|| FuzzError::Ended("nobody says what a process takes".into()))?;
+        Ok(Elapsed { clock, start: Instant::now(), before })
+    }
+
+    /// What processors worked for children: those that ended, and one that runs or was not waited for.
+    fn worked(&self, child: Option<u32>) -> Duration {
+        let ended = processor_times(std::process::id()).map_or(self.before, |(_, ended)| ended);
+        let runs = child.and_then(processor_times).unwrap_or_default();
+        ended.saturating_sub(self.before) + runs.0 + runs.1
+    }
+
+    fn now(&self, child: Option<u32>) -> Duration {
+        match self.clock {
+            Clock::Wall => self.start.elapsed(),
+            Clock::Processor => self.worked(child),
+        }
+    }
 }
 
 /// Coverage at a time.
@@ -130,14 +175,14 @@ pub fn fuzz(setup: &Setup, watch: &mut dyn FnMut(Progress) -> ControlFlow<()>) -
     for (i, case) in programs.chain(graphs).enumerate() {
         written(&setup.folder.join("corpus").join(format!("seed-{i}.txt")), &case)?;
     }
-    let (mut out, start, mut turn) = (Outcome::default(), Instant::now(), 0);
-    while let Some(left) = setup.time.checked_sub(start.elapsed()).filter(|t| t.as_secs() > 0) {
+    let (mut out, start, mut turn) = (Outcome::default(), Elapsed::begin(setup.clock)?, 0);
+    while let Some(left) = setup.time.checked_sub(start.now(None)).filter(|t| t.as_secs() > 0) {
         turn += 1;
-        if once(setup, &program, left, start, turn, &mut out, watch)?.is_break() {
+        if once(setup, &program, left, &start, turn, &mut out, watch)?.is_break() {
             break;
         }
     }
-    out.seconds = start.elapsed().as_secs_f64();
+    out.seconds = start.now(None).as_secs_f64();
     Ok(out)
 }
 
@@ -174,7 +219,7 @@ fn once(
     setup: &Setup,
     program: &Path,
     left: Duration,
-    start: Instant,
+    start: &Elapsed,
     turn: u64,
     out: &mut Outcome,
     watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
@@ -182,11 +227,13 @@ fn once(
     let seed = setup.seed.wrapping_mul(1000).wrapping_add(turn) % (1 << 31);
     let mode = setup.mode.and_then(|m| Mode::ALL.iter().find(|(n, _)| *n == m)).map_or("bytes", |(_, n)| n);
     let artifacts = format!("{}/running/", setup.folder.display());
+    // libFuzzer knows the clock on the wall alone; 0 is no end.
+    let time = if setup.clock == Clock::Wall { left.as_secs() } else { 0 };
     let mut child = Command::new(program)
         .arg(setup.folder.join("corpus"))
         .args([
             format!("-seed={seed}"),
-            format!("-max_total_time={}", left.as_secs()),
+            format!("-max_total_time={time}"),
             format!("-max_len={LONGEST}"),
             format!("-timeout={ENDLESS}"),
             format!("-artifact_prefix={artifacts}"),
@@ -212,26 +259,34 @@ fn once(
             line.clear();
         }
     });
-    let (mut last, mut stopped, begun) = (String::new(), false, Instant::now());
-    let base = out.counts.clone();
+    let (mut last, mut stopped) = (String::new(), None);
+    let (mut idle, mut worked) = (0, Duration::ZERO);
+    let (base, id) = (out.counts.clone(), Some(child.id()));
     loop {
-        match lines.recv_timeout(Duration::from_millis(200)) {
-            Ok(line) => read(&line, setup.folder, start, &base, out, &mut last),
-            Err(mpsc::RecvTimeoutError::Timeout) => {}
+        match lines.recv_timeout(LOOK) {
+            Ok(line) => read(&line, setup.folder, start.now(id), &base, out, &mut last),
+            Err(mpsc::RecvTimeoutError::Timeout) => idle += 1,
             Err(mpsc::RecvTimeoutError::Disconnected) => break,
         }
-        out.seconds = start.elapsed().as_secs_f64();
-        // It may wait for itself for ever where its alarm comes while it has a lock, as it does when it was halted for long.
-        let hangs = begun.elapsed() > left + Duration::from_secs(ENDLESS);
-        if !stopped && (watch(Progress::Runs(out)).is_break() || hangs) {
-            stopped = true;
+        out.seconds = start.now(id).as_secs_f64();
+        let works = start.worked(id);
+        if works > worked {
+            (idle, worked) = (0, works);
+        }
+        // It may wait for itself for ever where its alarm comes while it has a lock, as it does when it was halted for long. Looks are
+        // counted, as whoever looks may have been halted too.
+        let hangs = LOOK * idle > Duration::from_secs(ENDLESS);
+        let over = setup.clock == Clock::Processor && start.now(id) >= setup.time;
+        let ends = watch(Progress::Runs(out)).is_break() || over;
+        if stopped.is_none() && (ends || hangs) {
+            stopped = Some(if ends { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
             // It may have heard of it already.
             let _ = child.kill();
         }
     }
     let status = child.wait().map_err(|e| FuzzError::Ended(e.to_string()))?;
-    if stopped {
-        return Ok(ControlFlow::Break(()));
+    if let Some(next) = stopped {
+        return Ok(next);
     }
     let running = running(setup.folder);
     match status.code() {
@@ -239,7 +294,7 @@ fn once(
         _ if !running.is_empty() => {
             for path in running {
                 if let Some(found) = ended_by(program, setup.folder, &path, out.findings.len())? {
-                    let seconds = start.elapsed().as_secs_f64();
+                    let seconds = start.now(None).as_secs_f64();
                     out.findings.push(Found { seconds, ..found });
                 }
                 // It would be tried again.
@@ -252,8 +307,8 @@ fn once(
 }
 
 /// Reads a line of the program: libFuzzer's own, or a session's.
-fn read(line: &str, folder: &Path, start: Instant, base: &Counts, out: &mut Outcome, last: &mut String) {
-    let seconds = start.elapsed().as_secs_f64();
+fn read(line: &str, folder: &Path, now: Duration, base: &Counts, out: &mut Outcome, last: &mut String) {
+    let seconds = now.as_secs_f64();
     if let Some(rest) = line.strip_prefix(MARK) {
         if let Some((name, what)) = rest.strip_prefix("found ").and_then(|r| r.split_once(' ')) {
             let file = folder.join("findings").join(format!("{name}.txt"));

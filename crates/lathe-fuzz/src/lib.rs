@@ -46,7 +46,7 @@ pub mod study;
 
 pub use case::{AnyCase, Case, CaseError, Move, Program};
 pub use compiled::compile;
-pub use driver::{Found, FuzzError, Outcome, Point, Progress, Setup, find_sources, fuzz};
+pub use driver::{Clock, Found, FuzzError, Outcome, Point, Progress, Setup, find_sources, fuzz};
 pub use mutate::{Choice, Mode, mutate, mutate_graph};
 pub use oracle::{Code, Counts, Finding, Judge, Kind, PassFault, StepCounts};
 pub use random::Random;

@@ -7,10 +7,10 @@ use crate::mutate::{Choice, Mode, mutate_any};
 use crate::oracle::{Code, Finding, Judge};
 use crate::random::Random;
 use crate::reduce::reduce;
-use lathe_runtime::{RuntimeError, write_whole};
+use lathe_runtime::{RuntimeError, thread_processor_time, write_whole};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Programs of one call of the C compiler.
 const BATCH: usize = 64;
@@ -54,7 +54,7 @@ pub struct Session {
     choice: Choice,
     /// Edges that some run reached.
     reached: Vec<bool>,
-    /// What the case that was changed last took, until it was judged; nothing where none was.
+    /// What the case that was changed last took of the processor, until it was judged; nothing where none was.
     took: Option<Duration>,
 }
 
@@ -79,7 +79,7 @@ impl Session {
 
     /// Judges a case, given as text; what is no case is nothing. What reaches new edges of the program here is the case.
     pub fn run(&mut self, text: &[u8]) {
-        let start = Instant::now();
+        let start = thread_processor_time();
         let Some(case) = read(text) else { return };
         match judged(&mut self.judge, &case) {
             Ok(codes) => {
@@ -92,7 +92,7 @@ impl Session {
             }
             Err(finding) => self.finding = Some(finding),
         }
-        self.took = self.took.map(|t| t + start.elapsed());
+        self.took = self.took.map(|t| t + (thread_processor_time() - start));
         self.last = Some(case);
     }
 
@@ -187,10 +187,10 @@ impl Session {
 
     /// Changes a case, given as text, by a seed; what is none becomes one of those that reached something new.
     pub fn mutate(&mut self, text: &[u8], seed: u64) -> String {
-        let (start, mut random) = (Instant::now(), Random::new(seed));
+        let (start, mut random) = (thread_processor_time(), Random::new(seed));
         let changed =
             mutate_any(read(text), self.kept.make_contiguous(), self.mode, &mut self.choice, &mut random);
-        self.took = Some(start.elapsed());
+        self.took = Some(thread_processor_time() - start);
         changed.map_or_else(String::new, |c| c.to_string())
     }
 }

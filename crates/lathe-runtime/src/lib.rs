@@ -5,7 +5,8 @@
 //!
 //! Public surface:
 //! - the machine: [`detect_cpu`], [`detect_caches`], [`detect_target`], [`measure`], [`this_machine`], [`machine_file`],
-//!   [`read_bandwidth`], [`direct_read_bandwidth`], [`peak_f32`], [`peak_bf16`], [`peak_int8`];
+//!   [`read_bandwidth`], [`direct_read_bandwidth`], [`peak_f32`], [`peak_bf16`], [`peak_int8`], [`processor_times`],
+//!   [`thread_processor_time`];
 //! - threads: [`Pool`], [`PoolOptions`], [`Barrier`];
 //! - memory: [`Arena`], [`Buffer`], [`View`], [`DiskFile`] (stores by [`StoreWriter`] in checked [`BLOCK`]s), [`peak_rss_bytes`], [`current_rss_bytes`],
 //!   [`anonymous_rss_bytes`], [`release_freed_memory`];
@@ -66,6 +67,7 @@ mod kernel;
 mod library;
 mod pool;
 mod probe;
+mod processor_time;
 mod resident;
 
 pub use arena::{Arena, Reserved, prefer_huge_pages};
@@ -84,4 +86,5 @@ pub use probe::{
     direct_read_bandwidth, machine_file, measure, peak_bf16, peak_f32, peak_int8, read_bandwidth,
     this_machine,
 };
+pub use processor_time::{processor_times, thread_processor_time};
 pub use resident::{anonymous_rss_bytes, current_rss_bytes, peak_rss_bytes, release_freed_memory};

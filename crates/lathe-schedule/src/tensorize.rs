@@ -4,7 +4,7 @@
 //! body stays as it is, so the interpreter and the portable dialect need no knowledge of the instruction.
 
 use crate::intrinsics::{INTRINSICS, IntrinsicRow, STEPS, WIDTHS, fits};
-use crate::lanes::{Lane, lane};
+use crate::lanes::{Lane, ends_alike, lane};
 use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
@@ -132,8 +132,8 @@ pub fn lanes_first(product: &Expr, lane: &str) -> Expr {
     }
 }
 
-/// How many lanes there are at most, where they are a vector's already and may be fewer: the accumulator has room for all of them, and
-/// parameters that are read are stored padded.
+/// How many lanes there are at most, where they are a vector's already and may be fewer: the accumulator has room for all of them, of which
+/// nobody reads more, and parameters that are read are stored padded.
 fn fewer(k: &Kernel, lanes: &For, block: &Store, b: &Bounds) -> Option<i64> {
     let most = Opaque::default().int(&lanes.extent, b).and_then(|n| b.range(&n).hi)?;
     let (target, _) = block.targets.first()?;
@@ -145,7 +145,7 @@ fn fewer(k: &Kernel, lanes: &For, block: &Store, b: &Bounds) -> Option<i64> {
         }
         _ => true,
     });
-    (&*lanes.level == LANE && room && padded).then_some(most)
+    (&*lanes.level == LANE && room && padded && ends_alike(k, target, most)).then_some(most)
 }
 
 fn matches(k: &Kernel, s: &Stmt, row: &IntrinsicRow, b: &Bounds) -> Option<bool> {

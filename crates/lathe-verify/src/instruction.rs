@@ -6,7 +6,7 @@ use crate::scope::{Env, Scope, exact};
 use lathe_check::Term;
 use lathe_ir::tensor::{Buffer, Expr, Fact, LANE, Node, Stmt};
 use lathe_ir::{DType, Int, Name};
-use lathe_schedule::{Code, INTRINSICS, STEPS, WIDTHS, code, fits, lanes_first};
+use lathe_schedule::{Code, INTRINSICS, STEPS, WIDTHS, code, ends_alike, fits, lanes_first};
 
 /// Lanes of a vector whose number is not constant.
 const LANES: i64 = 16;
@@ -80,7 +80,9 @@ impl Walk<'_> {
                 return differs(format!("what is written picks an element of '{n}'"));
             }
             let room = match k {
-                0 => b.shape.last().and_then(Int::as_const) == Some(width),
+                0 => {
+                    b.shape.last().and_then(Int::as_const) == Some(width) && ends_alike(self.before, n, width)
+                }
                 _ => {
                     let padded = |f: &Fact| matches!(f, Fact::Padded(_, m) if *m == width);
                     !i.iter().any(|i| i.mentions(&lanes.var)) || b.facts.iter().any(padded)

@@ -152,10 +152,16 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "an instruction",
-        rust: &["lathe-verify/instruction::instruction"],
-        coq: &["Instructions::instruction", "Instructions::instruction_elsewhere", "Instructions::laid_as"],
+        rust: &["lathe-verify/instruction::instruction", "lathe-schedule/lanes::ends_alike"],
+        coq: &[
+            "Instructions::instruction",
+            "Instructions::instruction_elsewhere",
+            "Instructions::fewer_lanes",
+            "Instructions::laid_as",
+            "Storage::more",
+        ],
         left: "That the machine's instruction is what its row says is tested by running it; that codes of several fields are the byte \
-               that they make is read.",
+               that they make is read; that nobody reads behind the last of fewer lanes is checked on the text.",
     },
     Rule {
         name: "one pass",
@@ -267,8 +273,8 @@ const SELECTION: &[(&str, &[&str], &str)] = &[
     ),
     ("dot-pad", &["Selection::padded_steps"], "rows and columns that are more are sliced off"),
     ("dot-block", &["Selection::merged_steps", "Selection::reshape_one"], ""),
-    ("place", &[], "that the instruction is its description is tested by its emulator"),
-    ("place-converted", &[], "the same"),
+    ("place", &["Selection::placed"], "that the instruction is its description is tested by its emulator"),
+    ("place-converted", &["Selection::placed_converted"], "the same"),
     ("permute-permute", &["Selection::permute_permute"], ""),
     ("permute-reshape", &["Selection::permute_reshape"], ""),
     ("reshape-reshape", &["Selection::reshape_reshape"], ""),
@@ -287,7 +293,11 @@ const SELECTION: &[(&str, &[&str], &str)] = &[
     ("dot-offset-left", &["Selection::offset"], "integers wrap, which is a ring too"),
     ("dot-offset-right", &["Selection::offset"], "integers wrap, which is a ring too"),
     ("sub-zero", &["Selection::sub_zero"], ""),
-    ("dot-rounded", &[], "rounds: used when asked for"),
+    (
+        "dot-rounded",
+        &["Selection::rounded_near", "Selection::rounded_sum"],
+        "sums are rounded; numbers below 2^-126 may change by more of themselves, and the largest become infinite",
+    ),
     ("cast-back", &["Selection::cast_back"], "a NaN stays one, perhaps with other bits"),
 ];
 

@@ -126,7 +126,10 @@ pub enum Node {
     Binary(Binary, Expr, Expr),
     /// `if c { a } else { b }`, both sides evaluated.
     Select(Expr, Expr, Expr),
-    /// Conversion of the value; floats to integers round towards zero.
+    /// Conversion of the value; integers wrap, and floats to integers round towards zero. A float that the integer type does not hold
+    /// then (below zero where it has no sign, too large, infinite, no number) becomes some value of the type, and which one is not
+    /// specified: compiled code gives what the machine does, and the interpreter wraps (0 for what is no number). Whoever needs one
+    /// clamps before.
     Cast(DType, Expr),
     /// The same bits as another type of the same width.
     Bitcast(DType, Expr),

@@ -273,7 +273,12 @@ impl Run {
         if let Some(w) = &mut self.watch {
             match (v, t) {
                 (Value::Float(f), DType::Int { .. }) => {
-                    let fits = f.is_finite() && out.float() == f.trunc();
+                    // The largest numbers of `u64` stand here as negative ones.
+                    let held = match out.int() {
+                        i if t == DType::U64 => i128::from(i as u64),
+                        i => i128::from(i),
+                    };
+                    let fits = f.is_finite() && f.trunc() as i128 == held;
                     w.open(!fits, || format!("{f} converted to {t}"));
                 }
                 (_, DType::Float { .. }) => {

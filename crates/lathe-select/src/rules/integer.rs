@@ -258,7 +258,7 @@ pub(super) const RULES: &[Rule] = &[
     Rule {
         name: "dot-rounded",
         left: &["dot(x, y)"],
-        doc: "factors rounded to the upper half of f32: each changes by at most 2^-8 of itself",
+        doc: "factors rounded to the upper half of f32: each changes by at most 2^-8 of itself, from 2^-126 on",
         tag: Tag::Approximates,
         kind: Kind::Rounding,
         of_instruction: false,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
-use lathe_fuzz::{AnyCase, Finding, Mode, Outcome, Setup, find_sources, fuzz, replay, report};
+use lathe_fuzz::{AnyCase, Clock, Finding, Mode, Outcome, Setup, find_sources, fuzz, replay, report};
 use serde_json::json;
 
 use crate::failure::Failure;
@@ -31,6 +31,9 @@ pub struct Fuzz {
     /// Seconds to run.
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..))]
     time: u64,
+    /// Count seconds in which processors work for the run, which other work on the machine changes little.
+    #[arg(long)]
+    processor_time: bool,
     /// Another seed, another run.
     #[arg(long, value_name = "S", default_value_t = 1)]
     seed: u64,
@@ -81,8 +84,9 @@ impl Fuzz {
             What::Passes => Some(Mode::Passes),
             What::Bytes => None,
         };
+        let clock = if self.processor_time { Clock::Processor } else { Clock::Wall };
         let time = Duration::from_secs(self.time);
-        let setup = Setup { sources: &sources, folder: &folder, mode, seed: self.seed, time };
+        let setup = Setup { sources: &sources, folder: &folder, mode, seed: self.seed, time, clock };
         let (interrupt, mut bar) = (Listening::begin(), progress::Fuzzing::new(time));
         let outcome = fuzz(&setup, &mut |p| {
             bar.show(&p);

@@ -54,6 +54,8 @@ fn arithmetic_and_reads_are_watched() {
     let open = |value| seen(&kernel(value, "in"), 100).open.is_some();
     assert!(open("f32(2147483647i32 + 1i32)") && open("f32(1i32 << 32i32)") && open("f32(i32(1e10f32))"));
     assert!(!open("f32(255u8 + 1u8)") && !open("f32(1i32 << 3i32)"));
+    assert!(open("f32(u64(-3f32))") && open("f32(u8(-1f32))") && open("f32(u64(2e19f32))"));
+    assert!(!open("f32(u64(1e19f32))") && !open("f32(u64(-0.5f32))") && !open("f32(i64(-3f32))"));
     assert!(seen(&kernel("x[0]", "out"), 100).unwritten.is_some());
     assert!(seen(&kernel("x[0]", "inout"), 100).unwritten.is_none());
     assert!(!seen("kernel k() {\n  for i in 1000000000 spatial serial {\n    for j in 0 spatial serial {\n    }\n  }\n}", 50).ended);
