@@ -66,6 +66,11 @@ pub(super) const BF16: &[Row] = &[
         gcc: "__builtin_ia32_dpbf16ps_v16sf($0, (halves)$1, (halves)$2)",
         clang: "__builtin_ia32_dpbf16ps_512($0, (halves)$1, (halves)$2)",
     },
+    Row {
+        name: "bf16_of_normal",
+        gcc: "__builtin_ia32_cvtneps2bf16_v16sf($0)",
+        clang: "__builtin_ia32_cvtneps2bf16_512($0)",
+    },
     DPBUSD,
     DPSUBD,
     F32_OF_F16,
