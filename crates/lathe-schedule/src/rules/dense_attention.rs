@@ -1,13 +1,12 @@
 //! Attention whose queries all see the same keys: two products in tiles, a few queries at a time, whose scores are in the first
-//! cache when the softmax and the second product read them. Keys and values are copied once for a block of queries, to where tiles read them
-//! in a row.
+//! cache when the softmax and the second product read them. Keys, which lie as rows and are read as columns, are copied once for a block of
+//! queries; so are values where an instruction takes two of them as a word.
 
 use super::product::{evenly, fuse_to, rows_of, tile};
 use super::{FEW, LANES, attention};
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{Expr, For, Node, REGISTER, WORKSPACE, find_block, find_loop};
+use lathe_ir::tensor::{Expr, Iter, Node, REGISTER, WORKSPACE, find_block, find_loop};
 use lathe_machine::Target;
-use std::sync::Arc;
 
 /// Queries of a block where there are few heads: enough to hide what copies of keys and values cost.
 const BLOCK: i64 = 64;
@@ -43,6 +42,7 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<bool, 
         s.step(&format!("join {} {}", n("z.o"), n(l)))?;
     }
     let (mut d, mut jo) = (n("d"), n("jo"));
+    // Elements of a word beside each other.
     let (mut d_word, mut jo_word) = (String::new(), String::new());
     if words.is_some() {
         for l in [&d, &jo] {
@@ -52,7 +52,9 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<bool, 
         (d, jo) = (d + ".o", jo + ".o");
     }
     s.step(&format!("cache_read {} {k} {WORKSPACE} {} {d} {}{d_word}", n("i.o"), n("js.o"), n("js.i")))?;
-    s.step(&format!("cache_read {} {v} {WORKSPACE} {} {jo} {}{jo_word}", n("i.o"), n("z.o"), n("c.i")))?;
+    if words.is_some() {
+        s.step(&format!("cache_read {} {v} {WORKSPACE} {} {jo} {}{jo_word}", n("i.o"), n("z.o"), n("c.i")))?;
+    }
 
     // The softmax, with keys in lanes.
     let vector = LANES.min(keys);
@@ -62,8 +64,8 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<bool, 
             s.step(&format!("peel {l} {vector}"))?;
         }
         s.step(&format!("split {l} {vector}"))?;
-        let reduction = find_loop(&s.kernel().body, &format!("{l}.i"))
-            .is_some_and(|l| l.iter == lathe_ir::tensor::Iter::Reduce);
+        let reduction =
+            find_loop(&s.kernel().body, &format!("{l}.i")).is_some_and(|l| l.iter == Iter::Reduce);
         if reduction {
             s.step(&format!("rfactor {l}.i"))?;
         }
@@ -111,13 +113,16 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<bool, 
     Ok(true)
 }
 
-/// The copies of keys, which lie as rows and are read as columns, and of values.
+/// The copies of keys, whose rows are read in their order, and of values.
 fn copies(s: &mut Schedule, k: &str, v: &str, words: bool) -> Result<(), ScheduleError> {
-    // Rows of keys in their order.
     s.step(&format!("interchange {k}.r1"))?;
-    let whole = |l: &Arc<For>| l.extent.as_int().is_some_and(|n| n % LANES == 0);
-    for l in [format!("{k}.r1"), format!("{v}.r2")] {
-        if find_loop(&s.kernel().body, &l).is_some_and(|l| whole(&l)) {
+    let mut along = vec![format!("{k}.r1")];
+    if words {
+        along.push(format!("{v}.r2"));
+    }
+    for l in along {
+        let extent = find_loop(&s.kernel().body, &l).and_then(|l| l.extent.as_int());
+        if extent.is_some_and(|n| n % LANES == 0) {
             s.step(&format!("split {l} {LANES}"))?;
             s.step(&format!("vectorize {l}.i"))?;
         }
