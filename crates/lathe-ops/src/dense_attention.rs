@@ -163,11 +163,11 @@ pub(crate) const ROWS: &[OpRow] = &[OpRow {
         let mut args =
             vec![r.typed(of, &with([rows, d])), r.typed(of, &with([keys, d])), r.typed(of, &with([keys, c]))];
         let mut at = Attrs::new();
-        if turn % 2 == 0 {
+        if turn.is_multiple_of(2) {
             args.push(r.typed(of, &[]));
             at.extend(attrs(&[("scaled", Attr::Int(1))]));
         }
-        if turn % 3 > 0 {
+        if !turn.is_multiple_of(3) {
             let shape = [with([rows, keys]), vec![rows, keys], vec![1, keys]][turn / 3 % 3].clone();
             args.push(r.typed(of, &shape));
             at.extend(attrs(&[("masked", Attr::Int(1))]));
