@@ -1,5 +1,6 @@
 //! Expressions and blocks in the lanes of a vector.
 
+use crate::dialect::Row;
 use crate::emit::{CodegenError, Emitter, Place, c_type};
 use crate::legalize::{legalize, narrow};
 use crate::registers::Kind;
@@ -54,6 +55,9 @@ impl Emitter<'_> {
             self.broadcast(t, &lane_text(t, s))
         } else if let Some(text) = self.half_of_words(e)? {
             text
+        } else if let Some((row, x)) = self.half_of_normal(e) {
+            let x = self.vector(&x)?;
+            format!("({}){}", self.vector_type(t), row.spell(self.compiler, &[&x]))
         } else if let Some(l) = narrow(e, &|x| self.dtype(x).ok()) {
             self.vector(&l)?
         } else if let Some(l) = legalize(e, &|x| self.dtype(x).ok(), self.dialect.row("f32_of_f16").is_some())
@@ -71,6 +75,14 @@ impl Emitter<'_> {
         let constant = self.is_constant(e);
         self.memo.insert(key, (name.clone(), constant));
         Ok(name)
+    }
+
+    /// The instruction that narrows to bf16 and takes what is below 2^-126 for 0, where nothing is: an exponential, which is computed as
+    /// a number that is at least that.
+    fn half_of_normal(&self, e: &Expr) -> Option<(&'static Row, Expr)> {
+        let Node::Cast(DType::BF16, x) = &**e else { return None };
+        let exponential = matches!(&**x, Node::Unary(Unary::Exp, _)) && self.dtype(x).ok()? == DType::F32;
+        Some((self.dialect.row("bf16_of_normal").filter(|_| exponential)?, x.clone()))
     }
 
     /// A vector from memory, which [`hold`](Self::hold) may keep.

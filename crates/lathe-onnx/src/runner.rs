@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub const EXACT: &[&str] = &["pack", "filters"];
 
 /// The same with passes that approximate, each within a bound that it states.
-pub const FAST: &[&str] = &["winograd", "pack", "filters"];
+pub const FAST: &[&str] = &["winograd", "attention", "pack", "filters"];
 
 /// Compiles regions and keeps them, by the text of their graph, in which constants are named by their content.
 pub struct Compiled {

@@ -12,7 +12,7 @@ use crate::sample::{Rng, attrs, result};
 use crate::{require, require_f32, typed};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, float_attr, int_attr};
 use lathe_ir::tensor::{Axis, Binary, Buffer, Expr, Iter, Stmt, Unary, WORKSPACE};
-use lathe_ir::{Bounds, DType, Elements, Tensor, decode_bits, encode_bits};
+use lathe_ir::{Bounds, DType, Elements, Int, Tensor, decode_bits, encode_bits};
 use std::sync::Arc;
 
 /// Positions in a page.
@@ -55,12 +55,14 @@ fn scale(a: &Attrs, dim: i64) -> f32 {
     float_attr(a, "scale").map_or(1.0 / (dim as f32).sqrt(), |v| v as f32)
 }
 
+/// A number as a float keeps it.
+pub(crate) fn rounded(t: DType, e: f64) -> f64 {
+    if t == DType::BF16 { decode_bits(t, encode_bits(t, e)) } else { e }
+}
+
 fn reference(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let (q, k, v) = (a[0].values(), a[1].values(), a[2].values());
-    let rounded = |e: f64| match a[0].dtype {
-        DType::BF16 => decode_bits(DType::BF16, encode_bits(DType::BF16, e)),
-        _ => e,
-    };
+    let rounded = |e: f64| rounded(a[0].dtype, e);
     let (pages, seq, pos) = (a[3].to_i64(), a[4].to_i64(), a[5].to_i64());
     let (g, d) = (a[1].shape[1], a[1].shape[2]);
     let heads = int_attr(at, "heads").unwrap_or(1) as usize;
@@ -124,6 +126,94 @@ fn edge(l: &Lowering) -> Edge {
     Edge { axes: vec![keys(l).axis], ..facts }
 }
 
+/// One query's softmax-weighted sum of values: what differs between kinds of attention.
+pub(crate) struct Head<'a> {
+    /// Room for scores, one a key.
+    pub keys: Int,
+    /// Components of a key, and of a value.
+    pub widths: [Int; 2],
+    /// The type of exponentials, which multiply values.
+    pub kept: DType,
+    /// What the maximum starts at.
+    pub least: f32,
+    /// A loop over the keys.
+    pub over_keys: &'a dyn Fn(&str, Iter, Vec<Stmt>) -> Stmt,
+    /// A component's product of the query with a key.
+    pub product: &'a dyn Fn(&Expr, &Expr) -> Expr,
+    /// A key's score, of the sum of these products.
+    pub score: &'a dyn Fn(&Expr, Expr) -> Expr,
+    /// A key's value in a component.
+    pub value: &'a dyn Fn(&Expr, &Expr) -> Expr,
+    /// Stores a component of the result.
+    pub store: &'a dyn Fn(&Expr, Expr) -> Stmt,
+}
+
+impl Head<'_> {
+    /// The naive loops, three reductions over the keys one after the other.
+    pub fn lower(&self, l: &Lowering) -> Vec<Stmt> {
+        let one = std::slice::from_ref;
+        let [dot, sc, m, p, sum, o] = ["dot", "s", "m", "p", "l", "o"].map(|n| l.name(n));
+        let at = |b: &str, i: &[Expr]| Expr::load(b, i);
+        let loop_ = |v: &str, n: &Int, it, body| Stmt::for_(&l.name(v), n.into(), it, body);
+        let (over_keys, room) = (self.over_keys, std::slice::from_ref(&self.keys));
+        let (js, jm, jp, jl, jo) = (l.var("js"), l.var("jm"), l.var("jp"), l.var("jl"), l.var("jo"));
+        let (d, c, z, y) = (l.var("d"), l.var("c"), l.var("z"), l.var("y"));
+        let [components, width] = &self.widths;
+        let score = vec![
+            scalar(&dot, DType::F32),
+            Stmt::store(&l.name("zd"), &dot, &[], Expr::f32(0.0)),
+            loop_(
+                "d",
+                components,
+                Iter::Reduce,
+                vec![Stmt::reduce(&l.name("bd"), &dot, &[], "sum", (self.product)(&js, &d))],
+            ),
+            Stmt::store(&l.name("bs"), &sc, one(&js), (self.score)(&js, at(&dot, &[]))),
+        ];
+        let kept = self.kept;
+        let weight = (&at(&sc, one(&jp)) - &at(&m, &[])).un(Unary::Exp);
+        let weight = if kept == DType::F32 { weight } else { weight.cast(kept) };
+        let exponential = |j: &Expr| {
+            let e = at(&p, one(j));
+            if kept == DType::F32 { e } else { e.cast(DType::F32) }
+        };
+        let weighted = &exponential(&jo) * &(self.value)(&jo, &c);
+        vec![
+            array(&sc, room),
+            over_keys("js", Iter::Spatial, score),
+            scalar(&m, DType::F32),
+            Stmt::store(&l.name("zm"), &m, &[], Expr::float(self.least.into(), DType::F32)),
+            over_keys(
+                "jm",
+                Iter::Reduce,
+                vec![Stmt::reduce(&l.name("bm"), &m, &[], "max", at(&sc, one(&jm)))],
+            ),
+            Stmt::Alloc(Arc::new(Buffer::dense(&p, kept, room, WORKSPACE))),
+            over_keys("jp", Iter::Spatial, vec![Stmt::store(&l.name("bp"), &p, one(&jp), weight)]),
+            scalar(&sum, DType::F32),
+            Stmt::store(&l.name("zl"), &sum, &[], Expr::f32(0.0)),
+            over_keys(
+                "jl",
+                Iter::Reduce,
+                vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", exponential(&jl))],
+            ),
+            array(&o, std::slice::from_ref(width)),
+            loop_("z", width, Iter::Spatial, vec![Stmt::store(&l.name("zo"), &o, one(&z), Expr::f32(0.0))]),
+            over_keys(
+                "jo",
+                Iter::Reduce,
+                vec![loop_(
+                    "c",
+                    width,
+                    Iter::Spatial,
+                    vec![Stmt::reduce(&l.name("bo"), &o, one(&c), "sum", weighted)],
+                )],
+            ),
+            loop_("y", width, Iter::Spatial, vec![(self.store)(&y, &at(&o, one(&y)) / &at(&sum, &[]))]),
+        ]
+    }
+}
+
 fn lower(l: &Lowering) -> Vec<Stmt> {
     let [q, k, v, ..] = &l.ins[..] else { return vec![] };
     let types: Vec<Type> = l.ins.iter().map(|o| o.ty.clone()).collect();
@@ -133,86 +223,30 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
     let one = std::slice::from_ref;
     let Keys { axis: keys, hidden } = keys(l);
     let place = |j: &Expr| keys.coordinate(one(&t), j);
-    let over_keys = |v: &str, it, body| keys.over(&l.name(v), one(&t), it, body);
     let head = |c: &Expr| [t.clone(), (g.clone() * per + r.clone()) * s.dim + c.clone()];
-    let [dot, sc, m, p, sum, o] = ["dot", "s", "m", "p", "l", "o"].map(|n| l.name(n));
-    let at = |b: &str, i: &[Expr]| Expr::load(b, i);
-    let loop_ = |v: &str, n: Expr, it, body| Stmt::for_(&l.name(v), n, it, body);
-    let (js, jm, jp, jl, jo) = (l.var("js"), l.var("jm"), l.var("jp"), l.var("jl"), l.var("jo"));
-    let (d, c, z, y) = (l.var("d"), l.var("c"), l.var("z"), l.var("y"));
-    let context = keys.extent.clone();
-    let dim: Expr = s.dim.into();
-
-    let scaled = &at(&dot, &[]) * &Expr::f32(scale(&l.attrs, s.dim));
-    let capped = match float_attr(&l.attrs, "softcap") {
-        Some(c) => &(&scaled / &Expr::f32(c as f32)).un(Unary::Tanh) * &Expr::f32(c as f32),
-        None => scaled,
+    let score = |j: &Expr, dot: Expr| {
+        let scaled = &dot * &Expr::f32(scale(&l.attrs, s.dim));
+        let capped = match float_attr(&l.attrs, "softcap") {
+            Some(c) => &(&scaled / &Expr::f32(c as f32)).un(Unary::Tanh) * &Expr::f32(c as f32),
+            None => scaled,
+        };
+        let Some(n) = &hidden else { return capped };
+        let n = n.substitute(&l.name("t"), &t);
+        Expr::select(&j.bin(Binary::Lt, &n), &Expr::f32(f32::MIN), &capped)
     };
-    let seen = match hidden {
-        Some(n) => {
-            let n = n.substitute(&l.name("t"), &t);
-            Expr::select(&js.bin(Binary::Lt, &n), &Expr::f32(f32::MIN), &capped)
-        }
-        None => capped,
+    let body = Head {
+        keys: keys.extent.clone(),
+        widths: [s.dim.into(), s.dim.into()],
+        kept: q.ty.dtype,
+        least: f32::MIN,
+        over_keys: &|v, it, body| keys.over(&l.name(v), one(&t), it, body),
+        product: &|j, d| &typed::read(q, &head(d)) * &k.read(&[place(j), g.clone(), d.clone()]),
+        score: &score,
+        value: &|j, c| v.read(&[place(j), g.clone(), c.clone()]),
+        store: &|y, value| l.outs[0].write(&l.name("by"), &head(y), value),
     };
-    let score = vec![
-        scalar(&dot, DType::F32),
-        Stmt::store(&l.name("zd"), &dot, &[], Expr::f32(0.0)),
-        loop_(
-            "d",
-            dim.clone(),
-            Iter::Reduce,
-            vec![Stmt::reduce(
-                &l.name("bd"),
-                &dot,
-                &[],
-                "sum",
-                &typed::read(q, &head(&d)) * &k.read(&[place(&js), g.clone(), d.clone()]),
-            )],
-        ),
-        Stmt::store(&l.name("bs"), &sc, one(&js), seen),
-    ];
-    // Exponentials are kept as the queries are.
-    let kept = q.ty.dtype;
-    let weight = (&at(&sc, one(&jp)) - &at(&m, &[])).un(Unary::Exp);
-    let weight = if kept == DType::F32 { weight } else { weight.cast(kept) };
-    let exponential = |j: &Expr| {
-        let e = at(&p, one(j));
-        if kept == DType::F32 { e } else { e.cast(DType::F32) }
-    };
-    let weighted = &exponential(&jo) * &v.read(&[place(&jo), g.clone(), c.clone()]);
-    let head_body = vec![
-        array(&sc, std::slice::from_ref(&context)),
-        over_keys("js", Iter::Spatial, score),
-        scalar(&m, DType::F32),
-        Stmt::store(&l.name("zm"), &m, &[], Expr::f32(f32::MIN)),
-        over_keys("jm", Iter::Reduce, vec![Stmt::reduce(&l.name("bm"), &m, &[], "max", at(&sc, one(&jm)))]),
-        Stmt::Alloc(Arc::new(Buffer::dense(&p, kept, std::slice::from_ref(&context), WORKSPACE))),
-        over_keys("jp", Iter::Spatial, vec![Stmt::store(&l.name("bp"), &p, one(&jp), weight)]),
-        scalar(&sum, DType::F32),
-        Stmt::store(&l.name("zl"), &sum, &[], Expr::f32(0.0)),
-        over_keys("jl", Iter::Reduce, vec![Stmt::reduce(&l.name("bl"), &sum, &[], "sum", exponential(&jl))]),
-        array(&o, &[s.dim.into()]),
-        loop_("z", dim.clone(), Iter::Spatial, vec![Stmt::store(&l.name("zo"), &o, one(&z), Expr::f32(0.0))]),
-        over_keys(
-            "jo",
-            Iter::Reduce,
-            vec![loop_(
-                "c",
-                dim.clone(),
-                Iter::Spatial,
-                vec![Stmt::reduce(&l.name("bo"), &o, one(&c), "sum", weighted)],
-            )],
-        ),
-        loop_(
-            "y",
-            dim,
-            Iter::Spatial,
-            vec![l.outs[0].write(&l.name("by"), &head(&y), &at(&o, one(&y)) / &at(&sum, &[]))],
-        ),
-    ];
-    let heads = loop_("r", per.into(), Iter::Spatial, head_body);
-    let groups = loop_("g", s.groups.into(), Iter::Spatial, vec![heads]);
+    let heads = Stmt::for_(&l.name("r"), per.into(), Iter::Spatial, body.lower(l));
+    let groups = Stmt::for_(&l.name("g"), s.groups.into(), Iter::Spatial, vec![heads]);
     vec![Stmt::for_(&l.name("0"), (&q.ty.shape[0]).into(), Iter::Spatial, vec![groups])]
 }
 

@@ -11,6 +11,7 @@
 mod attention;
 mod axes;
 mod choose;
+mod dense_attention;
 mod elementwise;
 mod encode;
 mod gather;
@@ -38,7 +39,7 @@ use lathe_ir::graph::{OpRow, OpTable, Type};
 
 /// The table of all operators.
 pub fn table() -> OpTable {
-    let families: [&'static [OpRow]; 19] = [
+    let families: [&'static [OpRow]; 20] = [
         elementwise::ROWS,
         norm::ROWS,
         matmul::ROWS,
@@ -46,6 +47,7 @@ pub fn table() -> OpTable {
         rotate::ROWS,
         gather::ROWS,
         attention::ROWS,
+        dense_attention::ROWS,
         encode::ROWS,
         moe::ROWS,
         integer::ROWS,

@@ -19,6 +19,7 @@
 //! assert!(g.to_string().contains("encode(x)"));
 //! ```
 
+mod attention;
 mod filters;
 mod gradient;
 mod group;
@@ -65,8 +66,14 @@ impl Pass {
 }
 
 /// All passes.
-pub static PASSES: &[Pass] =
-    &[pack::PACK, quantize::QUANTIZE, halves::HALVES, filters::FILTERS, winograd::WINOGRAD];
+pub static PASSES: &[Pass] = &[
+    pack::PACK,
+    quantize::QUANTIZE,
+    halves::HALVES,
+    filters::FILTERS,
+    winograd::WINOGRAD,
+    attention::ATTENTION,
+];
 
 /// The pass of a name.
 pub fn pass(name: &str) -> Option<&'static Pass> {

@@ -4,6 +4,7 @@
 mod attention;
 mod contraction;
 mod copies;
+mod dense_attention;
 mod filters;
 mod product;
 mod rows;
@@ -32,6 +33,7 @@ pub fn schedule(
     let mut s = Schedule::decided(kernel, decisions);
     match parts.first() {
         Some((Form::Contraction, _)) => contraction::apply(&mut s, parts, target, rows)?,
+        Some((Form::Attention, p)) if dense_attention::apply(&mut s, p, target)? => {}
         Some((Form::Attention, p)) => attention::apply(&mut s, p, target)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,

@@ -55,7 +55,7 @@ pub struct ComputeOptions {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// fast: 8-bit activations where weights are quantized, and in programs of ONNX convolutions of 3x3 by Winograd's algorithm where
-    /// that is faster; exact: f32 activations, and sums of products.
+    /// that is faster, and attention in one kernel; exact: f32 activations, and sums of products.
     #[arg(long, value_name = "P", default_value = "fast")]
     pub precision: Precision,
 }
@@ -221,7 +221,8 @@ enum KvType {
 /// How exact the arithmetic is.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Precision {
-    /// Activations are quantized where weights are; in programs of ONNX, Winograd's algorithm where it is faster.
+    /// Activations are quantized where weights are; in programs of ONNX, Winograd's algorithm where it is faster, and attention in
+    /// one kernel.
     Fast,
     /// Activations stay f32, and convolutions sums of products.
     Exact,

@@ -78,6 +78,11 @@ pub(super) const BF16: &[Row] = &[
         gcc: "dpbf16ps_repeated($0, $1, $2)",
         clang: "__builtin_ia32_dpbf16ps_512($0, (halves)$1, (halves)splat_i32x16(*(const m_i32 *)$2))",
     },
+    Row {
+        name: "bf16_of_normal",
+        gcc: "__builtin_ia32_cvtneps2bf16_v16sf($0)",
+        clang: "__builtin_ia32_cvtneps2bf16_512($0)",
+    },
     DPBUSD,
     DPBUSD_REPEATED,
     DPSUBD,

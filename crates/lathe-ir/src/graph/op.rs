@@ -14,7 +14,7 @@ pub enum Form {
     Row,
     /// Sums of products.
     Contraction,
-    /// Softmax-weighted sums over a page table.
+    /// Softmax-weighted sums of values, dense or over a page table.
     Attention,
     /// A change of layout.
     Copy,

@@ -115,6 +115,13 @@ fn attention(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     }
     let (left, right) = (n.int("left_window_size", -1), n.int("right_window_size", -1));
     let causal = n.int("is_causal", 0) == 1;
+    // Every query sees a key: all of them, or those up to its own place.
+    let sees = elem == Elem::F32
+        && n.optional(3)?.is_none()
+        && lengths.is_none()
+        && left < 0
+        && right < 0
+        && keys > 0;
     if causal || left >= 0 || right >= 0 {
         let first = offset(t, past_k, lengths, queries)?;
         let i = t.ramp(queries, 0, 2, Elem::I64)?;
@@ -147,10 +154,15 @@ fn attention(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
 
     let times = q.shape()[1] / k.shape()[1].max(1);
     let (k, v) = (repeated(t, &k, times)?, repeated(t, &v, times)?);
-    let scale = n.attr("scale").map_or(1.0 / (q.shape()[3] as f64).sqrt(), |a| f64::from(a.f)).sqrt();
-    let (qs, ks) = (t.with("mul", &q, scale)?, t.with("mul", &k, scale)?);
-    let ks = t.swap(&ks, 2, 3)?;
-    let mut scores = t.matmul(&qs, &ks)?;
+    let scale = n.attr("scale").map_or(1.0 / (q.shape()[3] as f64).sqrt(), |a| f64::from(a.f));
+    // Each rounds as it is said to: halves are scaled both by the root.
+    let single = elem == Elem::F32;
+    let (scaled, keyed) = match single {
+        true => (t.with("mul", &q, scale)?, k),
+        false => (t.with("mul", &q, scale.sqrt())?, t.with("mul", &k, scale.sqrt())?),
+    };
+    let columns = t.swap(&keyed, 2, 3)?;
+    let mut scores = t.matmul(&scaled, &columns)?;
     let mode = n.int("qk_matmul_output_mode", 0);
     let mut seen = scores.clone();
     let cap = n.float("softcap", 0.0);
@@ -168,7 +180,11 @@ fn attention(r: &mut Reader<'_>, n: &Node<'_>) -> Read<Vec<Item>> {
     }
     let wide = n.attr("softmax_precision").map_or(Ok(elem), |a| Elem::of_code(a.i))?;
     let scores = t.cast(&scores, wide)?;
-    let shares = softmax(t, &scores)?;
+    let shares = if sees && wide == Elem::F32 {
+        t.softmax(&scores, &[scores.rank() - 1], false)?
+    } else {
+        softmax(t, &scores)?
+    };
     let shares = t.cast(&shares, elem)?;
     if mode == 3 {
         seen = shares.clone();

@@ -123,7 +123,7 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
 }
 
 /// The instruction that adds up the products of both blocks, where they are of words of halves.
-fn words(s: &Schedule, blocks: [&str; 2], target: &Target) -> Option<&'static IntrinsicRow> {
+pub(super) fn words(s: &Schedule, blocks: [&str; 2], target: &Target) -> Option<&'static IntrinsicRow> {
     let k = s.kernel();
     let factor = |e: &Expr| code(e)?.dtype(&|n| k.buffer(n).map(|b| b.dtype));
     let rows = blocks.map(|block| {

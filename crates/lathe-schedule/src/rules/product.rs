@@ -165,7 +165,7 @@ fn summed(s: &Stmt, sums: &mut Vec<Arc<For>>) -> Option<Arc<Store>> {
 
 /// Lanes of a tile of so many columns and the most rows it may have: accumulators fill the registers but for the vectors of
 /// a column and a repeated element.
-fn tile(columns: Option<i64>, target: &Target) -> (i64, i64) {
+pub(super) fn tile(columns: Option<i64>, target: &Target) -> (i64, i64) {
     let (lanes, most) = if target.vector_bits >= 512 { (2 * LANES, 14) } else { (LANES, 6) };
     let over = |lanes: i64| columns.map_or(0, |n| (n + lanes - 1) / lanes * lanes);
     // One vector where the second one would be idle: where loads are no bottleneck, a twentieth of it.
@@ -179,7 +179,7 @@ fn tile(columns: Option<i64>, target: &Target) -> (i64, i64) {
 
 /// Rows of a tile for so many: those that compute least beyond the last one. Where tiles are all there is to share, `alone`, a few of
 /// them are an even number.
-fn rows_of(n: Option<i64>, most: i64, alone: bool) -> i64 {
+pub(super) fn rows_of(n: Option<i64>, most: i64, alone: bool) -> i64 {
     let Some(n) = n else { return most };
     let cost = |r: &i64| {
         let tiles = (n + r - 1) / r;
@@ -354,7 +354,7 @@ fn few(s: &mut Schedule, n: &For, m: Option<&Arc<For>>, lanes: i64) -> Result<()
 }
 
 /// So many iterations in about equal blocks of at most `most`, an even number of them where there are several.
-fn evenly(n: i64, most: i64, multiple: i64) -> i64 {
+pub(super) fn evenly(n: i64, most: i64, multiple: i64) -> i64 {
     // Blocks that divide it have constant extents.
     let whole = |b: &i64| n % b == 0 && b % multiple == 0;
     let even = |b: &i64| whole(b) && n / b % 2 == 0;

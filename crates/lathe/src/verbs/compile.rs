@@ -69,7 +69,8 @@ pub struct Compile {
 /// One precision, or both.
 #[derive(Clone, Copy, ValueEnum)]
 enum Precisions {
-    /// 8-bit activations where weights are quantized; in programs of ONNX, Winograd's algorithm where it is faster.
+    /// 8-bit activations where weights are quantized; in programs of ONNX, Winograd's algorithm where it is faster, and attention
+    /// in one kernel.
     Fast,
     /// f32 activations, and sums of products.
     Exact,

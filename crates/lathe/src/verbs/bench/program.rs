@@ -38,7 +38,7 @@ pub struct BenchProgram {
     /// Threads that compute [default: the processor's cores].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// fast: convolutions of 3x3 by Winograd's algorithm where that is faster; exact: sums of products.
+    /// fast: convolutions of 3x3 by Winograd's algorithm where that is faster, and attention in one kernel; exact: sums of products.
     #[arg(long, value_name = "P", default_value = "fast")]
     precision: Precision,
     /// Samples, of which the median counts.
