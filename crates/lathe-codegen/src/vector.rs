@@ -299,20 +299,25 @@ impl Emitter<'_> {
         let Some(l) = lane(&b, i, &var, &self.bounds).filter(|l| small && whole(l)) else {
             return Ok(None);
         };
-        let Some(shift) = l.symbolic.rem(l.stride, &self.bounds).as_const() else { return Ok(None) };
-        if !matches!(self.places.get(n), Some(Place::Pointer(_))) {
-            return Ok(None);
-        }
-        let word = match (l.stride, self.dialect.row("i32_of_u8")) {
-            (32, _) => self.word_vector(n, i, &var, shift)?,
-            (_, Some(row)) if self.lane.as_ref().is_some_and(|l| l.partial.is_none()) => {
+        let Some(Place::Pointer(p)) = self.places.get(n).cloned() else { return Ok(None) };
+        let all = self.lane.as_ref().is_some_and(|l| l.partial.is_none()) || self.goes_on(&b);
+        let known = l.symbolic.rem(l.stride, &self.bounds).as_const();
+        // Codes that share bytes lie in whole ones, wherever that is.
+        let apart =
+            8 % b.dtype.bits() == 0 && l.symbolic.rem(b.dtype.bits(), &self.bounds).as_const() == Some(0);
+        let (word, shift) = match (l.stride, known, self.dialect.row("i32_of_u8")) {
+            (32, Some(shift), _) => (self.word_vector(n, i, &var, shift)?, shift.to_string()),
+            (8, _, Some(row)) if all && (known.is_some() || apart) => {
                 let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
                 let (a, o) = self.address(n, &at0)?;
-                let at = self.scalar(&o.restore(&(a - shift).div(8, &self.bounds)))?;
-                let Some(Place::Pointer(p)) = self.places.get(n).cloned() else { return Ok(None) };
+                let at = self.scalar(&o.restore(&a.div(8, &self.bounds)))?;
                 let bytes = format!("(*(const m_{} *)({p} + {at}))", self.vector_type(DType::U8));
                 let wide = row.spell(self.compiler, &[&bytes]);
-                self.named(DType::I32, &wide)
+                let shift = match known {
+                    Some(shift) => shift.to_string(),
+                    None => format!("(i32){}", self.scalar(&o.restore(&a.rem(8, &self.bounds)))?),
+                };
+                (self.named(DType::I32, &wide), shift)
             }
             _ => return Ok(None),
         };
