@@ -101,7 +101,9 @@ impl Elapsed {
     fn begin(clock: Clock) -> Result<Elapsed, FuzzError> {
         let times = processor_times(std::process::id());
         if times.is_none() && clock == Clock::Processor {
-            return Err(FuzzError::Ended("this system does not say what a process takes of the processor".into()));
+            return Err(FuzzError::Ended(
+                "this system does not say what a process takes of the processor".into(),
+            ));
         }
         let before = times.map_or(Duration::ZERO, |(_, ended)| ended);
         Ok(Elapsed { clock, start: Instant::now(), before })
