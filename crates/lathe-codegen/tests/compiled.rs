@@ -173,6 +173,22 @@ fn comparisons_of_any_width_choose_in_lanes() {
     gives_what_the_interpreter_gives(text, &[&(0..32).map(|i| i % 5 * 9 - 11).collect::<Vec<i32>>()]);
 }
 
+/// Halves of bytes in lanes, the lower or the upper ones as a loop says when it runs: vectors are loaded, no codes one by one.
+#[test]
+fn codes_are_unpacked_in_vectors_wherever_in_a_byte_they_are() {
+    let text = "kernel f() {
+  in x bits 128 { c: u4[16, 2] @ 0 : (0, 1, 0, 8) : (1, 1, 0, 4) }
+  out y: i32[32]
+  for h in 2 spatial serial { for i in 16 spatial lane { Y: y[h * 16 + i] = i32(c[i, h]) } }
+}";
+    gives_what_the_interpreter_gives(text, &[&[0x1032_5476, -0x1234_5678, 0x0bad_cafe, -1]]);
+    let k = lathe_ir::tensor::parse(text).unwrap();
+    for name in ["avx512bf16", "avx512", "avx2"] {
+        let source = emit(&k, "f", Dialect::named(name).unwrap()).unwrap().source;
+        assert!(!source.contains("const m_u8 *"), "{name}: {source}");
+    }
+}
+
 /// Runs a kernel whose first parameters are these, in each dialect of this machine.
 fn gives_what_the_interpreter_gives(text: &str, inputs: &[&[i32]]) {
     let k = lathe_ir::tensor::parse(text).unwrap();
