@@ -187,7 +187,9 @@ impl Model {
         }
         for (name, ty) in self.inputs() {
             if !values.contains_key(name) {
-                return Err(OnnxError::user(format!("the input '{name}' was not passed")));
+                return Err(OnnxError::user(format!(
+                    "the input '{name}' was not passed: --input {name}=F.npy does"
+                )));
             }
             fits(name, &values[name], ty)?;
         }
