@@ -200,10 +200,7 @@ Qed.
 Lemma sum_ext {T} (f g : T -> value) : forall ts a, (forall t, In t ts -> f t = g t) -> sum op f ts a = sum op g ts a.
 Proof. unfold sum. induction ts as [|t ts IH]; simpl; auto. intros a H. rewrite H by auto. apply IH. auto. Qed.
 
-(** [rfactor L], in a store: the loops [outer] and [parts] accumulate at one element; or the accumulators of the parts begin
-    with the neutral element, get the terms, and are summed. Nothing but these accumulators differs. That no term reads an
-    accumulator, and no loop picks one, is what [Walk::sum_split] demands. *)
-Theorem rfactor : monoid op neutral ->
+Lemma rfactor_all : monoid op neutral ->
   forall {T U} (at_ : loc) (part : U -> loc) (term : store -> T * U -> value) (outer : list T) (parts : list U),
   NoDup parts -> (forall u v, part u = part v -> u = v) -> (forall u, part u <> at_) ->
   sees (fun l => l <> at_ /\ forall u, In u parts -> l <> part u) term ->
@@ -252,5 +249,51 @@ Proof.
     unfold pairs. rewrite <- (flat_sum op neutral (fun t u => term s (t, u)) outer parts (s at_) M).
     apply sum_ext. intros [t u] _. reflexivity.
   - rewrite T2, S2 by auto. apply A2. exact L.
+Qed.
+
+(** Stores that hold the same lead to such. *)
+Lemma alike {T} (at_ : T -> loc) (term : store -> T -> value) : sees (fun _ => True) term ->
+  forall ts s r, (forall l, s l = r l) -> forall l, accumulating at_ term ts s l = accumulating at_ term ts r l.
+Proof.
+  intros own. unfold accumulating. induction ts as [|t ts IH]; simpl; auto. intros s r E l. apply IH. intros k.
+  unfold set. rewrite (own s r), E by auto. destruct (loc_eq k (at_ t)); auto.
+Qed.
+
+(** Terms that are left out count as neutral. *)
+Lemma left_out {T} (at_ : T -> loc) (term : store -> T -> value) (runs : T -> bool) : monoid op neutral ->
+  sees (fun _ => True) term -> forall ts s r, (forall l, s l = r l) -> forall l,
+  accumulating at_ (fun s t => if runs t then term s t else neutral) ts s l = accumulating at_ term (filter runs ts) r l.
+Proof.
+  intros (assoc & comm & unit) own. unfold accumulating. induction ts as [|t ts IH]; simpl; auto. intros s r E l.
+  destruct (runs t); simpl; apply IH; intros k; unfold set; destruct (loc_eq k (at_ t)); auto.
+  - rewrite (own s r), E by auto. reflexivity.
+  - subst k. rewrite comm, unit. apply E.
+Qed.
+
+(** [rfactor L], in a store: the loops [outer] and [parts] accumulate at one element, in the iterations that there are ([runs]: the second
+    loop may be shorter in some iterations of the first); or the accumulators of the parts begin with the neutral element, get the
+    terms, and are summed. Nothing but these accumulators differs. That no term reads an accumulator, that no loop picks one, and that
+    each iteration has one, is what [Walk::sum_split] demands. *)
+Theorem rfactor : monoid op neutral ->
+  forall {T U} (at_ : loc) (part : U -> loc) (term : store -> T * U -> value) (runs : T * U -> bool) (outer : list T) (parts : list U),
+  NoDup parts -> (forall u v, part u = part v -> u = v) -> (forall u, part u <> at_) ->
+  sees (fun l => l <> at_ /\ forall u, In u parts -> l <> part u) term ->
+  forall s,
+  let pairs := filter runs (flat_map (fun t => map (pair t) parts) outer) in
+  let begun := fold_left (fun s u => set (part u) neutral s) parts s in
+  let added := accumulating (fun p => part (snd p)) term pairs begun in
+  let after := accumulating (fun _ => at_) (fun s u => s (part u)) parts added in
+  forall l, (forall u, In u parts -> l <> part u) -> after l = accumulating (fun _ => at_) term pairs s l.
+Proof.
+  intros M T U at_ part term runs outer parts N inj away own s pairs begun added after l L.
+  assert (all : sees (fun _ => True) term) by (intros x y E t; apply own; intros k _; apply E; exact I).
+  set (padded := fun s p => if runs p then term s p else neutral).
+  assert (own' : sees (fun l => l <> at_ /\ forall u, In u parts -> l <> part u) padded).
+  { intros x y E t. unfold padded. rewrite (own x y E t). reflexivity. }
+  pose proof (rfactor_all M at_ part padded outer parts N inj away own' s l L) as R. cbv zeta in R. fold begun in R.
+  rewrite (left_out (fun _ => at_) term runs M all) with (r := s) in R by auto. fold pairs in R. rewrite <- R.
+  unfold after. apply alike.
+  - intros x y E u. apply E. exact I.
+  - intros k. symmetry. apply (left_out (fun p => part (snd p)) term runs M all). reflexivity.
 Qed.
 End Stored.

@@ -98,9 +98,9 @@ impl Scan<'_> {
                     let along = lane(&b, index, &l.var, &self.bounds);
                     let whole =
                         b.shape.last().and_then(lathe_ir::Int::as_const).is_some_and(|s| s % self.lanes == 0);
-                    // Whole vectors are written.
+                    // Whole vectors are written, or of 32 bits those lanes that there are.
                     let fewer = l.extent.as_int().is_none_or(|n| n % self.lanes != 0);
-                    let whole = whole && (!fewer || ends_alike(self.k, n, self.lanes));
+                    let whole = whole && (!fewer || b.dtype.bits() == 32 || ends_alike(self.k, n, self.lanes));
                     if whole && along.is_some_and(|a| a.stride == b.dtype.bits()) {
                         kind = Kind::Vectors;
                     } else {

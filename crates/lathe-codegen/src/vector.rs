@@ -435,17 +435,25 @@ impl Emitter<'_> {
 
     /// A vector whose lanes past the loop's extent hold the neutral element.
     fn masked(&mut self, v: &str, neutral: &Expr, t: DType) -> Result<String, CodegenError> {
+        if self.lane.as_ref().is_none_or(|l| l.partial.is_none()) {
+            return Ok(v.to_string());
+        }
+        let neutral = self.scalar(neutral)?;
+        let neutral = self.broadcast(t, &neutral);
+        self.within(v, &neutral, t)
+    }
+
+    /// A vector whose lanes past the loop's extent are another's.
+    fn within(&mut self, v: &str, other: &str, t: DType) -> Result<String, CodegenError> {
         let Some(p) = self.lane.as_ref().and_then(|l| l.partial.clone()) else { return Ok(v.to_string()) };
         if t.bits() != 32 {
-            return self.fail("a partial reduction of elements that are not 32 bits wide");
+            return self.fail("fewer lanes of elements that are not 32 bits wide");
         }
         let items: Vec<String> = (0..self.dialect.lanes).map(|i| i.to_string()).collect();
         let iota = format!("({}){{{}}}", self.vector_type(DType::I32), self.list(&items));
         let limit = self.broadcast(DType::I32, &format!("(i32)({p})"));
         let mask = self.named(DType::I32, &format!("{iota} < {limit}"));
-        let neutral = self.scalar(neutral)?;
-        let neutral = self.broadcast(t, &neutral);
-        let text = self.blend(&mask, v, &neutral, t);
+        let text = self.blend(&mask, v, other, t);
         Ok(self.named(t, &text))
     }
 
@@ -568,6 +576,7 @@ impl Emitter<'_> {
         let v = self.vector(&value)?;
         if let Some(Place::Registers(Kind::Vectors)) = self.places.get(n) {
             let r = self.register(n, &at0, Kind::Vectors)?;
+            let v = if ends_alike(self.kernel, n, self.dialect.lanes) { v } else { self.within(&v, &r, b.dtype)? };
             self.line(&format!("{r} = {v};"));
             return Ok(());
         }

@@ -1,10 +1,13 @@
 //! `rfactor L`: a reduction over the loops `K` and, inside it, `L` into one accumulator becomes a reduction over `K` into
-//! an accumulator for each iteration of `L`, and a second reduction over those.
+//! an accumulator for each iteration of `L`, and a second reduction over those. Where `L` is shorter in some iterations of `K`, as the
+//! last block of a loop that was split is, there are as many accumulators as it may have.
 
 use crate::util::{arg, edit_list, need_free, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
-use lathe_ir::tensor::{Buffer, Expr, For, Iter, Kernel, Law, Stmt, Store, expr_type, for_each, map_stmts};
+use lathe_ir::tensor::{
+    Buffer, Expr, For, Iter, Kernel, Law, Opaque, Stmt, Store, expr_type, for_each, loop_bounds, map_stmts,
+};
 use std::sync::Arc;
 
 pub(crate) static RFACTOR: Primitive = Primitive {
@@ -34,6 +37,13 @@ pub(crate) fn one_block(body: &[Stmt]) -> Option<Arc<Store>> {
     }
 }
 
+/// The most iterations that a loop has.
+fn most(k: &Kernel, l: &For) -> Option<i64> {
+    let bounds = loop_bounds(k);
+    let n = Opaque::default().int(&l.extent, &bounds)?;
+    bounds.range(&n).hi
+}
+
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
@@ -43,7 +53,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let Some(r) = b.reducer.filter(|r| l.iter == Iter::Reduce && r.law == Law::Commutative) else {
         return Err(format!("'{var}' is not a reduction in any order"));
     };
-    let n = l.extent.as_int().ok_or("the extent is not constant")?;
+    let n = most(k, &l).ok_or("the extent has no constant bound")?;
     let mut inner_vars: Vec<Name> = vec![];
     for_each(&l.body, &mut |s| {
         if let Stmt::For(f) = s {
@@ -79,6 +89,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             Stmt::For(Arc::new(For {
                 var: v.as_str().into(),
                 iter,
+                extent: n.into(),
                 body: vec![Stmt::Store(Arc::new(s))],
                 ..(*l).clone()
             }))

@@ -1,10 +1,12 @@
 //! The rule of partial accumulators: a sum over loops into one accumulator becomes a sum into one for each iteration of the
-//! second loop, each begun with the neutral element, and a sum of those. The reducer is commutative and associative up to
-//! rounding, which the tag says; all terms stay, as no term reads an accumulator.
+//! second loop, each begun with the neutral element, and a sum of those. Where that loop is shorter in some iterations of the first,
+//! there are as many as it may have. The reducer is commutative and associative up to rounding, which the tag says; all terms stay, as no
+//! term reads an accumulator.
 
 use crate::Refusal;
 use crate::obligations::{Walk, differs};
 use crate::scope::Sides;
+use lathe_check::Term;
 use lathe_ir::Name;
 use lathe_ir::tensor::{Buffer, CHANNEL, Expr, For, Iter, Law, Node, SERIAL, Stmt, Store};
 use lathe_schedule::Tag;
@@ -69,13 +71,16 @@ impl<'k> Walk<'k> {
                 _ => return differs(format!("'{}' is around more than one block", f.var)),
             }
         };
-        let n = loops[1].extent.as_int();
-        let (Some(n), Some(r)) = (n, before.reducer.filter(|r| r.law == Law::Commutative)) else {
+        let number = new.first().and_then(|w| w.shape.first()?.as_const());
+        let (Some(n), Some(r)) = (number, before.reducer.filter(|r| r.law == Law::Commutative)) else {
             return differs(format!(
                 "'{}' is no sum in any order of a constant number of parts",
                 before.name
             ));
         };
+        let part = now.before.vars[&loops[1].var].clone();
+        let about = format!("'{}' has an accumulator for each iteration of '{}'", before.name, loops[1].var);
+        self.inside(&now.scope, &part, &Term::constant(n.into()), &about)?;
         // No term reads an accumulator, and no loop picks one.
         let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
         let sums: Vec<Name> = before.targets.iter().map(|(t, _)| home(t)).collect();

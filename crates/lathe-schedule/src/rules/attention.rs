@@ -52,6 +52,10 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
         for l in ["js", "jm", "jp", "jl"] {
             s.step(&format!("split {}.i {LANES}", n(l)))?;
         }
+        // A maximum and a sum for each lane, and across lanes once a step.
+        for l in ["jm", "jl"] {
+            s.step(&format!("rfactor {}.i.i", n(l)))?;
+        }
         let jo = n("jo.i");
         match words {
             None => s.step(&format!("split {jo} {LANES}"))?,
