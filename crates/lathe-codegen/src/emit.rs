@@ -388,7 +388,8 @@ impl Emitter<'_> {
 
     pub fn body(&mut self, body: &[Stmt]) -> Result<(), CodegenError> {
         let vectors = self.vectors;
-        for s in body {
+        let mut left = body.iter().peekable();
+        while let Some(s) = left.next() {
             match s {
                 Stmt::Alloc(b) => self.alloc(b)?,
                 Stmt::For(l) => self.for_(l)?,
@@ -404,9 +405,12 @@ impl Emitter<'_> {
                     None => self.body(b)?,
                 },
                 Stmt::Store(b) => {
-                    match self.lane {
-                        Some(_) => self.vector_store(b)?,
-                        None => self.scalar_store(b)?,
+                    match (self.lane.is_some(), left.peek()) {
+                        (true, Some(Stmt::Store(next))) if self.store_pairs(b, next)? => {
+                            left.next();
+                        }
+                        (true, _) => self.vector_store(b)?,
+                        (false, _) => self.scalar_store(b)?,
                     }
                     // What depends on memory that a block may have written must be read again.
                     self.memo.retain(|_, (_, constant)| *constant);

@@ -100,7 +100,8 @@ impl Scan<'_> {
                         b.shape.last().and_then(lathe_ir::Int::as_const).is_some_and(|s| s % self.lanes == 0);
                     // Whole vectors are written, or of 32 bits those lanes that there are.
                     let fewer = l.extent.as_int().is_none_or(|n| n % self.lanes != 0);
-                    let whole = whole && (!fewer || b.dtype.bits() == 32 || ends_alike(self.k, n, self.lanes));
+                    let whole =
+                        whole && (!fewer || b.dtype.bits() == 32 || ends_alike(self.k, n, self.lanes));
                     if whole && along.is_some_and(|a| a.stride == b.dtype.bits()) {
                         kind = Kind::Vectors;
                     } else {

@@ -5,8 +5,8 @@ use crate::emit::{CodegenError, Emitter, Place, c_type};
 use crate::legalize::{legalize, narrow};
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Node, Opaque, Reducer, Stmt, Store, Unary};
-use lathe_ir::{DType, Name};
-use lathe_schedule::{Code, Lane, ends_alike, lane};
+use lathe_ir::{DType, Int, Name};
+use lathe_schedule::{Code, Lane, ends_alike, lane, of_pairs, pairs};
 
 /// Registers that must be left for a vector to be held in one: as many are in use at once for what is computed from it.
 const SPARE: i64 = 4;
@@ -250,8 +250,65 @@ impl Emitter<'_> {
                 let s = self.scalar(&e.substitute(&var, &0.into()))?;
                 Ok(self.broadcast(t, &s))
             }
+            Some(l) if self.takes_pairs(n, &b, &l) => {
+                // The first or the second elements of the pairs that two vectors hold.
+                let (lanes, which) = (self.dialect.lanes, l.symbolic.rem(64, &self.bounds));
+                let which = which.as_const().unwrap_or(0);
+                let [low, high] = [0, lanes / 2].map(|from| {
+                    let at: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &from.into())).collect();
+                    self.word_vector(n, &at, "", which)
+                });
+                let picks: Vec<i64> = (0..lanes).map(|k| 2 * k + which / 32).collect();
+                let text = self.shuffled(&low?, &high?, &picks)?;
+                Ok(format!("({}){text}", self.vector_type(t)))
+            }
             _ => self.lanes_apart(e, t),
         }
+    }
+
+    /// Whether the lanes of an access are picked from whole vectors of pairs.
+    fn takes_pairs(&self, n: &Name, b: &Buffer, l: &Lane) -> bool {
+        let whole = self.lane.as_ref().is_some_and(|l| l.partial.is_none());
+        let pointer = matches!(self.places.get(n), Some(Place::Pointer(_)));
+        whole && pointer && self.dialect.row("shuffle").is_some() && of_pairs(b, l, &self.bounds)
+    }
+
+    /// A vector of lanes picked from two.
+    fn shuffled(&self, a: &str, b: &str, picks: &[i64]) -> Result<String, CodegenError> {
+        let Some(shuffle) = self.dialect.row("shuffle") else {
+            return self.fail("the dialect has no shuffle");
+        };
+        let picks: Vec<String> = picks.iter().map(i64::to_string).collect();
+        Ok(shuffle.spell(self.compiler, &[&format!("{a}, {b}, {}", picks.join(", "))]))
+    }
+
+    /// Two blocks that write the first and the second elements of pairs, one pair a lane: two vectors are written. `false` where
+    /// they are no such blocks.
+    pub fn store_pairs(&mut self, first: &Store, second: &Store) -> Result<bool, CodegenError> {
+        let ([(n, i)], [(m, j)]) = (first.targets.as_slice(), second.targets.as_slice()) else {
+            return Ok(false);
+        };
+        let (var, b) = (self.lane_var(), self.buffers[n].clone());
+        let at = |i: &[Expr]| lane(&b, i, &var, &self.bounds);
+        let (Some(x), Some(y)) = (at(i), at(j)) else { return Ok(false) };
+        let assigns = first.reducer.is_none() && second.reducer.is_none();
+        if n != m
+            || !assigns
+            || second.values[0].loads(n)
+            || !self.takes_pairs(n, &b, &x)
+            || !pairs(&b, [&x, &y], &self.bounds)
+        {
+            return Ok(false);
+        }
+        let (x, y) = (self.vector(&first.values[0])?, self.vector(&second.values[0])?);
+        let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
+        let ((p, ..), lanes, ty) = (self.pointer(n, &at0)?, self.dialect.lanes, self.vector_type(b.dtype));
+        for from in [0, lanes / 2] {
+            let picks: Vec<i64> = (from..from + lanes / 2).flat_map(|k| [k, lanes + k]).collect();
+            let text = self.shuffled(&x, &y, &picks)?;
+            self.line(&format!("((m_{ty} *){p})[{}] = {text};", from * 2 / lanes));
+        }
+        Ok(true)
     }
 
     /// Whether whole vectors may be read of a buffer whose last elements are no whole vector: temporaries with room, and
@@ -576,7 +633,11 @@ impl Emitter<'_> {
         let v = self.vector(&value)?;
         if let Some(Place::Registers(Kind::Vectors)) = self.places.get(n) {
             let r = self.register(n, &at0, Kind::Vectors)?;
-            let v = if ends_alike(self.kernel, n, self.dialect.lanes) { v } else { self.within(&v, &r, b.dtype)? };
+            let v = if ends_alike(self.kernel, n, self.dialect.lanes) {
+                v
+            } else {
+                self.within(&v, &r, b.dtype)?
+            };
             self.line(&format!("{r} = {v};"));
             return Ok(());
         }
@@ -604,13 +665,36 @@ impl Emitter<'_> {
             }
             return Ok(());
         }
-        for k in 0..self.dialect.lanes {
-            let at: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &k.into())).collect();
-            let (p, ..) = self.pointer(n, &at)?;
+        // Halves that lie beside each other are written as one.
+        let together =
+            if b.dtype.bits() == 16 && partial.is_none() && self.dialect.lanes >= 4 { 2 } else { 1 };
+        let mut k = 0;
+        while k < self.dialect.lanes {
+            let at = |k: i64| i.iter().map(|e| e.substitute(&var, &k.into())).collect::<Vec<Expr>>();
+            let (p, ..) = self.pointer(n, &at(k))?;
             let guard = partial.as_ref().map_or(String::new(), |e| format!("if ({k} < {e}) "));
+            if together == 2 && self.beside(n, &at(k), &at(k + 1))? {
+                let words = format!("i32x{}", self.dialect.lanes / 2);
+                self.line(&format!("*(m_i32 *){p} = (({words}){v})[{}];", k / 2));
+                k += 2;
+                continue;
+            }
             self.line(&format!("{guard}*(m_{} *){p} = {v}[{k}];", c_type(b.dtype)));
+            k += 1;
         }
         Ok(())
+    }
+
+    /// Whether an element lies behind another.
+    fn beside(&self, n: &Name, first: &[Expr], second: &[Expr]) -> Result<bool, CodegenError> {
+        let b = &self.buffers[n];
+        let mut o = Opaque::default();
+        let mut at = |i: &[Expr]| {
+            let ints: Option<Vec<Int>> = i.iter().map(|i| o.int(i, &self.bounds)).collect();
+            ints.map(|i| b.layout.address(&i, &self.bounds))
+        };
+        let (Some(x), Some(y)) = (at(first), at(second)) else { return Ok(false) };
+        Ok((y - x).simplify(&self.bounds).as_const() == Some(b.dtype.bits()))
     }
 
     /// What an accumulator becomes with a value.

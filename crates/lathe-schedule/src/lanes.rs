@@ -1,7 +1,7 @@
 //! Where the iterations of one loop find the elements of a buffer: the distance in bits from one to the next.
 
 use lathe_ir::tensor::{Access, Buffer, Expr, For, Kernel, LANE, Node, Opaque, Stmt, loop_bounds};
-use lathe_ir::{Bounds, Int};
+use lathe_ir::{Bounds, Int, Layout};
 
 /// An access seen along a loop: `address = base + stride * iteration`, in bits.
 #[derive(Clone, Debug)]
@@ -25,6 +25,22 @@ pub fn lane(buffer: &Buffer, index: &[Expr], var: &str, b: &Bounds) -> Option<La
     let (stride, base) = address.affine_in(var)?;
     let stride = stride.simplify(b).as_const()?;
     Some(Lane { stride, base: o.restore(&base), symbolic: base })
+}
+
+/// Whether the lanes of an access find every second element of a buffer of pairs, which are whole: elements of 32 bits that lie in
+/// order, an even number in each row. Two vectors hold all of them.
+pub fn of_pairs(buffer: &Buffer, l: &Lane, b: &Bounds) -> bool {
+    let whole = buffer.shape.last().and_then(Int::as_const).is_some_and(|n| n % 2 == 0);
+    let in_order = whole && buffer.layout == Layout::dense(buffer.dtype, &buffer.shape);
+    let known = l.symbolic.rem(64, b).as_const().is_some();
+    buffer.dtype.bits() == 32 && l.stride == 64 && in_order && known
+}
+
+/// Whether two accesses are the first and the second elements of such pairs.
+pub fn pairs(buffer: &Buffer, [first, second]: [&Lane; 2], b: &Bounds) -> bool {
+    let beside = (second.symbolic.clone() - first.symbolic.clone()).simplify(b).as_const() == Some(32);
+    let begins = first.symbolic.rem(64, b).as_const() == Some(0);
+    of_pairs(buffer, first, b) && of_pairs(buffer, second, b) && beside && begins
 }
 
 /// How a loop's variable picks an element along one dimension: the index is `coefficient * var + rest` with

@@ -57,7 +57,7 @@ pub use intrinsics::{
     INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
     word_product,
 };
-pub use lanes::{Lane, ends_alike, lane};
+pub use lanes::{Lane, ends_alike, lane, of_pairs, pairs};
 pub use prefetch::ASK as PREFETCH;
 pub use rules::{ChannelTile, channel_tile, schedule};
 pub use tensorize::{Code, code, lanes_first};

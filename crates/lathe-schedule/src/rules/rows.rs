@@ -2,12 +2,13 @@
 
 use super::product::extent;
 use super::{FEW, LANES, temporaries, windows};
-use crate::lanes::lane;
+use crate::lanes::{Lane, lane, of_pairs, pairs};
 use crate::{Schedule, ScheduleError};
 use lathe_ir::DType;
 use lathe_ir::graph::Form;
 use lathe_ir::tensor::{
-    Binary, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, expr_type, find_loop, for_each, loop_bounds,
+    Binary, Buffer, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, Store, expr_type, find_loop, for_each,
+    loop_bounds,
 };
 use std::sync::Arc;
 
@@ -109,12 +110,12 @@ fn elementwise(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), Schedul
         for (_, p) in parts {
             t.step(&format!("fuse {p}_{} {p}_{last}", depth - 1))?;
         }
-        if !innermost(t.kernel()).iter().all(|l| suits(t.kernel(), l)) {
+        if !innermost(t.kernel()).iter().all(|l| suits(t.kernel(), l, false)) {
             break;
         }
         (together, depth, last) = (t, depth - 1, format!("{}.f", depth - 1));
     }
-    let along = innermost(together.kernel()).iter().all(|l| suits(together.kernel(), l));
+    let along = innermost(together.kernel()).iter().all(|l| suits(together.kernel(), l, false));
     if !along || !stays_in_vectors(s.kernel()) {
         join_axes(s, parts, rank - 1)?;
         return vectorize_inner(s);
@@ -164,10 +165,10 @@ fn stays_in_vectors(k: &Kernel) -> bool {
     }
 }
 
-/// Vectorizes every innermost loop whose accesses run along with it.
+/// Vectorizes every innermost loop that suits.
 pub(super) fn vectorize_inner(s: &mut Schedule) -> Result<(), ScheduleError> {
     for l in innermost(s.kernel()) {
-        if !suits(s.kernel(), &l) {
+        if !suits(s.kernel(), &l, true) {
             continue;
         }
         let (v, n) = (&l.var, extent(&l).unwrap_or(0));
@@ -203,18 +204,39 @@ fn innermost(k: &Kernel) -> Vec<Arc<For>> {
     out
 }
 
-fn suits(k: &Kernel, l: &For) -> bool {
+/// Whether a loop is done in lanes: all that it touches lies along it, or is the same in all iterations, but what is computed may go
+/// `anywhere`.
+fn suits(k: &Kernel, l: &For, anywhere: bool) -> bool {
     if extent(l).is_none_or(|n| n < LANES) || !matches!(l.iter, Iter::Spatial | Iter::Reduce) {
         return false;
     }
     let bounds = loop_bounds(k);
-    let along = |n: &str, i: &[Expr], store: bool| {
-        let Some(b) = k.buffer(n) else { return false };
-        match lane(&b, i, &l.var, &bounds) {
-            Some(a) if a.stride == b.dtype.bits() && a.stride >= 8 => true,
-            Some(a) => a.stride == 0 && (!store || l.iter == Iter::Reduce),
-            None => false,
-        }
+    let at = |n: &str, i: &[Expr]| {
+        let b = k.buffer(n)?;
+        Some((lane(&b, i, &l.var, &bounds)?, b))
+    };
+    // Both elements of a pair are written.
+    let others = |n: &str, a: &Lane, b: &Buffer| {
+        l.body.iter().any(|s| match s {
+            Stmt::Store(s) if &*s.targets[0].0 == n => at(n, &s.targets[0].1)
+                .is_some_and(|(c, _)| pairs(b, [a, &c], &bounds) || pairs(b, [&c, a], &bounds)),
+            _ => false,
+        })
+    };
+    let along = |n: &str, i: &[Expr], store: bool| match at(n, i) {
+        Some((a, b)) if a.stride == b.dtype.bits() && a.stride >= 8 => true,
+        Some((a, b)) if of_pairs(&b, &a, &bounds) => !store || others(n, &a, &b),
+        Some((a, _)) => a.stride == 0 && (!store || l.iter == Iter::Reduce),
+        None => false,
+    };
+    let apart = |b: &Store| {
+        let computed = b.values.iter().all(|v| !matches!(&**v, Node::Load(..)));
+        let whole = |n: &str| k.buffer(n).is_some_and(|b| b.dtype.bits() >= 8);
+        anywhere
+            && computed
+            && l.iter == Iter::Spatial
+            && b.reducer.is_none()
+            && b.targets.iter().all(|(n, _)| whole(n))
     };
     let of = |e: &Expr| expr_type(e, &|n| k.buffer(n).map(|b| b.dtype));
     let bits = |n: &str| k.buffer(n).map_or(64, |b| b.dtype.bits());
@@ -222,7 +244,7 @@ fn suits(k: &Kernel, l: &For) -> bool {
     for s in &l.body {
         let Stmt::Store(b) = s else { continue };
         for (n, i) in &b.targets {
-            ok &= along(n, i, true) && bits(n) <= 32;
+            ok &= (along(n, i, true) || apart(b)) && bits(n) <= 32;
         }
         for v in &b.values {
             v.visit(&mut |e| match &**e {
