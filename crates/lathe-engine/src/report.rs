@@ -74,13 +74,13 @@ pub struct Costs {
     pub experts_used: f64,
     /// Bytes of keys and values of one position.
     pub kv_bytes_per_position: u64,
-    /// 8-bit operations of a token, without its logits; a multiply and an add are two.
+    /// 8-bit operations of a token, without its logits and what they alone need; a multiply and an add are two.
     pub int8_ops_per_token: u64,
-    /// f32 operations of a token, without attention and logits.
+    /// f32 operations of a token, without attention, logits and what they alone need.
     pub f32_ops_per_token: u64,
-    /// 8-bit operations of one token's logits.
+    /// 8-bit operations of one token's logits, with those of the last layer that nothing else needs.
     pub int8_ops_per_logits: u64,
-    /// f32 operations of one token's logits.
+    /// f32 operations of one token's logits, with those of the last layer that nothing else needs.
     pub f32_ops_per_logits: u64,
     /// f32 operations of attention between a token and one position.
     pub attention_ops_per_pair: u64,

@@ -13,7 +13,7 @@ use crate::weights::{Packing, Weights, model};
 use crate::{Batch, EngineError, Forward, PAGE};
 use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
 use lathe_exec::HeldCounts;
-use lathe_ir::graph::Type;
+use lathe_ir::graph::{Type, ValueId};
 use lathe_ir::{Decode, Name};
 use lathe_machine::Target;
 use lathe_models::{Adapter, AdapterRoom, Format, KvType, Model, ModelFile};
@@ -44,9 +44,9 @@ impl Precision {
     /// The passes it asks for on a target, in order.
     pub(crate) fn passes(self, target: &Target) -> &'static [&'static str] {
         match self {
-            Precision::Fast if multiplies_bytes(target) => &["pack", "quantize", "halves"],
-            Precision::Fast => &["pack", "halves"],
-            Precision::Exact => &["pack"],
+            Precision::Fast if multiplies_bytes(target) => &["rows", "pack", "quantize", "halves"],
+            Precision::Fast => &["rows", "pack", "halves"],
+            Precision::Exact => &["rows", "pack"],
         }
     }
 }
@@ -290,7 +290,9 @@ impl Runner {
                         if experts.is_some() { &mut c.expert_bytes } else { &mut c.weight_bytes_per_step };
                     *all += if read.insert(n.inputs[1]) { bytes(ty(1)) } else { 0 };
                     let ops = (2.0 * elements as f64 * experts.unwrap_or(1.0)) as u64;
-                    let logits = g.outputs.first() == n.outputs.first();
+                    // Of rows whose logits are wanted: these, and what nothing else needs.
+                    let rows = |v: &ValueId| g.ty(*v).shape.first().cloned();
+                    let logits = g.outputs.first().and_then(rows) == n.outputs.first().and_then(rows);
                     let coded = ty(0).storage().is_some_and(|e| e.decode != Decode::Plain);
                     match (logits, coded) {
                         (true, true) => c.int8_ops_per_logits += ops,

@@ -28,6 +28,7 @@ mod hold;
 mod pack;
 mod plan;
 mod quantize;
+mod rows;
 mod spill;
 mod stream;
 mod winograd;
@@ -67,6 +68,7 @@ impl Pass {
 
 /// All passes.
 pub static PASSES: &[Pass] = &[
+    rows::ROWS,
     pack::PACK,
     quantize::QUANTIZE,
     halves::HALVES,

@@ -1,0 +1,114 @@
+//! `rows`: where rows are taken of what is computed row by row, they are taken of its arguments, so that only they are computed. In a
+//! language model's last layer nothing behind the attention is wanted of tokens whose logits are not.
+//!
+//! Results are the same, bit by bit: each row of such a result comes from the same row of the arguments.
+
+use crate::Pass;
+use lathe_ir::graph::{Form, Graph, Node, OpTable, Source, Type, ValueId};
+use lathe_ir::{DType, Int, IrError, Name};
+use lathe_machine::Target;
+use lathe_schedule::Tag;
+use std::collections::HashMap;
+
+pub(crate) const ROWS: Pass = Pass {
+    name: "rows",
+    doc: "rows that are taken of a result are taken of what it is computed from, row by row",
+    tag: Tag::Bitwise,
+    run,
+};
+
+fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
+    let mut out = g.clone();
+    // The last ones first: behind them those before meet what was computed for them.
+    for at in (0..g.nodes.len()).rev() {
+        let from_outside = |v: ValueId| !matches!(g.value(v).source, Source::Node);
+        if &*g.nodes[at].op == "take" && from_outside(g.nodes[at].inputs[1]) {
+            let result = g.nodes[at].outputs[0];
+            let at = out.nodes.iter().position(|n| n.outputs.first() == Some(&result));
+            out = at.map_or(Ok(out.clone()), |at| taken_early(&out, table, at))?;
+        }
+    }
+    Ok(out)
+}
+
+/// The number of rows, where it is one that is known only when the graph runs.
+fn count(t: &Type) -> Option<&Int> {
+    t.shape.first().filter(|n| n.as_const().is_none())
+}
+
+/// Whether an argument has the rows of a result, the first of its two dimensions.
+fn has_rows(t: &Type, rows: &Int) -> bool {
+    t.shape.len() == 2 && t.shape[0] == *rows
+}
+
+/// Whether each row of a node's one result comes from the same row of those arguments that have as many, and all else is the same for
+/// all rows.
+fn by_rows(g: &Graph, table: &OpTable, n: &Node) -> bool {
+    let types: Vec<Type> = n.inputs.iter().map(|v| g.ty(*v).clone()).collect();
+    let (Some(row), [y]) = (table.get(&n.op), n.outputs.as_slice()) else { return false };
+    let Some(rows) = count(g.ty(*y)) else { return false };
+    let form = (row.form)(&types, &n.attrs);
+    let kind = matches!(form, Form::Row | Form::Elementwise) || &*n.op == "matmul";
+    let plain = |t: &Type| t.dtype == DType::F32 && t.encoding.is_none();
+    let mut names: Vec<Name> = vec![];
+    rows.visit_vars(&mut |v| names.push(v.into()));
+    let free = |d: &Int| {
+        let mut ok = true;
+        d.visit_vars(&mut |v| ok &= !names.iter().any(|n| **n == *v));
+        ok
+    };
+    let fits = |t: &Type| match has_rows(t, rows) {
+        true => plain(t) && free(&t.shape[1]),
+        false => t.shape.iter().all(free),
+    };
+    kind && row.donates.is_empty() && has_rows(g.ty(*y), rows) && plain(g.ty(*y)) && types.iter().all(fits)
+}
+
+/// The graph with the rows of one `take` taken as early as may be.
+fn taken_early(g: &Graph, table: &OpTable, at: usize) -> Result<Graph, IrError> {
+    let [x, rows] = g.nodes[at].inputs[..] else { return Ok(g.clone()) };
+    let (result, wanted) = (g.nodes[at].outputs[0], g.ty(rows).shape[0].clone());
+    // The nodes of which no other rows are wanted: those who read them are such nodes too.
+    let mut only: Vec<bool> = vec![false; g.nodes.len()];
+    for i in (0..at).rev() {
+        let [y] = g.nodes[i].outputs[..] else { continue };
+        let mut readers = (0..g.nodes.len()).filter(|j| g.nodes[*j].inputs.contains(&y)).peekable();
+        let read = readers.peek().is_some() && !g.outputs.contains(&y);
+        only[i] = read && readers.all(|j| only[j] || (j == at && y == x)) && by_rows(g, table, &g.nodes[i]);
+    }
+    if !only.contains(&true) {
+        return Ok(g.clone());
+    }
+    let mut out = Graph { nodes: vec![], ..g.clone() };
+    let made: Vec<ValueId> = (0..at).filter(|i| only[*i]).map(|i| g.nodes[i].outputs[0]).collect();
+    let mut early: HashMap<ValueId, ValueId> = HashMap::new();
+    for (i, n) in g.nodes.iter().enumerate().filter(|(i, _)| *i != at) {
+        let mut n = n.clone();
+        if only[i] {
+            let all = count(g.ty(n.outputs[0])).expect("rows").clone();
+            for v in &mut n.inputs {
+                if made.contains(v) || !has_rows(g.ty(*v), &all) {
+                    continue;
+                }
+                *v = *early.entry(*v).or_insert_with(|| {
+                    let ty = Type::dense(DType::F32, &[wanted.clone(), g.ty(*v).shape[1].clone()]);
+                    let y = out.add_value("", ty, Source::Node);
+                    let attrs = Default::default();
+                    out.nodes.push(Node {
+                        op: "take".into(),
+                        inputs: vec![*v, rows],
+                        attrs,
+                        outputs: vec![y],
+                    });
+                    y
+                });
+            }
+            out.values[n.outputs[0].0 as usize].ty.shape[0] = wanted.clone();
+        }
+        // What was taken is what is computed.
+        n.inputs.iter_mut().filter(|v| **v == result).for_each(|v| *v = x);
+        out.nodes.push(n);
+    }
+    out.outputs.iter_mut().filter(|v| **v == result).for_each(|v| *v = x);
+    Ok(out)
+}
