@@ -17,6 +17,9 @@ pub(crate) const ROWS: Pass = Pass {
     run,
 };
 
+/// Operators whose rows depend on where they are, too.
+const PLACED: [&str; 3] = ["causal", "dropout", "uniform"];
+
 fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
     let mut out = g.clone();
     // The last ones first: behind them those before meet what was computed for them.
@@ -48,7 +51,8 @@ fn by_rows(g: &Graph, table: &OpTable, n: &Node) -> bool {
     let (Some(row), [y]) = (table.get(&n.op), n.outputs.as_slice()) else { return false };
     let Some(rows) = count(g.ty(*y)) else { return false };
     let form = (row.form)(&types, &n.attrs);
-    let kind = matches!(form, Form::Row | Form::Elementwise) || &*n.op == "matmul";
+    let kind = matches!(form, Form::Row | Form::Elementwise) && !PLACED.contains(&row.name);
+    let kind = kind || row.name == "matmul";
     let plain = |t: &Type| t.dtype == DType::F32 && t.encoding.is_none();
     let mut names: Vec<Name> = vec![];
     rows.visit_vars(&mut |v| names.push(v.into()));
