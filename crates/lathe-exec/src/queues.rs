@@ -5,7 +5,7 @@ use crate::facts::check;
 use crate::{ExecError, Trace};
 use lathe_ir::step::listed;
 use lathe_machine::Link;
-use lathe_runtime::{Ctx, Pool, View};
+use lathe_runtime::{Ctx, Pool, SECTOR, View};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -154,7 +154,12 @@ impl<'a> Run<'a> {
                     let named = listed(&words, *pages)
                         .map_err(|message| ExecError::Pages { program: self.program.into(), message })?;
                     let until = self.take(*link, named.len() * page, free);
-                    let pieces = joined(named, *page).into_iter().map(|(at, len)| (at, at, len)).collect();
+                    // Of a file whole sectors. What lies between pages is in memory as it is in the file: pages are brought so
+                    // before they are taken back.
+                    let file = [from, to].iter().any(|end| matches!(end, Piece::File(..)));
+                    let sector = if file { SECTOR } else { 1 };
+                    let pieces = sectors(named, *page, sector, *pages as usize * page);
+                    let pieces = pieces.into_iter().map(|(at, len)| (at, at, len)).collect();
                     copy_pieces(from, to, pieces, self.program)?;
                     free = self.sleep(until)?;
                 }
@@ -328,12 +333,45 @@ fn copy_pieces(
 
 /// Where pages begin and how long they are; neighbours are one piece.
 fn joined(pages: &[u32], page: usize) -> Vec<(usize, usize)> {
+    sectors(pages, page, 1, usize::MAX)
+}
+
+/// The same in whole sectors, as far as there are so many bytes; rising pages.
+fn sectors(pages: &[u32], page: usize, sector: usize, all: usize) -> Vec<(usize, usize)> {
     let mut pieces: Vec<(usize, usize)> = vec![];
     for p in pages.iter().map(|p| *p as usize * page) {
+        let (from, to) = (p / sector * sector, (p + page).next_multiple_of(sector).min(all));
         match pieces.last_mut() {
-            Some((start, len)) if *start + *len == p => *len += page,
-            _ => pieces.push((p, page)),
+            Some((start, len)) if *start + *len >= from => *len = to - *start,
+            _ => pieces.push((from, to - from)),
         }
     }
     pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_in_whole_sectors() {
+        assert_eq!(joined(&[1, 2, 5], 100), [(100, 200), (500, 100)]);
+        assert_eq!(sectors(&[0, 3], 9216, 4096, 8 * 9216), [(0, 12288), (24576, 12288)]);
+        // The last page ends where all do, and small pages share sectors.
+        assert_eq!(sectors(&[6, 7], 9216, 4096, 8 * 9216), [(53248, 20480)]);
+        for page in [100, 4096, 5000, 9216] {
+            for picks in 1u32..256 {
+                let pages: Vec<u32> = (0..8).filter(|p| picks >> p & 1 == 1).collect();
+                let pieces = sectors(&pages, page, 4096, 8 * page);
+                let inside = |p: &u32| {
+                    let at = *p as usize * page;
+                    pieces.iter().filter(|(from, len)| *from <= at && at + page <= from + len).count() == 1
+                };
+                assert!(pages.iter().all(inside), "{page} {pages:?} {pieces:?}");
+                assert!(pieces.windows(2).all(|w| w[0].0 + w[0].1 < w[1].0), "{page} {pages:?} {pieces:?}");
+                let whole = |n: usize| n % 4096 == 0 || n == 8 * page;
+                assert!(pieces.iter().all(|(from, len)| from % 4096 == 0 && whole(from + len)));
+            }
+        }
+    }
 }

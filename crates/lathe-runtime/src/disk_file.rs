@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use store::{BLOCK, StoreWriter};
 
 /// What a direct copy's place in file and memory must be a multiple of, bytes: the largest sector in common use.
-pub(crate) const SECTOR: usize = 4096;
+pub const SECTOR: usize = 4096;
 
 /// Parts of blocks that are read at once.
 const PARTS: usize = 64;
@@ -149,11 +149,13 @@ impl DiskFile {
         let aligned = |(offset, at, len): &(u64, usize, usize)| {
             even(*offset as usize) && even(memory.ptr().addr() + at) && even(*len)
         };
-        if let Some(queue) = self.direct.as_ref().filter(|_| pieces.iter().all(aligned)) {
-            return queue.transfer(way, pieces, memory, verify);
-        }
-        let mut damaged = None;
-        for (offset, at, len) in pieces {
+        let (direct, others): (Vec<_>, Vec<_>) =
+            pieces.iter().partition(|p| self.direct.is_some() && aligned(p));
+        let mut damaged = match &self.direct {
+            Some(queue) if !direct.is_empty() => queue.transfer(way, &direct, memory, verify)?,
+            _ => None,
+        };
+        for (offset, at, len) in &others {
             let mut bytes = vec![0u8; (*len).min(BLOCK)];
             for done in (0..*len).step_by(BLOCK) {
                 let bytes = &mut bytes[..BLOCK.min(len - done)];

@@ -76,7 +76,7 @@ pub use buffer::{Buffer, BufferArg, View};
 pub use cache::{BuildRequest, KernelCache};
 pub use compiler::{cross_compiler, kernel_flags};
 pub use cpu::{detect_caches, detect_cpu, detect_target};
-pub use disk_file::{BLOCK, DiskFile, StoreWriter};
+pub use disk_file::{BLOCK, DiskFile, SECTOR, StoreWriter};
 pub use error::RuntimeError;
 pub use files::write_whole;
 pub use kernel::{ABI_VERSION, Access, CTX_DECLARATION, Ctx, Kernel, Param, Prepared, Signature, Workspace};
