@@ -81,7 +81,8 @@ impl Walk<'_> {
             }
             let room = match k {
                 0 => {
-                    b.shape.last().and_then(Int::as_const) == Some(width) && ends_alike(self.before, n, width)
+                    // Loops that go to lanes in this step overwrite as much: who reads it is asked of the program after.
+                    b.shape.last().and_then(Int::as_const) == Some(width) && ends_alike(self.after, n, width)
                 }
                 _ => {
                     let padded = |f: &Fact| matches!(f, Fact::Padded(_, m) if *m == width);

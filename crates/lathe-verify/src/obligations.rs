@@ -119,6 +119,7 @@ pub(crate) fn claim_checked(
     let world = World::new(before, after)?;
     let mut w = Walk {
         before,
+        after,
         world: &world,
         witness,
         order,
@@ -190,6 +191,7 @@ fn header(before: &Kernel, after: &Kernel) -> Result<Vec<String>, Refusal> {
 /// The walk over both programs.
 pub(crate) struct Walk<'k> {
     pub(crate) before: &'k Kernel,
+    pub(crate) after: &'k Kernel,
     pub(crate) world: &'k World<'k>,
     pub(crate) witness: Option<&'k Witness>,
     pub(crate) order: Order,
