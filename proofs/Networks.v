@@ -323,6 +323,65 @@ Proof.
       * intros s A B. rewrite T1, T2. unfold set. destruct (proc_eq s r); auto.
       * exists (Datatypes.S m), z'. split; [|exact G]. apply (further m r x' y' z' Y M).
 Qed.
+
+(** But for some locations. *)
+Definition but (t : loc -> Prop) (s u : store) : Prop := forall l, ~ t l -> s l = u l.
+
+Definition blind_to (t : loc -> Prop) (a : action) : Prop :=
+  match a with
+  | Does c => forall s u, but t s u -> but t (run c s) (run c u)
+  | Sends _ v => forall s u, but t s u -> get v s = get v u
+  | Takes _ f => forall i s u, but t s u -> but t (run (f i) s) (run (f i) u)
+  end.
+
+(** Some values are held: taken to a temporary first, and then used from there. All else looks at no temporary. *)
+Inductive held (t : loc -> Prop) : list action -> list action -> Prop :=
+| held_nothing : held t [] []
+| held_same a bs cs : blind_to t a -> held t bs cs -> held t (a :: bs) (a :: cs)
+| held_taken k f g h bs cs : (forall i s u, but t s u -> but t (run (f i) s) (run h (run (g i) u))) ->
+    held t bs cs -> held t (Takes k f :: bs) (Takes k g :: Does h :: cs).
+
+(** The rule of an element held, where it is what a channel gives ([stage] of a pop): there is a run that leaves what was left, but
+    for the temporaries; so, by [kahn], all do. *)
+Theorem hold_taken : forall t n x z x', reaches n x z -> finished z ->
+  (forall p, held t (todo x p) (todo x' p)) -> (forall k, queue x' k = queue x k) -> but t (now x) (now x') ->
+  exists m z', reaches m x' z' /\ finished z' /\ but t (now z) (now z').
+Proof.
+  intros t n. induction n as [|n IH]; intros x z x' R F H Q S.
+  - inversion R as [? ? (T & _ & V)|]; subst. exists 0, x'. split; [constructor; apply alike_states_refl|]. split.
+    + intros p. specialize (H p). rewrite T, F in H. inversion H; reflexivity.
+    + intros l L. rewrite <- V. apply S, L.
+  - inversion R as [|? p ? y ? A B]; subst.
+    assert (next : forall y', (forall q, held t (todo y q) (todo y' q)) -> (forall k, queue y' k = queue y k) ->
+      but t (now y) (now y') -> forall j, reaches j x' y' -> exists m z', reaches m x' z' /\ finished z' /\ but t (now z) (now z')).
+    { intros y' H' Q' S' j J. destruct (IH y z y' B F H' Q' S') as (m & z' & M & G). exists (j + m), z'. split; [|exact G].
+      clear - J M. revert x' J. induction j as [|j IH]; intros x' J; inversion J; subst; simpl.
+      - apply (reaches_alike m y'); [apply alike_states_sym|]; assumption.
+      - eapply further; [eassumption | apply IH; assumption]. }
+    assert (set_held : forall bs cs, held t bs cs -> forall q, held t (set proc_eq (todo x) p bs q) (set proc_eq (todo x') p cs q)).
+    { intros bs cs K q. unfold set. destruct (proc_eq q p); auto. }
+    unfold act in A. pose proof (H p) as K. destruct (todo x p) as [|a r] eqn:T; [discriminate|].
+    inversion K as [|? ? cs I L E E'|k f g h ? cs I L E E']; subst.
+    + destruct a as [c|k v|k f]; simpl in I.
+      * injection A as <-. apply (next (State (set proc_eq (todo x') p cs) (queue x') (run c (now x')))) with (j := 1); simpl; auto.
+        eapply further; [unfold act; rewrite <- E'; reflexivity | constructor; apply alike_states_refl].
+      * destruct (length (queue x k) <? depth k) eqn:D; [|discriminate]. injection A as <-.
+        apply (next (State (set proc_eq (todo x') p cs) (set chan_eq (queue x') k (queue x' k ++ [get v (now x')])) (now x'))) with (j := 1);
+          simpl; auto.
+        -- intros m. unfold set. rewrite (I _ _ S), Q. destruct (chan_eq m k); auto.
+        -- eapply further; [unfold act; rewrite <- E', Q, D; reflexivity|]. constructor. repeat split; simpl; intros; rewrite ?Q; reflexivity.
+      * destruct (queue x k) as [|i q] eqn:D; [discriminate|]. injection A as <-.
+        apply (next (State (set proc_eq (todo x') p cs) (set chan_eq (queue x') k q) (run (f i) (now x')))) with (j := 1); simpl; auto.
+        -- intros m. unfold set. destruct (chan_eq m k); auto.
+        -- eapply further; [unfold act; rewrite <- E', Q, D; reflexivity | constructor; apply alike_states_refl].
+    + destruct (queue x k) as [|i q] eqn:D; [discriminate|]. injection A as <-.
+      apply (next (State (set proc_eq (set proc_eq (todo x') p (Does h :: cs)) p cs) (set chan_eq (queue x') k q) (run h (run (g i) (now x')))))
+        with (j := 2); simpl; auto.
+      * intros s. unfold set. destruct (proc_eq s p); auto.
+      * intros m. unfold set. destruct (chan_eq m k); auto.
+      * eapply further; [unfold act; rewrite <- E', Q, D; reflexivity|].
+        eapply further; [unfold act; simpl; rewrite set_same; reflexivity | constructor; apply alike_states_refl].
+Qed.
 End Networks.
 
 (** Processes in a row, fed by the one at the edge: at each moment each takes a value, hands it on but for the last one, and uses

@@ -220,8 +220,8 @@ impl Judge {
         // Where indices lead nowhere, operators mean nothing.
         let Ok(Ok(mut before)) = guarded("graph", || run.values(&g, &table)) else { return Ok(()) };
         self.counts.defined += 1;
-        let dialect = case.targets.first().map_or("portable", String::as_str);
-        let target = Target { dialect: dialect.into(), ..Target::portable() };
+        let named = case.targets.first().and_then(|name| Target::named(name));
+        let target = named.unwrap_or_else(Target::portable);
         for m in &case.moves {
             let Move::Step(name) = m else { continue };
             let Some(pass) = lathe_rewrite::pass(name) else { continue };

@@ -10,6 +10,7 @@ pub use graph::mutate_graph;
 
 use crate::case::{AnyCase, Case, Move};
 use crate::random::Random;
+use crate::seeds::TARGETS;
 use choice::{Row, row};
 
 /// What may change.
@@ -66,7 +67,7 @@ enum How {
 }
 
 /// All kinds of changes; without a reason for anything else programs and moves are changed as often.
-const CHANGES: [Row<How>; 21] = [
+const CHANGES: [Row<How>; 22] = [
     row("size", Part::Program, 5, How::Program(program::size)),
     row("extent", Part::Program, 10, How::Program(program::every_extent)),
     row("index", Part::Program, 10, How::Program(program::index)),
@@ -88,6 +89,7 @@ const CHANGES: [Row<How>; 21] = [
     row("last", Part::Moves, 24, How::Case(steps::last)),
     row("moves", Part::Moves, 5, How::Other(moves)),
     row("arguments", Part::Arguments, 20, How::Case(arguments)),
+    row("target", Part::Arguments, 5, How::Case(target)),
 ];
 
 /// What a case is of.
@@ -177,6 +179,14 @@ fn arguments(case: &mut Case, random: &mut Random) {
     let at = random.below(case.sizes.len());
     if let Some((_, v)) = case.sizes.get_mut(at) {
         *v = *random.pick(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 17, 31, 32, 33]).expect("there are some");
+    }
+}
+
+/// Writes code for one machine in particular, beside the portable code.
+fn target(case: &mut Case, random: &mut Random) {
+    case.targets = random.pick(&TARGETS).map(|t| (*t).to_string()).into_iter().collect();
+    if case.targets != [TARGETS[0]] {
+        case.targets.insert(0, TARGETS[0].into());
     }
 }
 

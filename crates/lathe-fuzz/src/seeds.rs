@@ -9,11 +9,14 @@ use lathe_ir::tensor::{check, parse};
 use lathe_machine::Target;
 use lathe_ops::GroupKernel;
 use lathe_schedule::{Decisions, Schedule, schedule};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-/// Samples of each operator to start from.
+/// Samples of each operator to start from, as graphs.
 const SAMPLES: u64 = 2;
+
+/// Samples of each operator that are scheduled to start from: types that machines have instructions for are not among the first.
+const SCHEDULED: u64 = 16;
 
 /// Largest text of a program by rule.
 const TEXT: usize = 3_000;
@@ -152,7 +155,7 @@ pub fn of_sources(sources: &Path) -> Vec<Case> {
         out.extend(of_file(&text));
         out.extend(Case::parse(&text).ok());
     }
-    out.extend(of_operators(SAMPLES));
+    out.extend(of_operators(SCHEDULED));
     out
 }
 
@@ -168,7 +171,7 @@ pub fn graphs_of_sources(sources: &Path) -> Vec<Case<Graph>> {
     out
 }
 
-/// The targets whose rules schedule samples.
+/// The targets whose rules schedule samples, and for which code is written; the portable one first.
 pub(crate) const TARGETS: [&str; 4] = ["portable", "avx2", "avx512vnni", "avx512bf16"];
 
 /// Most rows of a product that is scheduled.
@@ -181,34 +184,49 @@ fn naive(table: &OpTable, row: &OpRow, seed: u64) -> Option<GroupKernel> {
     (k.kernel.to_string().len() <= TEXT).then_some(k)
 }
 
-/// A few samples of each operator, as rules schedule them for some targets.
+/// Samples of each operator, as rules schedule them for each target, where they take steps of other kinds than for samples before: code
+/// is written for the targets that have this schedule.
 pub fn of_operators(samples: u64) -> Vec<Case> {
     let table = lathe_ops::table();
-    let (mut out, mut known) = (vec![], HashSet::new());
+    let (mut out, mut known, mut kinds) = (Vec::<Case>::new(), HashMap::new(), HashSet::new());
     for row in table.rows() {
         for seed in 0..samples {
             let Some(k) = naive(&table, row, seed) else { continue };
             for (i, dialect) in TARGETS.iter().enumerate() {
-                let target = Target { dialect: (*dialect).into(), ..Target::portable() };
+                let Some(target) = Target::named(dialect) else { continue };
                 let rows = ROWS[(seed as usize + i) % 3];
                 let s = schedule(k.kernel.clone(), &k.parts, &target, rows, &Decisions::new());
                 let Ok(s) = s else { continue };
-                let mut c = Case::new(k.kernel.clone());
-                c.moves = s.steps().iter().map(|s| Move::Step(s.step.clone())).collect();
-                if s.kernel().to_string().len() < 2 * TEXT && known.insert(c.to_string()) {
+                let steps: Vec<&str> = s.steps().iter().map(|s| s.step.as_str()).collect();
+                let own: BTreeSet<String> = steps.iter().map(|s| kind(s).into()).collect();
+                if s.kernel().to_string().len() >= 2 * TEXT || !kinds.insert((row.name, *dialect, own)) {
+                    continue;
+                }
+                let mut c = Case { targets: vec![], ..Case::new(k.kernel.clone()) };
+                c.moves = steps.iter().map(|s| Move::Step((*s).into())).collect();
+                let at = *known.entry(c.to_string()).or_insert(out.len());
+                if at == out.len() {
                     out.push(c);
                 }
+                out[at].targets.push((*dialect).into());
             }
         }
     }
     out
 }
 
+/// What kind of step it is: a primitive, or an instruction.
+fn kind(step: &str) -> &str {
+    let mut words = step.split_whitespace();
+    let first = words.next().unwrap_or_default();
+    words.last().filter(|_| first == "tensorize").unwrap_or(first)
+}
+
 /// A schedule that the rules may make of a sample of some operator, whatever is chosen where they leave something open.
 pub(crate) fn of_rules(table: &OpTable, random: &mut Random) -> Option<Schedule> {
     let row = random.pick(table.rows())?;
     let k = naive(table, row, random.bits() % 1000)?;
-    let target = Target { dialect: (*random.pick(&TARGETS)?).into(), ..Target::portable() };
+    let target = Target::named(random.pick(&TARGETS)?)?;
     let (few, mut decisions) = (*random.pick(&ROWS)?, Decisions::new());
     loop {
         let s = schedule(k.kernel.clone(), &k.parts, &target, few, &decisions).ok()?;

@@ -22,6 +22,8 @@ pub struct IntrinsicRow {
     pub steps: i64,
     /// How its results may differ from its meaning's.
     pub tag: Tag,
+    /// What must hold of its operands for that, where it does not take all of their types' numbers.
+    pub assumes: Option<&'static str>,
     /// Its meaning, `LANES` lanes wide; `acc`, `x` and `y` stand for the operands.
     pub meaning: &'static str,
 }
@@ -58,10 +60,11 @@ pub fn byte_products(target: &Target) -> impl Iterator<Item = &'static Intrinsic
     products(target, DType::I8)
 }
 
-/// The instruction of a target that adds up the products of two dense words of these types, the first one in lanes.
+/// The instruction of a target that adds up the products of two dense words of these types, whatever they hold, the first one in lanes.
 pub fn word_product(target: &Target, [lanes, repeated]: [DType; 2]) -> Option<&'static IntrinsicRow> {
     let first = |row: &IntrinsicRow| row.kernel(8).buffer("x").map(|x| x.dtype);
-    products(target, repeated).find(|row| row.steps == 1 && first(row) == Some(lanes))
+    let any = |row: &&IntrinsicRow| row.steps == 1 && row.assumes.is_none();
+    products(target, repeated).filter(any).find(|row| first(row) == Some(lanes))
 }
 
 fn products(target: &Target, of: DType) -> impl Iterator<Item = &'static IntrinsicRow> {
@@ -89,6 +92,7 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         of: DType::I8,
         steps: 1,
         tag: Tag::Bitwise,
+        assumes: None,
         meaning: "kernel dpbusd() {
   in x: u8[LANES, 4]
   in y: i8[4]
@@ -108,6 +112,7 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         of: DType::U8,
         steps: 1,
         tag: Tag::Bitwise,
+        assumes: None,
         meaning: "kernel dpsubd() {
   in x: i8[LANES, 4]
   in y: u8[4]
@@ -127,6 +132,7 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         of: DType::BF16,
         steps: 1,
         tag: Tag::Approximates,
+        assumes: None,
         meaning: "kernel dpbf16ps() {
   in x: bf16[LANES, 2]
   in y: bf16[2]
@@ -146,6 +152,7 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         of: DType::I8,
         steps: 8,
         tag: Tag::Bitwise,
+        assumes: None,
         meaning: "kernel maddubs8() {
   in x: u4[8, LANES, 4]
   in y: i8[8, 4]
@@ -167,6 +174,7 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         of: DType::I8,
         steps: 4,
         tag: Tag::Bitwise,
+        assumes: None,
         meaning: "kernel maddubs4() {
   in x: u5[4, LANES, 4]
   in y: i8[4, 4]
@@ -188,6 +196,7 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         of: DType::I8,
         steps: 2,
         tag: Tag::Bitwise,
+        assumes: None,
         meaning: "kernel maddubs2() {
   in x: u6[2, LANES, 4]
   in y: i8[2, 4]
@@ -204,11 +213,12 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
     },
     IntrinsicRow {
         name: "maddbs",
-        doc: "acc += sum of four products of signed bytes, those of y above -128, as activations' are (AVX2, AVX-512BW)",
+        doc: "acc += sum of four products of signed bytes, those of y above -128, as codes of activations are (AVX2, AVX-512BW)",
         dialects: &["avx512", "avx2"],
         of: DType::I8,
         steps: 1,
         tag: Tag::Bitwise,
+        assumes: Some("'y' has no -128"),
         meaning: "kernel maddbs() {
   in x: i8[LANES, 4]
   in y: i8[4]
@@ -228,6 +238,7 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         of: DType::I8,
         steps: 1,
         tag: Tag::Bitwise,
+        assumes: None,
         meaning: "kernel sdot() {
   in x: i8[LANES, 4]
   in y: i8[4]
@@ -247,6 +258,7 @@ pub static INTRINSICS: &[IntrinsicRow] = &[
         of: DType::I8,
         steps: 1,
         tag: Tag::Bitwise,
+        assumes: None,
         meaning: "kernel sdotu() {
   in x: u7[LANES, 4]
   in y: i8[4]

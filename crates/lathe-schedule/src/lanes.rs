@@ -160,7 +160,8 @@ impl<'k> Accesses<'k> {
             still &= !matches!(&**e, Node::Load(n, _) if !self.k.params.iter().any(|p| p.access == Access::In && p.views.iter().any(|v| v.name == *n)));
         });
         let most = Opaque::default().int(&lane.extent, self.bounds).and_then(|n| self.bounds.range(&n).hi)?;
-        let most = (most + self.lanes - 1) / self.lanes * self.lanes;
+        // Whole vectors, one at least: where there never is a lane, nothing is known of where they end.
+        let most = (most.max(1) + self.lanes - 1) / self.lanes * self.lanes;
         let at = Opaque::default().int(last, self.bounds)?;
         let (step, base) = at.affine_in(&lane.var)?;
         let apart = step.as_const() == Some(1) && base.rem(most, self.bounds).as_const() == Some(0);

@@ -92,15 +92,23 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 return Err(format!("'{}' may have no lanes", f.var));
             }
             let (mut inside, mut first) = (vec![], vec![(f.var.clone(), Expr::from(0))]);
+            let mut hangs = false;
             for_each(&f.body, &mut |s| match s {
+                Stmt::If(_, b) => hangs |= find_block(b, block).is_some(),
                 Stmt::Alloc(b) => inside.push(b.name.clone()),
                 // Of a word's elements the first one is asked for.
                 Stmt::For(l) if l.extent.as_int().is_some_and(|n| n > 0) => {
                     first.push((l.var.clone(), 0.into()))
                 }
-                Stmt::For(l) => inside.push(l.var.clone()),
+                Stmt::For(l) => {
+                    hangs |= find_block(&l.body, block).is_some();
+                    inside.push(l.var.clone());
+                }
                 _ => {}
             });
+            if hangs {
+                return Err(format!("whether '{block}' runs is known inside of its lanes only"));
+            }
             if inside.iter().any(|n| &**n == buffer || index.iter().any(|e| e.mentions(n) || e.loads(n))) {
                 return Err(format!("what '{block}' reads is known inside of its lanes only"));
             }

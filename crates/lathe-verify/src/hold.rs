@@ -1,6 +1,7 @@
 //! The rule of an element held: what a block reads of a buffer is read into a new temporary right before the block, which uses the
 //! temporary. Nothing happens in between, so it is the element that the block read, whatever picks it and whoever changes it
-//! elsewhere.
+//! elsewhere. The value of a channel is held in the same way: a pop is the whole of its block, so the block pops nothing else, and
+//! pops where the read does.
 
 use crate::Refusal;
 use crate::meet::touches;
@@ -32,7 +33,7 @@ impl<'k> Walk<'k> {
         let fills = read.reducer.is_none() && read.targets == [(t.name.clone(), vec![])];
         let [element] = read.values.as_slice() else { return None };
         let Node::Load(buffer, _) = &**element else { return None };
-        let like = |b: &&Buffer| b.dtype == t.dtype && &*b.memory != CHANNEL;
+        let like = |b: &&Buffer| b.dtype == t.dtype;
         let holds = alone
             && fills
             && self.before.buffer(&t.name).is_none()

@@ -22,6 +22,7 @@ impl Walk<'_> {
         let row = INTRINSICS.iter().find(|r| r.name == name);
         let row = row.ok_or_else(|| Refusal::Differs(format!("no row says what '{name}' is")))?;
         self.tag = self.tag.max(row.tag);
+        let assumed = row.assumes;
         let Stmt::For(lanes) = inner else { return differs(format!("there is no loop of '{name}'")) };
         // Of lanes that are a vector's already there may be fewer, where there is room for all: what the others compute, nobody looks at.
         let some = lanes.extent.as_int().is_none() && &*lanes.level == LANE;
@@ -81,7 +82,8 @@ impl Walk<'_> {
             }
             let room = match k {
                 0 => {
-                    b.shape.last().and_then(Int::as_const) == Some(width) && ends_alike(self.before, n, width)
+                    // Loops that go to lanes in this step overwrite as much: who reads it is asked of the program after.
+                    b.shape.last().and_then(Int::as_const) == Some(width) && ends_alike(self.after, n, width)
                 }
                 _ => {
                     let padded = |f: &Fact| matches!(f, Fact::Padded(_, m) if *m == width);
@@ -104,6 +106,12 @@ impl Walk<'_> {
                 (Term::constant(b.dtype.bits().max(8).into()), Term::constant(r.dtype.bits().into()));
             let (far, row_far) = (exact(far.mul(&row_unit))?, exact(row_far.mul(&unit))?);
             self.equal(&s, &far, &row_far, &format!("elements of '{n}' lie as in '{m}' of '{name}'"))?;
+        }
+        if let Some(what) = assumed {
+            let read = operands[1..].iter().map(|((n, _), (m, _))| format!("'{n}' as its '{m}'"));
+            let read: Vec<String> = read.collect();
+            let promise = format!("'{name}' reads {}, of which {what}", read.join(" and "));
+            self.assumes.extend((!self.assumes.contains(&promise)).then_some(promise));
         }
         Ok(())
     }

@@ -68,7 +68,7 @@ pub struct Claim {
     pub obligations: Vec<Named>,
     /// How results may differ.
     pub tag: Tag,
-    /// What callers must promise in addition: storage that goes on behind its end.
+    /// What callers must promise in addition: storage that goes on behind its end, and what an instruction does not take.
     pub assumes: Vec<String>,
 }
 
@@ -115,10 +115,11 @@ pub(crate) fn claim_checked(
     order: Order,
     searched: bool,
 ) -> Result<Claim, Refusal> {
-    let assumes = header(before, after)?;
+    let mut assumes = header(before, after)?;
     let world = World::new(before, after)?;
     let mut w = Walk {
         before,
+        after,
         world: &world,
         witness,
         order,
@@ -135,6 +136,7 @@ pub(crate) fn claim_checked(
         temporaries: HashMap::new(),
         tag: Tag::Bitwise,
         searched,
+        assumes: vec![],
         out: vec![],
         seen: HashSet::new(),
     };
@@ -145,6 +147,7 @@ pub(crate) fn claim_checked(
     if !assumes.is_empty() && !vectors && !w.pads {
         return differs("a promise on storage that no vector needs");
     }
+    assumes.append(&mut w.assumes);
     Ok(Claim { obligations: w.out, tag: w.tag, assumes })
 }
 
@@ -190,6 +193,7 @@ fn header(before: &Kernel, after: &Kernel) -> Result<Vec<String>, Refusal> {
 /// The walk over both programs.
 pub(crate) struct Walk<'k> {
     pub(crate) before: &'k Kernel,
+    pub(crate) after: &'k Kernel,
     pub(crate) world: &'k World<'k>,
     pub(crate) witness: Option<&'k Witness>,
     pub(crate) order: Order,
@@ -213,6 +217,8 @@ pub(crate) struct Walk<'k> {
     pub(crate) tag: Tag,
     /// Whether proofs are searched, and not only checked.
     searched: bool,
+    /// What must hold of arguments besides.
+    pub(crate) assumes: Vec<String>,
     out: Vec<Named>,
     seen: HashSet<Obligation>,
 }

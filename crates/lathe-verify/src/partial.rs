@@ -1,14 +1,15 @@
 //! The rule of partial accumulators: a sum over loops into one accumulator becomes a sum into one for each iteration of the
 //! second loop, each begun with the neutral element, and a sum of those. Where that loop is shorter in some iterations of the first,
 //! there are as many as it may have. The reducer is commutative and associative up to rounding, which the tag says; all terms stay, as no
-//! term reads an accumulator.
+//! term reads an accumulator. Loops may be lanes: those of the second loop do not meet, as each has its accumulators, and those of others
+//! add up in any order as they did.
 
 use crate::Refusal;
 use crate::obligations::{Walk, differs};
 use crate::scope::Sides;
 use lathe_check::Term;
 use lathe_ir::Name;
-use lathe_ir::tensor::{Buffer, CHANNEL, Expr, For, Iter, Law, Node, SERIAL, Stmt, Store};
+use lathe_ir::tensor::{Buffer, CHANNEL, Expr, For, Iter, LANE, Law, Node, SERIAL, Stmt, Store};
 use lathe_schedule::Tag;
 
 /// The loop of a statement.
@@ -58,7 +59,7 @@ impl<'k> Walk<'k> {
         let mut loops: Vec<&For> = vec![];
         let (before, after) = loop {
             let own = if loops.len() == 1 { Iter::Spatial } else { Iter::Reduce };
-            let plain = f.var == g.var && f.level == g.level && &*f.level == SERIAL;
+            let plain = f.var == g.var && f.level == g.level && [SERIAL, LANE].contains(&&*f.level);
             if !plain || f.iter != Iter::Reduce || g.iter != own || self.world.volatile(&f.extent) {
                 return differs(format!("the loops '{}' and '{}' are no sum", f.var, g.var));
             }

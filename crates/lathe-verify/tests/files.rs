@@ -3,7 +3,7 @@
 use lathe_check::Proof;
 use lathe_ir::tensor::parse;
 use lathe_schedule::{Schedule, Tag};
-use lathe_verify::{PROVED, Prover, Refusal, check, claim, report};
+use lathe_verify::{Order, PROVED, Prover, Refusal, check, claim, report};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -82,6 +82,32 @@ fn tags_and_promises_are_found() {
         .collect();
     let padded = vec!["dimension 1 of 'x' is padded to 16".to_string()];
     assert_eq!(tags, [(Tag::Bitwise, vec![]), (Tag::Reassociates, padded)]);
+}
+
+/// An instruction that is wrong for a number of its types has a certificate under the promise that there is none.
+#[test]
+fn what_an_instruction_does_not_take_is_promised() {
+    let k = parse(
+        "kernel f() {
+  in w: i8[16, 4]
+  in x: i8[4]
+  inout y: i32[16]
+  for l in 16 spatial serial {
+    for b in 4 reduce serial {
+      S: y[l] sum = i32(w[l, b]) * i32(x[b])
+    }
+  }
+}",
+    )
+    .expect("a kernel");
+    let assumed = |instruction: &str| {
+        let s = Schedule::replay(k.clone(), &format!("tensorize l {instruction}")).expect("it applies");
+        let step = &s.steps()[0];
+        claim(&step.before, &step.after, None, Order::Kept).expect("a rule").assumes
+    };
+    let promise = "'maddbs' reads 'w' as its 'x' and 'x' as its 'y', of which 'y' has no -128";
+    assert_eq!(assumed("maddbs"), [promise]);
+    assert!(assumed("sdot").is_empty());
 }
 
 /// A loop whose extent was written before it is proved like others; one that writes it is not.

@@ -178,7 +178,7 @@ const RULES: &[Rule] = &[
     Rule {
         name: "an element held",
         rust: &["lathe-verify/hold::element_held", "lathe-verify/hold::held"],
-        coq: &["Storage::hold"],
+        coq: &["Storage::hold", "Networks::hold_taken", "Networks::kahn"],
         left: "That the block reads the element whatever its conditions say is checked on the text.",
     },
     Rule {

@@ -13,6 +13,9 @@ const WORK: u64 = 1 << 20;
 /// Largest value of a dimension.
 const MOST: i64 = 20;
 
+/// Lanes of a vector.
+const VECTOR: i64 = 16;
+
 /// A wrong step.
 #[derive(Clone, Debug)]
 pub struct Wrong {
@@ -64,7 +67,7 @@ impl Wrong {
         let last = s.steps().last();
         let mut before = last.map_or(s.original(), |l| &l.before).clone();
         let after = parse(&text).map_err(|e| fail(&format!("{e} in\n{text}")))?;
-        if m.seen == Seen::Instruction {
+        if matches!(m.seen, Seen::Instruction | Seen::Whole) && !m.step.is_empty() {
             // Both programs are changed: what is wrapped is what stood there, but not what the instruction is.
             let changed = m.changes.iter().fold(before.to_string(), |t, (from, to)| t.replace(from, to));
             before = parse(&changed).map_err(|e| fail(&e))?;
@@ -95,6 +98,7 @@ impl Wrong {
         let others = match m.seen {
             Seen::Lanes => other_orders(&self.after).to_vec(),
             Seen::Instruction => vec![with_meaning(&self.after)?],
+            Seen::Whole => vec![whole_vectors(&self.after)],
             Seen::Run | Seen::Never(_) => vec![self.after.clone()],
         };
         let (like, mut judged) = (self.likeness(), false);
@@ -153,6 +157,21 @@ fn other_orders(k: &Kernel) -> [Kernel; 2] {
         _ => vec![s],
     });
     [Kernel { body: backwards, ..k.clone() }, Kernel { body: apart, ..k.clone() }]
+}
+
+/// The program with all lanes of a vector where an instruction is said to have fewer.
+fn whole_vectors(k: &Kernel) -> Kernel {
+    let all = |s: Stmt| match &s {
+        Stmt::For(l) if &*l.level == LANE && l.extent.as_int().is_none() => {
+            vec![Stmt::For(For { extent: VECTOR.into(), ..(**l).clone() }.into())]
+        }
+        _ => vec![s],
+    };
+    let body = map_stmts(&k.body, &mut |s| match &s {
+        Stmt::Intrinsic(n, body) => vec![Stmt::Intrinsic(n.clone(), map_stmts(body, &mut |s| all(s)).into())],
+        _ => vec![s],
+    });
+    Kernel { body, ..k.clone() }
 }
 
 /// The program with the instruction's meaning, on bytes as they lie, in place of what it wraps: operands are read from

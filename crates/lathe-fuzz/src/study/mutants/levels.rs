@@ -1,10 +1,10 @@
 //! Loops that go to lanes, to cores, to an instruction.
 
 use super::programs::{
-    BYTES, CARRIED, CHAIN, PLACES, PLANE, PREFIX, RECURRENCE, ROW_OF_A_CORE, SCATTER, SHARED_TILE, SQUARE,
-    STENCIL,
+    BYTES, CARRIED, CHAIN, FEWER_IN_TURN, PLACES, PLANE, PREFIX, RECURRENCE, ROW_OF_A_CORE, SCATTER,
+    SHARED_TILE, SQUARE, STENCIL,
 };
-use super::{Mutant, instruction, lanes, plain};
+use super::{Mutant, Seen, instruction, lanes, plain, whole};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     lanes("vectorize: a carried dependence", CARRIED, "vectorize i", &[]),
@@ -73,4 +73,54 @@ pub(super) const MUTANTS: &[Mutant] = &[
     plain("tensorize: a code is left out", BYTES, "tensorize l dpbusd", &[("b in 4", "b in 3")]),
     plain("tensorize: the other row's codes", BYTES, "tensorize l dpbusd", &[("x[i, b]", "x[1 - i, b]")]),
     plain("tensorize: half of the lanes", BYTES, "tensorize l dpbusd", &[("l in 16", "l in 8")]),
+    whole(
+        "tensorize: fewer lanes, and all elements are read",
+        &[("for j in min(n, 16) spatial lane", "for j in 16 spatial lane")],
+    ),
+    whole(
+        "tensorize: fewer lanes, and one element more is read",
+        &[("for j in min(n, 16) spatial lane", "for j in min(n + 1, 16) spatial lane")],
+    ),
+    whole(
+        "tensorize: fewer lanes, and elements of others are read",
+        &[("Y: y[j] = t[j]", "Y: y[j] = t[15 - j]")],
+    ),
+    whole("tensorize: fewer lanes, and one element is read by all", &[("Y: y[j] = t[j]", "Y: y[j] = t[9]")]),
+    whole(
+        "tensorize: fewer lanes, and what accumulates reads all elements",
+        &[(
+            "Y: y[j] = t[j]\n  }",
+            "Y: y[j] = t[j]\n  }\n  for k in 16 reduce serial {\n    X: y[63] max = t[k]\n  }",
+        )],
+    ),
+    whole("tensorize: fewer lanes, and nothing is stored behind them", &[(" padded(0, 16)", "")]),
+    whole(
+        "tensorize: fewer lanes of what begins inside of a vector",
+        &[
+            ("t: f32[16]", "t: f32[2, 16]"),
+            ("Z: t[i] =", "Z: t[0, i] ="),
+            (
+                "for l in min(n, 16)",
+                "for i.b in 16 spatial lane {\n    Z.b: t[1, i.b] = 1f32\n  }\n  for l in min(n, 8)",
+            ),
+            ("S: t[l]", "S: t[0, 8 + l]"),
+            ("for j in min(n, 16)", "for j in 16"),
+            ("= t[j]", "= t[1, j]"),
+        ],
+    ),
+    Mutant {
+        seen: Seen::Whole,
+        ..plain(
+            "tensorize: fewer lanes, which were no lanes before",
+            FEWER_IN_TURN,
+            "",
+            &[
+                (
+                    "  for l in min(n, 16) spatial serial",
+                    "  intrinsic dpbf16ps {\n  for l in min(n, 16) spatial lane",
+                ),
+                ("f32(w[l, b])\n    }\n  }", "f32(w[l, b])\n    }\n  }\n  }"),
+            ],
+        )
+    },
 ];

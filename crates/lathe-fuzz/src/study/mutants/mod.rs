@@ -20,6 +20,8 @@ pub enum Seen {
     Lanes,
     /// It does when the instruction's meaning runs in place of what it wraps.
     Instruction,
+    /// It does when an instruction of fewer lanes than a vector's computes all of the vector.
+    Whole,
     /// Never: the change is none of the meaning, and this is why.
     Never(&'static str),
 }
@@ -36,7 +38,8 @@ pub struct Mutant {
     pub before: &'static str,
     /// The step it pretends to be, after others; hints of how iterations move are taken from it.
     pub step: &'static str,
-    /// Changes of the text of the program after the step (of the one before where the step itself is refused).
+    /// Changes of the text of the program after the step (of the one before where the step itself is refused); of both where they are
+    /// what an instruction wraps, or of what it makes.
     pub changes: &'static [(&'static str, &'static str)],
     /// A further hint: what the loops before are after, and the other way round.
     pub hint: Option<(Indices, Indices)>,
@@ -86,6 +89,11 @@ const fn lanes(
 
 const fn instruction(what: &'static str, changes: &'static [(&'static str, &'static str)]) -> Mutant {
     Mutant { seen: Seen::Instruction, ..plain(what, programs::BYTES, "tensorize l dpbusd", changes) }
+}
+
+/// What reads or holds the result of an instruction is changed before and after it.
+const fn whole(what: &'static str, changes: &'static [(&'static str, &'static str)]) -> Mutant {
+    Mutant { seen: Seen::Whole, ..plain(what, programs::FEWER, "tensorize l dpbf16ps", changes) }
 }
 
 /// A change that is none of the meaning.

@@ -631,3 +631,72 @@ pub(super) const NETWORK: &str = "kernel f() {
     }
   }
 }";
+
+/// A product of two halves a lane, of fewer lanes than a vector has: an instruction overwrites the elements behind them.
+pub(super) const FEWER: &str = "kernel f(n) {
+  in x: bf16[2]
+  in w: bf16[n, 2] padded(0, 16)
+  out y: f32[64]
+  alloc t: f32[16] on register
+  for i in 16 spatial lane {
+    Z: t[i] = 1f32
+  }
+  for l in min(n, 16) spatial lane {
+    for b in 2 reduce serial {
+      S: t[l] sum = f32(x[b]) * f32(w[l, b])
+    }
+  }
+  for j in min(n, 16) spatial lane {
+    Y: y[j] = t[j]
+  }
+}";
+
+/// The same one iteration after the other, and all elements are read.
+pub(super) const FEWER_IN_TURN: &str = "kernel f(n) {
+  in x: bf16[2]
+  in w: bf16[n, 2] padded(0, 16)
+  out y: f32[16]
+  alloc t: f32[16] on register
+  for i in 16 spatial lane {
+    Z: t[i] = 1f32
+  }
+  for l in min(n, 16) spatial serial {
+    for b in 2 reduce serial {
+      S: t[l] sum = f32(x[b]) * f32(w[l, b])
+    }
+  }
+  for j in 16 spatial serial {
+    Y: y[j] = t[j]
+  }
+}";
+
+/// Rows in pages, of which a table says the order.
+pub(super) const PAGES: &str = "kernel f(n) {
+  in table: i32[n] range(0, 8)
+  in x: f32[8, 4, 16]
+  out y: f32[n, 4, 16]
+  for i in n spatial serial {
+    for p in 4 spatial serial {
+      for j in 16 spatial lane {
+        S: y[i, p, j] = x[index(table[i]), p, j]
+      }
+    }
+  }
+}";
+
+/// Two pairs of processes, each with a channel.
+pub(super) const PAIRS: &str = "kernel f() {
+  in x: f32[8]
+  out y: f32[8]
+  alloc c: f32[2, 4] on channel
+  for p in 2 spatial process {
+    for i in 4 scan serial {
+      A: c[p] = x[p * 4 + i]
+    }
+  }
+  for q in 2 spatial process {
+    for j in 4 scan serial {
+      B: y[q * 4 + j] = c[q]
+    }
+  }
+}";

@@ -1,6 +1,6 @@
 //! Temporaries that lie elsewhere or get smaller, and memory asked for.
 
-use super::programs::{ASKED, DOUBLED, GUARDED, KEPT, LATER, PLANE, ROWS, SQUARE, TAIL};
+use super::programs::{ASKED, DOUBLED, GUARDED, KEPT, LATER, PAGES, PAIRS, PLANE, ROWS, SQUARE, TAIL};
 use super::{Mutant, plain, same};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -114,6 +114,59 @@ pub(super) const MUTANTS: &[Mutant] = &[
             "intrinsic prefetch {\n      alloc S.next: f32[] on register\n      S.next.s: S.next[] = x[min(i + 1, 7), 0]\n    }\n",
             "S.next.s: y[max(i - 1, 0), 0] = x[i, 0] * 2f32\n",
         )],
+    ),
+    plain(
+        "prefetch: a page behind the table's end",
+        PAGES,
+        "prefetch i x S",
+        &[("table[min(i + 1, n - 1)]", "table[i + 1]")],
+    ),
+    plain(
+        "prefetch: the page behind the next one",
+        PAGES,
+        "prefetch i x S",
+        &[("index(table[min(i + 1, n - 1)])", "index(table[min(i + 1, n - 1)]) + 1")],
+    ),
+    plain(
+        "prefetch: a row behind its page",
+        PAGES,
+        "prefetch i x S",
+        &[("table[min(i + 1, n - 1)]), p, 0]", "table[min(i + 1, n - 1)]), p + 1, 0]")],
+    ),
+    plain(
+        "prefetch: and the page is the next one's",
+        PAGES,
+        "prefetch i x S",
+        &[("x[index(table[i]), p, j]", "x[index(table[min(i + 1, n - 1)]), p, j]")],
+    ),
+    plain(
+        "stage: a value is popped twice",
+        PAIRS,
+        "stage c B",
+        &[("c.B.read: c.B[] = c[q]", "c.B.first: c.B[] = c[q]\n      c.B.read: c.B[] = c[q]")],
+    ),
+    plain("stage: the other channel's value", PAIRS, "stage c B", &[("c.B[] = c[q]", "c.B[] = c[1 - q]")]),
+    plain(
+        "stage: a value is popped after it is used",
+        PAIRS,
+        "stage c B",
+        &[
+            ("c.B.read: c.B[] = c[q]\n", "HERE\n"),
+            ("B: y[q * 4 + j] = c.B[]\n", "c.B.read: c.B[] = c[q]\n"),
+            ("HERE\n", "B: y[q * 4 + j] = c.B[]\n"),
+        ],
+    ),
+    plain(
+        "stage: one value is popped for all",
+        PAIRS,
+        "stage c B",
+        &[
+            ("      alloc c.B: f32[] on register\n      c.B.read: c.B[] = c[q]\n", ""),
+            (
+                "    for j in 4",
+                "    alloc c.B: f32[] on register\n    c.B.read: c.B[] = c[q]\n    for j in 4",
+            ),
+        ],
     ),
     plain("prefetch: before the beginning", ASKED, "prefetch i x S", &[("min(i + 1, 7)", "i - 1")]),
     plain(
