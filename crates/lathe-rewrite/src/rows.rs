@@ -84,35 +84,37 @@ fn taken_early(g: &Graph, table: &OpTable, at: usize) -> Result<Graph, IrError> 
         return Ok(g.clone());
     }
     let mut out = Graph { nodes: vec![], ..g.clone() };
-    let made: Vec<ValueId> = (0..at).filter(|i| only[*i]).map(|i| g.nodes[i].outputs[0]).collect();
-    let mut early: HashMap<ValueId, ValueId> = HashMap::new();
+    // What is computed of few rows, and arguments with few rows. What was taken is what is computed last.
+    let (mut few, mut early) = (HashMap::from([(x, result)]), HashMap::new());
     for (i, n) in g.nodes.iter().enumerate().filter(|(i, _)| *i != at) {
         let mut n = n.clone();
         if only[i] {
             let all = count(g.ty(n.outputs[0])).expect("rows").clone();
+            let fewer = |v: ValueId| {
+                let mut ty = g.ty(v).clone();
+                ty.shape[0] = wanted.clone();
+                ty
+            };
             for v in &mut n.inputs {
-                if made.contains(v) || !has_rows(g.ty(*v), &all) {
-                    continue;
-                }
-                *v = *early.entry(*v).or_insert_with(|| {
-                    let ty = Type::dense(DType::F32, &[wanted.clone(), g.ty(*v).shape[1].clone()]);
-                    let y = out.add_value("", ty, Source::Node);
-                    let attrs = Default::default();
-                    out.nodes.push(Node {
-                        op: "take".into(),
-                        inputs: vec![*v, rows],
-                        attrs,
-                        outputs: vec![y],
-                    });
-                    y
-                });
+                *v = match few.get(v) {
+                    Some(made) => *made,
+                    None if !has_rows(g.ty(*v), &all) => *v,
+                    None => *early.entry(*v).or_insert_with(|| {
+                        let (y, attrs) = (out.add_value("", fewer(*v), Source::Node), Default::default());
+                        out.nodes.push(Node {
+                            op: "take".into(),
+                            inputs: vec![*v, rows],
+                            attrs,
+                            outputs: vec![y],
+                        });
+                        y
+                    }),
+                };
             }
-            out.values[n.outputs[0].0 as usize].ty.shape[0] = wanted.clone();
+            let y = n.outputs[0];
+            n.outputs[0] = *few.entry(y).or_insert_with(|| out.add_value("", fewer(y), Source::Node));
         }
-        // What was taken is what is computed.
-        n.inputs.iter_mut().filter(|v| **v == result).for_each(|v| *v = x);
         out.nodes.push(n);
     }
-    out.outputs.iter_mut().filter(|v| **v == result).for_each(|v| *v = x);
-    Ok(out)
+    Ok(out.without_dead(0))
 }

@@ -4,7 +4,8 @@
 //! loop count as the loop), none may hang on a condition, and the iteration must not write to `B`.
 
 use crate::util::{
-    Site, accesses, arg, guards, in_family, need_free, need_loop, need_name, renamed, sites, touched,
+    Site, accesses, arg, guards, in_family, need_free, need_loop, need_name, renamed, runs_at_least, sites,
+    touched,
 };
 use crate::{Primitive, Tag};
 use lathe_ir::Int;
@@ -53,6 +54,14 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     }
     let all = sites(&scope.body, name);
     let first = all.first().ok_or_else(|| format!("no iteration reads '{name}'"))?;
+    // A loop that never runs reads nothing, of an element that may not be there.
+    let idle = |(loops, _): &Site| {
+        let other = |l: &&Arc<For>| !dims.iter().any(|d| in_family(&l.var, d));
+        loops.iter().filter(other).find(|l| !runs_at_least(k, l, 1)).cloned()
+    };
+    if let Some(l) = all.iter().find_map(idle) {
+        return Err(format!("'{}', in which '{name}' is read, may never run", l.var));
+    }
     let unfit = || format!("the loops given are not those that pick what is read of '{name}'");
     let from = stands(first, dims).ok_or_else(unfit)?;
     let (cache, copy) = (format!("{name}.r"), format!("{name}.r.s"));
