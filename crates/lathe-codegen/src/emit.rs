@@ -8,7 +8,7 @@ use lathe_ir::tensor::{
     for_each, is_network, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
-use lathe_schedule::{Code, code, ends_alike, lanes_first};
+use lathe_schedule::{Code, PAST_CACHES, code, ends_alike, lanes_first};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
@@ -166,6 +166,9 @@ pub(crate) struct Emitter<'k> {
     pub vectors: i64,
     /// Whether instructions of the loops being written out share their repeated words.
     words_shared: bool,
+    /// Whether what is being written goes past the caches, and whether anything did: then a fence is its end.
+    pub past_caches: bool,
+    pub fenced: bool,
     registers: HashMap<Name, Kind>,
     workspace: Int,
 }
@@ -227,6 +230,8 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
         loads: HashMap::new(),
         vectors: 0,
         words_shared: false,
+        past_caches: false,
+        fenced: false,
         registers,
         workspace: 0.into(),
     };
@@ -265,6 +270,9 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
         e.line("if (begin > 0 || end < 1) return 0;");
     }
     e.body(&kernel.body)?;
+    if let Some(row) = dialect.row("fence").filter(|_| e.fenced) {
+        e.line(&format!("{};", row.spell(e.compiler, &[])));
+    }
     e.line("return 0;");
     e.out.push_str("}\n");
     Ok(Emitted { source: e.out, grid, workspace_bytes: e.workspace })
@@ -400,6 +408,11 @@ impl Emitter<'_> {
                     self.scope(&mut |e| e.body(b))?;
                 }
                 Stmt::Intrinsic(n, b) if &**n == "prefetch" => self.prefetch(b)?,
+                Stmt::Intrinsic(n, b) if &**n == PAST_CACHES => {
+                    self.past_caches = true;
+                    self.body(b)?;
+                    self.past_caches = false;
+                }
                 Stmt::Intrinsic(n, b) => match self.dialect.row(n) {
                     Some(row) => self.intrinsic(row, b)?,
                     None => self.body(b)?,

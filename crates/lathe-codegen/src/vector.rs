@@ -6,7 +6,7 @@ use crate::legalize::{legalize, narrow};
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Node, Opaque, Reducer, Stmt, Store, Unary};
 use lathe_ir::{DType, Int, Name};
-use lathe_schedule::{Code, Lane, ends_alike, lane, of_pairs, pairs};
+use lathe_schedule::{Code, Lane, PAST_CACHES, ends_alike, lane, of_pairs, pairs};
 
 /// Registers that must be left for a vector to be held in one: as many are in use at once for what is computed from it.
 const SPARE: i64 = 4;
@@ -644,7 +644,12 @@ impl Emitter<'_> {
         let partial = self.lane.as_ref().and_then(|l| l.partial.clone());
         if stride == Some(b.dtype.bits()) && b.dtype.bits() % 8 == 0 {
             let (p, ..) = self.pointer(n, &at0)?;
-            let whole = format!("*(m_{} *){p} = {v}", self.vector_type(b.dtype));
+            let past = self.dialect.row(PAST_CACHES).filter(|_| self.past_caches && b.dtype.bits() == 32);
+            self.fenced |= past.is_some();
+            let whole = match past {
+                Some(row) => row.spell(self.compiler, &[&p, &v]),
+                None => format!("*(m_{} *){p} = {v}", self.vector_type(b.dtype)),
+            };
             let others = |e: &Self| {
                 e.has_room(&b) && e.begins_a_vector(&at0) && ends_alike(e.kernel, &b.name, e.dialect.lanes)
             };

@@ -189,6 +189,34 @@ fn codes_are_unpacked_in_vectors_wherever_in_a_byte_they_are() {
     }
 }
 
+/// Stores past the caches ask for addresses that are multiples, which those of rows are not: of 64, 16 and 4 bytes here.
+#[test]
+fn stores_past_the_caches_go_anywhere() {
+    for columns in [16, 20, 21] {
+        let text = format!(
+            "kernel f() {{
+  in x: i32[4, {columns}]
+  out y: i32[4, {columns}]
+  for i in 4 spatial serial {{
+    intrinsic nontemporal {{ for j in {columns} spatial lane {{ Y: y[i, j] = x[i, j] + 1i32 }} }}
+  }}
+}}"
+        );
+        gives_what_the_interpreter_gives(&text, &[&(0..4 * columns).collect::<Vec<i32>>()]);
+    }
+    for dialect in Dialect::all().iter().filter(|d| d.row("nontemporal").is_some()) {
+        let k = lathe_ir::tensor::parse(
+            "kernel f() {
+  out y: f32[16]
+  intrinsic nontemporal { for j in 16 spatial lane { Y: y[j] = 1f32 } }
+}",
+        );
+        let source = emit(&k.unwrap(), "f", dialect).unwrap().source;
+        let (store, fence) = (source.rfind("nontemporal("), source.find("sfence()"));
+        assert!(store.is_some() && store < fence, "{}: {source}", dialect.name);
+    }
+}
+
 /// Runs a kernel whose first parameters are these, in each dialect of this machine.
 fn gives_what_the_interpreter_gives(text: &str, inputs: &[&[i32]]) {
     let k = lathe_ir::tensor::parse(text).unwrap();

@@ -227,52 +227,66 @@ fn log_softmax(a: &[Tensor], _: &Attrs, t: &[Type]) -> Vec<Tensor> {
     vec![result(&t[0], &y)]
 }
 
+/// Exponentials are computed once, into a temporary row.
 fn lower_softmax(l: &Lowering) -> Vec<Stmt> {
-    over_rows(l, &|x, max, sum| &(x - max).un(Unary::Exp) / sum, &|_| vec![])
+    let (row, part) = (l.name("p"), l.name("r"));
+    let (i, j, n) = (l.var("i"), l.var("1"), &l.ins[0].ty.shape[1]);
+    let at = |v: &Expr| Expr::load(&row, std::slice::from_ref(v));
+    let exponentials = |below: &dyn Fn(&str) -> Expr| {
+        let one = Stmt::store(&l.name("e"), &row, &[i.clone()], below("i").un(Unary::Exp));
+        vec![array(&row, &[n.clone()]), Stmt::for_(&l.name("i"), n.into(), Iter::Spatial, vec![one])]
+    };
+    let whole = |sum: &Expr| {
+        let inverse = Stmt::store(&l.name("rr"), &part, &[], &Expr::f32(1.0) / sum);
+        vec![scalar(&part, DType::F32), inverse]
+    };
+    over_rows(l, &exponentials, &|_| at(&l.var("j")), &whole, &|_| &at(&j) * &Expr::load(&part, &[]))
 }
 
 fn lower_log_softmax(l: &Lowering) -> Vec<Stmt> {
     let log = l.name("log");
-    let alloc = |sum: &Expr| {
+    let whole = |sum: &Expr| {
         vec![scalar(&log, DType::F32), Stmt::store(&l.name("ll"), &log, &[], sum.un(Unary::Log))]
     };
-    over_rows(l, &|x, max, _| &(x - max) - &Expr::load(&log, &[]), &alloc)
+    let value = |below: &dyn Fn(&str) -> Expr| &below("1") - &Expr::load(&log, &[]);
+    over_rows(l, &|_| vec![], &|below| below("j").un(Unary::Exp), &whole, &value)
 }
 
-/// Loops over rows: the maximum, the sum of exponentials below it, what `between` makes of the sum, then `value(element,
-/// maximum, sum)` for each element.
+/// What is made of the elements of a row less its maximum: of the function that gives such an element by the name of a loop.
+type OfRow<'f, T> = &'f dyn Fn(&dyn Fn(&str) -> Expr) -> T;
+
+/// Loops over rows: the maximum, what stands `before` the sum of `terms` over the loop `j`, what is made of that sum, and `value` in the
+/// loop `1`.
 fn over_rows(
     l: &Lowering,
-    value: &dyn Fn(&Expr, &Expr, &Expr) -> Expr,
-    between: &dyn Fn(&Expr) -> Vec<Stmt>,
+    before: OfRow<'_, Vec<Stmt>>,
+    terms: OfRow<'_, Expr>,
+    whole: &dyn Fn(&Expr) -> Vec<Stmt>,
+    value: OfRow<'_, Expr>,
 ) -> Vec<Stmt> {
     let (x, y) = (&l.ins[0], &l.outs[0]);
     let n: Expr = (&x.ty.shape[1]).into();
     let (t, m, s) = (l.var("0"), l.name("m"), l.name("l"));
     let at = |v: &str| x.read(&[t.clone(), l.var(v)]);
-    let (max, sum) = (Expr::load(&m, &[]), Expr::load(&s, &[]));
-    let e = |v: &str| (&at(v) - &max).un(Unary::Exp);
+    let below = |v: &str| &at(v) - &Expr::load(&m, &[]);
+    let reduce = |v: &str, block: &str, acc: &str, reducer: &str, value: Expr| {
+        let body = vec![Stmt::reduce(&l.name(block), acc, &[], reducer, value)];
+        Stmt::for_(&l.name(v), n.clone(), Iter::Reduce, body)
+    };
     let mut body = vec![
         scalar(&m, DType::F32),
         Stmt::store(&l.name("zm"), &m, &[], Expr::float(f64::NEG_INFINITY, DType::F32)),
-        Stmt::for_(
-            &l.name("k"),
-            n.clone(),
-            Iter::Reduce,
-            vec![Stmt::reduce(&l.name("rm"), &m, &[], "max", at("k"))],
-        ),
+        reduce("k", "rm", &m, "max", at("k")),
+    ];
+    body.extend(before(&below));
+    body.extend([
         scalar(&s, DType::F32),
         Stmt::store(&l.name("zl"), &s, &[], Expr::f32(0.0)),
-        Stmt::for_(
-            &l.name("j"),
-            n.clone(),
-            Iter::Reduce,
-            vec![Stmt::reduce(&l.name("rl"), &s, &[], "sum", e("j"))],
-        ),
-    ];
-    body.extend(between(&sum));
-    let write = y.write(&l.name("y"), &[t.clone(), l.var("1")], value(&at("1"), &max, &sum));
-    body.push(Stmt::for_(&l.name("1"), n, Iter::Spatial, vec![write]));
+        reduce("j", "rl", &s, "sum", terms(&below)),
+    ]);
+    body.extend(whole(&Expr::load(&s, &[])));
+    let write = y.write(&l.name("y"), &[t.clone(), l.var("1")], value(&below));
+    body.push(Stmt::for_(&l.name("1"), n.clone(), Iter::Spatial, vec![write]));
     vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, body)]
 }
 

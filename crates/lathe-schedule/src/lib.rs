@@ -33,6 +33,7 @@ mod interchange;
 mod intrinsics;
 mod join;
 mod lanes;
+mod nontemporal;
 mod online;
 mod overrun;
 mod pad;
@@ -58,6 +59,7 @@ pub use intrinsics::{
     word_product,
 };
 pub use lanes::{Lane, ends_alike, lane, of_pairs, pairs};
+pub use nontemporal::PAST_CACHES;
 pub use prefetch::ASK as PREFETCH;
 pub use rules::{ChannelTile, channel_tile, schedule};
 pub use tensorize::{Code, code, lanes_first};
@@ -130,6 +132,7 @@ pub static PRIMITIVES: &[&Primitive] = &[
     &online::ONLINE,
     &partials::PARTIALS,
     &align::ALIGN,
+    &nontemporal::NONTEMPORAL,
     &overrun::OVERRUN,
     &pad::PAD,
     &peel::PEEL,

@@ -65,7 +65,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The primitives whose steps are proved.
-pub const PROVED: [&str; 26] = [
+pub const PROVED: [&str; 27] = [
     "split",
     "fuse",
     "interchange",
@@ -89,6 +89,7 @@ pub const PROVED: [&str; 26] = [
     "set_memory",
     "align",
     "prefetch",
+    "nontemporal",
     "skew",
     "stream",
     "space_time",

@@ -45,7 +45,7 @@ use lathe_ir::tensor::{
     for_each, is_network,
 };
 use lathe_ir::{DType, Layout, Name};
-use lathe_schedule::{PREFETCH, Tag, Witness};
+use lathe_schedule::{PAST_CACHES, PREFETCH, Tag, Witness};
 use std::collections::{HashMap, HashSet};
 
 /// An obligation with what it is about.
@@ -450,7 +450,10 @@ impl<'k> Walk<'k> {
             (Stmt::Intrinsic(n, b), Stmt::Intrinsic(m, a)) if n == m => self.list(now, b, a),
             (b, Stmt::Intrinsic(n, inner)) if !self.network => {
                 let [inner] = inner.as_slice() else { return differs("an instruction is one statement") };
-                self.instruction(&now.scope, &now.after, n, inner)?;
+                // A store past the caches is whatever store it wraps.
+                if &**n != PAST_CACHES {
+                    self.instruction(&now.scope, &now.after, n, inner)?;
+                }
                 self.statement(now, b, inner)
             }
             (Stmt::For(b), Stmt::For(a)) => self.loops(now, b, a),

@@ -160,7 +160,7 @@ const RULES: &[Rule] = &[
             "Instructions::laid_as",
             "Storage::more",
         ],
-        left: "That the machine's instruction is what its row says is tested by running it; that codes of several fields are the byte \
+        left: "That the machine's instruction is what its row says is tested by running it, and that a store past the caches is a store; that codes of several fields are the byte \
                that they make is read; that nobody reads behind the last of fewer lanes is checked on the text.",
     },
     Rule {
@@ -244,6 +244,7 @@ const COVERED: &[(&str, &[&str], &[&str])] = &[
     ("overrun", &["a loop padded"], &[]),
     ("pad", &["a loop padded"], &[]),
     ("peel", &["a loop peeled"], &[]),
+    ("nontemporal", &["an instruction"], &[]),
     ("prefetch", &["memory asked for"], &[]),
     ("tensorize", &["an instruction"], &[]),
     ("vectorize", &["lanes and cores", "iterations that do not meet"], &[]),

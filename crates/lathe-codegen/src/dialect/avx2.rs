@@ -20,6 +20,11 @@ pub(super) const MAX: Row =
     Row { name: "max", gcc: "__builtin_ia32_maxps256($0, $1)", clang: "__builtin_ia32_maxps256($0, $1)" };
 pub(super) const MIN: Row =
     Row { name: "min", gcc: "__builtin_ia32_minps256($0, $1)", clang: "__builtin_ia32_minps256($0, $1)" };
+pub(super) const NONTEMPORAL: Row =
+    Row { name: "nontemporal", gcc: "nontemporal($0, (f32x8)$1)", clang: "nontemporal($0, (f32x8)$1)" };
+/// What stores past the caches are in order with others' behind it.
+pub(super) const FENCE: Row =
+    Row { name: "fence", gcc: "__builtin_ia32_sfence()", clang: "__builtin_ia32_sfence()" };
 pub(super) const LEVELS: Row =
     Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" };
 
@@ -34,6 +39,8 @@ pub(super) const ROWS: &[Row] = &[
     MIN,
     LEVELS,
     HOLD,
+    NONTEMPORAL,
+    FENCE,
     Row {
         name: "maddubs8",
         gcc: "($0 + fold((pairs4($1, $2, $3, $4, $5, $6, $7, $8)) + pairs4($9, $10, $11, $12, $13, $14, $15, $16)))",
@@ -57,6 +64,21 @@ pub(super) const PRELUDE: &str = "
 typedef char b32 __attribute__((vector_size(32)));
 typedef char b16 __attribute__((vector_size(16)));
 #define FUNCTION static inline __attribute__((always_inline))
+#ifdef __clang__
+#define PAST_CACHES(p, v) __builtin_nontemporal_store(v, p)
+#else
+#define PAST_CACHES(p, v) _Generic(v, f32x8: __builtin_ia32_movntps256, f32x4: __builtin_ia32_movntps)((float *)(p), v)
+#endif
+FUNCTION void nontemporal(void *p, f32x8 v) {
+    if (((u64)p & 31) == 0) {
+        PAST_CACHES((f32x8 *)p, v);
+    } else if (((u64)p & 15) == 0) {
+        PAST_CACHES((f32x4 *)p, __builtin_shufflevector(v, v, 0, 1, 2, 3));
+        PAST_CACHES((f32x4 *)p + 1, __builtin_shufflevector(v, v, 4, 5, 6, 7));
+    } else {
+        *(m_f32x8 *)p = v;
+    }
+}
 FUNCTION i16x16 pairs(i32x8 x, i32x8 y) { return (i16x16)__builtin_ia32_pmaddubsw256((b32)x, (b32)y); }
 FUNCTION i16x16 pairs4(i32x8 x0, i32x8 y0, i32x8 x1, i32x8 y1, i32x8 x2, i32x8 y2, i32x8 x3, i32x8 y3) {
     return (pairs(x0, y0) + pairs(x1, y1)) + (pairs(x2, y2) + pairs(x3, y3));

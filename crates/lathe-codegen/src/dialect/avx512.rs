@@ -47,6 +47,11 @@ const STORE_LANES: Row = Row {
     clang: "__builtin_ia32_storeups512_mask((float *)$0, (f32x16)$1, (unsigned short)((1u << ($2)) - 1))",
 };
 
+const NONTEMPORAL: Row =
+    Row { name: "nontemporal", gcc: "nontemporal($0, (f32x16)$1)", clang: "nontemporal($0, (f32x16)$1)" };
+/// What stores past the caches are in order with others' behind it.
+const FENCE: Row = Row { name: "fence", gcc: "__builtin_ia32_sfence()", clang: "__builtin_ia32_sfence()" };
+
 const DPBUSD: Row = Row {
     name: "dpbusd",
     gcc: "__builtin_ia32_vpdpbusd_v16si($0, $1, $2)",
@@ -96,6 +101,8 @@ pub(super) const BF16: &[Row] = &[
     MIN,
     LOAD_LANES,
     STORE_LANES,
+    NONTEMPORAL,
+    FENCE,
 ];
 
 /// With VNNI.
@@ -112,6 +119,8 @@ pub(super) const VNNI: &[Row] = &[
     MIN,
     LOAD_LANES,
     STORE_LANES,
+    NONTEMPORAL,
+    FENCE,
 ];
 
 /// Without VNNI.
@@ -142,6 +151,8 @@ pub(super) const ROWS: &[Row] = &[
     MIN,
     LOAD_LANES,
     STORE_LANES,
+    NONTEMPORAL,
+    FENCE,
 ];
 
 macro_rules! levels {
@@ -150,10 +161,27 @@ macro_rules! levels {
 typedef char b16 __attribute__((vector_size(16)));
 typedef char b64 __attribute__((vector_size(64)));
 #define FUNCTION static inline __attribute__((always_inline))
+#ifdef __clang__
+#define PAST_CACHES(p, v) __builtin_nontemporal_store(v, p)
+#else
+#define PAST_CACHES(p, v) _Generic(v, f32x16: __builtin_ia32_movntps512, f32x4: __builtin_ia32_movntps)((float *)(p), v)
+#endif
 FUNCTION i32x16 levels(i32x16 x, i8x16 t) {
     i32x4 q = (i32x4)t;
     i32x16 table = __builtin_shufflevector(q, q, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
     return (i32x16)__builtin_ia32_pshufb512_mask((b64)table, (b64)x, (b64)table, -1ll);
+}
+FUNCTION void nontemporal(void *p, f32x16 v) {
+    if (((u64)p & 63) == 0) {
+        PAST_CACHES((f32x16 *)p, v);
+    } else if (((u64)p & 15) == 0) {
+        PAST_CACHES((f32x4 *)p, __builtin_shufflevector(v, v, 0, 1, 2, 3));
+        PAST_CACHES((f32x4 *)p + 1, __builtin_shufflevector(v, v, 4, 5, 6, 7));
+        PAST_CACHES((f32x4 *)p + 2, __builtin_shufflevector(v, v, 8, 9, 10, 11));
+        PAST_CACHES((f32x4 *)p + 3, __builtin_shufflevector(v, v, 12, 13, 14, 15));
+    } else {
+        *(m_f32x16 *)p = v;
+    }
 }
 FUNCTION i32x16 dpbusd_repeated(i32x16 acc, i32x16 x, const void *y) {
     __asm__(\"vpdpbusd %2%{1to16%}, %1, %0\" : \"+v\"(acc) : \"v\"(x), \"m\"(*(const m_i32 *)y));

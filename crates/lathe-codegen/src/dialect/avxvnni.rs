@@ -22,6 +22,8 @@ pub(super) const ROWS: &[Row] = &[
     avx2::MIN,
     avx2::LEVELS,
     avx2::HOLD,
+    avx2::NONTEMPORAL,
+    avx2::FENCE,
 ];
 
 pub(super) const PRELUDE: &str = avx2::PRELUDE;

@@ -4,6 +4,7 @@
 
 use lathe_codegen::{Dialect, emit, prelude};
 use lathe_ir::graph::{Form, Graph, Type};
+use lathe_ir::tensor::{Stmt, for_each};
 use lathe_ir::{DType, Tensor};
 use lathe_machine::Target;
 use lathe_ops::{GroupKernel, lower_group, table};
@@ -44,7 +45,7 @@ pub fn cases(target: &Target, few: bool) -> Vec<Case> {
             let types: Vec<Type> = g.outputs.iter().map(|v| g.ty(*v).clone()).collect();
             let want = (row.reference)(&args, &g.nodes[0].attrs, &types);
             let group = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
-            let s = schedule(
+            let mut s = schedule(
                 group.kernel.clone(),
                 &group.parts,
                 target,
@@ -52,6 +53,16 @@ pub fn cases(target: &Target, few: bool) -> Vec<Case> {
                 &Decisions::new(),
             )
             .unwrap_or_else(|e| panic!("{} seed {seed}: {e}\n{}", row.name, group.kernel));
+            // Results of samples are small, and go past the caches here all the same.
+            let mut blocks = vec![];
+            for_each(&s.kernel().body, &mut |s| {
+                if let Stmt::Store(b) = s {
+                    blocks.push(b.name.clone());
+                }
+            });
+            for b in blocks.iter().filter(|_| seed % 2 == 1) {
+                let _ = s.step(&format!("nontemporal {b}"));
+            }
             let symbol = format!("{}_{seed}", row.name);
             let e = emit(s.kernel(), &symbol, dialect).unwrap_or_else(|e| panic!("{e}\n{}", s.kernel()));
             out.push(Case {

@@ -172,6 +172,7 @@ fn any_step(k: &Kernel, random: &mut Random) -> Option<String> {
         "set_memory" => format!("{name} {temporary} {memory}"),
         "prefetch" => format!("{name} {var} {read} {block}"),
         "tensorize" => format!("{name} {var} {}", random.pick(INTRINSICS)?.name),
+        "nontemporal" => format!("{name} {block}"),
         "stage" => format!("{name} {read} {block}"),
         "stream" => {
             format!("{name} {temporary} P{} Q{} {}", random.below(3), random.below(3), 1 + random.below(4))

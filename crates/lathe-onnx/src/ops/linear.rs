@@ -41,6 +41,25 @@ pub fn centred(t: &mut Trace<'_>, x: &Val, zero: Option<&Val>, axis: usize) -> R
     t.sub(&x, &zero)
 }
 
+/// Bytes with the sign that instructions take, and their zero point, moved by 128 like them: nothing of their difference changes.
+fn moved(t: &mut Trace<'_>, x: &Val, zero: Option<&Val>, to: Elem) -> Read<(Val, Option<Val>)> {
+    if x.elem() == to {
+        return Ok((x.clone(), zero.cloned()));
+    }
+    // 128 more and 128 less are the same byte.
+    let x = t.cast(x, Elem::U8)?;
+    let x = t.with("add", &x, 128.0)?;
+    let by = if to == Elem::U8 { 128.0 } else { -128.0 };
+    let zero = match zero {
+        Some(z) => {
+            let z = t.cast(z, Elem::I32)?;
+            t.with("add", &z, by)?
+        }
+        None => number(by, Elem::I32),
+    };
+    Ok((t.cast(&x, to)?, Some(zero)))
+}
+
 /// The product of bytes, as instructions have it, less what zero points add to it: `sum (a - p) (b - q)` is
 /// `sum a b - p sum b - q sum a + k p q`.
 fn of_bytes(t: &mut Trace<'_>, [a, b]: [&Val; 2], zeros: [Option<&Val>; 2]) -> Read<Val> {
@@ -398,8 +417,10 @@ pub(super) const ROWS: &[Row] = &[
     row("MatMulInteger", 10, |r, n| {
         let (a, b, t) = (n.tensor(0)?, n.tensor(1)?, &mut r.trace);
         let (za, zb) = (n.optional(2)?, n.optional(3)?);
-        if (a.elem(), b.elem()) == (Elem::U8, Elem::I8) && !a.is_empty() && !b.is_empty() {
-            return one(of_bytes(t, [a, b], [za, zb])?);
+        if !a.is_empty() && !b.is_empty() {
+            let (a, za) = moved(t, a, za, Elem::U8)?;
+            let (b, zb) = moved(t, b, zb, Elem::I8)?;
+            return one(of_bytes(t, [&a, &b], [za.as_ref(), zb.as_ref()])?);
         }
         let a = centred(t, a, za, a.rank().saturating_sub(2))?;
         let b = centred(t, b, zb, b.rank().saturating_sub(1))?;

@@ -7,12 +7,70 @@ use crate::{Schedule, ScheduleError};
 use lathe_ir::DType;
 use lathe_ir::graph::Form;
 use lathe_ir::tensor::{
-    Binary, Buffer, Expr, For, Iter, Kernel, Node, SERIAL, Stmt, Store, expr_type, find_loop, for_each,
-    loop_bounds,
+    Access, Binary, Buffer, Expr, For, Iter, Kernel, LANE, Node, Param, SERIAL, Stmt, Store, expr_type,
+    find_loop, for_each, loop_bounds,
 };
 use std::sync::Arc;
 
+/// Bytes of a result that no cache has room for: those of the machines measured end at 32 MiB.
+const PAST_CACHES: i64 = 32 << 20;
+
+/// From so many elements on, a sum over a row has several chains side by side: each still has many terms.
+const LONG: i64 = 1024;
+
 pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
+    in_vectors(s, parts)?;
+    past_caches(s)
+}
+
+/// Results that are larger than the caches are written past them, and where a row is read more than once, the next one is asked for
+/// while the last of these passes runs: then it is in the caches when the first one begins.
+fn past_caches(s: &mut Schedule) -> Result<(), ScheduleError> {
+    let (k, large) = (s.kernel().clone(), |b: &Buffer| bytes(b).is_some_and(|n| n > PAST_CACHES));
+    let written = |n: &str| {
+        let own = |p: &Param| p.access == Access::Out && p.views.iter().any(|v| &*v.name == n && large(v));
+        k.params.iter().any(own)
+    };
+    let (mut stores, mut passes) = (vec![], vec![]);
+    for_each(&k.body, &mut |s| {
+        if let Stmt::For(l) = s
+            && &*l.level == LANE
+            && let [Stmt::Store(b)] = l.body.as_slice()
+        {
+            if b.reducer.is_none() && b.targets.iter().all(|(n, _)| written(n)) {
+                stores.push(b.name.clone());
+            }
+            let of = |v: &&Buffer| b.values.iter().any(|e| e.loads(&v.name));
+            passes
+                .extend(k.views().filter(|v| large(v)).filter(of).map(|v| (v.name.clone(), b.name.clone())));
+        }
+    });
+    if stores.is_empty() {
+        return Ok(());
+    }
+    if let [Stmt::For(rows)] = k.body.as_slice() {
+        for v in k.views() {
+            let of: Vec<_> = passes.iter().filter(|(n, _)| *n == v.name).collect();
+            if let [_, .., (_, last)] = of.as_slice() {
+                // A row that is not known beforehand is not asked for.
+                let mut asked = s.clone();
+                if asked.step(&format!("prefetch {} {} {last}", rows.var, v.name)).is_ok() {
+                    *s = asked;
+                }
+            }
+        }
+    }
+    stores.sort();
+    stores.dedup();
+    stores.iter().try_for_each(|b| s.step(&format!("nontemporal {b}")))
+}
+
+/// Bytes of a buffer of constant extents.
+fn bytes(b: &Buffer) -> Option<i64> {
+    b.shape.iter().try_fold(b.dtype.bits() / 8, |n, d| n.checked_mul(d.as_const()?))
+}
+
+fn in_vectors(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), ScheduleError> {
     if parts.iter().all(|(f, _)| *f == Form::Elementwise) && axes(s, &parts[0].1) > 2 && alike(s, parts) {
         return elementwise(s, parts);
     }
@@ -174,7 +232,8 @@ pub(super) fn vectorize_inner(s: &mut Schedule) -> Result<(), ScheduleError> {
         let (v, n) = (&l.var, extent(&l).unwrap_or(0));
         // Vectors side by side: several chains of a reduction.
         let vectors = [1, 2, 4].into_iter().filter(|v| n % (v * LANES) == 0);
-        let lanes = LANES * s.choose(&format!("vectors.{v}"), vectors, 1);
+        let chains = if l.iter == Iter::Reduce && n >= LONG && n % (4 * LANES) == 0 { 4 } else { 1 };
+        let lanes = LANES * s.choose(&format!("vectors.{v}"), vectors, chains);
         let rest = n % lanes;
         if rest > 0 {
             s.step(&format!("peel {v} {lanes}"))?;

@@ -101,10 +101,11 @@ fn schedules() -> Vec<Schedule> {
 }
 
 /// What the default model's schedules have no use for.
-const LACKED: [&str; 11] = [
+const LACKED: [&str; 12] = [
     "align",
     "cache_read",
     "cache_write",
+    "nontemporal",
     "overrun",
     "partials",
     "peel",
@@ -138,6 +139,31 @@ fn every_step_of_the_default_model_is_certified() {
     }
     for name in PROVED.iter().filter(|name| !LACKED.contains(name)) {
         assert!(counts.get(*name).is_some_and(|c| c.0 > 0), "the model has no '{name}'");
+    }
+}
+
+/// Rows of a result that no cache has room for: it goes past the caches, and the next row is asked for.
+#[test]
+fn every_step_of_a_result_larger_than_the_caches_is_certified() {
+    let table = lathe_ops::table();
+    let (mut prover, large) = (Prover::default(), "f32[4096, 4096]");
+    for (of, asks) in [("softmax(x)", true), ("layer_norm(x, w, b)", true), ("mul(x, x)", false)] {
+        let row =
+            |n: &str| if of.contains(n) { format!("  {n}: f32[4096] = input\n") } else { String::new() };
+        let text = format!(
+            "graph f() {{\n  x: {large} = input\n{}{}  y: {large} = {of}\n  return y\n}}",
+            row("w"),
+            row("b")
+        );
+        let g = lathe_ir::graph::parse(&text).expect("a graph");
+        let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
+        let s = schedule(k.kernel, &k.parts, &Target::portable(), None, &Decisions::new());
+        let s = s.expect("it schedules");
+        let has = |name: &str| s.trace().lines().any(|l| l.starts_with(name));
+        assert_eq!((has("nontemporal "), has("prefetch ")), (true, asks), "{of}: {}", s.trace());
+        for (step, result) in report(&s, &mut prover) {
+            assert!(result.is_ok(), "{of}: {step}: {}", result.expect_err("it is refused"));
+        }
     }
 }
 

@@ -40,6 +40,13 @@ pub(super) const MUTANTS: &[Mutant] = &[
         &[("S.next.s: S.next[] =", "S.next.s: y[0, 0] =")],
     ),
     plain(
+        "nontemporal: another element is written",
+        ASKED,
+        "nontemporal S",
+        &[("S: y[i, j] =", "S: y[i, 15 - j] =")],
+    ),
+    plain("nontemporal: another value", ASKED, "nontemporal S", &[("= x[i, j]", "= x[7 - i, j]")]),
+    plain(
         "stage: an element that is not there is read",
         GUARDED,
         "",
