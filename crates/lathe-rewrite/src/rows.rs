@@ -26,8 +26,9 @@ fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
     for at in (0..g.nodes.len()).rev() {
         let from_outside = |v: ValueId| !matches!(g.value(v).source, Source::Node);
         if &*g.nodes[at].op == "take" && from_outside(g.nodes[at].inputs[1]) {
-            let result = g.nodes[at].outputs[0];
-            let at = out.nodes.iter().position(|n| n.outputs.first() == Some(&result));
+            // By its name: what is no more wanted goes, and numbers with it.
+            let result = &g.value(g.nodes[at].outputs[0]).name;
+            let at = out.nodes.iter().position(|n| n.outputs.iter().any(|v| out.value(*v).name == *result));
             out = at.map_or(Ok(out.clone()), |at| taken_early(&out, table, at))?;
         }
     }
