@@ -22,17 +22,14 @@ const PLACED: [&str; 3] = ["causal", "dropout", "uniform"];
 
 fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
     let mut out = g.clone();
-    // The last ones first: behind them those before meet what was computed for them.
-    for at in (0..g.nodes.len()).rev() {
-        let from_outside = |v: ValueId| !matches!(g.value(v).source, Source::Node);
-        if &*g.nodes[at].op == "take" && from_outside(g.nodes[at].inputs[1]) {
-            // By its name: what is no more wanted goes, and numbers with it.
-            let result = &g.value(g.nodes[at].outputs[0]).name;
-            let at = out.nodes.iter().position(|n| n.outputs.iter().any(|v| out.value(*v).name == *result));
-            out = at.map_or(Ok(out.clone()), |at| taken_early(&out, table, at))?;
-        }
+    // What takes rows of rows that were taken goes on where these did.
+    loop {
+        let from_outside = |v: ValueId| !matches!(out.value(v).source, Source::Node);
+        let takes = |n: &Node| &*n.op == "take" && from_outside(n.inputs[1]);
+        let all: Vec<usize> = (0..out.nodes.len()).filter(|i| takes(&out.nodes[*i])).collect();
+        let Some(next) = all.into_iter().find_map(|at| taken_early(&out, table, at)) else { return Ok(out) };
+        out = next;
     }
-    Ok(out)
 }
 
 /// The number of rows, where it is one that is known only when the graph runs.
@@ -69,9 +66,9 @@ fn by_rows(g: &Graph, table: &OpTable, n: &Node) -> bool {
     kind && row.donates.is_empty() && has_rows(g.ty(*y), rows) && plain(g.ty(*y)) && types.iter().all(fits)
 }
 
-/// The graph with the rows of one `take` taken as early as may be.
-fn taken_early(g: &Graph, table: &OpTable, at: usize) -> Result<Graph, IrError> {
-    let [x, rows] = g.nodes[at].inputs[..] else { return Ok(g.clone()) };
+/// The graph with the rows of one `take` taken as early as may be, where that is earlier.
+fn taken_early(g: &Graph, table: &OpTable, at: usize) -> Option<Graph> {
+    let [x, rows] = g.nodes[at].inputs[..] else { return None };
     let (result, wanted) = (g.nodes[at].outputs[0], g.ty(rows).shape[0].clone());
     // The nodes of which no other rows are wanted: those who read them are such nodes too.
     let mut only: Vec<bool> = vec![false; g.nodes.len()];
@@ -82,7 +79,7 @@ fn taken_early(g: &Graph, table: &OpTable, at: usize) -> Result<Graph, IrError> 
         only[i] = read && readers.all(|j| only[j] || (j == at && y == x)) && by_rows(g, table, &g.nodes[i]);
     }
     if !only.contains(&true) {
-        return Ok(g.clone());
+        return None;
     }
     let mut out = Graph { nodes: vec![], ..g.clone() };
     // What is computed of few rows, and arguments with few rows. What was taken is what is computed last.
@@ -117,5 +114,5 @@ fn taken_early(g: &Graph, table: &OpTable, at: usize) -> Result<Graph, IrError> 
         }
         out.nodes.push(n);
     }
-    Ok(out.without_dead(0))
+    Some(out.without_dead(0))
 }
