@@ -369,7 +369,7 @@ mod tests {
                 };
                 assert!(pages.iter().all(inside), "{page} {pages:?} {pieces:?}");
                 assert!(pieces.windows(2).all(|w| w[0].0 + w[0].1 < w[1].0), "{page} {pages:?} {pieces:?}");
-                let whole = |n: usize| n % 4096 == 0 || n == 8 * page;
+                let whole = |n: usize| n.is_multiple_of(4096) || n == 8 * page;
                 assert!(pieces.iter().all(|(from, len)| from % 4096 == 0 && whole(from + len)));
             }
         }

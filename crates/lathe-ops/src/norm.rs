@@ -233,8 +233,11 @@ fn lower_softmax(l: &Lowering) -> Vec<Stmt> {
     let (i, j, n) = (l.var("i"), l.var("1"), &l.ins[0].ty.shape[1]);
     let at = |v: &Expr| Expr::load(&row, std::slice::from_ref(v));
     let exponentials = |below: &dyn Fn(&str) -> Expr| {
-        let one = Stmt::store(&l.name("e"), &row, &[i.clone()], below("i").un(Unary::Exp));
-        vec![array(&row, &[n.clone()]), Stmt::for_(&l.name("i"), n.into(), Iter::Spatial, vec![one])]
+        let one = Stmt::store(&l.name("e"), &row, std::slice::from_ref(&i), below("i").un(Unary::Exp));
+        vec![
+            array(&row, std::slice::from_ref(n)),
+            Stmt::for_(&l.name("i"), n.into(), Iter::Spatial, vec![one]),
+        ]
     };
     let whole = |sum: &Expr| {
         let inverse = Stmt::store(&l.name("rr"), &part, &[], &Expr::f32(1.0) / sum);
