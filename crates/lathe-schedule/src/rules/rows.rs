@@ -274,12 +274,16 @@ fn suits(k: &Kernel, l: &For, anywhere: bool) -> bool {
         let b = k.buffer(n)?;
         Some((lane(&b, i, &l.var, &bounds)?, b))
     };
-    // Both elements of a pair are written.
+    // Both elements of a pair are written, the second right behind the first.
     let others = |n: &str, a: &Lane, b: &Buffer| {
-        l.body.iter().any(|s| match s {
-            Stmt::Store(s) if &*s.targets[0].0 == n => at(n, &s.targets[0].1)
-                .is_some_and(|(c, _)| pairs(b, [a, &c], &bounds) || pairs(b, [&c, a], &bounds)),
-            _ => false,
+        let lane_of = |s: &Stmt| match s {
+            Stmt::Store(s) if &*s.targets[0].0 == n => at(n, &s.targets[0].1).map(|(lane, _)| lane),
+            _ => None,
+        };
+        l.body.windows(2).any(|w| {
+            let (Some(x), Some(y)) = (lane_of(&w[0]), lane_of(&w[1])) else { return false };
+            let one_of_them = [&x, &y].iter().any(|c| c.symbolic == a.symbolic);
+            one_of_them && pairs(b, [&x, &y], &bounds)
         })
     };
     let along = |n: &str, i: &[Expr], store: bool| match at(n, i) {
