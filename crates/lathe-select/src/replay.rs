@@ -2,7 +2,7 @@
 //! without the search: by the rule's row on the one term, and by nothing else.
 
 use crate::SelectError;
-use crate::rule::{Applied, Made, Pattern};
+use crate::rule::{Applied, Pattern};
 use crate::search::DEFINITION;
 use crate::term::{Facts, Head, Ops, Term, Tree, known};
 use egg::FlatTerm;
@@ -145,16 +145,7 @@ impl<'g> Checker<'g> {
         let vars: Vec<Rc<Tree>> = vars.into_iter().collect::<Option<_>>()?;
         let facts: Vec<Facts> = vars.iter().map(|v| self.facts(v)).collect::<Option<_>>()?;
         let (right, root) = rule.right(&self.ops, &heads, facts)?;
-        let mut trees: Vec<Rc<Tree>> = vec![];
-        for made in right.made {
-            trees.push(match made {
-                Made::Variable(i) => vars[i].clone(),
-                Made::Op(head, args) => {
-                    Rc::new(Tree { head, args: args.iter().map(|p| trees[p.0].clone()).collect() })
-                }
-            });
-        }
-        Some(trees[root.0].clone())
+        Some(right.term(root, &vars))
     }
 
     /// What is known of a term.

@@ -5,10 +5,11 @@
 
 use crate::sample::Sample;
 use crate::target::{Instruction, Target};
-use crate::term::{Facts, Head, Ops};
+use crate::term::{Facts, Head, Ops, Tree};
 use lathe_ir::DType;
 use lathe_ir::graph::{Attr, Attrs};
 pub use lathe_schedule::Tag;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// What rules of a kind change; a search may leave kinds out.
@@ -171,6 +172,21 @@ pub struct Right<'r> {
 }
 
 impl Right<'_> {
+    /// The term of a node, for these terms of the variables.
+    pub fn term(&self, p: Place, vars: &[Rc<Tree>]) -> Rc<Tree> {
+        let mut trees: Vec<Rc<Tree>> = vec![];
+        for made in &self.made[..=p.0] {
+            trees.push(match made {
+                Made::Variable(i) => vars[*i].clone(),
+                Made::Op(head, args) => {
+                    let args = args.iter().map(|p| trees[p.0].clone()).collect();
+                    Rc::new(Tree { head: head.clone(), args })
+                }
+            });
+        }
+        trees[p.0].clone()
+    }
+
     /// A variable of the left side.
     pub fn var(&self, i: usize) -> Place {
         Place(i)

@@ -3,7 +3,7 @@
 use lathe_ir::graph::{Attr, Graph, ValueId, interpret, parse};
 use lathe_ir::{DType, Elements, Tensor};
 use lathe_select::replay::{Checker, Proof, Step};
-use lathe_select::rule::{Applied, KINDS, Kind, Made};
+use lathe_select::rule::{Applied, KINDS, Kind};
 use lathe_select::search::DEFINITION;
 use lathe_select::term::{Head, Ops, Tree};
 use lathe_select::{Limits, TARGETS, Target, select};
@@ -121,16 +121,7 @@ fn right_side(rule: &Applied<'_>, ops: &Ops, checker: &Checker<'_>, left: &Rc<Tr
     (converts == (heads.len() > 1)).then_some(())?;
     let facts = vars.iter().map(|v| checker.facts(v)).collect::<Option<_>>()?;
     let (right, root) = rule.right(ops, &heads, facts)?;
-    let mut trees: Vec<Rc<Tree>> = vec![];
-    for made in right.made {
-        trees.push(match made {
-            Made::Variable(i) => vars[i].clone(),
-            Made::Op(head, args) => {
-                Rc::new(Tree { head, args: args.iter().map(|p| trees[p.0].clone()).collect() })
-            }
-        });
-    }
-    Some(trees[root.0].clone())
+    Some(right.term(root, &vars))
 }
 
 /// The same term with something else: its factors exchanged or one in the place of both, other steps, a conversion to another type, or
