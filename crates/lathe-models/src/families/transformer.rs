@@ -211,10 +211,12 @@ impl Transformer<'_> {
         }
         if self.cache.elements == KvType::Q4 {
             // Products of queries and keys stay the same, and no component is far larger than the others.
+            // A Hadamard matrix is a Kronecker product of smaller ones, the second here as wide as a vector.
             let n = 1 << c.head_dim.trailing_zeros();
-            let rotation = self.b.matrix("kv.hadamard", n, &hadamard(n));
-            q = self.b.op("rotate", &[q, rotation])?;
-            k = self.b.op("rotate", &[k, rotation])?;
+            let (inner, name) = (n.min(16), |n: i64| format!("kv.hadamard.{n}"));
+            let [outer, inner] = [n / inner, inner].map(|n| self.b.matrix(&name(n), n, &hadamard(n)));
+            q = self.b.op("rotate", &[q, outer, inner])?;
+            k = self.b.op("rotate", &[k, outer, inner])?;
         }
         let state = self.state(layer);
         let k = self.b.op("put", &[state.k, k, self.inputs.slots])?;
