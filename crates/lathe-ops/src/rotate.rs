@@ -44,7 +44,8 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
                kept: &dyn Fn(Expr, Expr, Expr) -> Stmt| {
         let v = |name: &str| format!("{s}{name}");
         let (acc, i, j, c) = (l.name(&v("acc")), l.var(&v("i")), l.var(&v("j")), l.var(&v("c")));
-        let sum = Stmt::reduce(&l.name(&v("s")), &acc, &[c.clone()], "sum", product(i.clone(), j, c));
+        let lane = std::slice::from_ref(&c);
+        let sum = Stmt::reduce(&l.name(&v("s")), &acc, lane, "sum", product(i.clone(), j, c.clone()));
         let zero = Stmt::store(&l.name(&v("zs")), &acc, &[l.var(&v("z"))], Expr::f32(0.0));
         let body = vec![
             array(&acc, &[q.into()]),

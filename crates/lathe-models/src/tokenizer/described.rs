@@ -1,5 +1,5 @@
 //! Tokenizers that a `tokenizer.json` describes, for which GGUF has no words: the `tokenizers` crate, whose format that is,
-//! makes the ids. Bytes of tokens are read off the vocabulary, as for all other kinds.
+//! makes the ids where our own loops do not ([`native`]). Bytes of tokens are read off the vocabulary, as for all other kinds.
 
 use std::sync::OnceLock;
 
@@ -11,9 +11,9 @@ use super::alphabet::append_bytes;
 use super::error::TokenizerErrorKind as Kind;
 use super::load::{Settings, byte_of};
 use super::sentencepiece::SPACE;
-use super::special::{CONTROL, Specials, USER_DEFINED};
+use super::special::{CONTROL, Specials, Strip, USER_DEFINED};
 use super::vocab::Vocab;
-use super::{Tokenizer, Words};
+use super::{Tokenizer, Words, native};
 
 /// A vocabulary has no more tokens, and no higher ids.
 const MAX_TOKENS: usize = 1 << 20;
@@ -116,7 +116,9 @@ pub(super) fn load(file: &ModelFile, settings: &Settings<'_>, json: &str) -> Res
         };
         vocab.push(byte.is_none() && !text.is_empty(), append);
     }
-    let specials = Specials::new(&vocab, &types);
+    let strip = |(id, t): (&u32, &tokenizers::AddedToken)| (*id, Strip { left: t.lstrip, right: t.rstrip });
+    let strips = added.iter().filter(|(_, t)| t.lstrip || t.rstrip).map(strip).collect();
+    let specials = Specials::new(&vocab, &types).with_strips(strips);
 
     // What is put around a text is what the description puts around a probe.
     let probe = "a";
@@ -134,8 +136,8 @@ pub(super) fn load(file: &ModelFile, settings: &Settings<'_>, json: &str) -> Res
     let (bos, eos) = (named("bos")?, named("eos")?);
     let adds_bos = file.find::<bool>("tokenizer.ggml.add_bos_token")?;
     let adds_eos = file.find::<bool>("tokenizer.ggml.add_eos_token")?;
-    let plain = OnceLock::new();
-    let words = Words::Described(Box::new(Described { inner, plain }));
+    let words = native::words(json, &vocab)
+        .unwrap_or_else(|| Words::Described(Box::new(Described { inner, plain: OnceLock::new() })));
     let mut tokenizer = settings.finish(vocab, specials, words, (bos, eos), (false, false))?;
     // The template of the description decides; the older settings only where it has none.
     if before.is_empty() && after.is_empty() {

@@ -6,11 +6,11 @@ use crate::gguf::StrArray;
 use super::alphabet::append_bytes;
 use super::bpe::Merges;
 use super::error::{TokenizerError, TokenizerErrorKind as Kind};
-use super::sentencepiece::{Joins, SPACE, Scored, Unigram, rank};
+use super::sentencepiece::{Form, Joins, Order, SPACE, Scored, Unigram, rank};
 use super::special::{BYTE, CONTROL, Specials, UNKNOWN, USER_DEFINED};
 use super::split::Split;
 use super::vocab::Vocab;
-use super::wordpiece::WordPiece;
+use super::wordpiece::{NEW, WordPiece};
 use super::{Tokenizer, Words, described};
 
 /// Control tokens that end an answer in one family or another, whatever the metadata says of them.
@@ -28,7 +28,7 @@ const END_NAMES: [&str; 10] = [
 ];
 
 /// What a character that is no piece costs beyond the rarest piece of a unigram model.
-const UNKNOWN_PENALTY: f64 = 10.0;
+pub(super) const UNKNOWN_PENALTY: f64 = 10.0;
 
 impl Tokenizer {
     /// The tokenizer that the file carries.
@@ -146,7 +146,8 @@ fn scored(s: &Settings<'_>, vocab: Vocab, specials: Specials, types: &[i32]) -> 
     let ends =
         (s.id("bos", &vocab)?.or_else(|| named("<s>")), s.id("eos", &vocab)?.or_else(|| named("</s>")));
     let adds = (s.flag("add_bos_token", true)?, s.flag("add_eos_token", false)?);
-    let model = Scored { ranks, bytes, unknown, prefix: s.flag("add_space_prefix", true)? };
+    let model =
+        Scored { order: Order::Made(ranks), bytes, unknown, prefix: s.flag("add_space_prefix", true)? };
     let words = Words::Scored { joins: Joins::new(&vocab), model: Box::new(model) };
     s.finish(vocab, specials, words, ends, adds)
 }
@@ -172,8 +173,10 @@ fn unigram(s: &Settings<'_>, vocab: Vocab, specials: Specials, types: &[i32]) ->
         unknown,
         unknown_score: f64::from(lowest) - UNKNOWN_PENALTY,
         longest: (0..vocab.len() as u32).map(|id| vocab.bytes(id).len()).max().unwrap_or(0),
-        merge_spaces: s.flag("remove_extra_whitespaces", false)?,
-        prefix: s.flag("add_space_prefix", false)?,
+        form: Form::Spaces {
+            merge_spaces: s.flag("remove_extra_whitespaces", false)?,
+            prefix: s.flag("add_space_prefix", false)?,
+        },
     };
     let ends = (s.id("bos", &vocab)?, s.id("eos", &vocab)?);
     let adds = (s.flag("add_bos_token", false)?, s.flag("add_eos_token", true)?);
@@ -189,7 +192,7 @@ fn wordpiece(s: &Settings<'_>, vocab: Vocab, specials: Specials, _: &[i32]) -> R
     let unknown = unknown.ok_or_else(|| Kind::Malformed("the vocabulary has no unknown token".to_owned()))?;
     let ends = (marker("bos", "[CLS]")?, marker("seperator", "[SEP]")?);
     let adds = (s.flag("add_bos_token", true)?, s.flag("add_sep_token", true)?);
-    s.finish(vocab, specials, Words::Pieces(WordPiece { unknown }), ends, adds)
+    s.finish(vocab, specials, Words::Pieces(WordPiece { unknown, tables: &NEW }), ends, adds)
 }
 
 /// The byte that a token such as `<0x0A>` stands for.

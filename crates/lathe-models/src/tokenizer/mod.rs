@@ -4,7 +4,7 @@
 //! byte-level BPE merges the words of the model's pre-tokenizer ([`split`], [`bpe`]); SentencePiece's BPE and unigram models
 //! look at parts that begin with a space ([`sentencepiece`]); [`wordpiece`] is BERT's. These are ours, because they are on the
 //! way to the first token of every run: building one from a vocabulary of 49,000 takes some milliseconds. What only a
-//! `tokenizer.json` can say is left to the `tokenizers` crate ([`described`]).
+//! `tokenizer.json` can say is left to the `tokenizers` crate ([`described`]), but for kinds that are ours as well ([`native`]).
 
 mod alphabet;
 mod bpe;
@@ -12,6 +12,7 @@ mod described;
 mod error;
 mod load;
 mod merge;
+mod native;
 mod sentencepiece;
 mod special;
 mod split;

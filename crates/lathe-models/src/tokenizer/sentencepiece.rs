@@ -4,9 +4,10 @@
 //! Both look at a text as a whole. No piece has a letter before a space in most vocabularies, so that a text falls into parts
 //! there, and a part that comes again need not be computed again.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rustc_hash::FxBuildHasher;
+use unicode_normalization_alignments::{IsNormalized, UnicodeNormalization, is_nfkc_quick};
 
 use super::merge::{Merge, Merger, NONE};
 use super::vocab::Vocab;
@@ -14,16 +15,24 @@ use super::vocab::Vocab;
 /// U+2581, which stands for a space in vocabularies.
 pub(super) const SPACE: char = '\u{2581}';
 
-/// BPE by score: of all neighbours, those that make the piece with the highest score become one.
+/// BPE of characters: of all neighbours, those that come first in an order become one.
 #[derive(Debug)]
 pub(super) struct Scored {
-    /// By token, lower for a higher score.
-    pub ranks: Vec<u32>,
+    pub order: Order,
     /// The tokens `<0x00>` to `<0xFF>`, for characters that are no piece.
     pub bytes: [Option<u32>; 256],
     pub unknown: Option<u32>,
     /// Whether a space is put before a text.
     pub prefix: bool,
+}
+
+/// Which neighbours become one first.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// By the token that they make, lower for a higher score.
+    Made(Vec<u32>),
+    /// By the two tokens.
+    Pairs(HashMap<(u32, u32), Merge, FxBuildHasher>),
 }
 
 /// An order of scores in integers, the highest score first.
@@ -39,14 +48,24 @@ impl Scored {
         let bytes = part.as_bytes();
         for (at, c) in part.char_indices() {
             let end = at + c.len_utf8();
-            merger.push(at, end, vocab.find(&bytes[at..end]).unwrap_or(NONE));
+            match (vocab.find(&bytes[at..end]), &self.order) {
+                // A byte is a token by itself, for which there may be a pair.
+                (None, Order::Pairs(_)) => {
+                    for (at, b) in (at..end).zip(&bytes[at..end]) {
+                        merger.push(at, at + 1, self.bytes[usize::from(*b)].unwrap_or(NONE));
+                    }
+                }
+                (id, _) => merger.push(at, end, id.unwrap_or(NONE)),
+            }
         }
-        let pair = |begin: u32, end: u32| {
-            let into = vocab.find(&bytes[begin as usize..end as usize])?;
-            Some(Merge { rank: self.ranks[into as usize], into })
-        };
         merger.run(
-            |left, right| pair(left.begin, right.end),
+            |left, right| match &self.order {
+                Order::Made(ranks) => {
+                    let into = vocab.find(&bytes[left.begin as usize..right.end as usize])?;
+                    Some(Merge { rank: ranks[into as usize], into })
+                }
+                Order::Pairs(pairs) => pairs.get(&(left.id, right.id)).copied(),
+            },
             |s| match s.id {
                 NONE => ids.extend(
                     bytes[s.begin as usize..s.end as usize]
@@ -68,30 +87,68 @@ pub(super) struct Unigram {
     pub unknown_score: f64,
     /// The length of the longest piece, bytes.
     pub longest: usize,
-    /// Whether runs of spaces are one, with none at the end.
-    pub merge_spaces: bool,
-    /// Whether a space is put before a text.
-    pub prefix: bool,
+    pub form: Form,
+}
+
+/// What becomes of a text before its pieces are sought.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Form {
+    /// Runs of spaces are one, with none at the end and one before a text (`merge_spaces`), else perhaps one before it (`prefix`).
+    Spaces { merge_spaces: bool, prefix: bool },
+    /// A text is brought into form KC of the version of Unicode that descriptions go by (`compatible`), runs of spaces are one (`runs`), a space is before it, and what begins
+    /// with a space has pieces of its own.
+    Marked { compatible: bool, runs: bool },
 }
 
 impl Unigram {
     /// The text with spaces as the vocabulary has them.
     pub(super) fn normalize(&self, text: &str) -> String {
         let mut out = String::with_capacity(text.len() + 1);
-        if self.merge_spaces {
+        let (merge_spaces, prefix) = match self.form {
+            Form::Spaces { merge_spaces, prefix } => (merge_spaces, prefix),
+            Form::Marked { compatible, runs } => {
+                let mut push = |c| {
+                    if out.is_empty() && !matches!(c, ' ' | SPACE) {
+                        out.push(' ');
+                    }
+                    if !(runs && c == ' ' && out.ends_with(' ')) {
+                        out.push(c);
+                    }
+                };
+                match compatible && is_nfkc_quick(text.chars()) != IsNormalized::Yes {
+                    true => text.nfkc().for_each(|(c, _)| push(c)),
+                    false => text.chars().for_each(&mut push),
+                }
+                return out.replace(SPACE, " ");
+            }
+        };
+        if merge_spaces {
             for word in text.split(' ').filter(|w| !w.is_empty()) {
                 out.push(' ');
                 out.push_str(word);
             }
-            return out;
+            return out.replace(SPACE, " ");
         }
         let word = text.trim_start_matches(' ');
         out.push_str(&text[..text.len() - word.len()]);
-        if self.prefix && !word.is_empty() {
+        if prefix && !word.is_empty() {
             out.push(' ');
         }
         out.push_str(word);
-        out
+        out.replace(SPACE, " ")
+    }
+
+    /// Whether a space is put before a text.
+    pub(super) fn adds_space(&self) -> bool {
+        match self.form {
+            Form::Spaces { merge_spaces, prefix } => merge_spaces || prefix,
+            Form::Marked { .. } => true,
+        }
+    }
+
+    /// Whether neighbours that are unknown are one over the border of parts, too.
+    pub(super) fn joins_unknown(&self) -> bool {
+        matches!(self.form, Form::Spaces { .. })
     }
 
     /// Appends the tokens of a part of a text (Viterbi 1967).
@@ -141,6 +198,11 @@ impl Unigram {
 pub(super) struct Joins(HashSet<char, FxBuildHasher>);
 
 impl Joins {
+    /// Each space begins a part.
+    pub(super) fn none() -> Joins {
+        Joins(HashSet::default())
+    }
+
     pub(super) fn new(vocab: &Vocab) -> Joins {
         let mut joins = HashSet::default();
         for id in 0..vocab.len() as u32 {

@@ -17,6 +17,15 @@ pub(super) struct Specials {
     tokens: Vec<(u32, bool)>,
     unknown: Vec<u32>,
     first_bytes: [bool; 256],
+    /// Tokens that take white space before them, or behind.
+    strips: Vec<(u32, Strip)>,
+}
+
+/// Which white space around it a token takes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Strip {
+    pub left: bool,
+    pub right: bool,
 }
 
 impl Specials {
@@ -32,14 +41,19 @@ impl Specials {
         for &(id, _) in &tokens {
             first_bytes[usize::from(vocab.bytes(id)[0])] = true;
         }
-        Specials { tokens, unknown, first_bytes }
+        Specials { tokens, unknown, first_bytes, strips: vec![] }
+    }
+
+    /// The same, where these tokens take white space.
+    pub(super) fn with_strips(self, strips: Vec<(u32, Strip)>) -> Specials {
+        Specials { strips, ..self }
     }
 
     pub(super) fn is_control(&self, id: u32) -> bool {
         self.tokens.contains(&(id, true)) && !self.unknown.contains(&id)
     }
 
-    /// The first special token in `text`; control tokens only where `control` says so.
+    /// The first special token in `text`, with the white space that it takes; control tokens only where `control` says so.
     pub(super) fn find(&self, text: &str, vocab: &Vocab, control: bool) -> Option<(Range<usize>, u32)> {
         text.char_indices().filter(|&(at, _)| self.first_bytes[usize::from(text.as_bytes()[at])]).find_map(
             |(at, _)| {
@@ -50,7 +64,13 @@ impl Specials {
                 let &(id, _) = self.tokens.iter().find(matches)?;
                 let end = at + vocab.bytes(id).len();
                 // A token that ends inside a character is no text.
-                text.is_char_boundary(end).then_some((at..end, id))
+                if !text.is_char_boundary(end) {
+                    return None;
+                }
+                let takes = self.strips.iter().find(|s| s.0 == id).map(|s| s.1);
+                let left = takes.filter(|s| s.left).map_or(at, |_| text[..at].trim_end().len());
+                let right = takes.filter(|s| s.right).map_or("", |_| &text[end..]);
+                Some((left..end + (right.len() - right.trim_start().len()), id))
             },
         )
     }

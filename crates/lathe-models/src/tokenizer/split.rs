@@ -11,6 +11,10 @@ use regex_automata::{Input, nfa::thompson::WhichCaptures};
 /// look-ahead, so runs of white space are matched whole, and shortened here.
 const SPACES: &str = r"|\s+(?!\S)";
 
+/// Bytes that a lazy automaton may take: with less, that of two cased classes of letters is made again and again over texts of
+/// many scripts.
+const DFA: usize = 16 << 20;
+
 macro_rules! contractions {
     () => {
         r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
@@ -211,7 +215,7 @@ impl Cut {
             Some(words) => vec![words, r"\s+"],
             None => vec![pattern],
         };
-        let config = Regex::config().which_captures(WhichCaptures::Implicit);
+        let config = Regex::config().which_captures(WhichCaptures::Implicit).hybrid_cache_capacity(DFA);
         let regex = Regex::builder().configure(config).build_many(&patterns);
         Cut { regex: regex.expect("the expressions of the table are tested") }
     }

@@ -40,7 +40,7 @@ impl Words {
     pub(super) fn adds_space(&self) -> bool {
         match self {
             Words::Scored { model, .. } => model.prefix,
-            Words::Unigram { model, .. } => model.prefix || model.merge_spaces,
+            Words::Unigram { model, .. } => model.adds_space(),
             Words::Pieces(_) => true,
             Words::Bpe { .. } | Words::Described(_) => false,
         }
@@ -75,14 +75,16 @@ impl Words {
                 });
             }
             Words::Unigram { model, joins } => {
-                let text = model.normalize(text).replace(SPACE, " ");
+                let text = model.normalize(text);
                 let mut seen = Seen::new(&text);
                 let begin = ids.len();
                 joins.parts(&text, &mut |part| {
                     let at = ids.len();
                     seen.append(part, ids, |ids| model.encode(vocab, part, ids));
                     // Neighbours that are unknown are one, over the border of parts too.
-                    if at > begin && ids[at - 1] == model.unknown && ids.get(at) == Some(&model.unknown) {
+                    let both =
+                        |at: usize| ids[at - 1] == model.unknown && ids.get(at) == Some(&model.unknown);
+                    if at > begin && model.joins_unknown() && both(at) {
                         ids.remove(at);
                     }
                 });
