@@ -134,7 +134,7 @@ fn pieces(d: &Value, vocab: &Vocab) -> Option<Words> {
     };
     let own = |(token, id): (&String, &Value)| found(token).map(u64::from) == id.as_u64();
     let signs = |token: &&str| token.contains(|c: char| c.is_ascii_punctuation());
-    if !added.iter().all(|t| signs(t)) || !ids.iter().all(|t| added.contains(&t.0.as_str()) || own(t)) {
+    if !added.iter().all(signs) || !ids.iter().all(|t| added.contains(&t.0.as_str()) || own(t)) {
         return None;
     }
     let unknown = ids.get(m["unk_token"].as_str()?)?.as_u64()? as u32;
