@@ -138,6 +138,11 @@ impl Dialect {
         &DIALECTS
     }
 
+    /// Whether the target multiplies and adds in one operation, which the compiler is told to make of a product in a sum.
+    pub(crate) fn fused(&self) -> bool {
+        self.lanes > 1
+    }
+
     /// A row by name.
     pub fn row(&self, name: &str) -> Option<&'static Row> {
         self.rows.iter().chain(COMMON).find(|r| r.name == name)

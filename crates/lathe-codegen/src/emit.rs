@@ -1,6 +1,6 @@
 //! From a scheduled kernel to C: statements, loops, temporaries. Expressions are in `scalar` and `vector`.
 
-use crate::dialect::{Compiler, Dialect};
+use crate::dialect::{Compiler, Dialect, Row};
 use crate::registers::{Kind, promotable};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::tensor::{
@@ -166,9 +166,10 @@ pub(crate) struct Emitter<'k> {
     pub vectors: i64,
     /// Whether instructions of the loops being written out share their repeated words.
     words_shared: bool,
-    /// Whether what is being written goes past the caches, and whether anything did: then a fence is its end.
-    pub past_caches: bool,
-    pub fenced: bool,
+    /// How what is being written goes past the caches: the instruction, and what keeps the rest of a line meanwhile.
+    pub past: Option<(&'static Row, String)>,
+    /// What keeps rests of lines: they are written at the kernel's end.
+    pub pasts: Vec<String>,
     registers: HashMap<Name, Kind>,
     workspace: Int,
 }
@@ -230,8 +231,8 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
         loads: HashMap::new(),
         vectors: 0,
         words_shared: false,
-        past_caches: false,
-        fenced: false,
+        past: None,
+        pasts: vec![],
         registers,
         workspace: 0.into(),
     };
@@ -266,12 +267,16 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
             }
         }
     }
+    let head = e.out.len();
     if grid.as_const() == Some(1) {
         e.line("if (begin > 0 || end < 1) return 0;");
     }
     e.body(&kernel.body)?;
-    if let Some(row) = dialect.row("fence").filter(|_| e.fenced) {
-        e.line(&format!("{};", row.spell(e.compiler, &[])));
+    if let Some(row) = dialect.row("fence") {
+        for past in std::mem::take(&mut e.pasts) {
+            e.out.insert_str(head, &format!("  struct past {past} = {{0}};\n"));
+            e.line(&format!("{};", row.spell(e.compiler, &[&past])));
+        }
     }
     e.line("return 0;");
     e.out.push_str("}\n");
@@ -366,6 +371,34 @@ impl Emitter<'_> {
         let _ = writeln!(self.out, "{pad}{text}");
     }
 
+    /// Whether the block in these statements is the only one that writes its parameter, and nothing reads it: then nobody sees when
+    /// during the kernel elements reach the memory.
+    fn alone(&self, body: &[Stmt]) -> bool {
+        let mut stores = vec![];
+        for_each(body, &mut |s| {
+            if let Stmt::Store(b) = s {
+                stores.extend(b.targets.iter().map(|(n, _)| n.clone()));
+            }
+        });
+        let [name] = stores.as_slice() else { return false };
+        let (mut writers, mut read) = (0, false);
+        let mut look = |e: &Expr| {
+            e.visit(&mut |e| read |= matches!(&**e, Node::Load(n, _) if self.kernel.overlap(n, name)));
+        };
+        for_each(&self.kernel.body, &mut |s| match s {
+            Stmt::For(l) => look(&l.extent),
+            Stmt::If(c, _) => look(c),
+            Stmt::Store(b) => {
+                b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)).for_each(&mut look);
+                let own = b.targets.iter().filter(|(n, _)| self.kernel.overlap(n, name)).count();
+                // What accumulates reads what it writes.
+                writers += if b.reducer.is_some() { 2 * own } else { own };
+            }
+            Stmt::Alloc(_) | Stmt::Intrinsic(..) => {}
+        });
+        writers == 1 && !read
+    }
+
     pub fn temp(&mut self) -> String {
         self.temps += 1;
         format!("t{}", self.temps)
@@ -409,9 +442,9 @@ impl Emitter<'_> {
                 }
                 Stmt::Intrinsic(n, b) if &**n == "prefetch" => self.prefetch(b)?,
                 Stmt::Intrinsic(n, b) if &**n == PAST_CACHES => {
-                    self.past_caches = true;
+                    self.past = self.dialect.row(n).filter(|_| self.alone(b)).map(|row| (row, self.temp()));
                     self.body(b)?;
-                    self.past_caches = false;
+                    self.past = None;
                 }
                 Stmt::Intrinsic(n, b) => match self.dialect.row(n) {
                     Some(row) => self.intrinsic(row, b)?,

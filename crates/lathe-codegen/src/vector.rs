@@ -2,11 +2,11 @@
 
 use crate::dialect::Row;
 use crate::emit::{CodegenError, Emitter, Place, c_type};
-use crate::legalize::{legalize, narrow};
+use crate::legalize::{exp_of_bf16, legalize, narrow};
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Node, Opaque, Reducer, Stmt, Store, Unary};
 use lathe_ir::{DType, Int, Name};
-use lathe_schedule::{Code, Lane, PAST_CACHES, ends_alike, lane, of_pairs, pairs};
+use lathe_schedule::{Code, Lane, ends_alike, lane, of_pairs, pairs};
 
 /// Registers that must be left for a vector to be held in one: as many are in use at once for what is computed from it.
 const SPARE: i64 = 4;
@@ -60,8 +60,7 @@ impl Emitter<'_> {
             format!("({}){}", self.vector_type(t), row.spell(self.compiler, &[&x]))
         } else if let Some(l) = narrow(e, &|x| self.dtype(x).ok()) {
             self.vector(&l)?
-        } else if let Some(l) = legalize(e, &|x| self.dtype(x).ok(), self.dialect.row("f32_of_f16").is_some())
-        {
+        } else if let Some(l) = self.legal(e) {
             self.vector(&l)?
         } else {
             self.vector_node(e, t)?
@@ -77,12 +76,17 @@ impl Emitter<'_> {
         Ok(name)
     }
 
-    /// The instruction that narrows to bf16 and takes what is below 2^-126 for 0, where nothing is: an exponential, which is computed as
-    /// a number that is at least that.
+    /// The replacement of a node that vectors have no operator for.
+    fn legal(&self, e: &Expr) -> Option<Expr> {
+        let keep_half = self.dialect.row("f32_of_f16").is_some();
+        legalize(e, &|x| self.dtype(x).ok(), self.dialect.fused(), keep_half)
+    }
+
+    /// The instruction that narrows to bf16 and takes what is below 2^-126 for 0, and its operand, where nothing is: an exponential, which
+    /// is computed as a number that is at least that.
     fn half_of_normal(&self, e: &Expr) -> Option<(&'static Row, Expr)> {
-        let Node::Cast(DType::BF16, x) = &**e else { return None };
-        let exponential = matches!(&**x, Node::Unary(Unary::Exp, _)) && self.dtype(x).ok()? == DType::F32;
-        Some((self.dialect.row("bf16_of_normal").filter(|_| exponential)?, x.clone()))
+        let row = self.dialect.row("bf16_of_normal")?;
+        Some((row, exp_of_bf16(e, &|x| self.dtype(x).ok(), self.dialect.fused())?))
     }
 
     /// A vector from memory, which [`hold`](Self::hold) may keep.
@@ -580,7 +584,7 @@ impl Emitter<'_> {
         for k in 0..count {
             let v = self.vector(&s.values[0].substitute(&l.var, &k.into()))?;
             let v = format!("({short}){v}");
-            let wide = match self.dialect.row("i32_of_u8").filter(|_| bits == 8) {
+            let wide = match self.dialect.row(&format!("i32_of_{}", c_type(unsigned))) {
                 Some(row) => row.spell(self.compiler, &[&v]),
                 None => convert.spell(self.compiler, &[&format!("{v}, {word}")]),
             };
@@ -644,10 +648,15 @@ impl Emitter<'_> {
         let partial = self.lane.as_ref().and_then(|l| l.partial.clone());
         if stride == Some(b.dtype.bits()) && b.dtype.bits() % 8 == 0 {
             let (p, ..) = self.pointer(n, &at0)?;
-            let past = self.dialect.row(PAST_CACHES).filter(|_| self.past_caches && b.dtype.bits() == 32);
-            self.fenced |= past.is_some();
+            let past = self.past.clone().filter(|_| b.dtype.bits() == 32);
             let whole = match past {
-                Some(row) => row.spell(self.compiler, &[&p, &v]),
+                Some((row, state)) => {
+                    let text = row.spell(self.compiler, &[&p, &v, &state]);
+                    if !self.pasts.contains(&state) {
+                        self.pasts.push(state);
+                    }
+                    text
+                }
                 None => format!("*(m_{} *){p} = {v}", self.vector_type(b.dtype)),
             };
             let others = |e: &Self| {

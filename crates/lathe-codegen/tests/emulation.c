@@ -64,6 +64,8 @@ static inline float e_half(unsigned short h) {
     }
 E_ALL(32, 16) E_ALL(64, 32)
 
+typedef unsigned short e_eight __attribute__((vector_size(16)));
+typedef unsigned short e_sixteen __attribute__((vector_size(32)));
 static inline e_i32 e_zero_extended(e_b16 x) {
     e_i32 r = {0};
     for (int i = 0; i < 8; i++) r[i] = (unsigned char)x[i];
@@ -133,8 +135,14 @@ static inline e_f64 e_dpbf16(e_f64 a, e_h64 x, e_h64 y) {
 #define __builtin_ia32_pmovsxbd256(x) e_sign_extended((e_b16)(x))
 #define __builtin_ia32_pmovzxbd512_mask(x, zero, all) e_zero_extended64((e_b16)(x))
 #define __builtin_ia32_pmovsxbd512_mask(x, zero, all) e_sign_extended64((e_b16)(x))
+#define __builtin_ia32_pmovzxwd256(x) __builtin_convertvector((e_eight)(x), e_i32)
+#define __builtin_ia32_pmovzxwd512_mask(x, zero, all) __builtin_convertvector((e_sixteen)(x), e_i64)
 #define __builtin_ia32_permvarsi256 e_permuted
 #define __builtin_ia32_maxps512_mask(x, y, zero, all, rounding) e_max64(x, y)
 #define __builtin_ia32_minps512_mask(x, y, zero, all, rounding) e_min64(x, y)
+#define __builtin_ia32_movntps512(p, v) (*(e_f64 *)(p) = (v))
+#define __builtin_ia32_movntps256(p, v) (*(e_f32 *)(p) = (v))
+#define __builtin_ia32_vpermt2varps512_mask(picks, a, b, all) __builtin_shuffle(a, b, picks)
+#define __builtin_ia32_permvarsf256(v, picks) __builtin_shuffle(v, picks)
 #define __builtin_ia32_loadups512_mask e_load_lanes
 #define __builtin_ia32_storeups512_mask e_store_lanes

@@ -15,16 +15,23 @@ pub(super) const F32_OF_F16: Row = Row {
 // The compiler would convert these element by element.
 pub(super) const I32_OF_U8: Row = Row { name: "i32_of_u8", gcc: "i32_of_u8($0)", clang: "i32_of_u8($0)" };
 pub(super) const I32_OF_I8: Row = Row { name: "i32_of_i8", gcc: "i32_of_i8($0)", clang: "i32_of_i8($0)" };
+pub(super) const I32_OF_U16: Row = Row {
+    name: "i32_of_u16",
+    gcc: "__builtin_ia32_pmovzxwd256((i16x8)$0)",
+    clang: "__builtin_convertvector($0, i32x8)",
+};
 pub(super) const I8_OF_I32: Row = Row { name: "i8_of_i32", gcc: "i8_of_i32($0)", clang: "i8_of_i32($0)" };
 pub(super) const MAX: Row =
     Row { name: "max", gcc: "__builtin_ia32_maxps256($0, $1)", clang: "__builtin_ia32_maxps256($0, $1)" };
 pub(super) const MIN: Row =
     Row { name: "min", gcc: "__builtin_ia32_minps256($0, $1)", clang: "__builtin_ia32_minps256($0, $1)" };
-pub(super) const NONTEMPORAL: Row =
-    Row { name: "nontemporal", gcc: "nontemporal($0, (f32x8)$1)", clang: "nontemporal($0, (f32x8)$1)" };
+pub(super) const NONTEMPORAL: Row = Row {
+    name: "nontemporal",
+    gcc: "nontemporal(&$2, $0, (f32x8)$1)",
+    clang: "nontemporal(&$2, $0, (f32x8)$1)",
+};
 /// What stores past the caches are in order with others' behind it.
-pub(super) const FENCE: Row =
-    Row { name: "fence", gcc: "__builtin_ia32_sfence()", clang: "__builtin_ia32_sfence()" };
+pub(super) const FENCE: Row = Row { name: "fence", gcc: "past_end(&$0)", clang: "past_end(&$0)" };
 pub(super) const LEVELS: Row =
     Row { name: "levels", gcc: "levels($0, (i8x16){$1})", clang: "levels($0, (i8x16){$1})" };
 
@@ -34,6 +41,7 @@ pub(super) const ROWS: &[Row] = &[
     F32_OF_F16,
     I32_OF_U8,
     I32_OF_I8,
+    I32_OF_U16,
     I8_OF_I32,
     MAX,
     MIN,
@@ -65,19 +73,44 @@ typedef char b32 __attribute__((vector_size(32)));
 typedef char b16 __attribute__((vector_size(16)));
 #define FUNCTION static inline __attribute__((always_inline))
 #ifdef __clang__
-#define PAST_CACHES(p, v) __builtin_nontemporal_store(v, p)
+#define PAST_CACHES(p, v) __builtin_nontemporal_store(v, (f32x8 *)(p))
 #else
-#define PAST_CACHES(p, v) _Generic(v, f32x8: __builtin_ia32_movntps256, f32x4: __builtin_ia32_movntps)((float *)(p), v)
+#define PAST_CACHES(p, v) __builtin_ia32_movntps256((float *)(p), v)
 #endif
-FUNCTION void nontemporal(void *p, f32x8 v) {
-    if (((u64)p & 31) == 0) {
-        PAST_CACHES((f32x8 *)p, v);
-    } else if (((u64)p & 15) == 0) {
-        PAST_CACHES((f32x4 *)p, __builtin_shufflevector(v, v, 0, 1, 2, 3));
-        PAST_CACHES((f32x4 *)p + 1, __builtin_shufflevector(v, v, 4, 5, 6, 7));
+/* Vectors behind each other go past the caches in whole ones, wherever these begin: the rest of a vector waits for the next one. */
+struct past {
+    u8 *next;
+    f32x8 before;
+    i32x8 picks, old;
+};
+static inline void past_rest(u8 *next, f32x8 before) {
+    for (unsigned i = 8 - ((u64)next >> 2 & 7); i < 8; i++) ((m_f32 *)(next - 32))[i] = before[i];
+}
+static __attribute__((noinline)) void past_jump(u8 *next, f32x8 before, u8 *p, f32x8 v) {
+    unsigned first = (u64)p & 3 ? 0 : (u64)p >> 2 & 7;
+    past_rest(next, before);
+    if (((u64)p & 31) == 0) PAST_CACHES(p, v);
+    else for (unsigned i = 0; i < 8 - first; i++) ((m_f32 *)p)[i] = v[i];
+}
+FUNCTION void nontemporal(struct past *s, u8 *p, f32x8 v) {
+    int first = (u64)p >> 2 & 7;
+    if (p == s->next) {
+        i32x8 a = (i32x8)__builtin_ia32_permvarsf256(s->before, s->picks);
+        i32x8 b = (i32x8)__builtin_ia32_permvarsf256(v, s->picks);
+        PAST_CACHES(p - 4 * first, (f32x8)((s->old & a) | (~s->old & b)));
+        s->next = p + 32;
     } else {
-        *(m_f32x8 *)p = v;
+        past_jump(s->next, s->before, p, v);
+        i32x8 lane = {0, 1, 2, 3, 4, 5, 6, 7};
+        s->picks = lane + splat_i32x8(8 - first) & splat_i32x8(7);
+        s->old = lane < splat_i32x8(first);
+        s->next = (u64)p & 3 ? 0 : p + 32;
     }
+    s->before = v;
+}
+FUNCTION void past_end(struct past *s) {
+    past_rest(s->next, s->before);
+    __builtin_ia32_sfence();
 }
 FUNCTION i16x16 pairs(i32x8 x, i32x8 y) { return (i16x16)__builtin_ia32_pmaddubsw256((b32)x, (b32)y); }
 FUNCTION i16x16 pairs4(i32x8 x0, i32x8 y0, i32x8 x1, i32x8 y1, i32x8 x2, i32x8 y2, i32x8 x3, i32x8 y3) {

@@ -25,6 +25,11 @@ const I32_OF_I8: Row = Row {
     gcc: "__builtin_ia32_pmovsxbd512_mask((b16)$0, (i32x16){0}, (unsigned short)-1)",
     clang: "__builtin_convertvector($0, i32x16)",
 };
+const I32_OF_U16: Row = Row {
+    name: "i32_of_u16",
+    gcc: "__builtin_ia32_pmovzxwd512_mask((i16x16)$0, (i32x16){0}, (unsigned short)-1)",
+    clang: "__builtin_convertvector($0, i32x16)",
+};
 const MAX: Row = Row {
     name: "max",
     gcc: "__builtin_ia32_maxps512_mask($0, $1, $0, (unsigned short)-1, 4)",
@@ -47,10 +52,13 @@ const STORE_LANES: Row = Row {
     clang: "__builtin_ia32_storeups512_mask((float *)$0, (f32x16)$1, (unsigned short)((1u << ($2)) - 1))",
 };
 
-const NONTEMPORAL: Row =
-    Row { name: "nontemporal", gcc: "nontemporal($0, (f32x16)$1)", clang: "nontemporal($0, (f32x16)$1)" };
+const NONTEMPORAL: Row = Row {
+    name: "nontemporal",
+    gcc: "nontemporal(&$2, $0, (f32x16)$1)",
+    clang: "nontemporal(&$2, $0, (f32x16)$1)",
+};
 /// What stores past the caches are in order with others' behind it.
-const FENCE: Row = Row { name: "fence", gcc: "__builtin_ia32_sfence()", clang: "__builtin_ia32_sfence()" };
+const FENCE: Row = Row { name: "fence", gcc: "past_end(&$0)", clang: "past_end(&$0)" };
 
 const DPBUSD: Row = Row {
     name: "dpbusd",
@@ -94,6 +102,7 @@ pub(super) const BF16: &[Row] = &[
     F32_OF_F16,
     I32_OF_U8,
     I32_OF_I8,
+    I32_OF_U16,
     SHUFFLE,
     LEVELS,
     HOLD,
@@ -112,6 +121,7 @@ pub(super) const VNNI: &[Row] = &[
     F32_OF_F16,
     I32_OF_U8,
     I32_OF_I8,
+    I32_OF_U16,
     SHUFFLE,
     LEVELS,
     HOLD,
@@ -144,6 +154,7 @@ pub(super) const ROWS: &[Row] = &[
     F32_OF_F16,
     I32_OF_U8,
     I32_OF_I8,
+    I32_OF_U16,
     SHUFFLE,
     LEVELS,
     HOLD,
@@ -161,27 +172,48 @@ macro_rules! levels {
 typedef char b16 __attribute__((vector_size(16)));
 typedef char b64 __attribute__((vector_size(64)));
 #define FUNCTION static inline __attribute__((always_inline))
-#ifdef __clang__
-#define PAST_CACHES(p, v) __builtin_nontemporal_store(v, p)
-#else
-#define PAST_CACHES(p, v) _Generic(v, f32x16: __builtin_ia32_movntps512, f32x4: __builtin_ia32_movntps)((float *)(p), v)
-#endif
 FUNCTION i32x16 levels(i32x16 x, i8x16 t) {
     i32x4 q = (i32x4)t;
     i32x16 table = __builtin_shufflevector(q, q, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2, 3);
     return (i32x16)__builtin_ia32_pshufb512_mask((b64)table, (b64)x, (b64)table, -1ll);
 }
-FUNCTION void nontemporal(void *p, f32x16 v) {
-    if (((u64)p & 63) == 0) {
-        PAST_CACHES((f32x16 *)p, v);
-    } else if (((u64)p & 15) == 0) {
-        PAST_CACHES((f32x4 *)p, __builtin_shufflevector(v, v, 0, 1, 2, 3));
-        PAST_CACHES((f32x4 *)p + 1, __builtin_shufflevector(v, v, 4, 5, 6, 7));
-        PAST_CACHES((f32x4 *)p + 2, __builtin_shufflevector(v, v, 8, 9, 10, 11));
-        PAST_CACHES((f32x4 *)p + 3, __builtin_shufflevector(v, v, 12, 13, 14, 15));
+#ifdef __clang__
+#define PAST_CACHES(p, v) __builtin_nontemporal_store(v, (f32x16 *)(p))
+#define PICKED(a, b, picks) __builtin_ia32_vpermi2varps512(a, picks, b)
+#else
+#define PAST_CACHES(p, v) __builtin_ia32_movntps512((float *)(p), v)
+#define PICKED(a, b, picks) __builtin_ia32_vpermt2varps512_mask(picks, a, b, (unsigned short)-1)
+#endif
+/* Vectors behind each other go past the caches in whole lines, wherever these begin: the rest of a vector waits for the next one. */
+struct past {
+    u8 *next;
+    f32x16 before;
+    i32x16 picks;
+};
+static inline void past_rest(u8 *next, f32x16 before) {
+    for (unsigned i = 16 - ((u64)next >> 2 & 15); i < 16; i++) ((m_f32 *)(next - 64))[i] = before[i];
+}
+static __attribute__((noinline)) void past_jump(u8 *next, f32x16 before, u8 *p, f32x16 v) {
+    unsigned first = (u64)p & 3 ? 0 : (u64)p >> 2 & 15;
+    past_rest(next, before);
+    if (((u64)p & 63) == 0) PAST_CACHES(p, v);
+    else for (unsigned i = 0; i < 16 - first; i++) ((m_f32 *)p)[i] = v[i];
+}
+FUNCTION void nontemporal(struct past *s, u8 *p, f32x16 v) {
+    int first = (u64)p >> 2 & 15;
+    if (p == s->next) {
+        PAST_CACHES(p - 4 * first, PICKED(s->before, v, s->picks));
+        s->next = p + 64;
     } else {
-        *(m_f32x16 *)p = v;
+        past_jump(s->next, s->before, p, v);
+        s->picks = (i32x16){0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15} + splat_i32x16(16 - first);
+        s->next = (u64)p & 3 ? 0 : p + 64;
     }
+    s->before = v;
+}
+FUNCTION void past_end(struct past *s) {
+    past_rest(s->next, s->before);
+    __builtin_ia32_sfence();
 }
 FUNCTION i32x16 dpbusd_repeated(i32x16 acc, i32x16 x, const void *y) {
     __asm__(\"vpdpbusd %2%{1to16%}, %1, %0\" : \"+v\"(acc) : \"v\"(x), \"m\"(*(const m_i32 *)y));

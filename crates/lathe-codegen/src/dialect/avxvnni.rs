@@ -17,6 +17,7 @@ pub(super) const ROWS: &[Row] = &[
     avx2::F32_OF_F16,
     avx2::I32_OF_U8,
     avx2::I32_OF_I8,
+    avx2::I32_OF_U16,
     avx2::I8_OF_I32,
     avx2::MAX,
     avx2::MIN,
