@@ -288,12 +288,14 @@ impl Emitter<'_> {
         let ([(n, i)], [(m, j)]) = (first.targets.as_slice(), second.targets.as_slice()) else {
             return Ok(false);
         };
+        if n != m {
+            return Ok(false);
+        }
         let (var, b) = (self.lane_var(), self.buffers[n].clone());
         let at = |i: &[Expr]| lane(&b, i, &var, &self.bounds);
         let (Some(x), Some(y)) = (at(i), at(j)) else { return Ok(false) };
         let assigns = first.reducer.is_none() && second.reducer.is_none();
-        if n != m
-            || !assigns
+        if !assigns
             || second.values[0].loads(n)
             || !self.takes_pairs(n, &b, &x)
             || !pairs(&b, [&x, &y], &self.bounds)

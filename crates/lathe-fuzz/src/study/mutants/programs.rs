@@ -490,7 +490,7 @@ pub(super) const NEVER_RUN: &str = "kernel f() {
   }
 }";
 
-/// A sum of no terms into an element that is not there, and one into an element that another iteration sums into.
+/// A sum of no terms into an element that is not there.
 pub(super) const NO_TERMS: &str = "kernel f() {
   out y: f32[1]
   for k in 1 / 2 reduce serial {
@@ -500,12 +500,12 @@ pub(super) const NO_TERMS: &str = "kernel f() {
   }
 }";
 
-/// Where elements are read behind those that a list picks.
-pub(super) const PICKED: &str = "kernel f(n) {
+/// A copy, and a list beside it.
+pub(super) const PICKED: &str = "kernel f() {
   in p: i32[4] range(0, 4)
-  in x: f32[n]
-  out y: f32[n]
-  for i in n spatial serial {
+  in x: f32[8]
+  out y: f32[8]
+  for i in 8 spatial serial {
     S: y[i] = x[i]
   }
 }";
