@@ -463,24 +463,33 @@ impl<'k> Walk<'k> {
                 continue;
             }
             let mark = self.mark();
-            let mut moment = Sides { scope: s.clone(), before: before.clone(), after: env.clone() };
+            let moment = Sides { scope: s.clone(), before: before.clone(), after: env.clone() };
+            let pairs: Vec<_> = loops.iter().copied().zip(axes.iter().copied()).collect();
             let about = format!("'{}' is the maximum of all that '{}' is", pass.maximum, block.name);
-            let mut place = || -> Result<(), Refusal> {
-                for (l, f) in loops.iter().zip(&axes) {
-                    let i = env.vars[&f.var].clone();
-                    let n = moment.scope.term(&l.extent, &moment.before)?;
-                    self.inside(&moment.scope, &i, &n, &about)?;
-                    moment.before.vars.insert(l.var.clone(), i);
-                }
-                self.same(&moment, v, x, &block.name)
-            };
-            untaken = place();
+            untaken = self.takes(moment, &pairs, (v, x), &about);
             if untaken.is_ok() {
                 return Ok(());
             }
             self.forget(mark);
         }
         untaken
+    }
+
+    /// What is taken in the iterations of some loops that others are in is the same value.
+    fn takes(
+        &mut self,
+        mut moment: Sides,
+        loops: &[(&For, &For)],
+        (v, x): (&Expr, &Expr),
+        about: &str,
+    ) -> Result<(), Refusal> {
+        for (l, f) in loops {
+            let i = moment.after.vars[&f.var].clone();
+            let n = moment.scope.term(&l.extent, &moment.before)?;
+            self.inside(&moment.scope, &i, &n, about)?;
+            moment.before.vars.insert(l.var.clone(), i);
+        }
+        self.same(&moment, v, x, about)
     }
 
     /// What rescales a sum goes over the same elements in every iteration, over each once, and they are there.
