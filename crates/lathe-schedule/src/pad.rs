@@ -226,6 +226,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
         hit
     };
+    let bounds = loop_bounds(k);
     let (mut decides, mut traps, mut kind, mut fixed, mut shared) = (false, false, None, None, None);
     for_each(&k.body, &mut |s| match s {
         Stmt::For(l) => {
@@ -237,7 +238,8 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 for_each(&l.body, &mut |s| match s {
                     Stmt::Alloc(b) => own.push(b.name.clone()),
                     Stmt::Store(b) => {
-                        let same = b.targets.iter().find(|(n, i)| !own.contains(n) && !i.iter().any(mention));
+                        let picks = |e: &Expr| mention(&e.simplify_index(&bounds));
+                        let same = b.targets.iter().find(|(n, i)| !own.contains(n) && !i.iter().any(picks));
                         fixed = fixed.take().or(same.map(|t| t.0.clone()));
                     }
                     _ => {}
