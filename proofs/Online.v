@@ -57,6 +57,13 @@ Qed.
 Theorem one_pass : laws -> forall ts m, pass ts (m, zero) = (maximum ts m, sum_at (maximum ts m) ts zero).
 Proof. intros L ts m. exact (pass_from L ts m []). Qed.
 
+(** The maximum is of each [x] before it is used ([is_taken]): no exponential is more than 1 on the way, so that floats do not
+    overflow where real numbers do not. *)
+Theorem no_more_than_one : forall (le : number -> number -> Prop) (one : number),
+  (forall a b, le b (max a b)) -> (forall a b, le a b -> le (factor a b) one) ->
+  forall m (t : term), le (factor (fst t) (max m (fst t))) one.
+Proof. intros le one grows below m t. apply below, grows. Qed.
+
 (** Two states meet in the larger maximum. *)
 Definition meet (state part : number * number) : number * number :=
   let m := max (fst state) (fst part) in

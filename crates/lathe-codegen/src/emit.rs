@@ -33,9 +33,9 @@ impl Diagnose for CodegenError {
 pub struct Emitted {
     /// The function's text.
     pub source: String,
-    /// Iterations of its loop over cores, in the kernel's dimensions; 1 when there is none.
+    /// Iterations of its loop over cores, in the kernel's dimensions, 0 at least; 1 when there is none.
     pub grid: Int,
-    /// Scratch bytes each thread must provide.
+    /// Scratch bytes each thread must provide, in the kernel's dimensions.
     pub workspace_bytes: Int,
 }
 
@@ -176,7 +176,12 @@ pub(crate) struct Emitter<'k> {
 
 /// A C identifier.
 pub(crate) fn ident(n: &str) -> String {
-    n.replace('.', "_")
+    let c = n.replace('.', "_");
+    // Parameters, the ends of loops and elements in registers have names of these beginnings.
+    match ["b_", "n_", "r_"].iter().any(|begins| c.starts_with(begins)) {
+        true => format!("v_{c}"),
+        false => c,
+    }
 }
 
 /// The C name of an element type as a value.
@@ -202,14 +207,14 @@ pub(crate) fn c_type(t: DType) -> &'static str {
 /// Writes a kernel as the function `symbol` of a dialect.
 pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<Emitted, CodegenError> {
     let mut buffers: HashMap<Name, Buffer> = kernel.views().map(|b| (b.name.clone(), b.clone())).collect();
-    let mut grid = Int::from(1);
+    let mut grid = Some(Int::from(1));
     let bounds = loop_bounds(kernel);
     for_each(&kernel.body, &mut |s| match s {
         Stmt::Alloc(b) => {
             buffers.insert(b.name.clone(), (**b).clone());
         }
         Stmt::For(l) if &*l.level == CORE => {
-            grid = Opaque::default().int(&l.extent, &bounds).unwrap_or(1.into());
+            grid = Opaque::default().int(&l.extent, &bounds).map(|n| n.max_with(&0.into(), &bounds));
         }
         _ => {}
     });
@@ -248,6 +253,9 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
             .fail(format!("the dialect '{}' has no fixed point, the type of '{}'", dialect.name, b.name));
     }
     e.written()?;
+    let Some(grid) = grid.filter(|n| e.is_known(n)) else {
+        return e.fail("how many iterations cores share is not known before the kernel runs");
+    };
     let _ = writeln!(
         e.out,
         "int {symbol}(const struct lathe_ctx *ctx, unsigned char *const *buffers, const i64 *dims, \
@@ -595,17 +603,22 @@ impl Emitter<'_> {
                     (n / self.dialect.lanes, format!("{}x{}", c_type(b.dtype), self.dialect.lanes))
                 }
             };
-            let names: Vec<String> = (0..count).map(|i| format!("{name}_{i}")).collect();
+            let names: Vec<String> = (0..count).map(|i| format!("r_{name}_{i}")).collect();
             self.line(&format!("{ty} {};", names.join(", ")));
             self.vectors += if kind == Kind::Vectors { count } else { 0 };
             self.places.insert(b.name.clone(), Place::Registers(kind));
             return Ok(());
         }
+        // Below 0 elements there are none, as in the interpreter.
         let bytes = (elements * b.dtype.bits().max(8)).ceil_div(8, &self.bounds);
+        let bytes = bytes.max_with(&0.into(), &self.bounds);
         match bytes.as_const() {
             Some(n) if n <= STACK_LIMIT => {
                 let size = (n + 63) / 64 * 64;
                 self.line(&format!("unsigned char {name}[{size}] __attribute__((aligned(64)));"));
+            }
+            _ if !self.is_known(&bytes) => {
+                return self.fail(format!("the size of '{}' is not known before the kernel runs", b.name));
             }
             _ => {
                 let at = self.index_text(&self.workspace.clone())?;
@@ -616,6 +629,13 @@ impl Emitter<'_> {
         }
         self.places.insert(b.name.clone(), Place::Pointer(name));
         Ok(())
+    }
+
+    /// Whether a number is one of the kernel's dimensions alone.
+    fn is_known(&self, n: &Int) -> bool {
+        let mut known = true;
+        n.visit_vars(&mut |v| known &= self.kernel.dims.iter().any(|d| &**d == v));
+        known
     }
 
     /// C text of a symbolic integer in the kernel's dimensions.

@@ -186,7 +186,7 @@ impl Emitter<'_> {
         let bits = self.buffers[n].dtype.bits();
         let per = if kind == Kind::Vectors { self.dialect.lanes } else { 1 };
         match a.as_const() {
-            Some(a) if a % (bits * per) == 0 => Ok(format!("{}_{}", ident(n), a / bits / per)),
+            Some(a) if a % (bits * per) == 0 => Ok(format!("r_{}_{}", ident(n), a / bits / per)),
             _ => self.fail(format!("'{n}' lies in registers but its index {a} is not a constant")),
         }
     }
@@ -232,24 +232,36 @@ impl Emitter<'_> {
         })
     }
 
-    fn assign(&mut self, n: &Name, index: &[Expr], value: &str) -> Result<(), CodegenError> {
+    /// Writes a value to an element, and to no bit beside it.
+    pub fn assign(&mut self, n: &Name, index: &[Expr], value: &str) -> Result<(), CodegenError> {
+        self.assign_where("", n, index, value)
+    }
+
+    /// The same, behind a condition where one is given: `if (...) `.
+    pub fn assign_where(
+        &mut self,
+        guard: &str,
+        n: &Name,
+        index: &[Expr],
+        value: &str,
+    ) -> Result<(), CodegenError> {
         if let Some(form) = self.dialect.form {
             return form.assign(self, n, index, value);
         }
         if let Some(Place::Registers(kind)) = self.places.get(n) {
             let r = self.register(n, index, *kind)?;
-            self.line(&format!("{r} = {value};"));
+            self.line(&format!("{guard}{r} = {value};"));
             return Ok(());
         }
         let t = self.buffers[n].dtype;
         let (p, shift, o) = self.pointer(n, index)?;
         if t.bits() % 8 == 0 {
-            self.line(&format!("*(m_{} *){p} = {value};", c_type(t)));
+            self.line(&format!("{guard}*(m_{} *){p} = {value};", c_type(t)));
             return Ok(());
         }
         let shift = self.scalar(&o.restore(&shift))?;
         let mask = (1i64 << t.bits()) - 1;
-        self.line(&format!("*{p} = (*{p} & ~({mask} << {shift})) | (({value} & {mask}) << {shift});"));
+        self.line(&format!("{guard}*{p} = (*{p} & ~({mask} << {shift})) | (({value} & {mask}) << {shift});"));
         Ok(())
     }
 

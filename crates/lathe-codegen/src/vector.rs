@@ -292,12 +292,14 @@ impl Emitter<'_> {
         let ([(n, i)], [(m, j)]) = (first.targets.as_slice(), second.targets.as_slice()) else {
             return Ok(false);
         };
+        if n != m {
+            return Ok(false);
+        }
         let (var, b) = (self.lane_var(), self.buffers[n].clone());
         let at = |i: &[Expr]| lane(&b, i, &var, &self.bounds);
         let (Some(x), Some(y)) = (at(i), at(j)) else { return Ok(false) };
         let assigns = first.reducer.is_none() && second.reducer.is_none();
-        if n != m
-            || !assigns
+        if !assigns
             || second.values[0].loads(n)
             || !self.takes_pairs(n, &b, &x)
             || !pairs(&b, [&x, &y], &self.bounds)
@@ -623,7 +625,7 @@ impl Emitter<'_> {
                 old
             };
             let text = self.combined(r.name, b.dtype, &old, &total)?;
-            return self.assign_text(n, &at0, &text);
+            return self.assign(n, &at0, &text);
         }
         if let Some(r) =
             s.reducer.filter(|_| stride.is_none() && !matches!(self.places.get(n), Some(Place::Registers(_))))
@@ -685,15 +687,15 @@ impl Emitter<'_> {
         let mut k = 0;
         while k < self.dialect.lanes {
             let at = |k: i64| i.iter().map(|e| e.substitute(&var, &k.into())).collect::<Vec<Expr>>();
-            let (p, ..) = self.pointer(n, &at(k))?;
             let guard = partial.as_ref().map_or(String::new(), |e| format!("if ({k} < {e}) "));
             if together == 2 && self.beside(n, &at(k), &at(k + 1))? {
+                let (p, ..) = self.pointer(n, &at(k))?;
                 let words = format!("i32x{}", self.dialect.lanes / 2);
                 self.line(&format!("*(m_i32 *){p} = (({words}){v})[{}];", k / 2));
                 k += 2;
                 continue;
             }
-            self.line(&format!("{guard}*(m_{} *){p} = {v}[{k}];", c_type(b.dtype)));
+            self.assign_where(&guard, n, &at(k), &format!("{v}[{k}]"))?;
             k += 1;
         }
         Ok(())
@@ -737,20 +739,6 @@ impl Emitter<'_> {
             let text = self.combined(r.name, t, &place, &format!("{v}[{k}]"))?;
             let guard = partial.as_ref().map_or(String::new(), |e| format!("if ({k} < {e}) "));
             self.line(&format!("{guard}{place} = {text};"));
-        }
-        Ok(())
-    }
-
-    fn assign_text(&mut self, n: &Name, index: &[Expr], text: &str) -> Result<(), CodegenError> {
-        match self.places.get(n) {
-            Some(Place::Registers(_)) => {
-                let r = self.register(n, index, Kind::Scalars)?;
-                self.line(&format!("{r} = {text};"));
-            }
-            _ => {
-                let (p, ..) = self.pointer(n, index)?;
-                self.line(&format!("*(m_{} *){p} = {text};", c_type(self.buffers[n].dtype)));
-            }
         }
         Ok(())
     }

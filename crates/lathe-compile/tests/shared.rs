@@ -122,3 +122,114 @@ fn what_is_written_over_is_copied() {
     let (many, outside) = (ints(&[1; 64]), ints(&(0..64).map(|i| i * 600).collect::<Vec<_>>()));
     assert!(f.run_shared(&[("list", &list), ("x", &many), ("at", &outside)], vec![]).is_err());
 }
+
+/// Numbers below a bound, one after the other, from a seed.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % n
+    }
+}
+
+/// A graph of a few nodes over rows of one width, with its inputs that have rows: sizes are on both sides of what is shared, results
+/// are also read, returned twice, or arguments.
+fn random_graph(draw: &mut Draw) -> (Graph, Vec<String>, usize) {
+    let columns = [256, 512, 1024, 2048][draw.below(4)];
+    let rows = [1, 3, 16, 32, 37][draw.below(5)].to_string();
+    let symbolic = draw.below(4) == 0;
+    let rows = if symbolic { "n".into() } else { rows };
+    let of = format!("f32[{rows}, {columns}]");
+    let mut text =
+        format!("graph f({}) {{\n  b: f32[{columns}] = input\n", if symbolic { "n <= 40" } else { "" });
+    let inputs: Vec<String> = (0..1 + draw.below(3)).map(|i| format!("x{i}")).collect();
+    inputs.iter().for_each(|x| text += &format!("  {x}: {of} = input\n"));
+    let mut values = inputs.clone();
+    for i in 0..1 + draw.below(5) {
+        let [x, y] = [(); 2].map(|()| values[draw.below(values.len())].clone());
+        let made = match draw.below(6) {
+            0 => format!("add({x}, b)"),
+            1 => format!("add({x}, {y})"),
+            2 => format!("mul({x}, {y})"),
+            3 => format!("relu({x})"),
+            4 => format!("softmax({x})"),
+            // What one iteration reads others have written, and rows lie elsewhere.
+            _ => {
+                text += &format!("  t{i}: f32[{columns}, {rows}] = permute({x}) {{axes = [1, 0]}}\n");
+                text += &format!("  u{i}: f32[{columns}, {rows}] = relu(t{i})\n");
+                format!("permute(u{i}) {{axes = [1, 0]}}")
+            }
+        };
+        text += &format!("  v{i}: {of} = {made}\n");
+        values.push(format!("v{i}"));
+    }
+    // The last value, and any others.
+    let mut results = vec![values[values.len() - 1].clone()];
+    (0..draw.below(4)).for_each(|_| results.push(values[draw.below(values.len())].clone()));
+    text += &format!("  return {}\n}}", results.join(", "));
+    (parse(&text).unwrap_or_else(|e| panic!("{e} in {text}")), inputs, columns)
+}
+
+#[test]
+fn whatever_is_lent_results_are_those_of_copies() {
+    let target = Target::of_cpu(&lathe_runtime::detect_cpu());
+    let folder = tempfile::tempdir().unwrap();
+    let (mut draw, mut reused) = (Draw(7), 0);
+    for case in 0..24 {
+        let (graph, inputs, columns) = random_graph(&mut draw);
+        let session = || Session::new(&graph, &[], &HashMap::new(), &target, folder.path(), 2).unwrap();
+        let (mut shared, mut copied) = (session(), session());
+        let numbers = |draw: &mut Draw, shape: &[usize]| -> Arc<Tensor> {
+            let data: Vec<f32> =
+                (0..shape.iter().product()).map(|_| draw.below(41) as f32 / 8.0 - 2.5).collect();
+            Tensor::f32(shape, &data).into()
+        };
+        let rows = graph.values[1].ty.shape[0].as_const();
+        let mut heap: Vec<Tensor> = vec![];
+        // What the session has to remember of inputs that are not passed again.
+        let mut held: HashMap<String, Arc<Tensor>> = HashMap::new();
+        let mut last = 0;
+        for _ in 0..6 {
+            let n = rows.map_or_else(|| 1 + draw.below(40), |n| n as usize);
+            for name in inputs.iter().map(String::as_str).chain(["b"]) {
+                let whole = last != n && name != "b";
+                if whole || !held.contains_key(name) || draw.below(3) > 0 {
+                    let shape = [n, columns];
+                    held.insert(
+                        name.into(),
+                        numbers(&mut draw, if name == "b" { &shape[1..] } else { &shape }),
+                    );
+                } else if rows.is_some() && draw.below(2) == 0 {
+                    // An argument that stays lent, or is copied where it was lent before.
+                    shared.set(name, &held[name]).unwrap();
+                }
+            }
+            last = n;
+            let all: Vec<(&str, &Arc<Tensor>)> = held.iter().map(|(n, t)| (n.as_str(), t)).collect();
+            let some: Vec<_> = all.iter().filter(|_| rows.is_none() || draw.below(4) > 0).copied().collect();
+            // Those that are not passed have been before, of the same content.
+            let left: Vec<_> = all.iter().filter(|(n, _)| !some.iter().any(|(m, _)| m == n)).collect();
+            left.iter().for_each(|(n, t)| shared.set(n, t).unwrap());
+            let lent: Vec<Tensor> =
+                (0..draw.below(heap.len() + 1)).map(|_| heap.swap_remove(draw.below(heap.len()))).collect();
+            let places: Vec<*const u8> = lent.iter().map(|t| t.bytes.as_ptr()).collect();
+            let before: Vec<Tensor> = all.iter().map(|(_, t)| (***t).clone()).collect();
+            let got = shared.run_shared(&some, lent).unwrap();
+            let plain: Vec<(&str, &Tensor)> = all.iter().map(|(n, t)| (*n, &***t)).collect();
+            let meant = copied.run(&plain).unwrap();
+            let wrong = got.iter().zip(&meant).position(|(g, m)| g != m);
+            assert!(wrong.is_none() && got.len() == meant.len(), "case {case}, result {wrong:?} of {graph}");
+            assert!(
+                all.iter().zip(&before).all(|((_, t), b)| ***t == *b),
+                "case {case} changes an argument of {graph}"
+            );
+            reused += got.iter().filter(|t| places.contains(&t.bytes.as_ptr())).count();
+            heap.extend(got);
+            // Memory of other sizes, and what nobody made here, is lent too.
+            let other = [1 + draw.below(3), columns];
+            heap.push((*numbers(&mut draw, &other)).clone());
+        }
+    }
+    assert!(reused > 20, "{reused}");
+}

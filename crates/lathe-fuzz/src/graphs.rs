@@ -3,7 +3,9 @@
 //! A graph is judged where the interpreter gives results. Each pass is run on it, and on what it left: that is no other graph, it
 //! is checked and read back, and means the same. After a pass that is exact, each value that both graphs have is the same bit by
 //! bit. One that approximates may encode arguments of nodes: a code is as near as the pass says, and a node gives on codes what it
-//! gives on the numbers that they stand for. Or it may compute a value by other nodes: what that was, but for rounding.
+//! gives on the numbers that they stand for. Or it may compute a value by other nodes: what that is where nothing on the way is rounded
+//! to narrower floats, but for the rounding of its own type. (What it was may be far from that: of large numbers that were rounded
+//! exponentials are anything.)
 
 use crate::arguments::value;
 use crate::case::{Case, Move, Program};
@@ -245,7 +247,7 @@ impl Judge {
                 .or_else(|e| finding(Kind::Meaning, name, e.to_string()))?;
             match pass.tag {
                 Tag::Bitwise => same_values(name, (&g, &before), (&after, &values))?,
-                _ => near_values(name, &table, (&g, &before), (&after, &values))?,
+                _ => near_values(name, &table, &run, (&g, &before), (&after, &values))?,
             }
             (g, before) = (after, values);
         }
@@ -289,6 +291,7 @@ fn same_values(place: &str, (b, x): Valued, (a, y): Valued) -> Result<(), Findin
 fn near_values(
     place: &str,
     table: &OpTable,
+    run: &Run,
     (b, before): Valued,
     (a, values): Valued,
 ) -> Result<(), Finding> {
@@ -312,8 +315,11 @@ fn near_values(
             let args = n.inputs.iter().map(|v| &before[v.0 as usize]);
             let types: Vec<Type> = n.outputs.iter().map(|v| Type::of(&before[v.0 as usize])).collect();
             let Some(most) = of_maxima(table, n, args, &types) else { continue };
-            for (v, name) in n.outputs.iter().zip(&made) {
-                if far(&before[v.0 as usize].values(), &now[name].values(), most) {
+            let exact = unrounded(table, run, b, &now, &n.outputs);
+            for (i, (v, name)) in n.outputs.iter().zip(&made).enumerate() {
+                let was = &before[v.0 as usize];
+                let want = exact.as_ref().map_or(was, |all| &all[i]);
+                if far(&want.values(), &now[name].values(), most * (ROUNDED + own_rounding(was.dtype))) {
                     return wrong(format!("'{name}' is not what it was"));
                 }
             }
@@ -340,7 +346,7 @@ fn near_values(
         for (name, want) in made.iter().zip((row.reference)(&args, &n.attrs, &types)) {
             let want = want.values();
             let scale = want.iter().map(|w| w.abs()).filter(|w| w.is_finite()).fold(1.0, f64::max);
-            if far(&want, &now[name].values(), scale) {
+            if far(&want, &now[name].values(), scale * ROUNDED) {
                 return wrong(format!("'{name}' is not what it is of the numbers that codes stand for"));
             }
         }
@@ -348,9 +354,66 @@ fn near_values(
     Ok(())
 }
 
-/// Whether a finite number has become another one, as numbers of this size are rounded.
-fn far(want: &[f64], got: &[f64], scale: f64) -> bool {
-    let one = |(w, g): (&f64, &f64)| w.is_finite() && (w - g).abs() > ROUNDED * scale;
+/// Floats that are narrower than those that sums are of.
+fn is_narrow(t: DType) -> bool {
+    [DType::F16, DType::BF16].contains(&t)
+}
+
+/// What a number of a type may be away from what it is of, in parts of itself: once as a result, and once on the way.
+fn own_rounding(t: DType) -> f64 {
+    match t {
+        DType::BF16 => 1.0 / 256.0,
+        DType::F16 => 1.0 / 2048.0,
+        _ => 0.0,
+    }
+}
+
+/// What a graph computes of the values that another one still has, with nothing on the way rounded to narrower floats; none where that
+/// is no graph.
+fn unrounded(
+    table: &OpTable,
+    run: &Run,
+    b: &Graph,
+    now: &HashMap<&Name, &Tensor>,
+    outputs: &[ValueId],
+) -> Option<Vec<Tensor>> {
+    let mut g = Graph { outputs: outputs.to_vec(), ..b.clone() };
+    let given = |v: &ValueId| !outputs.contains(v) && now.contains_key(&b.value(*v).name);
+    g.nodes.retain(|n| !n.outputs.iter().all(given));
+    let made: Vec<ValueId> = g.nodes.iter().flat_map(|n| n.outputs.clone()).collect();
+    let mut named = HashMap::new();
+    for (i, v) in g.values.iter_mut().enumerate() {
+        if v.source == Source::Node && !made.contains(&ValueId(i as u32)) {
+            v.source = Source::Input;
+        }
+        let name = match &v.source {
+            Source::Const(n) => n,
+            _ => &v.name,
+        };
+        let wide = v.ty.encoding.is_none() && is_narrow(v.ty.dtype);
+        if v.source != Source::Node {
+            let t = now.get(&v.name).copied().or_else(|| run.named.get(name))?;
+            let t = if wide {
+                Tensor::of(DType::F32, &t.shape, &Elements::Floats(t.values()))
+            } else {
+                t.clone()
+            };
+            named.insert(name.clone(), t);
+        }
+        if wide {
+            v.ty.dtype = DType::F32;
+        }
+    }
+    let narrow = |a: &Attr| matches!(a, Attr::Str(t) if DType::parse(t).is_some_and(is_narrow));
+    for a in g.nodes.iter_mut().flat_map(|n| n.attrs.values_mut()).filter(|a| narrow(a)) {
+        *a = Attr::Str(DType::F32.to_string().into());
+    }
+    interpret(&rebuilt(&g.without_dead(0), table)?, table, &run.dims, &named).ok()
+}
+
+/// Whether a finite number has become another one, more than this away.
+fn far(want: &[f64], got: &[f64], most: f64) -> bool {
+    let one = |(w, g): (&f64, &f64)| w.is_finite() && (w - g).abs() > most;
     want.len() != got.len() || want.iter().zip(got).any(one)
 }
 

@@ -1,6 +1,6 @@
 //! `fuse A B`: the loop `A` and the loop `B` that is all its body, as one loop `A.f`. `B`'s extent must not depend on `A`.
 
-use crate::util::{arg, need_free, need_loop};
+use crate::util::{arg, need_free, need_known, need_loop, runs_at_least};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::tensor::{Expr, For, Kernel, Stmt, rename_vars, replace_loop};
 use std::collections::HashMap;
@@ -34,6 +34,11 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     }
     if lb.extent.mentions(a) {
         return Err(format!("the extent of '{b}' depends on '{a}'"));
+    }
+    need_known(k, &lb, &la)?;
+    // The product of two numbers below 0 is above it.
+    if ![&la, &lb].iter().any(|l| runs_at_least(k, l, 0)) {
+        return Err(format!("the extents of '{a}' and '{b}' may both be below 0"));
     }
     let var = format!("{a}.f");
     need_free(k, &[&var])?;

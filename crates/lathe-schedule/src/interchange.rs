@@ -1,6 +1,6 @@
 //! `interchange A`: swaps `A` with the loop that is its whole body. One of the two must be spatial.
 
-use crate::util::{arg, need_loop};
+use crate::util::{arg, need_known, need_loop};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::tensor::{Expr, For, Iter, Kernel, Stmt, replace_loop};
 use std::sync::Arc;
@@ -31,6 +31,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     if lb.extent.mentions(a) {
         return Err(format!("the extent of '{}' depends on '{a}'", lb.var));
     }
+    need_known(k, lb, &la)?;
     if la.iter != Iter::Spatial && lb.iter != Iter::Spatial {
         return Err("neither loop is spatial".into());
     }

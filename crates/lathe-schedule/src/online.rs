@@ -4,11 +4,12 @@
 //! `M` computes a maximum `m`. The loops `J...` follow it in the same list; each either computes temporaries, picked by the
 //! iteration, from factors `exp(x - m)`, or adds up sums that are linear in those temporaries. When `m` grows from `m0`,
 //! every such sum so far is too large by `exp(m - m0)`, so each iteration first multiplies the sums by `exp(m0 - m)`. Sums
-//! start at zero, and nothing but the sums is used after the pass.
+//! start at zero, and nothing but the sums is used after the pass. Each `x` is among those that the maximum is of, taken before it is
+//! used: so no factor is more than 1 on the way.
 
 use crate::join::{is_local, picked};
 use crate::lanes::pick;
-use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop, need_serial, touched};
+use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop, need_serial, renamed, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
     Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Stmt, Store, Unary, for_each, loop_bounds,
@@ -86,15 +87,53 @@ pub(crate) struct Linear {
     pub sums: Vec<(Name, Vec<Expr>, Vec<Arc<For>>)>,
 }
 
-/// Checks that all that statements compute from the maximum `m` are weights and sums linear in `exp(x - m)`; `var` is the
-/// loop of the pass.
+/// What a maximum is of, whatever is computed: each value with the loops around it. Values that are written behind it are left out.
+fn maxima(first: &[Stmt], m: &str) -> Vec<(Vec<Arc<For>>, Expr)> {
+    fn blocks(body: &[Stmt], around: &[Arc<For>], found: &mut dyn FnMut(&[Arc<For>], &Store)) {
+        for s in body {
+            match s {
+                Stmt::For(l) => blocks(&l.body, &[around, std::slice::from_ref(l)].concat(), found),
+                Stmt::Store(b) => found(around, b),
+                _ => {}
+            }
+        }
+    }
+    let mut out = vec![];
+    for (at, s) in first.iter().enumerate() {
+        let later = touched(&first[at + 1..], true);
+        blocks(std::slice::from_ref(s), &[], &mut |around, b| {
+            let grows = b.reducer.is_some_and(|r| r.name == "max") && b.targets.len() == 1;
+            if grows && &*b.targets[0].0 == m && !later.iter().any(|n| b.values[0].loads(n)) {
+                out.push((around.to_vec(), b.values[0].clone()));
+            }
+        });
+    }
+    out
+}
+
+/// Whether a maximum is of a value, in each iteration of the loops that pick it.
+fn is_taken(maxima: &[(Vec<Arc<For>>, Expr)], x: &Expr, inside: &[Arc<For>]) -> bool {
+    let own: Vec<Arc<For>> = inside.iter().filter(|l| x.mentions(&l.var)).cloned().collect();
+    maxima.iter().any(|(around, v)| {
+        let alike = around.len() == own.len() && around.iter().all(|l| v.mentions(&l.var));
+        let named = |e: &Expr| renamed(e, around, &own);
+        alike && around.iter().zip(&own).all(|(l, o)| named(&l.extent) == o.extent) && named(v) == *x
+    })
+}
+
+/// Checks that all that statements compute from the maximum `m`, which `first` computes, are weights and sums linear in `exp(x - m)`;
+/// `var` is the loop of the pass.
 pub(crate) fn linear_in(
     m: &Name,
     var: &str,
+    first: &[Stmt],
     bodies: &[Vec<Stmt>],
     bounds: &Bounds,
 ) -> Result<Linear, String> {
     let load_m = Expr::load(m, &[]);
+    let changed = touched(&bodies.concat(), true);
+    let mut maxima = maxima(first, m);
+    maxima.retain(|(_, v)| !changed.iter().any(|n| v.loads(n)));
     // What changes while the pass goes on: the maximum, the weights and the sums.
     let mut running: Vec<Name> = vec![m.clone()];
     for_each(&bodies.concat(), &mut |s| {
@@ -108,6 +147,7 @@ pub(crate) fn linear_in(
     let mut others: Vec<(Name, Name)> = vec![];
     for body in bodies {
         let mut bad = None;
+        let mut untaken = None;
         let mut loops_inside: Vec<Arc<For>> = vec![];
         for_each(body, &mut |s| match s {
             Stmt::For(f) => {
@@ -120,6 +160,15 @@ pub(crate) fn linear_in(
             Stmt::Store(s) => {
                 let (target, index) = &s.targets[0];
                 let value = &s.values[0];
+                value.visit(&mut |e| {
+                    if let Node::Unary(Unary::Exp, d) = &**e
+                        && let Node::Binary(Binary::Sub, x, y) = &**d
+                        && *y == load_m
+                        && !is_taken(&maxima, x, &loops_inside)
+                    {
+                        untaken = Some((s.name.clone(), x.clone()));
+                    }
+                });
                 let is_factor = |e: &Expr| match &**e {
                     Node::Unary(Unary::Exp, d) => match &**d {
                         Node::Binary(Binary::Sub, x, y) => {
@@ -169,6 +218,9 @@ pub(crate) fn linear_in(
         if let Some(b) = bad {
             return Err(format!("block '{b}' is not linear in exp(x - {m})"));
         }
+        if let Some((b, x)) = untaken {
+            return Err(format!("'{m}' is not the maximum of {x} in block '{b}'"));
+        }
     }
     // What is more or less than a weight would not shrink with the weights, what is added not with the sum.
     let is_sum = |n: &Name| sums.iter().any(|(s, ..)| s == n);
@@ -210,7 +262,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         bodies.push(rename_vars(&l.body, &HashMap::from([(*j, Expr::var(mvar))])));
     }
     let load_m = Expr::load(&m, &[]);
-    let Linear { weights, sums } = linear_in(&m, mvar, &bodies[1..], &loop_bounds(k))?;
+    let Linear { weights, sums } = linear_in(&m, mvar, &bodies[0], &bodies[1..], &loop_bounds(k))?;
     if let Some(n) = weights.iter().chain(sums.iter().map(|(n, ..)| n)).find(|n| {
         let other = |t: &Name| t != *n && k.overlap(t, n);
         !accesses(&bodies[0], n).is_empty() || touched(&bodies.concat(), false).iter().any(other)

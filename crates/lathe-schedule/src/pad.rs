@@ -3,11 +3,13 @@
 //! the promise. What is written there is never looked at, so the loop is spatial, and only the outermost dimension has
 //! room behind it; a temporary must hold a whole block as it is.
 
-use crate::util::{arg, in_family, need_loop, runs_at_least, touched};
+use crate::join::is_local;
+use crate::util::{accesses, arg, in_family, need_loop, runs_at_least, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Binary, Expr, Fact, For, Iter, Kernel, Node, Opaque, Stmt, expr_type, for_each, loop_bounds, map_stmts,
+    Binary, Expr, Fact, For, Iter, Kernel, Node, Opaque, Stmt, expr_type, find_loop, for_each, loop_bounds,
+    map_stmts,
 };
 use std::sync::Arc;
 
@@ -149,6 +151,27 @@ fn outlives(body: &[Stmt], temporary: &str, extent: &Expr) -> bool {
     })
 }
 
+/// Whether all who touch a temporary pick its elements along a dimension by loops that are as long: then nobody meets what lies behind.
+fn ends_with_block(k: &Kernel, temporary: &str, dim: usize, extent: &Expr) -> bool {
+    accesses(&k.body, temporary).iter().all(|(index, _)| match index.get(dim).map(|e| &**e) {
+        Some(Node::Var(v)) => find_loop(&k.body, v).is_some_and(|l| l.extent == *extent),
+        _ => false,
+    })
+}
+
+/// What outlives an iteration of a loop, and is written in one and perhaps read in another.
+fn met(k: &Kernel, l: &For) -> Option<Name> {
+    touched(&l.body, true).into_iter().filter(|n| !is_local(&l.body, n)).find(|n| {
+        let all = accesses(&l.body, n);
+        let alike = |d: usize| {
+            let own = &all[0].0[d];
+            own.mentions(&l.var) && all.iter().all(|(i, _)| i[d] == *own)
+        };
+        let apart = all.iter().all(|(_, writes)| *writes) || (0..all[0].0.len()).any(alike);
+        !apart || touched(&l.body, false).iter().any(|m| m != n && k.overlap(n, m))
+    })
+}
+
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let var = arg(args, 0)?;
     let l = need_loop(k, var)?;
@@ -192,6 +215,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             if written.contains(n) && outlives(&k.body, n, &l.extent) {
                 return Err(format!("other blocks see what is behind the end in '{n}'"));
             }
+            let whole = l.extent.as_int() == Some(f) || ends_with_block(k, n, *d, &l.extent);
+            if written.contains(n) && !whole {
+                return Err(format!("others see what is behind the end in '{n}'"));
+            }
         }
     }
     let mention = |e: &Expr| {
@@ -199,17 +226,20 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         e.visit(&mut |e| hit |= matches!(&**e, Node::Var(v) if in_family(v, var)));
         hit
     };
-    let (mut decides, mut traps, mut kind, mut fixed) = (false, false, None, None);
+    let bounds = loop_bounds(k);
+    let (mut decides, mut traps, mut kind, mut fixed, mut shared) = (false, false, None, None, None);
     for_each(&k.body, &mut |s| match s {
         Stmt::For(l) => {
             decides |= mention(&l.extent);
             if in_family(&l.var, var) {
                 kind = kind.take().or_else(|| (l.iter != Iter::Spatial).then(|| l.var.clone()));
+                shared = shared.take().or_else(|| met(k, l));
                 let mut own = vec![];
                 for_each(&l.body, &mut |s| match s {
                     Stmt::Alloc(b) => own.push(b.name.clone()),
                     Stmt::Store(b) => {
-                        let same = b.targets.iter().find(|(n, i)| !own.contains(n) && !i.iter().any(mention));
+                        let picks = |e: &Expr| mention(&e.simplify_index(&bounds));
+                        let same = b.targets.iter().find(|(n, i)| !own.contains(n) && !i.iter().any(picks));
                         fixed = fixed.take().or(same.map(|t| t.0.clone()));
                     }
                     _ => {}
@@ -240,6 +270,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     }
     if let Some(n) = fixed.filter(|_| l.extent.as_int() != Some(f)) {
         return Err(format!("the iterations behind the end would write elements of '{n}'"));
+    }
+    if let Some(n) = shared.filter(|_| l.extent.as_int() != Some(f)) {
+        return Err(format!("the iterations behind the end would touch elements of '{n}' of others"));
     }
     if decides {
         return Err(format!("'{var}' decides what is run or touched"));

@@ -104,7 +104,8 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let is_rescale = |s: &&Stmt| innermost(s).is_some_and(|b| rescaled(&b, &before, &m).is_some());
     let rescales: Vec<Stmt> = body[at + 1..].iter().take_while(is_rescale).cloned().collect();
     let tail = body[at + 1 + rescales.len()..].to_vec();
-    let Linear { sums, weights } = linear_in(&m, &pass.var, std::slice::from_ref(&tail), &loop_bounds(k))?;
+    let (first, later) = (&body[..=at], std::slice::from_ref(&tail));
+    let Linear { sums, weights } = linear_in(&m, &pass.var, first, later, &loop_bounds(k))?;
     let known: Vec<Name> = rescales.iter().filter_map(|s| rescaled(&*innermost(s)?, &before, &m)).collect();
     if known.len() != sums.len() || !sums.iter().all(|(s, ..)| known.contains(s)) {
         return Err("the sums are not those that are rescaled".into());

@@ -65,11 +65,17 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         let most = Opaque::default().int(&f.extent, &bounds).and_then(|n| bounds.range(&n).hi);
         most.is_some_and(|n| index.iter().all(|e| is_place_in_page(e, &f.var, n, &bounds)))
     };
+    let mut shorter = vec![l.var.clone()];
     for f in &loops {
-        if next.iter().any(|(v, _)| f.extent.mentions(v)) {
+        if shorter.iter().any(|v| f.extent.mentions(v)) {
             if !runs_at_least(k, f, 1) {
                 return Err(format!("'{}' may not run in the next iteration of '{var}'", f.var));
             }
+            // There another one may stand for this one, of which the condition says something else.
+            if conditions.iter().any(|e| e.mentions(&f.var)) {
+                return Err(format!("whether '{block}' runs hangs on '{}', which may be shorter", f.var));
+            }
+            shorter.push(f.var.clone());
             if !on_pages(f) {
                 let end = then(&last(&f.extent), &next);
                 next.push((f.var.clone(), Expr::var(&f.var).min_with(&end)));

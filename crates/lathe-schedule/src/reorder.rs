@@ -3,7 +3,7 @@
 
 use crate::interchange::exchanged;
 use crate::rfactor::one_block;
-use crate::util::{arg, need_loop};
+use crate::util::{arg, need_known, need_loop};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{For, Iter, Kernel, Law, Stmt, replace_loop};
 use std::sync::Arc;
@@ -28,6 +28,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     if lb.extent.mentions(a) {
         return Err(format!("the extent of '{}' depends on '{a}'", lb.var));
     }
+    need_known(k, lb, &la)?;
     let block = one_block(&lb.body);
     if !block.is_some_and(|b| b.reducer.is_some_and(|r| r.law == Law::Commutative)) {
         return Err(format!("'{a}' is not a reduction in any order of one block"));

@@ -1,8 +1,9 @@
 //! `rfactor L`: a reduction over the loops `K` and, inside it, `L` into one accumulator becomes a reduction over `K` into
 //! an accumulator for each iteration of `L`, and a second reduction over those. Where `L` is shorter in some iterations of `K`, as the
-//! last block of a loop that was split is, there are as many accumulators as it may have.
+//! last block of a loop that was split is, there are as many accumulators as it may have. Each loop runs once at least: the second
+//! reduction touches the accumulator in any case.
 
-use crate::util::{arg, edit_list, need_free, need_loop};
+use crate::util::{arg, edit_list, need_free, need_loop, runs_at_least};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -54,12 +55,17 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         return Err(format!("'{var}' is not a reduction in any order"));
     };
     let n = most(k, &l).ok_or("the extent has no constant bound")?;
-    let mut inner_vars: Vec<Name> = vec![];
+    let (mut inner_vars, mut idle): (Vec<Name>, _) =
+        (vec![], (!runs_at_least(k, &l, 1)).then(|| l.var.clone()));
     for_each(&l.body, &mut |s| {
         if let Stmt::For(f) = s {
             inner_vars.push(f.var.clone());
+            idle = idle.take().or_else(|| (!runs_at_least(k, f, 1)).then(|| f.var.clone()));
         }
     });
+    if let Some(l) = idle {
+        return Err(format!("'{l}' may have no iteration, and nothing is summed"));
+    }
     let picks = |e: &Expr| e.mentions(var) || inner_vars.iter().any(|v| e.mentions(v));
     if b.targets.iter().any(|(_, i)| i.iter().any(picks)) {
         return Err("the accumulator is picked by the loop".into());
@@ -78,6 +84,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         let outer = holds(&list[i], var).expect("found");
         if b.targets.iter().any(|(_, i)| i.iter().any(|e| e.mentions(&outer.var))) {
             return Err(format!("the accumulator is picked by '{}'", outer.var));
+        }
+        if !runs_at_least(k, &outer, 1) {
+            return Err(format!("'{}' may have no iteration, and nothing is summed", outer.var));
         }
         let mut out = list[..i].to_vec();
         for (w, t) in wide.iter().zip(&types) {

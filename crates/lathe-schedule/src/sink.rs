@@ -3,7 +3,7 @@
 //! independent; temporaries it passes get a dimension. A reduce loop only passes spatial loops
 //! that are the whole body.
 
-use crate::util::{arg, copy_name, in_family, need_loop};
+use crate::util::{arg, copy_name, in_family, need_known, need_loop};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -150,6 +150,7 @@ impl Sink<'_> {
                     if f.extent.mentions(&self.l.var) {
                         return Err(format!("the extent of '{}' depends on '{}'", f.var, self.l.var));
                     }
+                    need_known(self.kernel, f, self.l)?;
                     let body = self.spatial(&f.body)?;
                     out.push(Stmt::For(Arc::new(For { body, ..(**f).clone() })));
                 }
@@ -164,6 +165,7 @@ impl Sink<'_> {
 
     fn chain(&mut self, body: &[Stmt]) -> Result<Vec<Stmt>, String> {
         if let Some(f) = passes(self.l, body, self.stop) {
+            need_known(self.kernel, f, self.l)?;
             let body = self.chain(&f.body)?;
             return Ok(vec![Stmt::For(Arc::new(For { body, ..(**f).clone() }))]);
         }

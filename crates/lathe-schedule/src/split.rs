@@ -4,7 +4,7 @@
 use crate::util::{arg, need_free, need_loop, need_serial, need_still, number};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::tensor::{
-    Binary, Expr, For, Kernel, Node, Opaque, Stmt, loop_bounds, map_exprs, rename_vars, replace_loop,
+    Binary, Expr, For, Kernel, Node, Opaque, Stmt, check, loop_bounds, map_exprs, rename_vars, replace_loop,
 };
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -41,10 +41,11 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         _ => (l.extent.clone() - Expr::var(&o) * f).min_with(&f.into()),
     };
     let index = Expr::var(&o) * f + Expr::var(&i);
+    let mut told = false;
     let body = replace_loop(&k.body, var, &mut |l| {
-        let body = rename_vars(&l.body, &HashMap::from([(var, index.clone())]));
+        let renamed = rename_vars(&l.body, &HashMap::from([(var, index.clone())]));
         // Where blocks were told apart already, their number is the outer variable.
-        let body = map_exprs(&body, &|e| {
+        let body = map_exprs(&renamed, &|e| {
             e.rewrite(&|n| match &**n {
                 Node::Binary(Binary::Div, x, by) if *x == index && by.as_int() == Some(f) => {
                     Some(Expr::var(&o))
@@ -55,9 +56,15 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 _ => None,
             })
         });
+        told |= body != renamed;
         let inner = For { var: i.as_str().into(), extent: inner.clone(), body, ..l.clone() };
         let body = vec![Stmt::For(Arc::new(inner))];
         vec![Stmt::For(Arc::new(For { var: o.as_str().into(), extent: outer.clone(), body, ..l.clone() }))]
     });
-    Ok(Kernel { body: body.expect("found above"), ..k.clone() })
+    let after = Kernel { body: body.expect("found above"), ..k.clone() };
+    // Where iterations of a block all pick one element, none of them may be run: that no loop says then.
+    if told {
+        check(&after).map_err(|e| e.to_string())?;
+    }
+    Ok(after)
 }

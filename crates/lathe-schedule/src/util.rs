@@ -66,6 +66,20 @@ pub(crate) fn runs_at_least(k: &Kernel, l: &For, least: i64) -> bool {
     own.is_some_and(|n| not_negative(&(n - least), &outer, &bounds))
 }
 
+/// Refuses that a loop goes outside of one that perhaps has no iteration, where how long it runs is read of memory: nobody read that
+/// then, and perhaps it is not there.
+pub(crate) fn need_known(k: &Kernel, inner: &For, outer: &For) -> Result<(), String> {
+    let mut reads = false;
+    inner.extent.visit(&mut |e| reads |= matches!(&**e, Node::Load(..)));
+    match reads && !runs_at_least(k, outer, 1) {
+        true => Err(format!(
+            "'{}' may have no iteration, and how long '{}' runs is read of memory",
+            outer.var, inner.var
+        )),
+        false => Ok(()),
+    }
+}
+
 /// The loops around a loop, outermost first.
 fn enclosing<'k>(body: &'k [Stmt], var: &str) -> Option<Vec<&'k For>> {
     body.iter().find_map(|s| match s {

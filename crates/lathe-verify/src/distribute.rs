@@ -1,6 +1,9 @@
 //! The rule of a loop distributed over its body: each statement runs for all iterations before the next one does, inside
 //! loops that do not depend on it. No two iterations meet, so only the order within one counts, and that is kept. Temporaries
 //! of an iteration become parts of larger ones, which the iteration picks by a new dimension, the last or the first.
+//!
+//! Whether the loop has an iteration is not known where its copies begin, nor those of the loops that they went inside of: what is said
+//! of their extents must hold without one.
 
 use crate::Refusal;
 use crate::obligations::{Walk, differs};
@@ -57,12 +60,13 @@ impl<'k> Walk<'k> {
             return differs(format!("'{}' is no loop of independent iterations", l.var));
         }
         self.independent(&now.scope, &now.before, l, false)?;
+        let around = now;
         let mut now = now.clone();
         let at = now.scope.iteration(&l.var, &l.extent, &mut now.before)?;
         for first in [false, true] {
             let mark = self.mark();
             self.sunk = Some(Sunk { l, at: at.clone(), first, temporaries: vec![] });
-            let result = self.sunk_list(&now, &l.body, &a[p..end]);
+            let result = self.sunk_list(around, &now, &l.body, &a[p..end]);
             self.sunk = None;
             match result {
                 Err(Refusal::Differs(_)) if !first => self.forget(mark),
@@ -72,7 +76,14 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    fn sunk_list(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
+    /// The statements of an iteration; `around` is what is known whether there is one or not.
+    fn sunk_list(
+        &mut self,
+        around: &Sides,
+        now: &Sides,
+        b: &'k [Stmt],
+        a: &'k [Stmt],
+    ) -> Result<(), Refusal> {
         if a.len() != b.len() {
             return differs(format!("{} statements become {}", b.len(), a.len()));
         }
@@ -83,16 +94,24 @@ impl<'k> Walk<'k> {
                     return differs(format!("the loop '{}' differs", f.var));
                 }
                 self.same(now, &f.extent, &g.extent, &f.var)?;
-                let now = now.iteration(f, g)?;
-                self.sunk_list(&now, &f.body, &g.body)
+                self.there_to_read(&around.scope, &around.after, &g.extent, &g.var)?;
+                let (mut around, now) = (around.clone(), now.iteration(f, g)?);
+                around.scope.iteration(&g.var, &g.extent, &mut around.after)?;
+                self.sunk_list(&around, &now, &f.body, &g.body)
             }
-            (b, Stmt::For(w)) => self.sunk_statement(now, b, w),
+            (b, Stmt::For(w)) => self.sunk_statement(around, now, b, w),
             _ => differs("a statement is in no loop"),
         })
     }
 
     /// A statement inside a copy of the loop.
-    fn sunk_statement(&mut self, now: &Sides, b: &'k Stmt, w: &'k For) -> Result<(), Refusal> {
+    fn sunk_statement(
+        &mut self,
+        around: &Sides,
+        now: &Sides,
+        b: &'k Stmt,
+        w: &'k For,
+    ) -> Result<(), Refusal> {
         let Some(Sunk { l, at, .. }) = &self.sunk else { return differs("no loop is distributed") };
         let (l, at) = (*l, at.clone());
         let [inner] = w.body.as_slice() else {
@@ -101,7 +120,7 @@ impl<'k> Walk<'k> {
         if (w.iter, &w.level) != (l.iter, &l.level) {
             return differs(format!("'{}' is no copy of '{}'", w.var, l.var));
         }
-        self.same(now, &l.extent, &w.extent, &w.var)?;
+        self.same(around, &l.extent, &w.extent, &w.var)?;
         let mut now = now.clone();
         now.after.vars.insert(w.var.clone(), at);
         self.statement(&now, b, inner)

@@ -151,6 +151,15 @@ pub fn check(before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Tag, Re
     Checker::default().check(before, after, c)
 }
 
+/// What an accepted certificate says of two programs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// How results may differ.
+    pub tag: Tag,
+    /// What callers must promise in addition, a sentence each ([`Claim::assumes`]).
+    pub assumes: Vec<String>,
+}
+
 /// Checks the certificates of a chain of steps, whose programs it looks at once.
 #[derive(Default)]
 pub struct Checker {
@@ -160,6 +169,11 @@ pub struct Checker {
 impl Checker {
     /// As [`check`].
     pub fn check(&mut self, before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Tag, Refusal> {
+        self.accept(before, after, c).map(|accepted| accepted.tag)
+    }
+
+    /// The same, with what is assumed.
+    pub fn accept(&mut self, before: &Kernel, after: &Kernel, c: &Certificate) -> Result<Accepted, Refusal> {
         self.programs.check(before, after)?;
         let claimed = claim_checked(before, after, c.witness.as_ref(), c.order, false)?;
         if claimed.obligations.len() != c.proofs.len() {
@@ -169,7 +183,7 @@ impl Checker {
         for (o, p) in claimed.obligations.iter().zip(&c.proofs) {
             o.obligation.check(p).map_err(|e| Refusal::Wrong(o.about.clone(), e.to_string()))?;
         }
-        Ok(claimed.tag)
+        Ok(Accepted { tag: claimed.tag, assumes: claimed.assumes })
     }
 }
 

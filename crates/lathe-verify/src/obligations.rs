@@ -36,7 +36,7 @@ use crate::distribute::Sunk;
 use crate::fill::Fill;
 use crate::parts::Parts;
 use crate::processes::is_kind;
-use crate::scope::{Env, Scope, Sides, World, exact};
+use crate::scope::{Env, Scope, Sides, World, exact, reads_memory};
 use crate::travel::Flow;
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
@@ -439,6 +439,23 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
+    /// The polynomial of an index expression after; what it reads that was not read for what is known already is there: as much as
+    /// nothing may come of it.
+    pub(crate) fn term_there(
+        &mut self,
+        s: &mut Scope,
+        env: &Env,
+        e: &Expr,
+        place: &str,
+    ) -> Result<Term, Refusal> {
+        let (known, outside) = (s.reads, reads_memory(e).then(|| s.clone()));
+        let t = s.term(e, env)?;
+        match outside.filter(|_| s.reads > known) {
+            Some(outside) => self.there_to_read(&outside, env, e, place).map(|()| t),
+            None => Ok(t),
+        }
+    }
+
     pub(crate) fn statement(&mut self, now: &Sides, b: &'k Stmt, a: &'k Stmt) -> Result<(), Refusal> {
         match (b, a) {
             (Stmt::Alloc(b), Stmt::Alloc(a)) => self.storage(&now.scope, b, a),
@@ -544,7 +561,8 @@ impl<'k> Walk<'k> {
         if tb == Some(DType::INDEX) && ta == tb && index(b) && index(a) && self.same_names() && !self.moved(b)
         {
             let mut s = now.scope.clone();
-            let (x, y) = (s.term(b, &now.before)?, s.term(a, &now.after)?);
+            let x = s.term(b, &now.before)?;
+            let y = self.term_there(&mut s, &now.after, a, place)?;
             return self.equal(&s, &x, &y, &format!("an index of '{place}' is the same"));
         }
         let alike = match (&**b, &**a) {
@@ -704,9 +722,14 @@ impl<'k> Walk<'k> {
             }
         }
         // Every iteration after is one before, and back.
-        let (mut sa, mut env_a) = (now.scope.clone(), now.after.clone());
-        let here =
-            a.iter().map(|l| sa.iteration(&l.var, &l.extent, &mut env_a)).collect::<Result<Vec<_>, _>>()?;
+        let (mut sa, mut env_a, mut here) = (now.scope.clone(), now.after.clone(), vec![]);
+        if a.iter().any(|l| reads_memory(&l.extent)) {
+            sa.term(&b[0].extent, &now.before)?;
+        }
+        for l in &a {
+            self.term_there(&mut sa, &env_a, &l.extent, &l.var)?;
+            here.push(sa.iteration(&l.var, &l.extent, &mut env_a)?);
+        }
         let about = "an iteration after is one before";
         let (_, env_b) = self.land(&mut sa, &env_a, now.before.clone(), &b, &w.to_before, about)?;
         for (e, t) in w.to_after.iter().zip(&here) {

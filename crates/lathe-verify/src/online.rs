@@ -7,6 +7,8 @@
 //!   weight counts in its own iteration only.
 //! - Every element of a sum that any iteration adds to is rescaled in all iterations, once.
 //! - Iterations of the later loops run before later ones of the earlier loops, and do not meet them otherwise.
+//! - Each `x` is among those that the maximum is of, in the same iteration: so no exponential is more than 1 on the way, where another
+//!   maximum is known than at the end.
 //!
 //! In real numbers, that is: exponentials are others, within rounding (those that are kept as narrower floats round as those do), and
 //! products of `g` may overflow on the way.
@@ -24,8 +26,9 @@ use lathe_schedule::Tag;
 
 /// A maximum and the sums of exponentials that use it.
 pub(crate) struct Pass<'k> {
-    /// What computes the maximum.
+    /// What computes the maximum, and the loops around it.
     pub first: &'k [Stmt],
+    pub around: Vec<&'k For>,
     /// What uses it, and the loops around that.
     pub later: Vec<(Vec<&'k For>, &'k [Stmt])>,
     /// What rescales the sums, where it is part of the program before.
@@ -52,8 +55,9 @@ impl<'k> Pass<'k> {
         [&self.maximum, &self.saved].into_iter().chain(&self.weights).chain(sums).cloned().collect()
     }
 
-    /// With loops around all that uses the maximum.
+    /// With loops around all that computes the maximum and uses it.
     pub fn with_loops(mut self, loops: &[&'k For]) -> Pass<'k> {
+        self.around = loops.to_vec();
         self.later.iter_mut().for_each(|(around, _)| *around = loops.to_vec());
         self
     }
@@ -279,8 +283,8 @@ impl<'k> Walk<'k> {
         }
         let later: Vec<_> = later.iter().map(|l| (vec![*l], l.body.as_slice())).collect();
         let weights = Pass::weights(&maximum, &later);
-        let (first, saved) = (first.body.as_slice(), saved.name.clone());
-        Ok(Pass { first, later, rescaling: &[], maximum, saved, weights, sums })
+        let (around, first, saved) = (vec![first], first.body.as_slice(), saved.name.clone());
+        Ok(Pass { first, around, later, rescaling: &[], maximum, saved, weights, sums })
     }
 
     /// The maximum and the sums are temporaries that begin before the pass, at a finite number and at 0; they and the weights,
@@ -394,12 +398,98 @@ impl<'k> Walk<'k> {
                 if !fits {
                     return differs(format!("'{}' is not linear in exp(x - m)", block.name));
                 }
+                let mut exponents = vec![];
+                value.visit(&mut |e| {
+                    if is_factor(e)
+                        && let Node::Unary(_, d) = &**e
+                        && let Node::Binary(_, x, _) = &**d
+                    {
+                        exponents.push(x.clone());
+                    }
+                });
+                for x in &exponents {
+                    self.is_taken(now, pass, (outer, &around), x)?;
+                }
                 if let Some(r) = sum {
                     self.is_rescaled(now, (outer, &around), index, r)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The maximum is of a value that is used at some moment: a block took it in the same iteration, and nobody changed what it is
+    /// made of since.
+    fn is_taken(
+        &mut self,
+        now: &Sides,
+        pass: &Pass<'k>,
+        (outer, around): (&[&'k For], &[&'k For]),
+        x: &Expr,
+    ) -> Result<(), Refusal> {
+        let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
+        let mut made_of: Vec<Name> = vec![];
+        x.visit(&mut |e| {
+            if let Node::Load(n, _) = &**e {
+                made_of.push(home(n));
+            }
+        });
+        let changes = |body: &[Stmt]| {
+            every_access(body).iter().any(|a| !a.is_read() && made_of.contains(&home(&a.buffer)))
+        };
+        let axes: Vec<&For> = around.iter().filter(|f| x.mentions(&f.var)).copied().collect();
+        let mut takes: Vec<Inside> = vec![];
+        for (at, s) in pass.first.iter().enumerate() {
+            let mut all = vec![];
+            let plain = blocks(std::slice::from_ref(s), &mut vec![], &mut all).is_ok();
+            let last = plain && !changes(&pass.first[at + 1..]);
+            takes.extend(all.into_iter().filter(|(_, b)| last && b.targets[0].0 == pass.maximum));
+        }
+        let changed = pass.later.iter().any(|(_, body)| changes(body));
+        let mut s = now.scope.clone();
+        let (mut env, mut before) = (now.before.clone(), now.before.clone());
+        for f in outer.iter().chain(around) {
+            s.iteration(&f.var, &f.extent, &mut env)?;
+        }
+        for (l, f) in pass.around.iter().zip(outer) {
+            before.vars.insert(l.var.clone(), env.vars[&f.var].clone());
+        }
+        let mut untaken = differs(format!("'{}' is not the maximum of {x}", pass.maximum));
+        for (loops, block) in takes {
+            let grows = block.reducer.is_some_and(|r| r.name == "max");
+            let ([v], true, false) = (block.values.as_slice(), grows, changed) else { continue };
+            let picked = loops.iter().all(|l| v.mentions(&l.var) && !self.world.volatile(&l.extent));
+            if !picked || loops.len() != axes.len() {
+                continue;
+            }
+            let mark = self.mark();
+            let moment = Sides { scope: s.clone(), before: before.clone(), after: env.clone() };
+            let pairs: Vec<_> = loops.iter().copied().zip(axes.iter().copied()).collect();
+            let about = format!("'{}' is the maximum of all that '{}' is", pass.maximum, block.name);
+            untaken = self.takes(moment, &pairs, (v, x), &about);
+            if untaken.is_ok() {
+                return Ok(());
+            }
+            self.forget(mark);
+        }
+        untaken
+    }
+
+    /// What is taken in the iterations of some loops that others are in is the same value.
+    fn takes(
+        &mut self,
+        mut moment: Sides,
+        loops: &[(&For, &For)],
+        (v, x): (&Expr, &Expr),
+        about: &str,
+    ) -> Result<(), Refusal> {
+        for (l, f) in loops {
+            let i = moment.after.vars[&f.var].clone();
+            let n = moment.scope.term(&l.extent, &moment.before)?;
+            self.inside(&moment.scope, &i, &n, about)?;
+            moment.before.vars.insert(l.var.clone(), i);
+        }
+        self.same(&moment, v, x, about)
     }
 
     /// What rescales a sum goes over the same elements in every iteration, over each once, and they are there.
@@ -416,8 +506,11 @@ impl<'k> Walk<'k> {
         let mut at = vec![];
         for _ in 0..2 {
             let mut env = now.after.clone();
-            let own = r.loops.iter().map(|l| s.iteration(&l.var, &l.extent, &mut env));
-            let own = own.collect::<Result<Vec<Term>, _>>()?;
+            let mut own = vec![];
+            for l in &r.loops {
+                self.there_to_read(&s, &env, &l.extent, &l.var)?;
+                own.push(s.iteration(&l.var, &l.extent, &mut env)?);
+            }
             let index = r.index.iter().map(|e| s.term(e, &env)).collect::<Result<Vec<_>, _>>()?;
             at.push((own, index, env));
         }

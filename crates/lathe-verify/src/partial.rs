@@ -3,10 +3,13 @@
 //! there are as many as it may have. The reducer is commutative and associative up to rounding, which the tag says; all terms stay, as no
 //! term reads an accumulator. Loops may be lanes: those of the second loop do not meet, as each has its accumulators, and those of others
 //! add up in any order as they did.
+//!
+//! The sum of the accumulators touches the total whatever the loops do. So they must have a term: then the program before touched it too,
+//! it is there, and nobody else does at that time.
 
 use crate::Refusal;
 use crate::obligations::{Walk, differs};
-use crate::scope::Sides;
+use crate::scope::{Sides, exact};
 use lathe_check::Term;
 use lathe_ir::Name;
 use lathe_ir::tensor::{Buffer, CHANNEL, Expr, For, Iter, LANE, Law, Node, SERIAL, Stmt, Store};
@@ -55,7 +58,7 @@ impl<'k> Walk<'k> {
             return differs("no sum is split");
         };
         // Down both nests: the second loop's iterations become independent, as each has its accumulators.
-        let mut now = now.clone();
+        let (mut now, mut start, mut at) = (now.clone(), now.scope.clone(), now.before.clone());
         let mut loops: Vec<&For> = vec![];
         let (before, after) = loop {
             let own = if loops.len() == 1 { Iter::Spatial } else { Iter::Reduce };
@@ -64,6 +67,10 @@ impl<'k> Walk<'k> {
                 return differs(format!("the loops '{}' and '{}' are no sum", f.var, g.var));
             }
             self.same(&now, &f.extent, &g.extent, &f.var)?;
+            let none = exact(start.term(&f.extent, &at)?.neg().and_then(|n| n.plus(1)))?;
+            self.holds(&start, &none, &format!("'{}' has a first iteration", f.var))?;
+            start.fact(none);
+            at.vars.insert(f.var.clone(), Term::constant(0));
             now = now.iteration(f, g)?;
             loops.push(f);
             match (f.body.as_slice(), g.body.as_slice()) {

@@ -165,6 +165,7 @@ impl<'k> Walk<'k> {
             let weights = Pass::weights(maximum, &later);
             let pass = Pass {
                 first,
+                around: vec![],
                 later,
                 rescaling,
                 maximum: maximum.clone(),

@@ -37,7 +37,8 @@ impl<'k> Walk<'k> {
         let now = &self.within(now, &all, all.into_iter())?;
         let mut s = now.scope.clone();
         let all = s.term(&l.extent, &now.before)?;
-        let (whole, rest) = (s.term(&w.extent, &now.after)?, s.term(&r.extent, &now.after)?);
+        let whole = self.term_there(&mut s, &now.after, &w.extent, &w.var)?;
+        let rest = self.term_there(&mut s, &now.after, &r.extent, &r.var)?;
         let about = format!("'{}' and '{}' run as often as '{}' did", w.var, r.var, l.var);
         self.holds(&s, &exact(whole.neg())?, &about)?;
         self.holds(&s, &exact(rest.neg())?, &about)?;

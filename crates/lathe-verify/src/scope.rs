@@ -110,6 +110,8 @@ pub(crate) struct Scope<'w> {
     atoms: HashMap<Arc<str>, u32>,
     /// Elements of buffers that nobody writes: the buffer, the index, the element.
     elements: Vec<(Name, Vec<Term>, Term)>,
+    /// Unknowns so far that are made of what is read of memory.
+    pub reads: usize,
     count: u32,
     /// Dimensions and iterations by their names; of several iterations of a loop the later ones get a stroke each.
     pub labels: Vec<(u32, Name)>,
@@ -138,6 +140,13 @@ impl<'w> Sides<'w> {
     }
 }
 
+/// Whether an expression reads memory.
+pub(crate) fn reads_memory(e: &Expr) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| found |= matches!(&**e, Node::Load(..)));
+    found
+}
+
 pub(crate) fn exact(t: Option<Term>) -> Result<Term, Refusal> {
     t.ok_or_else(|| Refusal::Differs("the numbers are too large".into()))
 }
@@ -157,6 +166,7 @@ impl<'w> Scope<'w> {
             sides: vec![],
             atoms: HashMap::new(),
             elements: vec![],
+            reads: 0,
             count: 0,
             labels: vec![],
             hints: vec![],
@@ -309,6 +319,7 @@ impl<'w> Scope<'w> {
     fn unknown(&mut self, e: &Expr, env: &Env) -> Result<Term, Refusal> {
         let key = self.key(e, env)?;
         let (t, new) = self.atom(key);
+        self.reads += usize::from(new && reads_memory(e));
         if new
             && let Node::Cast(DType::INDEX, x) = &**e
             && let Node::Load(n, index) = &**x

@@ -66,10 +66,12 @@ const RULES: &[Rule] = &[
             "lathe-verify/obligations::band",
             "lathe-verify/obligations::within",
             "lathe-verify/obligations::run_anew",
+            "lathe-verify/obligations::term_there",
         ],
         coq: &["Nests::band", "Calculus::reorder"],
         left: "That extents and maps depend on nothing that the loops write is checked on the text. Loops that others run than before \
-               are ones in order first, and then go to lanes or cores as `lanes and cores` says.",
+               are ones in order first, and then go to lanes or cores as `lanes and cores` says. Stores have no end in Coq: that what \
+               extents and indices read is there, where nobody read it before, is asked besides.",
     },
     Rule {
         name: "iterations that do not meet",
@@ -97,7 +99,8 @@ const RULES: &[Rule] = &[
         name: "a loop distributed",
         rust: &["lathe-verify/distribute::distributed", "lathe-verify/distribute::sunk_element"],
         coq: &["Iterations::distribute", "Storage::contract"],
-        left: "Loops between are passed as `loops renamed` says; temporaries that get a dimension are `contract` from right to left.",
+        left: "Loops between are passed as `loops renamed` says; temporaries that get a dimension are `contract` from right to left. That \
+               copies of the loop run as often as it is asked without an iteration of it, of which there may be none.",
     },
     Rule {
         name: "loops joined",
@@ -120,7 +123,8 @@ const RULES: &[Rule] = &[
         name: "partial accumulators",
         rust: &["lathe-verify/partial::sum_split"],
         coq: &["Reductions::rfactor", "Reductions::partial_sums"],
-        left: "Reducers of several accumulators are a monoid of tuples in `partial_sums`; `rfactor` has one in a store.",
+        left: "Reducers of several accumulators are a monoid of tuples in `partial_sums`; `rfactor` has one in a store. That the total is \
+               there, as the sum has a term, is asked besides.",
     },
     Rule {
         name: "memory asked for",
@@ -165,8 +169,8 @@ const RULES: &[Rule] = &[
     },
     Rule {
         name: "one pass",
-        rust: &["lathe-verify/online::one_pass"],
-        coq: &["Online::one_pass"],
+        rust: &["lathe-verify/online::one_pass", "lathe-verify/online::is_taken"],
+        coq: &["Online::one_pass", "Online::no_more_than_one"],
         left: "Exponentials are those of real numbers; the loops around the terms are `loops joined`.",
     },
     Rule {

@@ -133,6 +133,46 @@ fn what_the_proofs_are_not_of_is_refused() {
     fails(&place.file("broken.txt", "kernel f("), &proofs, "error[ir-parse]");
 }
 
+/// Products of signed bytes, one chain of sums a lane.
+const BYTES: &str = "kernel g() {
+  in x: i8[4]
+  in w: i8[16, 4]
+  inout y: i32[16]
+  for l in 16 spatial serial {
+    for b in 4 reduce serial {
+      S: y[l] sum = i32(w[l, b]) * i32(x[b])
+    }
+  }
+}
+";
+
+/// What callers promise is said below the step, of the whole program, and in JSON; found again where a file is checked.
+#[test]
+fn what_proofs_assume_is_told() {
+    let place = Place::new();
+    let program = place.file("program.txt", PROGRAM);
+    let steps = place.file("steps.txt", "split i 16\npad i.i\n");
+    let proofs = place.path("proofs.txt");
+    let (code, out, err) = place.verify(&[&program, "--schedule", &steps, "--output", &proofs]);
+    assert_eq!(code, Some(0), "{out}{err}");
+    let promise = "dimension 0 of 'x' is padded to 16";
+    let told: Vec<&str> = out.lines().skip_while(|l| !l.starts_with("  pad i.i ")).skip(1).collect();
+    assert!(told.contains(&&*format!("    assumes: {promise}")), "{out}");
+    for report in [place.json(&[&program, "--schedule", &steps]), place.json(&[&program, "--check", &proofs])]
+    {
+        let program = &report["programs"][0];
+        let all = program["assumes"].as_array().expect("a list");
+        assert!(all.contains(&promise.into()), "{report}");
+        assert_eq!(program["steps"][0]["assumes"], serde_json::json!([]));
+        assert_eq!(&program["steps"][1]["assumes"], &program["assumes"]);
+    }
+    // An instruction that does not take all numbers of its type.
+    let (bytes, steps) = (place.file("bytes.txt", BYTES), place.file("word.txt", "tensorize l maddbs\n"));
+    let report = place.json(&[&bytes, "--schedule", &steps]);
+    let promise = "'maddbs' reads 'w' as its 'x' and 'x' as its 'y', of which 'y' has no -128";
+    assert_eq!(report["programs"][0]["assumes"], serde_json::json!([promise]));
+}
+
 #[test]
 fn an_unproved_step_is_told_and_nothing_is_written() {
     let place = Place::new();

@@ -93,7 +93,7 @@ pub struct Buffer {
     pub name: Name,
     /// Element type.
     pub dtype: DType,
-    /// Extents, outermost first.
+    /// Extents, outermost first; below 0 there is no element, as at 0.
     pub shape: Vec<Int>,
     /// Where elements lie.
     pub layout: Layout,
@@ -202,7 +202,7 @@ impl Axis {
 pub struct For {
     /// Variable, unique in the kernel; the loop's handle.
     pub var: Name,
-    /// Number of iterations.
+    /// Number of iterations; below 0 there are none, as at 0.
     pub extent: Expr,
     /// Relation of the iterations.
     pub iter: Iter,

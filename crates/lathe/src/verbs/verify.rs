@@ -8,7 +8,7 @@ use clap::Args;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_ir::tensor::Kernel;
 use lathe_schedule::{Schedule, Tag};
-use lathe_verify::{Checker, Derivation, Derived, Prover, Refusal, derivations};
+use lathe_verify::{Accepted, Checker, Derivation, Derived, Prover, Refusal, derivations};
 use serde_json::{Value, json};
 
 use crate::failure::Failure;
@@ -18,7 +18,8 @@ use crate::source::{Source, program, text};
 
 const EXAMPLES: &str = "\
 Each step of a schedule is proved from the programs before and after it, and each proof is checked. A file of the proofs holds the
-programs too, so to check it takes neither the scheduler nor the search for proofs.
+programs too, so to check it takes neither the scheduler nor the search for proofs. What a proof assumes of the arguments, besides
+what the program before says of them, stands below its step: whoever calls the kernel promises it.
 Times are those of the clock: on a busy machine some checks wait for other processes.
 
 Examples:
@@ -61,7 +62,7 @@ pub struct Verify {
 /// What is known of a step.
 struct Row {
     step: String,
-    result: Result<Tag, Refusal>,
+    result: Result<Accepted, Refusal>,
     proofs: usize,
     /// How long the search took, where there was one.
     search: Option<Duration>,
@@ -153,13 +154,13 @@ impl Verify {
                 let (search, start) = (start.elapsed(), Instant::now());
                 let proofs = certificate.as_ref().map_or(0, |c| c.proofs.len());
                 let result = certificate.and_then(|certificate| {
-                    let tag = checker.check(&a.before, &a.after, &certificate)?;
+                    let accepted = checker.accept(&a.before, &a.after, &certificate)?;
                     derivation.steps.push(Derived {
                         step: a.step.clone(),
                         after: a.after.clone(),
                         certificate,
                     });
-                    Ok(tag)
+                    Ok(accepted)
                 });
                 rows.push(Row {
                     step: a.step.clone(),
@@ -187,7 +188,7 @@ fn rechecked(name: String, d: &Derivation) -> Report {
     let mut checker = Checker::default();
     let one = |(before, s): (&Kernel, &Derived)| {
         let start = Instant::now();
-        let result = checker.check(before, &s.after, &s.certificate);
+        let result = checker.accept(before, &s.after, &s.certificate);
         Row {
             step: s.step.clone(),
             result,
@@ -207,7 +208,18 @@ fn lacks(path: &Path, name: &str) -> Failure {
 
 /// The loosest tag of steps that are all proved.
 fn worst(rows: &[Row]) -> Option<Tag> {
-    rows.iter().try_fold(Tag::Bitwise, |worst, r| Some(worst.max(*r.result.as_ref().ok()?)))
+    rows.iter().try_fold(Tag::Bitwise, |worst, r| Some(worst.max(r.result.as_ref().ok()?.tag)))
+}
+
+/// What proofs of steps assume, each once.
+fn assumed(rows: &[Row]) -> Vec<&str> {
+    let mut out: Vec<&str> = vec![];
+    for what in rows.iter().filter_map(|r| r.result.as_ref().ok()).flat_map(|a| &a.assumes) {
+        if !out.contains(&what.as_str()) {
+            out.push(what);
+        }
+    }
+    out
 }
 
 /// How many steps of each primitive are not proved.
@@ -244,7 +256,8 @@ fn as_json(reports: &[Report]) -> Value {
     let row = |r: &Row| {
         json!({
             "step": r.step,
-            "tag": r.result.as_ref().ok().map(Tag::to_string),
+            "tag": r.result.as_ref().ok().map(|a| a.tag.to_string()),
+            "assumes": r.result.as_ref().map_or(&[][..], |a| &a.assumes),
             "refused": r.result.as_ref().err().map(Refusal::to_string),
             "proofs": r.proofs,
             "search_ms": r.search.map(milliseconds),
@@ -253,7 +266,8 @@ fn as_json(reports: &[Report]) -> Value {
     };
     let program = |r: &Report| {
         let steps: Vec<Value> = r.rows.iter().map(row).collect();
-        json!({ "name": r.name, "tag": worst(&r.rows).map(|t| t.to_string()), "steps": steps })
+        let tag = worst(&r.rows).map(|t| t.to_string());
+        json!({ "name": r.name, "tag": tag, "assumes": assumed(&r.rows), "steps": steps })
     };
     let programs: Vec<Value> = reports.iter().map(program).collect();
     let steps = reports.iter().map(|r| r.rows.len()).sum::<usize>();
@@ -273,14 +287,17 @@ fn told(reports: &[Report]) -> Result<(), Failure> {
                 row.search.map_or(String::new(), |d| format!("{:8.3} ms found, ", milliseconds(d)));
             let checked = milliseconds(row.check);
             output::line(&match &row.result {
-                Ok(tag) => format!(
+                Ok(accepted) => format!(
                     "  {:40} {:13} {:4} proofs, {searched}{checked:8.3} ms checked",
                     row.step,
-                    tag.to_string(),
+                    accepted.tag.to_string(),
                     row.proofs
                 ),
                 Err(e) => format!("  {:40} {e}", row.step),
             })?;
+            for what in row.result.iter().flat_map(|a| &a.assumes) {
+                output::line(&format!("    assumes: {what}"))?;
+            }
         }
     }
     let rows = || reports.iter().flat_map(|r| &r.rows);

@@ -1,7 +1,7 @@
 //! Loops renamed, cut and put in another order.
 
 use super::programs::{
-    LAST_WINS, MATRIX, OWN, PLANE, RECURRENCE, SHIFT, SLANTED, SLANTED_SPATIAL, SQUARE, SUM, WINDOW,
+    LAST_WINS, MATRIX, OWN, PICKED, PLANE, RECURRENCE, SHIFT, SLANTED, SLANTED_SPATIAL, SQUARE, SUM, WINDOW,
 };
 use super::{Mutant, plain, same};
 
@@ -136,6 +136,12 @@ pub(super) const MUTANTS: &[Mutant] = &[
         OWN,
         "peel i 4",
         &[("Z.c1: t.c1[] = 0f32", "Z.c1: t.c1[] = 1f32")],
+    ),
+    plain(
+        "unroll: nothing comes of an index that is not there",
+        PICKED,
+        "unroll i",
+        &[("= x[i]", "= x[i + 0 * index(p[99])]")],
     ),
     plain(
         "unroll: one iteration too many",

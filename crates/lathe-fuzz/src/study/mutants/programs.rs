@@ -465,6 +465,51 @@ pub(super) const SOFTMAX: &str = "kernel f(n) {
   }
 }";
 
+/// The same, with a maximum that is of some elements only.
+pub(super) const SOME_MAXIMUM: &str = "kernel f() {
+  in x: f32[64]
+  out y: f32[1]
+  alloc m: f32[] on register
+  Z: m[] = -1000f32
+  for j in 64 reduce serial {
+    M: m[] max = x[j] * f32(min(j, 1))
+  }
+  alloc s: f32[] on register
+  Y: s[] = 0f32
+  for k in 64 reduce serial {
+    S: s[] sum = exp(x[k] - m[])
+  }
+  R: y[0] = s[]
+}";
+
+/// A loop that has no iteration.
+pub(super) const NEVER_RUN: &str = "kernel f() {
+  out y: f32[1]
+  for a in 1 / 2 spatial serial {
+    A: y[0] = 1f32
+  }
+}";
+
+/// A sum of no terms into an element that is not there.
+pub(super) const NO_TERMS: &str = "kernel f() {
+  out y: f32[1]
+  for k in 1 / 2 reduce serial {
+    for l in 2 reduce serial {
+      S: y[1] sum = 1f32
+    }
+  }
+}";
+
+/// A copy, and a list beside it.
+pub(super) const PICKED: &str = "kernel f() {
+  in p: i32[4] range(0, 4)
+  in x: f32[8]
+  out y: f32[8]
+  for i in 8 spatial serial {
+    S: y[i] = x[i]
+  }
+}";
+
 /// A softmax's sum over a number of keys that is known, and the steps that split it.
 pub(super) const KEYS: &str = "kernel f() {
   in x: f32[64]

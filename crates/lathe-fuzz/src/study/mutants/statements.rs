@@ -1,10 +1,11 @@
 //! Statements that go to other loops, and loops that run further.
 
-use super::programs::{AROUND, BLOCKS, BOTH, COLUMNS, SUMS, THROUGH};
+use super::programs::{AROUND, BLOCKS, BOTH, COLUMNS, NEVER_RUN, SUMS, THROUGH};
 use super::{Mutant, plain};
 
 pub(super) const MUTANTS: &[Mutant] = &[
     plain("sink: an iteration reads what another one writes", THROUGH, "sink i", &[]),
+    plain("sink: what never ran is run", NEVER_RUN, "sink a", &[("a in 1 / 2", "a in 2 / 2")]),
     plain("sink: a temporary has a place less", AROUND, "sink j", &[("f32[16] on", "f32[15] on")]),
     plain("sink: another iteration's temporary", AROUND, "sink j", &[("= a[j.c2]", "= a[15 - j.c2]")]),
     plain(

@@ -1,6 +1,6 @@
 //! Sums in parts, and in one pass.
 
-use super::programs::{CHAINS, KEYS, PARTS, SOFTMAX};
+use super::programs::{CHAINS, KEYS, NO_TERMS, PARTS, SOFTMAX, SOME_MAXIMUM};
 use super::{Mutant, plain, same};
 
 pub(super) const MUTANTS: &[Mutant] = &[
@@ -47,6 +47,57 @@ pub(super) const MUTANTS: &[Mutant] = &[
         SOFTMAX,
         "online j k",
         &[("for j in n scan", "for j in n - 1 scan")],
+    ),
+    plain(
+        "rfactor: no term is added to an element that is not there",
+        NO_TERMS,
+        "",
+        &[(
+            "  for k in 1 / 2 reduce serial {
+    for l in 2 reduce serial {
+      S: y[1] sum = 1f32
+    }
+  }
+",
+            "  alloc y.v: f32[2] on register
+  for l.c1 in 2 spatial serial {
+    S.z: y.v[l.c1] = 0f32
+  }
+  for k in 1 / 2 reduce serial {
+    for l in 2 spatial serial {
+      S: y.v[l] sum = 1f32
+    }
+  }
+  for l.c2 in 2 reduce serial {
+    S.r: y[1] sum = y.v[l.c2]
+  }
+",
+        )],
+    ),
+    plain(
+        "online: the maximum is of other numbers",
+        SOME_MAXIMUM,
+        "",
+        &[
+            ("  for j in 64 reduce", "  alloc s: f32[] on register\n  Y: s[] = 0f32\n  for j in 64 scan"),
+            (
+                "    M: m[]",
+                "    alloc m.before: f32[] on register\n    m.before.s: m.before[] = m[]\n    M: m[]",
+            ),
+            (
+                "  }
+  alloc s: f32[] on register
+  Y: s[] = 0f32
+  for k in 64 reduce serial {
+    S: s[] sum = exp(x[k] - m[])
+  }
+",
+                "    s.rescale: s[] = s[] * exp(m.before[] - m[])
+    S: s[] sum = exp(x[j] - m[])
+  }
+",
+            ),
+        ],
     ),
     plain("partials: a part is missing", KEYS, PARTS, &[("for j.o.c2 in 4", "for j.o.c2 in 3")]),
     plain("partials: a part's own scale", KEYS, PARTS, &[("* exp(m.v[j.o.c2] - m[])", "* 1f32")]),
