@@ -657,13 +657,14 @@ impl Emitter<'_> {
         }
     }
 
-    /// Asks for the memory that the body would read into nowhere, once a scope.
+    /// Asks for the memory that the body would read into nowhere, once a scope; in lanes, for that of the first one.
     fn prefetch(&mut self, body: &[Stmt]) -> Result<(), CodegenError> {
         let read = body.iter().find_map(|s| match s {
             Stmt::Store(s) => Some(s.values[0].clone()),
             _ => None,
         });
         let (Some(read), Some(row)) = (read, self.dialect.row("prefetch")) else { return Ok(()) };
+        let read = self.lane.as_ref().map_or(read.clone(), |l| read.substitute(&l.var, &Expr::from(0)));
         let Node::Load(n, index) = &*read else { return self.fail("a prefetch of what is no element") };
         let key = (Expr::load("prefetch", std::slice::from_ref(&read)), false);
         if !self.memo.contains_key(&key) && matches!(self.places.get(n), Some(Place::Pointer(_))) {

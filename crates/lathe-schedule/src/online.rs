@@ -199,8 +199,11 @@ pub(crate) fn linear_in(
                             .filter(|f| index.iter().any(|i| i.mentions(&f.var)))
                             .cloned()
                             .collect();
-                        // Each iteration rescales the same elements, each once.
-                        let same = !axes.iter().any(|f| f.extent.mentions(var))
+                        // Each iteration rescales the same elements, each once, by loops that need no others around them.
+                        let own = |g: &Arc<For>| axes.iter().any(|f| f.var == g.var);
+                        let needs =
+                            |f: &Arc<For>| loops_inside.iter().any(|g| !own(g) && f.extent.mentions(&g.var));
+                        let same = !axes.iter().any(|f| f.extent.mentions(var) || needs(f))
                             && !sums.iter().any(|(n, ..): &(Name, Vec<Expr>, Vec<_>)| n == target);
                         if !same || !injective(index, &axes, bounds) {
                             bad = Some(s.name.clone());

@@ -201,6 +201,10 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             if *d > 0 {
                 return Err(format!("dimension {d} of '{n}' has no room behind it"));
             }
+            let other = |v: &Fact| matches!(v, Fact::Padded(at, by) if at == d && by % f != 0 && f % by != 0);
+            if k.buffer(n).is_some_and(|b| b.facts.iter().any(other)) {
+                return Err(format!("'{n}' has room for other blocks already"));
+            }
             if !in_one_block(k, i, var, f) {
                 return Err(format!("a block of '{n}' does not begin where a padded one does"));
             }
