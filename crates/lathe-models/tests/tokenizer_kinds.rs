@@ -228,7 +228,7 @@ fn two_megabytes_of_each_kind() {
 
 /// `cargo test --release -p lathe-models --test tokenizer_kinds -- --ignored --nocapture` prints the speeds.
 #[test]
-#[ignore = "prints speeds, proves nothing"]
+#[ignore = "measures: it prints speeds and checks nothing"]
 fn speed_of_each_kind() {
     let text = Generator::new(1).text(2_000_000);
     for name in expected().kinds.keys() {

@@ -95,8 +95,8 @@ pub(super) struct Unigram {
 pub(super) enum Form {
     /// Runs of spaces are one, with none at the end and one before a text (`merge_spaces`), else perhaps one before it (`prefix`).
     Spaces { merge_spaces: bool, prefix: bool },
-    /// A text is brought into form KC of the version of Unicode that descriptions go by (`compatible`), runs of spaces are one (`runs`), a space is before it, and what begins
-    /// with a space has pieces of its own.
+    /// A text is brought into form KC of the version of Unicode that descriptions go by (`compatible`), runs of spaces are one (`runs`),
+    /// a space is before it, and what begins with a space has pieces of its own.
     Marked { compatible: bool, runs: bool },
 }
 
