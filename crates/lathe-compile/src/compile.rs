@@ -1,6 +1,8 @@
-//! From a graph to compiled plans: rewrite, plan for each class of sizes, schedule each distinct kernel, emit, build, load.
+//! From a graph to compiled plans: rewrite, plan for each class of sizes, schedule each distinct kernel, emit, build, load. What
+//! was made once is kept, and read the next time ([`crate::kept`]).
 
-use crate::{CompileError, Findings};
+use crate::kept::Kept;
+use crate::{CompileError, Findings, load_stored};
 use lathe_codegen::{Dialect, emit, prelude};
 use lathe_exec::Image;
 use lathe_ir::graph::{Form, Graph};
@@ -53,10 +55,12 @@ pub struct Sizes {
 pub struct Class {
     /// The class's name.
     pub name: &'static str,
-    /// Step programs and naive kernels.
+    /// Step programs; their kernels are below.
     pub plan: Plan,
     /// The compiled kernels by their names in the plan.
     pub images: HashMap<Name, Image>,
+    /// What each of them is, for people.
+    pub titles: HashMap<Name, String>,
 }
 
 /// A compiled graph.
@@ -65,8 +69,8 @@ pub struct Compiled {
     pub graph: Graph,
     /// A plan for each class of sizes, in the order they were asked for.
     pub classes: Vec<Class>,
-    /// The distinct kernels.
-    pub kernels: Vec<Made>,
+    /// What the constants of the first class are made with, as a hash: the steps at load and their kernels.
+    pub packing: String,
     /// The code.
     pub library: Library,
 }
@@ -101,9 +105,17 @@ pub fn compile(
     options: &Options<'_>,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Compiled, CompileError> {
+    let names: Vec<&'static str> = options.classes.iter().map(|c| c.name).collect();
+    let kept = Kept::of(graph, options)?;
+    if let Some(compiled) = kept.read(&names) {
+        return Ok(compiled);
+    }
     let draft = draft(graph, options)?;
-    let library = KernelCache::new(options.cache).load(&draft.request, jobs(), progress)?;
-    draft.load(library)
+    let kernels = KernelCache::new(options.cache);
+    let library = kernels.load(&draft.request, jobs(), progress)?;
+    let text = draft.text(true);
+    kept.write(&kernels.key(&draft.request)?, &text);
+    load_stored(&text, library, &names)
 }
 
 /// Compilers that may run at once.
@@ -237,27 +249,6 @@ impl Draft {
         progress: &mut dyn FnMut(usize, usize),
     ) -> Result<Vec<u8>, CompileError> {
         Ok(KernelCache::new(cache).build(&self.request, jobs(), progress)?)
-    }
-
-    /// The compiled graph, with the code loaded.
-    pub fn load(self, library: Library) -> Result<Compiled, CompileError> {
-        let Draft { graph, kernels, plans, .. } = self;
-        let mut classes = vec![];
-        for (name, plan, ids) in plans {
-            let mut images = HashMap::new();
-            for (k, id) in plan.kernels.iter().zip(ids) {
-                let made = &kernels[id];
-                let image = Image {
-                    function: library.kernel(&made.symbol)?,
-                    kernel: made.schedule.kernel().clone(),
-                    grid: made.grid.clone(),
-                    workspace_bytes: made.workspace_bytes.clone(),
-                };
-                images.insert(k.name.clone(), image);
-            }
-            classes.push(Class { name, plan, images });
-        }
-        Ok(Compiled { graph, classes, kernels, library })
     }
 }
 

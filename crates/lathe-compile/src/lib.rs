@@ -24,6 +24,7 @@ mod compile;
 mod error;
 mod findings;
 mod function;
+mod kept;
 mod overview;
 mod picture;
 mod program;

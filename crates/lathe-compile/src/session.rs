@@ -107,7 +107,7 @@ impl Session {
         }
         let run = bind(&class.plan.run)?;
         let placeable = placeable(&graph, (&class.plan.load, &class.plan.run), &homes, &most)?;
-        let kernels = class.plan.kernels.iter().map(|k| (k.name.clone(), k.describe())).collect();
+        let kernels = class.titles.clone();
         Ok(Session { graph, run, pool, views, homes, placeable, lent: HashSet::new(), kernels })
     }
 

@@ -1,15 +1,17 @@
-//! A compiled graph as a text beside its library, to be loaded where nothing can be compiled.
+//! A compiled graph as a text beside its library: what is loaded when it is compiled, when it was compiled before, and where
+//! nothing can be compiled.
 //!
-//! The text is blocks behind lines of four dashes: the graph; for each class a line `class ARENA` (bytes), a line of pairs
-//! `NAME=INDEX` (each kernel of the run with its place below), and the step program; for each kernel a line with its symbol,
-//! the lines of its grid and its workspace bytes, and the scheduled kernel. What runs once at load is not kept: its results
-//! are the packed weights.
+//! The text is blocks behind lines of four dashes: a line with a hash of what packs constants, and the graph; for each class a line
+//! `class ARENA` (bytes), a line of pairs `NAME=INDEX` (each kernel with its place below), and the step programs of a run and, behind
+//! a line of two dashes, of loading; for each kernel a line with its symbol, one that says what it is, those of its grid and its workspace
+//! bytes, and the kernel's parameters. Compiled files have no steps of loading: the results of these are the packed weights.
 
 use crate::CompileError;
-use crate::compile::{Class, Compiled, Draft};
+use crate::compile::{Class, Compiled, Draft, Made};
 use lathe_exec::Image;
 use lathe_ir::graph::Source;
 use lathe_ir::step::{Program, Step, Storage};
+use lathe_ir::tensor::Kernel;
 use lathe_ir::{Name, graph, parse_int, step, tensor};
 use lathe_rewrite::Plan;
 use lathe_runtime::Library;
@@ -17,30 +19,56 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 
 const RULE: &str = "----\n";
+const SHORT_RULE: &str = "--\n";
 
 impl Draft {
-    /// The graph, the plan and the kernels as a text that [`load_stored`] reads.
-    pub fn text(&self) -> String {
-        let mut out = self.graph.to_string();
+    /// The graph, the plan and the kernels as a text that [`load_stored`] reads, with what runs at load or without.
+    pub fn text(&self, load: bool) -> String {
+        let mut out = format!("{}\n{}", self.packing(), self.graph);
         let mut places: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut titles: HashMap<usize, String> = HashMap::new();
         for (_, plan, ids) in &self.plans {
-            let called = called(&plan.run);
-            let used = plan.kernels.iter().zip(ids).filter(|(k, _)| called.contains(&&k.name));
+            let mut needed = called(&plan.run);
+            needed.extend(called(&plan.load).into_iter().filter(|_| load));
+            let used = plan.kernels.iter().zip(ids).filter(|(k, _)| needed.contains(&&k.name));
             let pairs: Vec<String> = used
                 .map(|(k, id)| {
                     let next = places.len();
+                    titles.entry(*id).or_insert_with(|| k.describe());
                     format!("{}={}", k.name, places.entry(*id).or_insert(next))
                 })
                 .collect();
             let _ = write!(out, "{RULE}class {}\n{}\n{}", plan.arena_bytes, pairs.join(" "), plan.run);
+            if load {
+                let _ = write!(out, "{SHORT_RULE}{}", plan.load);
+            }
         }
         let mut ids: Vec<(usize, usize)> = places.into_iter().map(|(id, place)| (place, id)).collect();
         ids.sort_unstable();
-        for k in ids.iter().map(|(_, id)| &self.kernels[*id]) {
-            let (grid, workspace, kernel) = (&k.grid, &k.workspace_bytes, k.schedule.kernel());
-            let _ = write!(out, "{RULE}{}\n{grid}\n{workspace}\n{kernel}", k.symbol);
+        for (_, id) in ids {
+            let (Made { symbol, grid, workspace_bytes, schedule, .. }, title) =
+                (&self.kernels[id], &titles[&id]);
+            // Who calls it needs no more than its parameters.
+            let kernel = Kernel { body: vec![], ..schedule.kernel().clone() };
+            let _ = write!(out, "{RULE}{symbol}\n{title}\n{grid}\n{workspace_bytes}\n{kernel}");
         }
         out
+    }
+
+    /// A hash of what makes the constants that runs of the first class read: the steps at load, and their naive kernels.
+    fn packing(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        let mut add = |text: String| {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        };
+        if let Some((_, plan, _)) = self.plans.first() {
+            let called = called(&plan.load);
+            add(plan.load.to_string());
+            let kernels = plan.kernels.iter().filter(|k| called.contains(&&k.name));
+            kernels.for_each(|k| add(k.kernel.to_string()));
+        }
+        hash.finalize().to_hex().to_string()
     }
 }
 
@@ -65,56 +93,60 @@ impl Draft {
 }
 
 /// The kernels that a program calls.
-fn called(program: &Program) -> Vec<&Name> {
-    let mut names = vec![];
+fn called(program: &Program) -> HashSet<&Name> {
+    let mut names = HashSet::new();
     for s in &program.steps {
         if let Step::Call { kernel, .. } = s {
-            names.push(kernel);
+            names.insert(kernel);
         }
     }
     names
 }
 
-/// The compiled graph of a text that [`Draft::text`] wrote, with its classes under `names`, in order. It has no C to show, and
-/// its plans have nothing to do at load.
+/// The compiled graph of a text that [`Draft::text`] wrote, with its classes under `names`, in order. Its plans list no
+/// kernels.
 pub fn load_stored(text: &str, library: Library, names: &[&'static str]) -> Result<Compiled, CompileError> {
     let malformed = |what: &str| CompileError::file(format!("the stored plan is malformed: {what}"));
     let mut blocks = text.split(RULE);
-    let graph = graph::parse(blocks.next().unwrap_or_default()).map_err(|e| malformed(&e.to_string()))?;
+    let (packing, graph) = blocks.next().and_then(|b| b.split_once('\n')).unwrap_or_default();
+    let graph = graph::parse(graph).map_err(|e| malformed(&e.to_string()))?;
     let blocks: Vec<&str> = blocks.collect();
     let (classes, kernels) = blocks.split_at_checked(names.len()).ok_or_else(|| malformed("classes"))?;
     let mut images = vec![];
     for block in kernels {
-        let [symbol, grid, workspace, kernel] = lines(block).ok_or_else(|| malformed("a kernel"))?;
+        let [symbol, title, grid, workspace, kernel] =
+            block.splitn(5, '\n').collect::<Vec<_>>().try_into().map_err(|_| malformed("a kernel"))?;
         let int = |text| parse_int(text).map_err(|e| malformed(&e.to_string()));
-        images.push(Image {
+        let image = Image {
             function: library.kernel(symbol)?,
             kernel: tensor::parse(kernel).map_err(|e| malformed(&e.to_string()))?,
             grid: int(grid)?,
             workspace_bytes: int(workspace)?,
-        });
+        };
+        images.push((image, title));
     }
     let mut out = vec![];
     for (name, block) in names.iter().zip(classes) {
         let class = block.strip_prefix("class ").and_then(|block| block.split_once('\n'));
         let (arena, rest) = class.ok_or_else(|| malformed("a class"))?;
-        let (pairs, program) = rest.split_once('\n').ok_or_else(|| malformed("a class"))?;
-        let run = step::parse(program).map_err(|e| malformed(&e.to_string()))?;
-        let image = |pair: &str| {
-            let (name, place) = pair.split_once('=')?;
-            Some((name.into(), images.get(place.parse::<usize>().ok()?)?.clone()))
+        let (pairs, programs) = rest.split_once('\n').ok_or_else(|| malformed("a class"))?;
+        let (run, load) = match programs.split_once(&format!("\n{SHORT_RULE}")) {
+            Some((run, load)) => (run, Some(load)),
+            None => (programs, None),
         };
-        let of_class: Option<HashMap<Name, Image>> = pairs.split_whitespace().map(image).collect();
-        let of_class = of_class.ok_or_else(|| malformed("a class's kernels"))?;
+        let program = |text| step::parse(text).map_err(|e| malformed(&e.to_string()));
+        let (run, load) = (program(run)?, load.map(program).transpose()?.unwrap_or_default());
+        let (mut of_class, mut titles) = (HashMap::new(), HashMap::new());
+        for pair in pairs.split_whitespace() {
+            let (name, place) = pair.split_once('=').ok_or_else(|| malformed("a class's kernels"))?;
+            let found = place.parse().ok().and_then(|place: usize| images.get(place));
+            let (image, title) = found.ok_or_else(|| malformed("a class's kernels"))?;
+            of_class.insert(name.into(), image.clone());
+            titles.insert(name.into(), (*title).to_string());
+        }
         let arena_bytes = arena.parse().map_err(|_| malformed("an arena"))?;
-        let plan = Plan { load: Program::default(), run, kernels: vec![], arena_bytes };
-        out.push(Class { name, plan, images: of_class });
+        let plan = Plan { load, run, kernels: vec![], arena_bytes };
+        out.push(Class { name, plan, images: of_class, titles });
     }
-    Ok(Compiled { graph, classes: out, kernels: vec![], library })
-}
-
-/// Three lines and what follows.
-fn lines(block: &str) -> Option<[&str; 4]> {
-    let mut parts = block.splitn(4, '\n');
-    Some([parts.next()?, parts.next()?, parts.next()?, parts.next()?])
+    Ok(Compiled { graph, classes: out, packing: packing.to_string(), library })
 }

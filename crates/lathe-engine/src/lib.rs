@@ -111,7 +111,7 @@ pub use offload::{Budget, HostMemory};
 pub use pages::{PageCopy, PageTable, PageUse, Pages};
 pub use report::{Costs, Footprint, LoadTiming, Stage};
 pub use request::{Event, FinishReason, Request};
-pub use runner::{Precision, Runner, RunnerOptions};
+pub use runner::{Precision, Runner, RunnerOptions, draft_model};
 pub use sampling::{Sampler, Sampling};
 pub use scheduler::{Job, Limits, Load, Plan, Row, Scheduler, SequenceId};
 pub use score::{Divergence, Score, TokenScore, log_softmax};

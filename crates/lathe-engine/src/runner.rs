@@ -11,7 +11,8 @@ use crate::store::Store;
 use crate::swap::{self, SwapFile};
 use crate::weights::{Packing, Weights, model};
 use crate::{Batch, EngineError, Forward, PAGE};
-use lathe_compile::{Compiled, Options, compile, multiplies_bytes};
+use lathe_compile::{CompileError, Compiled, Draft, Options, compile, draft, multiplies_bytes};
+use lathe_diagnostic::Diagnostic;
 use lathe_exec::HeldCounts;
 use lathe_ir::graph::{Type, ValueId};
 use lathe_ir::{Decode, Name};
@@ -90,7 +91,7 @@ pub(crate) struct Made {
     pub model: Model,
     pub compiled: Compiled,
     /// That the compiler is too old for the processor.
-    pub warning: Option<lathe_diagnostic::Diagnostic>,
+    pub warning: Option<Diagnostic>,
 }
 
 impl Made {
@@ -102,18 +103,29 @@ impl Made {
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Made, EngineError> {
         let model = model(Some(encoder), file, options)?;
-        let kernels = KernelCache::new(&options.cache);
-        let (target, warning) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
-        let classes = classes(options.max_rows.max(options.max_sequences));
-        let passes = options.precision.passes(&target);
-        let compiled = compile(
-            &model.graph,
-            &Options { target: &target, cache: &options.cache, passes, classes: &classes },
-            &mut |done, all| progress(Stage::Compile, done, all),
-        )
-        .map_err(below)?;
+        let mut report = |done, all| progress(Stage::Compile, done, all);
+        let (compiled, warning) = here(options, |o| compile(&model.graph, o, &mut report))?;
         Ok(Made { model, compiled, warning })
     }
+}
+
+/// What is made with the options that this processor and these sizes ask for, and that the compiler is too old for it.
+fn here<T>(
+    options: &RunnerOptions,
+    made: impl FnOnce(&Options<'_>) -> Result<T, CompileError>,
+) -> Result<(T, Option<Diagnostic>), EngineError> {
+    let kernels = KernelCache::new(&options.cache);
+    let (target, warning) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
+    let classes = classes(options.max_rows.max(options.max_sequences));
+    let passes = options.precision.passes(&target);
+    let made = made(&Options { target: &target, cache: &options.cache, passes, classes: &classes });
+    Ok((made.map_err(below)?, warning))
+}
+
+/// The model of a file up to its kernels' C, which is not built; its weights are not read.
+pub fn draft_model(file: &ModelFile, options: &RunnerOptions) -> Result<Draft, EngineError> {
+    let model = model(None, file, options)?;
+    Ok(here(options, |o| draft(&model.graph, o))?.0)
 }
 
 /// The buffers that runs of a compiled model are given.
@@ -134,7 +146,7 @@ pub struct Runner {
     /// Where pages of sequences that give way go.
     swap: Option<SwapFile>,
     /// That the compiler is too old for the processor.
-    warning: Option<lathe_diagnostic::Diagnostic>,
+    warning: Option<Diagnostic>,
 }
 
 impl Runner {
@@ -313,17 +325,12 @@ impl Runner {
         c
     }
 
-    /// The kernels that the compiler made.
-    pub fn kernels(&self) -> &[lathe_compile::Made] {
-        &self.compiled.kernels
-    }
-
     /// The graph that they are of, after all rewrites.
     pub fn graph(&self) -> &lathe_ir::graph::Graph {
         &self.compiled.graph
     }
 
-    /// What the compiler made.
+    /// What is left of what the compiler made: graph and steps.
     pub fn overview(&self) -> lathe_compile::Overview<'_> {
         self.compiled.overview()
     }
@@ -343,10 +350,7 @@ impl Runner {
         }
         let rows = self.memory.programs[class].profile(&self.pool, &dims).map_err(below)?;
         let c = &self.compiled.classes[class];
-        let name = |n: &Name| {
-            let k = c.plan.kernels.iter().find(|k| k.name == *n);
-            k.map_or(n.to_string(), |k| format!("{} {}", c.name, k.describe()))
-        };
+        let name = |n: &Name| c.titles.get(n).map_or(n.to_string(), |title| format!("{} {title}", c.name));
         Ok(rows.into_iter().map(|(n, calls, s)| (name(&n), calls, s)).collect())
     }
 

@@ -31,14 +31,7 @@ impl Store {
             hash.update(&(text.len() as u64).to_le_bytes());
             hash.update(text.as_bytes());
         };
-        let plan = &compiled.classes[0].plan;
-        add(plan.load.to_string());
-        for k in &plan.kernels {
-            let called = |s: &lathe_ir::step::Step| matches!(s, lathe_ir::step::Step::Call { kernel, .. } if *kernel == k.name);
-            if plan.load.steps.iter().any(called) {
-                add(k.kernel.to_string());
-            }
-        }
+        add(compiled.packing.clone());
         // The model's own bytes are known by their place and date: reading them all would take longer than packing them.
         let mut stem = "model".to_string();
         if let Some(path) = file.path() {

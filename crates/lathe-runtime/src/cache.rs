@@ -150,6 +150,17 @@ impl KernelCache {
         })
     }
 
+    /// The name of a request's kernels in the cache.
+    pub fn key(&self, request: &BuildRequest) -> Result<String, RuntimeError> {
+        Ok(self.keyed(request)?.1)
+    }
+
+    /// Loads kernels by their name, where they are in the cache folder and whole.
+    pub fn load_known(&self, key: &str) -> Option<Library> {
+        let file = self.dir.join("kernels").join(format!("{key}.so"));
+        is_sound(&file).then(|| Library::open(&file, true, None).ok()).flatten()
+    }
+
     fn keyed(&self, request: &BuildRequest) -> Result<(Compiler, String), RuntimeError> {
         let compiler = Compiler::find(request.compiler.as_deref(), &self.dir.join("compilers"))?;
         let key = request.key(&compiler);

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use lathe_compile::Draft;
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{
     ArtifactOptions, Budget, Encoder, Engine, EngineError, Forward, Made, Met, PAGE, Precision, Runner,
@@ -137,6 +138,15 @@ impl Model {
         let draft = compute.draft.clone();
         let (runner, draft) = self.runners(&generation(compute, context, max_sequences, max_rows)?, draft)?;
         engine(runner, draft)
+    }
+
+    /// Compiles it up to its kernels' C, with a context of `context` where it generates.
+    pub fn drafted(&self, compute: Compute, context: usize) -> Result<Draft, Failure> {
+        let options = match self.is_encoder()? {
+            true => embedding(compute.precision, compute.threads, self.context)?,
+            false => generation(compute, context, 1, 1)?,
+        };
+        Ok(lathe_engine::draft_model(&self.file, &options)?)
     }
 
     /// The same model from another file of it.

@@ -23,10 +23,10 @@ const HEAD: u64 = 4096;
 
 /// What the compiler made of something.
 pub enum Source {
-    /// Of a language model, which is loaded.
-    Model(Box<Engine<Runner>>),
-    /// Of the regions of a program of ONNX, or of one graph.
-    Program(Vec<Draft>),
+    /// Of a model, of the regions of a program of ONNX, or of one graph.
+    Drafts(Vec<Draft>),
+    /// What a compiled model's file holds.
+    Compiled(Box<Engine<Runner>>),
 }
 
 impl Source {
@@ -41,7 +41,7 @@ impl Source {
         let path = Path::new(name);
         if onnx::is_program(name) {
             let regions = onnx::regions(path, inputs, compute)?;
-            return Ok(Source::Program(drafts(&regions, &[])?));
+            return Ok(Source::Drafts(drafts(&regions, &[])?));
         }
         if !inputs.is_empty() {
             return Err(Failure::usage("--input is for a program of ONNX, a file that ends in .onnx"));
@@ -49,18 +49,20 @@ impl Source {
         if begins(path, "graph ") {
             let graph = graph::parse(&text(path)?)?;
             graph::check(&graph, &lathe_ops::table())?;
-            return Ok(Source::Program(drafts(&[graph], compute.precision.passes())?));
+            return Ok(Source::Drafts(drafts(&[graph], compute.precision.passes())?));
         }
         let model = Model::open(name)?;
-        let context = model.context_for(CONTEXT, None)?;
-        Ok(Source::Model(Box::new(model.load(cache.with(compute)?, context, 1, 1)?)))
+        let (compute, context) = (cache.with(compute)?, model.context_for(CONTEXT, None)?);
+        Ok(match model.is_compiled() {
+            true => Source::Compiled(Box::new(model.load(compute, context, 1, 1)?)),
+            false => Source::Drafts(vec![model.drafted(compute, context)?]),
+        })
     }
 
     /// The same for verbs that need more than what a compiled model's file holds.
     pub fn whole(self, name: &str) -> Result<Source, Failure> {
-        let compiled = |e: &Engine<Runner>| e.model().overview().kernels.is_empty();
         match self {
-            Source::Model(engine) if compiled(&engine) => {
+            Source::Compiled(_) => {
                 let what =
                     "a compiled model's file holds its graph and steps, and no more of what it was made from";
                 let fix = "give the file that it was compiled from";
@@ -73,8 +75,8 @@ impl Source {
     /// What was made, region by region.
     pub fn overviews(&self) -> Vec<Overview<'_>> {
         match self {
-            Source::Model(engine) => vec![engine.model().overview()],
-            Source::Program(all) => all.iter().map(Draft::overview).collect(),
+            Source::Compiled(engine) => vec![engine.model().overview()],
+            Source::Drafts(all) => all.iter().map(Draft::overview).collect(),
         }
     }
 }

@@ -13,6 +13,9 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+/// The version of the text of plans.
+const PLAN_VERSION: u32 = 2;
+
 /// Is shown the kernels of a part before they are built, and may refuse them.
 pub type Accept<'a> = dyn FnMut(&[Made]) -> Result<(), Diagnostic> + 'a;
 
@@ -40,7 +43,7 @@ impl Parts<'_> {
         }
         let architecture = target.architecture().unwrap_or(std::env::consts::ARCH);
         let mut settings = GgufWriter::new();
-        settings.u32("lathe.abi", ABI_VERSION);
+        settings.u32("lathe.abi", ABI_VERSION).u32("lathe.plan", PLAN_VERSION);
         settings.str("lathe.target", &target.dialect).str("lathe.architecture", architecture);
         Ok(Parts {
             settings,
@@ -68,7 +71,7 @@ impl Parts<'_> {
         draft.request.compiler.clone_from(&self.compiler);
         let kernels = draft.build(&self.cache, progress).map_err(below)?;
         self.section(&format!("kernels.{part}"), kernels);
-        self.section(&format!("plan.{part}"), draft.text().into_bytes());
+        self.section(&format!("plan.{part}"), draft.text(false).into_bytes());
         Ok(draft)
     }
 
@@ -139,6 +142,11 @@ pub(crate) fn check_machine(file: &ModelFile) -> Result<(), EngineError> {
     let abi = file.get_u32("lathe.abi")?;
     if abi != ABI_VERSION {
         let what = format!("its kernels have interface {abi}, this program calls interface {ABI_VERSION}");
+        return Err(below(refused(file, "artifact-version", &what).fix("make it again with lathe compile")));
+    }
+    let plan = file.find::<u32>("lathe.plan")?.unwrap_or(1);
+    if plan != PLAN_VERSION {
+        let what = format!("its plan has version {plan}, this program reads version {PLAN_VERSION}");
         return Err(below(refused(file, "artifact-version", &what).fix("make it again with lathe compile")));
     }
     let (name, architecture) = (file.get_str("lathe.target")?, file.get_str("lathe.architecture")?);

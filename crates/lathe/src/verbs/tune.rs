@@ -120,7 +120,7 @@ impl Tune {
     /// The kernels of what was given.
     fn tasks(&self) -> Result<Vec<Task>, Failure> {
         let name = self.file.as_deref().unwrap_or(self.model.name());
-        let source = Source::open(name, &self.input, &self.compute, &self.cache)?;
+        let source = Source::open(name, &self.input, &self.compute, &self.cache)?.whole(name)?;
         let overviews = source.overviews();
         Ok(overviews.iter().flat_map(|o| tasks(o.kernels, &o.graph.dims)).collect())
     }
