@@ -104,13 +104,13 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
     let r = if share { n("r.o") } else { n("r") };
     s.step(&format!("fuse {} {r}", n("0.f")))?;
     if whole {
-        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones. Codes of
-        // less than a byte take longer to decode than to come, and a line of them is asked for often: only one token's, a page ahead.
+        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones. Those of
+        // the next step are asked for; of values that are pairs of keys, which a step may have none of, the next page's. Codes of less than
+        // a byte take longer to decode than to come, and a line of them is asked for often: only one token's, a page ahead.
         for (block, keys) in [("bd", "js"), ("bo", "jo")] {
             let Some((cache, bits)) = paged(s, &n(block)) else { continue };
             let ahead = match bits {
-                // There may be no two keys that are a word: nothing could be asked for then.
-                8.. if words.is_some() && block == "bo" => continue,
+                8.. if words.is_some() && block == "bo" => n("jo.i.o.o"),
                 8.. => n("js.o"),
                 _ if words.is_none() && one_token && pages => n(keys) + ".i.o",
                 _ => continue,
