@@ -3,8 +3,8 @@
 use crate::error::below;
 use crate::{EngineError, Precision};
 use lathe_compile::Session;
-use lathe_ir::Tensor;
 use lathe_ir::graph::Source;
+use lathe_ir::{Int, Tensor};
 use lathe_plan::experts::Mixture;
 use lathe_runtime::detect_target;
 use std::collections::HashMap;
@@ -27,6 +27,8 @@ pub fn measure_expert(
         32.0 => "",
         16.0 => "{f16}",
         8.5 => "{q8_0}",
+        // Rows have a scale of 32 bits.
+        8.0..8.5 => "{i8}",
         _ => return Err(EngineError::Unmeasured { bits: format!("{bits:.2}") }),
     };
     let (target, most) = (detect_target().map_err(below)?, tokens.iter().copied().max().unwrap_or(1));
@@ -39,25 +41,39 @@ pub fn measure_expert(
         if here.is_empty() {
             continue;
         }
+        let product = |y: &str, x: &str, w: &str, width: usize| match stored {
+            "{i8}" => format!(
+                "{y}.: f32[{rows}, {width}] = matmul({x}, {w})
+                 {w}.s: f32[{width}] = const \"{w}.s\"
+                 {y}: f32[{rows}, {width}] = mul({y}., {w}.s)"
+            ),
+            _ => format!("{y}: f32[{rows}, {width}] = matmul({x}, {w})"),
+        };
         let text = format!(
             "graph expert({dims}) {{
                x: f32[{rows}, {hidden}] = input
                g: f32[{inner}, {hidden}]{stored} = const \"g\"
                u: f32[{inner}, {hidden}]{stored} = const \"u\"
                d: f32[{hidden}, {inner}]{stored} = const \"d\"
-               a: f32[{rows}, {inner}] = matmul(x, g)
-               b: f32[{rows}, {inner}] = matmul(x, u)
+               {}
+               {}
                c: f32[{rows}, {inner}] = swiglu(a, b)
-               y: f32[{rows}, {hidden}] = matmul(c, d)
+               {}
                return y
-             }}"
+             }}",
+            product("a", "x", "g", inner),
+            product("b", "x", "u", inner),
+            product("y", "c", "d", hidden),
         );
         let graph = lathe_ir::graph::parse(&text).map_err(below)?;
         let mut constants = HashMap::new();
         for v in &graph.values {
             let Source::Const(name) = &v.source else { continue };
             let shape = v.ty.shape.iter().map(|n| n.as_const().unwrap_or(0) as usize).collect();
-            let (encoding, bytes) = (v.ty.storage().map(Arc::new), random_weights(stored, hidden * inner));
+            let encoding = v.ty.storage().map(Arc::new);
+            let stored = if encoding.is_some() { stored } else { "" };
+            let bytes =
+                random_weights(stored, v.ty.shape.iter().filter_map(Int::as_const).product::<i64>() as usize);
             constants.insert(name.clone(), Tensor { shape, dtype: v.ty.dtype, encoding, bytes });
         }
         let session = Session::new(&graph, passes, &constants, &target, cache, threads);
@@ -87,6 +103,7 @@ fn random_weights(stored: &str, count: usize) -> Vec<u8> {
     };
     match stored {
         "" => (0..count).flat_map(|_| ((next() % 2048) as f32 / 1024.0 - 1.0).to_le_bytes()).collect(),
+        "{i8}" => (0..count).map(|_| (next() % 255) as u8).collect(),
         // A sign, and 10 bits of a number between 0.125 and 0.25.
         "{f16}" => (0..count).flat_map(|_| (0x3000u16 | (next() as u16 & 0x83ff)).to_le_bytes()).collect(),
         // Blocks of a scale of 1/256 and 32 codes.

@@ -29,6 +29,9 @@ fn parts_on_host_and_device_add_up_and_keep_their_clocks() {
     assert!(measured.iter().all(|m| m.1 > 0.0), "{measured:?}");
     let fit = Latency::fitted(0.0, &measured).unwrap();
     assert!(fit.seconds(48, 1.0) >= fit.seconds(1, 1.0));
+    // So are those of rows of bytes, with a scale each.
+    let bytes = Mixture { expert_bytes: 3 * hidden * inner + 4 * (2 * inner + hidden), ..mixture.clone() };
+    assert_eq!(measure_expert(&bytes, &[1, 8], 1, cache.path()).unwrap().len(), 2);
     let packed = Mixture { expert_bytes: mixture.expert_bytes / 8, ..mixture.clone() };
     let refused = measure_expert(&packed, &[1], 1, cache.path()).unwrap_err().to_string();
     assert!(refused.contains("experts of 4.00 bits a weight are not measured"), "{refused}");

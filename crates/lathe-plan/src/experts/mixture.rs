@@ -96,13 +96,14 @@ impl Mixture {
     }
 }
 
-/// A mixture by its name: `mixtral-8x7b` (Jiang et al. 2024, arXiv 2401.04088) with weights of 16 bits, and with blocks of 32
-/// bytes that share a scale of 16 bits as `mixtral-8x7b-q8_0`.
+/// A mixture by its name: `mixtral-8x7b` (Jiang et al. 2024, arXiv 2401.04088) with weights of 16 bits, with blocks of 32 bytes that
+/// share a scale of 16 bits as `mixtral-8x7b-q8_0`, and with rows of bytes that share one of 32 as `mixtral-8x7b-int8`.
 pub fn published_mixture(name: &str) -> Option<Mixture> {
-    // Bytes of 32 weights, and what they are multiplied in.
-    let (of_32, dtype) = match name {
-        "mixtral-8x7b" => (64, "f32"),
-        "mixtral-8x7b-q8_0" => (34, "int8"),
+    // Bytes of 32 weights, of a row's scale, and what they are multiplied in.
+    let (of_32, of_row, dtype) = match name {
+        "mixtral-8x7b" => (64, 0, "f32"),
+        "mixtral-8x7b-q8_0" => (34, 0, "int8"),
+        "mixtral-8x7b-int8" => (32, 4, "int8"),
         _ => return None,
     };
     let (hidden, inner, kv, experts, vocabulary) = (4096, 14336, 1024, 8, 32000);
@@ -116,7 +117,7 @@ pub fn published_mixture(name: &str) -> Option<Mixture> {
         used: 2,
         inner,
         hidden_bytes: 4 * hidden,
-        expert_bytes: bytes(expert),
+        expert_bytes: bytes(expert) + of_row * (2 * inner + hidden),
         expert_operations: 2 * expert,
         expert_type: dtype.into(),
         dense_bytes: bytes(dense),

@@ -32,7 +32,7 @@ const COUNTED: usize = 2048;
 
 #[derive(Args)]
 pub struct Experts {
-    /// Plan a mixture's experts: MODEL is a mixture's file, mixtral-8x7b (of 16 bits) or mixtral-8x7b-q8_0, or a .toml file of
+    /// Plan a mixture's experts: MODEL is a mixture's file, mixtral-8x7b (of 16 bits), mixtral-8x7b-q8_0 or mixtral-8x7b-int8, or a .toml file of
     /// --dump-work.
     #[arg(long, conflicts_with_all = ["policy", "compare", "dump", "most_seconds_per_token", "four_bit", "kv_type", "most_batches"])]
     experts: bool,
