@@ -4,11 +4,11 @@ use crate::pad::{promise, uses};
 use crate::rules::LANES;
 use crate::util::{arg, in_family, need_name};
 use crate::{Primitive, Tag};
-use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, CORE, Expr, For, Iter, Kernel, LANE, Opaque, Stmt, UNROLLED, find_loop, loop_bounds,
-    map_stmts,
+    Buffer, CHANNEL, CORE, Expr, For, Iter, Kernel, LANE, Opaque, Stmt, UNROLLED, find_loop, for_each,
+    loop_bounds, map_stmts,
 };
+use lathe_ir::{Int, Name};
 use std::sync::Arc;
 
 pub(crate) static VECTORIZE: Primitive = Primitive {
@@ -39,13 +39,18 @@ pub(crate) static UNROLL: Primitive = Primitive {
 
 pub(crate) static PARALLEL: Primitive = Primitive {
     name: "parallel",
-    doc: "parallel L: iterations of L go to the cores; it must be the kernel's one outermost loop",
+    doc: "parallel L: iterations of L go to the cores; it must be the kernel's one outermost loop, and no two of them \
+          write elements that share a byte, as a core writes bytes",
     tag: Tag::Bitwise,
     witness: None,
     apply: |k, a| {
         let var = arg(a, 0)?;
         match k.body.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).collect::<Vec<_>>().as_slice() {
-            [Stmt::For(l)] if &*l.var == var => level(k, var, CORE, &[Iter::Spatial]),
+            [Stmt::For(l)] if &*l.var == var => {
+                let after = level(k, var, CORE, &[Iter::Spatial])?;
+                own_bytes(&after, &find_loop(&after.body, var).expect("it is there"))?;
+                Ok(after)
+            }
             _ => Err(format!("'{var}' is not the one outermost loop")),
         }
     },
@@ -73,6 +78,37 @@ pub(crate) static SET_MEMORY: Primitive = Primitive {
         if hit { Ok(Kernel { body, ..k.clone() }) } else { Err(format!("there is no temporary '{name}'")) }
     },
 };
+
+/// Refuses a loop on cores of which two iterations may write elements that share a byte: those of each are not known to lie in whole
+/// bytes of their own.
+pub(crate) fn own_bytes(k: &Kernel, l: &For) -> Result<(), String> {
+    if &*l.level != CORE {
+        return Ok(());
+    }
+    let bounds = loop_bounds(k);
+    let (mut own, mut stores) = (vec![], vec![]);
+    for_each(&l.body, &mut |s| match s {
+        Stmt::Alloc(b) => own.push(&b.name),
+        Stmt::Store(s) => stores.extend(&s.targets),
+        _ => {}
+    });
+    for (n, index) in stores.into_iter().filter(|(n, _)| !own.contains(&n)) {
+        let Some(b) = k.buffer(n).filter(|b| b.dtype.bits() % 8 != 0) else { continue };
+        let in_bytes = || {
+            let mut opaque = Opaque::default();
+            let index: Option<Vec<Int>> = index.iter().map(|e| opaque.int(e, &bounds)).collect();
+            let (step, first) = b.layout.address(&index?, &bounds).affine_in(&l.var)?;
+            let (step, range) = (step.as_const()?, bounds.range(&first));
+            let begin = range.lo?.div_euclid(8) * 8;
+            let end = range.hi?.checked_add(b.dtype.bits())?;
+            Some(step % 8 == 0 && end <= begin.checked_add(step)?)
+        };
+        if in_bytes() != Some(true) {
+            return Err(format!("two iterations of '{}' may write the same byte of '{n}'", l.var));
+        }
+    }
+    Ok(())
+}
 
 fn level(k: &Kernel, family: &str, level: &str, kinds: &[Iter]) -> Result<Kernel, String> {
     let (mut hit, mut wrong) = (false, None);

@@ -1,5 +1,6 @@
 //! `fuse A B`: the loop `A` and the loop `B` that is all its body, as one loop `A.f`. `B`'s extent must not depend on `A`.
 
+use crate::annotate::own_bytes;
 use crate::util::{arg, need_free, need_known, need_loop, runs_at_least};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::tensor::{Expr, For, Kernel, Stmt, rename_vars, replace_loop};
@@ -8,7 +9,7 @@ use std::sync::Arc;
 
 pub(crate) static FUSE: Primitive = Primitive {
     name: "fuse",
-    doc: "fuse A B: one loop A.f over the iterations of A and of B, all its body",
+    doc: "fuse A B: one loop A.f over the iterations of A and of B, all its body; of one on cores as `parallel` asks",
     tag: Tag::Bitwise,
     witness: Some(witness),
     apply,
@@ -46,7 +47,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let map = HashMap::from([(a, v.clone() / lb.extent.clone()), (b, v % lb.extent.clone())]);
     let body = rename_vars(&lb.body, &map);
     let extent = la.extent.clone() * lb.extent.clone();
-    let fused = Stmt::For(Arc::new(For { var: var.as_str().into(), extent, body, ..(*la).clone() }));
-    let body = replace_loop(&k.body, a, &mut |_| vec![fused.clone()]);
-    Ok(Kernel { body: body.expect("found above"), ..k.clone() })
+    let fused = Arc::new(For { var: var.as_str().into(), extent, body, ..(*la).clone() });
+    let body = replace_loop(&k.body, a, &mut |_| vec![Stmt::For(fused.clone())]);
+    let after = Kernel { body: body.expect("found above"), ..k.clone() };
+    own_bytes(&after, &fused)?;
+    Ok(after)
 }

@@ -142,11 +142,15 @@ impl<'k> Walk<'k> {
         self.independent(s, ea, l, l.iter == Iter::Reduce && self.order == Order::Accumulated)
     }
 
+    /// No two iterations that go to cores meet, nor write elements of one byte.
     pub(crate) fn cores(&mut self, s: &Scope, ea: &Env, l: &'k For) -> Result<(), Refusal> {
         if l.iter != Iter::Spatial {
             return differs(format!("iterations of '{}' follow each other", l.var));
         }
-        self.independent(s, ea, l, false)
+        self.cores = true;
+        let independent = self.independent(s, ea, l, false);
+        self.cores = false;
+        independent
     }
 
     /// No two iterations of a loop meet; accumulations may, where allowed.
@@ -232,11 +236,18 @@ impl<'k> Walk<'k> {
         };
         // Different numbers in one dimension: the hypothesis that they are the same is false as it stands.
         let numbers = |(i, j): (&Expr, &Expr)| i.as_int().zip(j.as_int()).is_some_and(|(i, j)| i != j);
+        let (world, cores) = (self.world, self.cores);
+        let parts = |n: &Name| world.buffers.get(n).is_some_and(|b| b.dtype.bits() % 8 != 0);
+        // A core writes whole bytes, and with them what others have there.
+        let bytes = |y: &Access| {
+            cores && x.writes.is_some() && y.writes.is_some() && (parts(&x.buffer) || parts(&y.buffer))
+        };
         let apart = self.world.buffers.get(&x.buffer).is_some_and(|b| keeps_apart(b));
         // What is known of the one is the same beside each of the others, of which many are one element.
         let mut here = None;
         for (n, y) in others.iter().enumerate() {
-            if (apart && x.buffer == y.buffer && x.index.iter().zip(&y.index).any(numbers))
+            let bytes = bytes(y);
+            if (apart && !bytes && x.buffer == y.buffer && x.index.iter().zip(&y.index).any(numbers))
                 || others[..n].iter().any(|z| z.same_element(y))
             {
                 continue;
@@ -253,10 +264,32 @@ impl<'k> Walk<'k> {
                 true => format!("two iterations do not meet in '{}'", x.buffer),
                 false => format!("two iterations do not meet in '{}' and '{}'", x.buffer, y.buffer),
             };
-            self.overlap(&mut s, (&x.buffer, at), (&y.buffer, &there))?;
+            match bytes {
+                true => self.same_byte(&mut s, (&x.buffer, at), (&y.buffer, &there))?,
+                false => self.overlap(&mut s, (&x.buffer, at), (&y.buffer, &there))?,
+            }
             self.never(s, &about);
         }
         Ok(())
+    }
+
+    fn buffer(&self, n: &Name) -> Result<&'k Buffer, Refusal> {
+        let found = self.world.buffers.get(n).copied();
+        found.ok_or_else(|| Refusal::Differs(format!("there is no buffer '{n}'")))
+    }
+
+    /// Adds the hypothesis that a byte has something of two elements.
+    fn same_byte(&self, s: &mut Scope, x: (&Name, &[Term]), y: (&Name, &[Term])) -> Result<(), Refusal> {
+        let (b, c) = (self.buffer(x.0)?, self.buffer(y.0)?);
+        let byte = Term::constant(8);
+        let mut ends = |b: &Buffer, index: &[Term]| {
+            let first = s.address(b, index)?;
+            let last = exact(first.plus(i128::from(b.dtype.bits()) - 1))?;
+            Ok::<_, Refusal>((s.divide(&first, &byte)?.0, s.divide(&last, &byte)?.0))
+        };
+        let (x, y) = (ends(b, x.1)?, ends(c, y.1)?);
+        s.at_most(&x.0, &y.1)?;
+        s.at_most(&y.0, &x.1)
     }
 
     /// Adds the hypothesis that two elements share storage.
@@ -266,10 +299,7 @@ impl<'k> Walk<'k> {
         x: (&Name, &[Term]),
         y: (&Name, &[Term]),
     ) -> Result<(), Refusal> {
-        let buffer = |n: &Name| {
-            self.world.buffers.get(n).ok_or_else(|| Refusal::Differs(format!("there is no buffer '{n}'")))
-        };
-        let (b, c) = (buffer(x.0)?, buffer(y.0)?);
+        let (b, c) = (self.buffer(x.0)?, self.buffer(y.0)?);
         if x.0 == y.0 && keeps_apart(b) {
             return x.1.iter().zip(y.1).try_for_each(|(i, j)| s.equal(i, j));
         }

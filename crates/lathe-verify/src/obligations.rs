@@ -130,6 +130,7 @@ pub(crate) fn claim_checked(
         sent: None,
         flows: vec![],
         network: is_network(before),
+        cores: false,
         contracting: None,
         pads: false,
         renamed: false,
@@ -207,6 +208,8 @@ pub(crate) struct Walk<'k> {
     pub(crate) flows: Vec<Flow<'k>>,
     /// Whether the program before has processes: then nothing that is done changes its place.
     pub(crate) network: bool,
+    /// Whether iterations are looked at that go to cores: what two of them write is in different bytes then.
+    pub(crate) cores: bool,
     pub(crate) contracting: Option<Name>,
     /// Whether a loop runs on into what callers promise behind the end.
     pub(crate) pads: bool,

@@ -5,10 +5,11 @@ use std::io::Read;
 use std::path::Path;
 
 use lathe_compile::{Draft, Options, Overview, Sizes, draft};
-use lathe_diagnostic::{Diagnostic, Fault};
+use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_engine::{Engine, Runner};
 use lathe_ir::graph;
 use lathe_ir::tensor::{self, Kernel};
+use lathe_schedule::Schedule;
 
 use crate::failure::Failure;
 use crate::model::Model;
@@ -103,6 +104,14 @@ pub fn text(path: &Path) -> Result<String, Failure> {
     std::fs::read_to_string(path).map_err(|e| {
         let what = format!("cannot read the file: {e}");
         Diagnostic::new("file", Fault::User, what).at(path.display().to_string()).into()
+    })
+}
+
+/// A tensor program after the steps of a file, which whoever wrote it must mend where one is not possible.
+pub fn replayed(program: Kernel, steps: &Path) -> Result<Schedule, Failure> {
+    Schedule::replay(program, &text(steps)?).map_err(|e| {
+        let d = Diagnostic { fault: Fault::User, ..e.diagnostic() };
+        d.fix("see the primitives' requirements in the documentation of lathe-schedule").into()
     })
 }
 

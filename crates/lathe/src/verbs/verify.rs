@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::options::{CacheOptions, ComputeOptions};
 use crate::output;
-use crate::source::{Source, program, text};
+use crate::source::{Source, program, replayed, text};
 
 const EXAMPLES: &str = "\
 Each step of a schedule is proved from the programs before and after it, and each proof is checked. A file of the proofs holds the
@@ -108,9 +108,8 @@ impl Verify {
                         "a program needs --schedule F, the steps to prove, or --check F",
                     ));
                 };
-                let steps = text(schedule)?;
                 let name = program.name.to_string();
-                self.proved(vec![(name, Schedule::replay(program, &steps)?)])?
+                self.proved(vec![(name, replayed(program, schedule)?)])?
             }
             (None, None) => self.proved(self.schedules()?)?,
         };

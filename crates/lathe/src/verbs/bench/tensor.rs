@@ -11,7 +11,6 @@ use lathe_ir::tensor::{Access, Kernel, Param};
 use lathe_ir::{Layout, Name, Tensor};
 use lathe_onnx::{Array, Elem, Value};
 use lathe_runtime::{Arena, Buffer, Pool, View};
-use lathe_schedule::Schedule;
 use serde_json::json;
 
 use super::program::BenchProgram;
@@ -19,7 +18,7 @@ use crate::failure::Failure;
 use crate::foreign::Clocks;
 use crate::onnx;
 use crate::proofs::Proofs;
-use crate::source::{program, text};
+use crate::source::{program, replayed};
 
 /// The element types that arrays of numpy have.
 const ELEMS: [Elem; 11] = [
@@ -156,7 +155,7 @@ impl BenchProgram {
         for (file, steps) in self.files.iter().zip(&self.schedule) {
             let kernel =
                 program(file)?.ok_or_else(|| wrong(format!("{} is no tensor program", file.display())))?;
-            let schedule = Schedule::replay(kernel, &text(steps)?)?;
+            let schedule = replayed(kernel, steps)?;
             proofs.ask(&schedule.original().name, &schedule, self.unproved)?;
             for p in &schedule.kernel().params {
                 all.add(p)?;
