@@ -273,3 +273,18 @@ fn schedules_of_other_families_are_proved() {
         assert!(steps > 200, "{name}: {steps}");
     }
 }
+
+#[test]
+fn an_encoder_is_proved_without_its_weights_and_a_step_that_cannot_be_is_its_writers() {
+    let place = Place::new();
+    let encoder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny/bert-f16.gguf");
+    let report = place.json(&[encoder.to_str().expect("the path is UTF-8")]);
+    let programs = report["programs"].as_array().expect("a list");
+    let operators = place.run("show", &[encoder.to_str().expect("the path is UTF-8"), "graph"]).1;
+    assert!(!programs.is_empty() && operators.contains("attention"), "{report} {operators}");
+
+    let (program, steps) = (place.file("f.txt", PROGRAM), place.file("f.steps", "parallel k\n"));
+    let (code, _, err) = place.verify(&[&program, "--schedule", &steps]);
+    assert_eq!(code, Some(2), "{err}");
+    assert!(err.contains("'k' is not the one outermost loop") && !err.contains("defect"), "{err}");
+}
