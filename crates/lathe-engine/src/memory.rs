@@ -123,6 +123,9 @@ impl Memory {
     }
 }
 
+/// Bytes of all caches up to which it matters little whether all of it is real memory.
+const SMALL_CACHE: usize = 32 << 20;
+
 /// Memory as it is given out.
 struct Binding<'a> {
     compiled: &'a Compiled,
@@ -157,11 +160,15 @@ impl Binding<'_> {
         Ok(inputs)
     }
 
-    /// The caches that are in memory, of so many bytes a page: pages that are not written cost nothing.
+    /// The caches that are in memory, of so many bytes a page. Pages of large ones that are not written cost nothing; small ones lie in
+    /// huge pages, as a step reads them all over and would miss many address translations.
     fn states(&mut self, states: Vec<(Name, i64)>) -> Result<Vec<(View, usize)>, EngineError> {
         let bytes = |page: i64| (page as usize * self.options.pages).next_multiple_of(64);
         let all = states.iter().map(|(_, page)| bytes(*page)).sum::<usize>();
-        let all = self.arena.alloc_sparse(all.max(64)).map_err(below)?.into_view();
+        let all = match all {
+            ..=SMALL_CACHE => self.alloc(all)?,
+            _ => self.arena.alloc_sparse(all).map_err(below)?.into_view(),
+        };
         let mut at = 0;
         let mut views = vec![];
         for (name, page) in states {
