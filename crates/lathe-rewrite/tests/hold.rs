@@ -1,11 +1,12 @@
 //! Experts that do not fit: a program that holds those its router chose computes the same, run after run, though the interpreter
-//! forgets all others; and the checker finds no race and no deadlock in it.
+//! forgets all others; and the checker finds no race and no deadlock in it. So does one that computes some of them where they
+//! lie, which the interpreter chooses otherwise in each step.
 
 use lathe_ir::graph::parse;
 use lathe_ir::step::{check, interpret};
 use lathe_ir::tensor::Kernel;
 use lathe_ir::{Name, Tensor};
-use lathe_rewrite::{Bounds, EXPERTS, EXPERTS_HELD, Extent, Hold, plan};
+use lathe_rewrite::{Bounds, EXPERTS, EXPERTS_AWAY, EXPERTS_HELD, Extent, Hold, Split, plan};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -93,10 +94,23 @@ proptest! {
         beside.insert(EXPERTS.into(), store);
         compacted.insert(EXPERTS.into(), apart);
         let other = compact.apply(&p.run);
+        let split = Split::new(&hold, &[&p.run]).unwrap();
+        let shared = split.apply(&p.run);
+        check(&shared).unwrap();
+        prop_assert_eq!(lathe_ir::step::parse(&shared.to_string()).unwrap().to_string(), shared.to_string());
+        let mut both = beside.clone();
         for seed in 0..3 {
             let want = run(&p.run, &mut given, seed);
             prop_assert!(want == run(&held, &mut beside, seed));
             prop_assert!(want == run(&other, &mut compacted, seed));
+            prop_assert!(want == run(&shared, &mut both, seed));
         }
+        // Layers alone, with all that their rows are sent to on the lower tier.
+        let (alone, [offsets, _]) = split.alone(&p.run).unwrap();
+        check(&alone).unwrap();
+        let away = both.get_mut(EXPERTS_AWAY).unwrap();
+        let ends: Vec<u8> = (0..=experts as u32).flat_map(|e| e.min(1).to_le_bytes()).collect();
+        away[offsets as usize..][..ends.len()].copy_from_slice(&ends);
+        interpret(&alone, &kernels, &HashMap::new(), &mut both).unwrap();
     }
 }
