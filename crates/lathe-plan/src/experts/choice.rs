@@ -72,7 +72,19 @@ fn timing_in(costs: &ExpertCosts, work: &LayerWork, on_host: &[u32], order: &[us
         t.device_busy += costs.device.seconds(job.tokens, costs.share(job.here.min(costs.parts - on_host)));
     }
     t.device = t.device_busy;
-    for i in order {
+    if costs.together {
+        for (job, on_host) in work.jobs.iter().zip(on_host) {
+            let moved = (costs.parts - job.here).saturating_sub(*on_host);
+            t.device_busy += costs.device.seconds(job.tokens, costs.share(moved));
+            t.link_busy += f64::from(moved) * costs.part;
+        }
+        let computed = t.device_busy - t.device;
+        if t.link_busy > 0.0 {
+            t.link += t.link_busy;
+            t.device = t.device.max(t.link) + computed;
+        }
+    }
+    for i in order.iter().filter(|_| !costs.together) {
         let job = &work.jobs[*i];
         let moved = (costs.parts - job.here).saturating_sub(on_host[*i]);
         if moved == 0 {
@@ -240,6 +252,7 @@ mod tests {
             device: Latency::roofline(fixed / 10.0, device.0, device.1),
             part: link / f64::from(parts),
             piece: 0.0,
+            together: false,
             memory: None,
             down: (1e-3, 1e-4),
             up: (1e-3, 1e-4),
@@ -250,6 +263,7 @@ mod tests {
     /// A part at a time, event by event.
     fn played(costs: &ExpertCosts, work: &LayerWork, on_host: &[u32]) -> f64 {
         let here = |j: &Job, there: &u32| j.here.min(costs.parts - there);
+        let mut after = 0.0;
         let mut device: f64 = (work.jobs.iter().zip(on_host))
             .map(|(j, there)| costs.device.seconds(j.tokens, costs.share(here(j, there))))
             .sum();
@@ -260,7 +274,13 @@ mod tests {
         for (job, there) in jobs {
             for _ in 0..(costs.parts - job.here).saturating_sub(there) {
                 link += costs.part;
-                device = device.max(link) + costs.device.seconds(job.tokens, costs.share(1));
+                let seconds = costs.device.seconds(job.tokens, costs.share(1));
+                if costs.together {
+                    device = device.max(link);
+                    after += seconds;
+                } else {
+                    device = device.max(link) + seconds;
+                }
             }
             if there > 0 {
                 host += costs.host.seconds(job.tokens, costs.share(there));
@@ -271,7 +291,7 @@ mod tests {
             let sent = sent.min(work.tokens) as f64;
             host += costs.down.0 + costs.up.0 + (costs.down.1 + costs.up.1) * sent;
         }
-        device.max(host)
+        (device + after).max(host)
     }
 
     fn work(tokens: &[u64], here: &[u32], parts: u32, link_free: f64) -> LayerWork {
@@ -291,8 +311,11 @@ mod tests {
             tokens in prop::collection::vec(1u64..200, 1..7),
             here in prop::collection::vec(0u32..2, 7),
             link_free in -0.02f64..0.3,
+            together in any::<bool>(),
         ) {
-            let costs = costs(parts, host, device, link, fixed);
+            // What is computed together is one call, whose fixed seconds the parts that come one by one have each.
+            let fixed = if together { 0.0 } else { fixed };
+            let costs = ExpertCosts { together, ..costs(parts, host, device, link, fixed) };
             let work = work(&tokens, &here, parts, link_free);
             let (mut least, mut exact, mut ordered) =
                 (f64::INFINITY, Best::new(&costs, &work), Best::new(&costs, &work));
