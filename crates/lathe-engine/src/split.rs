@@ -53,14 +53,15 @@ impl Splitting {
         let pool = Arc::new(Pool::new(threads).map_err(below)?);
         let layer: Vec<&Sliced> = split.hold.layers().swap_remove(0);
         let slots = layer.iter().map(|w| w.argument.slots).max().unwrap_or(1) as u64;
-        let timed = |pool: &Pool, progress: &mut dyn FnMut(Stage, usize, usize)| {
+        let mut timed = |pool: &Pool| {
             let clock = Clock { compiled, options, split: &split, slots, store, away };
-            Latency::fitted(0.0, &clock.kept(pool, progress)?).map_err(below)
+            let (copy, computed) = clock.kept(pool, progress)?;
+            Ok::<_, EngineError>((copy, Latency::fitted(0.0, &computed).map_err(below)?))
         };
-        let on_host = timed(&pool, progress)?;
+        let (copy, on_host) = timed(&pool)?;
         let device = match options.threads == threads {
             true => on_host.clone(),
-            false => timed(&Pool::new(options.threads).map_err(below)?, progress)?,
+            false => timed(&Pool::new(options.threads).map_err(below)?)?.1,
         };
         let [up, down] = &host.links;
         let bytes: i64 = layer.iter().map(|w| w.page).sum();
@@ -72,9 +73,10 @@ impl Splitting {
             parts: 1,
             host: on_host,
             device,
-            part: up.seconds(bytes as u64),
+            part: up.seconds(bytes as u64).max(copy),
             piece: 0.0,
             together: true,
+            copy,
             memory: None,
             down: (down.latency_seconds, sent / down.bandwidth),
             up: (up.latency_seconds, back / up.bandwidth),
@@ -114,8 +116,24 @@ impl Chooser for Soonest {
 const TOKENS: &[u64] = &[1, 2, 4, 8, 16, 32, 64, 128, 256];
 /// How often each.
 const TIMES: usize = 5;
+/// Bytes of memory that an arena maps by itself, as it does the room for all experts.
+const MAPPED: usize = 4 << 20;
 /// Raised when something else is timed.
-const FORM: u32 = 1;
+const FORM: u32 = 2;
+
+/// Seconds of copying an expert, and of computing one for so many tokens.
+type Timed = (f64, Vec<(u64, f64)>);
+
+/// What was kept of it: a line for each number of tokens, the first for none.
+fn read(text: &str) -> Option<Timed> {
+    let line = |line: &str| {
+        let (tokens, seconds) = line.split_once(' ')?;
+        Some((tokens.parse().ok()?, seconds.parse().ok().filter(|s| *s > 0.0)?))
+    };
+    let mut rows = text.lines().map(line).collect::<Option<Vec<(u64, f64)>>>()?.into_iter();
+    let copy = rows.next().filter(|(tokens, _)| *tokens == 0)?.1;
+    Some((copy, rows.collect())).filter(|(_, rows): &Timed| !rows.is_empty())
+}
 
 /// What times a model's experts, where they lie.
 struct Clock<'a> {
@@ -146,30 +164,49 @@ impl Clock<'_> {
     }
 
     /// What was timed before, or now.
-    fn kept(
-        &self,
-        pool: &Pool,
-        progress: &mut dyn FnMut(Stage, usize, usize),
-    ) -> Result<Vec<(u64, f64)>, EngineError> {
+    fn kept(&self, pool: &Pool, progress: &mut dyn FnMut(Stage, usize, usize)) -> Result<Timed, EngineError> {
         let path = self.path(pool.threads());
-        let line = |line: &str| {
-            let (tokens, seconds) = line.split_once(' ')?;
-            Some((tokens.parse().ok()?, seconds.parse().ok().filter(|s| *s > 0.0)?))
-        };
-        let before = std::fs::read_to_string(&path).ok();
-        let before = before.and_then(|text| text.lines().map(line).collect::<Option<Vec<(u64, f64)>>>());
         // What cannot be read is timed again.
-        if let Some(measured) = before.filter(|m| !m.is_empty()) {
-            return Ok(measured);
+        if let Some(timed) = std::fs::read_to_string(&path).ok().as_deref().and_then(read) {
+            return Ok(timed);
         }
-        let measured = self.measure(pool, progress)?;
-        let text: String =
-            measured.iter().map(|(tokens, seconds)| format!("{tokens} {seconds:e}\n")).collect();
+        let (copy, computed) = (self.copy()?, self.measure(pool, progress)?);
+        let line = |(tokens, seconds): &(u64, f64)| format!("{tokens} {seconds:e}\n");
+        let text: String = std::iter::once(&(0, copy)).chain(&computed).map(line).collect();
         lathe_runtime::write_whole(&path, text.as_bytes()).map_err(|error| {
             let what = format!("cannot keep what was measured: {error}");
             below(Diagnostic::new("measured-file", Fault::Environment, what).at(path.display().to_string()))
         })?;
-        Ok(measured)
+        Ok((copy, computed))
+    }
+
+    /// Seconds of this processor to copy an expert to where another one was: the least of some.
+    fn copy(&self) -> Result<f64, EngineError> {
+        let layer = self.split.hold.layers().swap_remove(0);
+        let all: usize = layer.iter().map(|w| w.page as usize).sum();
+        let window = Arena::new("window", usize::MAX).alloc_sparse((2 * all).max(MAPPED));
+        let window = window.map_err(below)?.into_view();
+        let mut least = f64::INFINITY;
+        for time in 0..=TIMES {
+            let (mut from, mut to) = (time % 2 * all, (time + 1) % 2 * all);
+            let start = Instant::now();
+            for w in &layer {
+                let page = w.page as usize;
+                let part = |at| window.part(at, page).map_err(below);
+                let (old, new) = (part(from)?, part(to)?);
+                if !old.give(&new) {
+                    old.forget();
+                }
+                let at = w.from as usize + time % w.pages as usize * page;
+                new.copy(0, &self.store.part(at, page).map_err(below)?).map_err(below)?;
+                (from, to) = (from + page, to + page);
+            }
+            // Nothing was where the first one came from.
+            if time > 0 {
+                least = least.min(start.elapsed().as_secs_f64());
+            }
+        }
+        Ok(least)
     }
 
     /// Seconds of an expert for so many tokens: the least of some, for others on the machine only make it slower. Each is of another

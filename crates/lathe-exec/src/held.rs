@@ -21,6 +21,14 @@ const UNIT: usize = 4096;
 /// Bytes of a piece of a page that comes while the link is idle: so long something that is needed waits at most.
 const PIECE: usize = 256 << 10;
 
+/// How many pieces of memory may change their addresses, at most: each is a mapping of its own then, of which a process has some
+/// 65,000.
+const MOVED: usize = 8192;
+
+/// How many pages that are there are for those that only pass: worth so little that they go first, and nothing comes ahead of its use
+/// for them.
+const PASSING: usize = 2;
+
 /// How many pages may have come in part where others must go for them.
 const PARTIAL: usize = 2;
 
@@ -74,6 +82,8 @@ struct State {
     slots: u32,
     /// Pages that have come in part, for which there is room.
     partial: Vec<Partial>,
+    /// The memory of pages that went, for those that come in their place.
+    spare: Vec<Vec<View>>,
     counts: HeldCounts,
 }
 
@@ -119,6 +129,12 @@ impl Group {
     /// Real memory of one page of each.
     fn bytes(&self) -> usize {
         held_bytes(self.places.iter().map(|(_, page)| *page))
+    }
+
+    /// Where a page's parts are.
+    fn parts(&self, page: usize) -> Result<Vec<View>, ExecError> {
+        let part = |(view, bytes): &(View, usize)| Ok(view.part(page * bytes, *bytes)?);
+        self.places.iter().map(part).collect()
     }
 
     fn worth(&self, page: usize) -> f64 {
@@ -246,16 +262,19 @@ impl HeldRoom {
         if !state.partial.iter().any(|p| p.group == key) {
             let Some((page, worth)) = best else { return Ok(None) };
             let kept = |of: usize, _| of == last;
-            if state.used + bytes > self.bytes {
-                let least = state.least(&kept);
+            let free = ((self.bytes - state.used) / bytes.max(1)).min(PASSING);
+            let room = self.bytes - free * bytes;
+            if state.used + bytes > room || free < PASSING {
+                let least = state.least(PASSING - free, &kept);
                 let pays = least.is_some_and(|least| worth > MARGIN.0 * least + MARGIN.1);
-                if state.partial.len() >= PARTIAL || !pays || !state.make_room(self.bytes, bytes, &kept)? {
+                if state.partial.len() >= PARTIAL || !pays || !state.make_room(room, bytes, &kept)? {
                     return Ok(None);
                 }
             } else {
                 state.used += bytes;
             }
             state.partial.push(Partial { group: key, page, done: 0 });
+            state.reuse(key, &[page as u32])?;
         }
         let Some(Partial { page, done, .. }) = state.partial.iter().find(|p| p.group == key) else {
             return Ok(None);
@@ -361,7 +380,7 @@ impl State {
         while self.used + wanted > room
             && let Some(Partial { group, page, .. }) = self.partial.pop()
         {
-            self.forget(group, page)?;
+            self.go(group, page)?;
         }
         Ok(match self.make_room(room, wanted, kept)? {
             true => Ok(()),
@@ -372,13 +391,15 @@ impl State {
         })
     }
 
-    /// The least worth of pages that may be forgotten.
-    fn least(&self, kept: &dyn Fn(usize, usize) -> bool) -> Option<f64> {
+    /// The least worth of pages that may be forgotten, behind so many that are worth less.
+    fn least(&self, behind: usize, kept: &dyn Fn(usize, usize) -> bool) -> Option<f64> {
         let of = |(of, g): (&usize, &Group)| {
             let there = (0..g.pages.len()).filter(|p| g.pages[*p].there && !kept(*of, *p));
-            there.map(|p| g.worth(p)).min_by(f64::total_cmp)
+            there.map(|p| g.worth(p)).collect::<Vec<_>>()
         };
-        self.groups.iter().filter_map(of).min_by(f64::total_cmp)
+        let mut all: Vec<f64> = self.groups.iter().flat_map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all.get(behind).copied()
     }
 
     /// Bytes of `room` that are free, or would be if all that is not `kept` were forgotten.
@@ -412,21 +433,36 @@ impl State {
             }
             while self.used + wanted > room {
                 let Some((_, of, p)) = others.next() else { return Ok(false) };
-                self.forget(of, p)?;
+                self.go(of, p)?;
             }
         }
         self.used += wanted;
         Ok(true)
     }
 
-    /// Forgets a page that there is room for.
-    fn forget(&mut self, of: usize, p: usize) -> Result<(), ExecError> {
+    /// Lets a page go that there is room for; its memory is spare.
+    fn go(&mut self, of: usize, p: usize) -> Result<(), ExecError> {
         let group = self.groups.get_mut(&of).expect("it is one of them");
-        for (view, page) in &group.places {
-            view.part(p * page, *page)?.forget();
-        }
+        let parts = group.parts(p)?;
         group.pages[p].there = false;
         self.used -= group.bytes();
+        self.spare.push(parts);
+        Ok(())
+    }
+
+    /// Puts spare memory under pages that are to come, and forgets what is left of it.
+    fn reuse(&mut self, key: usize, pages: &[u32]) -> Result<(), ExecError> {
+        let all: usize = self.groups.values().map(|g| g.pages.len() * g.places.len()).sum();
+        let mut targets = pages.iter();
+        for from in std::mem::take(&mut self.spare) {
+            let to = targets.next().filter(|_| all <= MOVED);
+            let to = to.map_or(Ok(vec![]), |p| self.groups[&key].parts(*p as usize))?;
+            for (i, from) in from.iter().enumerate() {
+                if !to.get(i).is_some_and(|to| from.give(to)) {
+                    from.forget();
+                }
+            }
+        }
         Ok(())
     }
 
@@ -440,6 +476,7 @@ impl State {
         if pages.is_empty() {
             return Ok(());
         }
+        self.reuse(key, pages)?;
         let brought = bring(pages);
         let group = self.groups.get_mut(&key).expect("room was made for it");
         // What came in part comes again.
@@ -591,7 +628,7 @@ mod tests {
         let page = 2 * PIECE + UNIT;
         let big =
             || Arena::new("host", usize::MAX).alloc_sparse(PAGES * page).map(Buffer::into_view).unwrap();
-        let room = HeldRoom::new(3 * page, LONG).with_chooser(Arc::new(Away));
+        let room = HeldRoom::new((3 + PASSING) * page, LONG).with_chooser(Arc::new(Away));
         let places = [(big(), page)];
         let other = [(big(), page)];
         let full = |p: usize| offsets(&(0..PAGES).map(|i| i == p).collect::<Vec<_>>());

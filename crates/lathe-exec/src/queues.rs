@@ -155,7 +155,11 @@ impl<'a> Run<'a> {
                     let words = words(list)?;
                     let named = listed(&words, *pages)
                         .map_err(|message| ExecError::Pages { program: self.program.into(), message })?;
-                    let until = self.take(*link, named.len() * page, free);
+                    // Nothing is sent where nothing is listed.
+                    let until = match named {
+                        [] => free,
+                        _ => self.take(*link, named.len() * page, free),
+                    };
                     // Of a file whole sectors. What lies between pages is in memory as it is in the file: pages are brought so
                     // before they are taken back.
                     let file = [from, to].iter().any(|end| matches!(end, Piece::File(..)));

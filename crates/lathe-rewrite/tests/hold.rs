@@ -38,6 +38,29 @@ fn mixture(layers: usize, experts: usize, used: usize) -> String {
     format!("graph f() {{\n{}\n}}", lines.join("\n"))
 }
 
+/// What else reads what is made between a layer's products would need it in one place.
+#[test]
+fn a_layer_whose_inside_is_read_elsewhere_is_not_split() {
+    let table = lathe_ops::table();
+    let split = |text: &str| {
+        let g = parse(text).unwrap();
+        lathe_ir::graph::check(&g, &table).unwrap();
+        let p = plan(&g, &table, &Bounds::default());
+        let len = |name: &str| p.run.buffers[p.run.buffer(name).unwrap() as usize].bytes.as_const().unwrap();
+        let extent =
+            |(reader, name): (usize, &str)| Extent { name: name.into(), offset: 0, len: len(name), reader };
+        let extents: Vec<Extent> = ["u0", "d0"].into_iter().enumerate().map(extent).collect();
+        let hold = Hold::new(&g, &p.run, "below", 1 << 16, &extents);
+        assert_eq!(hold.weights.len(), 2);
+        Split::new(&hold, &[&p.run]).is_some()
+    };
+    let text = mixture(1, 4, 2);
+    assert!(split(&text));
+    assert!(!split(&text.replace("return x1", "return x1, a0")));
+    let beside = "z: f32[6, 8] = silu(a0)\nt: f32[6, 8] = add(z, z)\n";
+    assert!(!split(&text.replace("return x1", &format!("{beside}return x1, t"))));
+}
+
 fn floats(n: usize, seed: usize) -> Vec<u8> {
     let value = |i: usize| ((i * 7 + seed * 13 + i * seed) % 23) as f32 / 8.0 - 1.3;
     Tensor::f32(&[n], &(0..n).map(value).collect::<Vec<_>>()).bytes
