@@ -7,7 +7,7 @@
 //! that are there take memory.
 
 use crate::stream::{Extent, buffer, event, part};
-use lathe_ir::graph::{Graph, Type, int_attr};
+use lathe_ir::graph::{Form, Graph, Node, Type, int_attr};
 use lathe_ir::step::{Held, Part, Program, Queue, Step};
 use lathe_ir::tensor::{Buffer, HOST};
 use lathe_ir::{Encoding, Int, Layout, Name};
@@ -64,6 +64,8 @@ pub struct Hold {
     pub bytes: i64,
     /// The weights, in the order of the program.
     pub weights: Vec<Sliced>,
+    /// Values of which a row follows from several rows of others.
+    pub mixed: Vec<Name>,
 }
 
 /// Bytes of each slice along the first axis, when the slices lie one behind the other, whole bytes each.
@@ -84,7 +86,15 @@ fn slice_bytes(ty: &Type) -> Option<i64> {
 impl Hold {
     /// The weights of a graph's experts, of those in `extents` (of `bytes` bytes on `tier`), that can be held so.
     pub fn new(graph: &Graph, program: &Program, tier: &str, bytes: i64, extents: &[Extent]) -> Hold {
-        let mut hold = Hold { tier: tier.into(), bytes, weights: vec![] };
+        let table = lathe_ops::table();
+        let by_row = |n: &&Node| {
+            let types: Vec<_> = n.inputs.iter().map(|v| graph.ty(*v).clone()).collect();
+            let form = table.get(&n.op).map(|row| (row.form)(&types, &n.attrs));
+            &*n.op == "expert_matmul" || matches!(form, Some(Form::Row | Form::Elementwise))
+        };
+        let mixed = graph.nodes.iter().filter(|n| !by_row(n)).flat_map(|n| &n.outputs);
+        let mixed = mixed.map(|v| graph.value(*v).name.clone()).collect();
+        let mut hold = Hold { tier: tier.into(), bytes, weights: vec![], mixed };
         let mut end = 0;
         for node in graph.nodes.iter().filter(|n| &*n.op == "expert_matmul") {
             let name = |i: usize| &graph.value(node.inputs[i]).name;

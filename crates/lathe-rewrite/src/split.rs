@@ -83,9 +83,9 @@ fn rows(p: &Program, buffer: u32, row: i64) -> i64 {
 }
 
 impl<'h> Chain<'h> {
-    /// That of a layer, where its calls read nothing but weights, segments, rows and what they make themselves, and nothing else is
-    /// done between them.
-    fn of(p: &Program, layer: &[&'h Sliced]) -> Option<Chain<'h>> {
+    /// That of a layer, where its calls read nothing but weights, segments, rows and what they make themselves, row by row, and
+    /// nothing else is done between them.
+    fn of(p: &Program, hold: &'h Hold, layer: &[&'h Sliced]) -> Option<Chain<'h>> {
         let number = |name: &Name| p.buffer(name);
         let mut weights = HashMap::new();
         for w in layer {
@@ -108,6 +108,9 @@ impl<'h> Chain<'h> {
                     && (weights.contains_key(&a.buffer)
                         || [segments.offsets, segments.index].contains(&a.buffer));
                 let made = makes.contains(&a.buffer);
+                if *written && hold.mixed.contains(&p.buffers[a.buffer as usize].name) {
+                    return None;
+                }
                 match (a.range.is_none(), *written) {
                     (true, true) if planned && !made => makes.push(a.buffer),
                     (true, false) if known || made => {}
@@ -217,7 +220,7 @@ impl Split {
     }
 
     fn chains(&self, p: &Program) -> Option<Vec<Chain<'_>>> {
-        self.hold.layers().iter().map(|layer| Chain::of(p, layer)).collect()
+        self.hold.layers().iter().map(|layer| Chain::of(p, &self.hold, layer)).collect()
     }
 
     /// The program with its experts on both tiers; it is given [`EXPERTS`] and [`EXPERTS_AWAY`], on the lower one, and
@@ -299,20 +302,17 @@ impl Split {
         let mut p = program.clone();
         let store = buffer(&mut p, EXPERTS, self.hold.bytes, &self.hold.tier);
         let away = buffer(&mut p, EXPERTS_AWAY, self.away, &self.hold.tier);
-        p.steps.clear();
-        let mut starts = None;
+        let (mut steps, mut starts) = (vec![], None);
         for chain in self.chains(program)? {
             let (layout, ..) = chain.layout(program, away, away);
             let start = |p: &Part| p.range.as_ref()?.0.as_const();
             let segments = layout.division.away;
             starts = Some([start(&segments.offsets)?, start(&segments.index)?]);
             let place = Place { segments, others: layout.away };
-            let in_store = |w: &Sliced| part(store, w.from, w.page * w.pages);
-            let calls =
-                chain.calls(&Program { steps: program.steps.clone(), ..p.clone() }, &place, &in_store);
-            p.steps.extend(calls);
-            p.steps.push(Step::Meet);
+            steps.extend(chain.calls(&p, &place, &|w| part(store, w.from, w.page * w.pages)));
+            steps.push(Step::Meet);
         }
+        p.steps = steps;
         Some((crate::only_used(p), starts?))
     }
 }

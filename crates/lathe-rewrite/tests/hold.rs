@@ -57,6 +57,9 @@ fn a_layer_whose_inside_is_read_elsewhere_is_not_split() {
     let text = mixture(1, 4, 2);
     assert!(split(&text));
     assert!(!split(&text.replace("return x1", "return x1, a0")));
+    // A row of one side would need those of the other.
+    let across = "m0: f32[8, 6] = permute(h0) {axes = [1, 0]}\nn0: f32[8, 6] = softmax(m0)\na0: f32[6, 8] = permute(n0) {axes = [1, 0]}";
+    assert!(!split(&text.replace("a0: f32[6, 8] = silu(h0)", across)));
     let beside = "z: f32[6, 8] = silu(a0)\nt: f32[6, 8] = add(z, z)\n";
     assert!(!split(&text.replace("return x1", &format!("{beside}return x1, t"))));
 }
