@@ -1,6 +1,6 @@
 //! A mixture's experts in real time: what a plan chose for one sequence, as a step program with real kernels, a throttled link and
 //! an emulated device. Queues, events and links are those of every step program; what computes slower than it does here waits
-//! for a link that is as slow.
+//! for a link that is as slow. (The engine's own steps compute whole experts on both sides: `split.rs`.)
 
 use crate::EngineError;
 use crate::error::below;

@@ -81,6 +81,7 @@ mod sampling;
 mod scheduler;
 mod score;
 mod sizes;
+mod split;
 mod stop;
 mod store;
 mod swap;

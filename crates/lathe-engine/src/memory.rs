@@ -7,16 +7,17 @@ use crate::lower::Lower;
 use crate::offload::{BELOW, DIRECT, Holding, Placement, Spilling, Streamed, Streaming, spilled};
 use crate::report::{Footprint, Stage};
 use crate::runner::{RunnerOptions, adapted};
+use crate::split::Splitting;
 use crate::weights::Weights;
 use lathe_compile::Compiled;
 use lathe_exec::{Executable, HeldRoom, Places};
 use lathe_ir::Name;
 use lathe_ir::graph::{Source, Type};
-use lathe_ir::step::Step;
+use lathe_ir::step::{Program, Step};
 use lathe_ir::tensor::HOST;
 use lathe_rewrite::{
-    CACHE, CACHE_WINDOW, EXPERTS, EXPERTS_HELD, Hold, PAGES_NEW, PAGES_USED, RELAY, RELAY_STORE, STORE,
-    Spill, WINDOW, storage_bytes,
+    CACHE, CACHE_WINDOW, EXPERTS, EXPERTS_AWAY, EXPERTS_HELD, EXPERTS_HERE, Hold, PAGES_NEW, PAGES_USED,
+    RELAY, RELAY_STORE, STORE, Spill, Split, WINDOW, storage_bytes,
 };
 use lathe_runtime::{Arena, View};
 use std::borrow::Cow;
@@ -87,11 +88,19 @@ impl Memory {
                 kept = binding.arena.used() - before;
             }
             let stored = spill.as_ref().map(|spill| spill.stored() as usize);
+            let split = held.as_ref().and_then(|(hold, room)| binding.split(hold, *room));
             let (hold, room) = held.unzip();
-            let lower = budget.lower(store.as_ref(), streamed, hold, stored)?;
+            let away = split.as_ref().map_or(0, |split| split.away as usize);
+            let lower = budget.lower(store.as_ref(), streamed, hold, away, stored)?;
             stream = lower.stream.map(|streamed| binding.streaming(streamed)).transpose()?;
-            let hold = lower.hold.zip(room);
-            holding = hold.map(|((hold, lower), room)| binding.holding(hold, lower, room)).transpose()?;
+            if let Some(((hold, from), [room, _])) = lower.hold.zip(room) {
+                let mut splitting = None;
+                if let (Some(split), Some(away), Lower::Memory(store)) = (split, lower.away, &from) {
+                    let split = Split { hold: hold.clone(), ..split };
+                    splitting = Some(binding.splitting(split, [store, &away], progress)?);
+                }
+                holding = Some(binding.holding(hold, from, splitting, room)?);
+            }
             let spilled = spill.zip(lower.beside);
             spilling = spilled.map(|(spill, lower)| binding.spilling(spill, lower)).transpose()?;
         }
@@ -215,15 +224,61 @@ impl Binding<'_> {
     }
 
     /// Addresses for all experts, of which so many bytes become real memory.
-    fn holding(&mut self, hold: Hold, lower: Lower, room: u64) -> Result<Holding, EngineError> {
-        let taken = self.arena.reserve(room as usize).map_err(below)?;
+    fn holding(
+        &mut self,
+        hold: Hold,
+        lower: Lower,
+        splitting: Option<Splitting>,
+        room: u64,
+    ) -> Result<Holding, EngineError> {
+        // What layers' products make on the device is in this room.
+        let mut room = room as usize;
+        if let Some(s) = &splitting {
+            let here = self.alloc(s.split.here as usize)?;
+            room -= here.len().next_multiple_of(64);
+            self.places.given.insert(EXPERTS_HERE.into(), here);
+        }
+        let taken = self.arena.reserve(room).map_err(below)?;
         let addresses = Arena::new("addresses", usize::MAX);
         let window = addresses.alloc_sparse(hold.window() as usize).map_err(below)?.into_view();
-        let room = Arc::new(HeldRoom::new(room as usize, lathe_plan::EXPECTED_ROWS));
+        let mut room = HeldRoom::new(room, lathe_plan::EXPECTED_ROWS);
+        let split = splitting.map(|s| {
+            self.places.pools.insert(BELOW.into(), s.pool);
+            (s.split, s.chooser)
+        });
+        let split = split.map(|(split, chooser)| {
+            room = std::mem::replace(&mut room, HeldRoom::new(0, 0)).with_chooser(chooser);
+            split
+        });
+        let room = Arc::new(room);
         self.places.given.insert(EXPERTS_HELD.into(), window);
         self.places.held = Some(room.clone());
         lower.give(EXPERTS, &mut self.places);
-        Ok(Holding { hold, lower, room, _taken: taken })
+        Ok(Holding { hold, lower, split, room, _taken: taken })
+    }
+
+    /// How experts are computed in the host's memory too, where they may be and there is room for what belongs to them, of these
+    /// bytes for those that stay and the least that they need.
+    fn split(&self, hold: &Hold, [room, least]: [u64; 2]) -> Option<Split> {
+        let host = self.options.budget.as_ref()?.host.as_ref()?;
+        if Splitting::threads(host, self.options) == 0 {
+            return None;
+        }
+        let programs: Vec<&Program> = self.compiled.classes.iter().map(|c| &c.plan.run).collect();
+        let split = Split::new(hold, &programs)?;
+        (least + split.here as u64 + 64 <= room).then_some(split)
+    }
+
+    /// Gets ready to compute experts where they lie.
+    fn splitting(
+        &mut self,
+        split: Split,
+        memory: [&View; 2],
+        progress: &mut dyn FnMut(Stage, usize, usize),
+    ) -> Result<Splitting, EngineError> {
+        let host = self.options.budget.as_ref().and_then(|b| b.host.as_ref()).expect("it has room there");
+        self.places.given.insert(EXPERTS_AWAY.into(), memory[1].clone());
+        Splitting::new(self.compiled, self.options, host, split, memory, progress)
     }
 
     fn programs(
@@ -238,7 +293,10 @@ impl Binding<'_> {
                 program = Cow::Owned(s.spill.apply(&program));
             }
             if let Some(h) = holding {
-                program = Cow::Owned(h.hold.apply(&program));
+                program = Cow::Owned(match &h.split {
+                    Some(split) => split.apply(&program),
+                    None => h.hold.apply(&program),
+                });
             }
             if let Some(Streamed { stream, relay, .. }) = stream.map(|s| &s.streamed) {
                 program = Cow::Owned(stream.apply(&program));

@@ -15,8 +15,9 @@ use lathe_exec::{HeldRoom, held_bytes};
 use lathe_ir::Name;
 use lathe_ir::tensor::HOST;
 use lathe_machine::Link;
+use lathe_plan::experts::Runs;
 use lathe_plan::load_bytes;
-use lathe_rewrite::{Extent, Hold, Sliced, Spill, Stream, read_once};
+use lathe_rewrite::{Extent, Hold, Sliced, Spill, Split, Stream, read_once};
 use lathe_runtime::{Arena, BLOCK, Buffer, DiskFile, Reserved, View};
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -31,6 +32,10 @@ pub struct HostMemory {
     pub links: [Link; 2],
     /// Whether there is a disk below it, for what it has no room for.
     pub disk: bool,
+    /// Processors that are here, of which the host computes with those that the device, not being here, has no threads for.
+    pub processors: usize,
+    /// Where experts are computed that the device does not hold.
+    pub experts: Runs,
 }
 
 /// What lies below the memory of a model: weights that come, experts, and what else has to go there.
@@ -38,6 +43,8 @@ pub struct HostMemory {
 pub(crate) struct Below {
     pub stream: Option<Streamed>,
     pub hold: Option<(Hold, Lower)>,
+    /// Room for what is computed with experts there.
+    pub away: Option<View>,
     pub beside: Option<Lower>,
 }
 
@@ -162,12 +169,14 @@ impl Budget {
         below(Diagnostic::new("memory-budget", Fault::User, what).fix("raise --memory, or ask for less"))
     }
 
-    /// Room below for weights of a store, as they are copied, for experts, and for so many bytes beside them.
+    /// Room below for weights of a store, as they are copied, for experts, for so many bytes that are computed with them if there is
+    /// any left, and for so many beside them.
     pub(crate) fn lower(
         &self,
         store: Option<&Store>,
         stream: Option<Stream>,
         hold: Option<Hold>,
+        away: usize,
         beside: Option<usize>,
     ) -> Result<Below, EngineError> {
         let disk = || &store.expect("weights that are copied are of a store").disk;
@@ -183,7 +192,7 @@ impl Budget {
                 relay: None,
             });
             let hold = hold.map(|hold| (Hold { tier: DISK.into(), ..hold }, file()));
-            return Ok(Below { stream, hold, beside: beside.map(on_disk).transpose()? });
+            return Ok(Below { stream, hold, away: None, beside: beside.map(on_disk).transpose()? });
         };
         // What comes at least once in each step has the host's memory first where it goes there as a whole.
         let largest = stream.iter().flat_map(|s| &s.loads).map(|l| l.len()).max().unwrap_or(0) as usize;
@@ -199,6 +208,7 @@ impl Budget {
         };
         let (beside_fits, experts_fit) = (fits(beside.unwrap_or(0)), fits(experts));
         let whole = beside_fits && experts_fit;
+        let away_fits = hold.is_some() && experts_fit && away > 0 && fits(away);
         if used > capacity || !(whole || host.disk) {
             let all = copied + experts + beside.unwrap_or(0);
             let needed = if host.disk { least } else { all };
@@ -245,7 +255,8 @@ impl Budget {
             let relay = relay.transpose()?;
             Ok::<_, EngineError>(Streamed { stream: compact, lower: Lower::Memory(memory), relay })
         });
-        Ok(Below { stream: stream.transpose()?, hold, beside })
+        let away = away_fits.then(|| alloc(away)).transpose()?;
+        Ok(Below { stream: stream.transpose()?, hold, away, beside })
     }
 
     /// What copies to and from what is below go over.
@@ -280,8 +291,8 @@ pub(crate) struct Placement {
     pub kept: Vec<Extent>,
     /// How the others come; none when all are kept.
     pub stream: Option<Stream>,
-    /// How experts come, and the bytes of memory for those that stay.
-    pub hold: Option<(Hold, u64)>,
+    /// How experts come, the bytes of memory for those that stay, and the least that they need.
+    pub hold: Option<(Hold, [u64; 2])>,
 }
 
 impl Placement {
@@ -317,7 +328,7 @@ impl Placement {
         if left < least {
             return Err((kept + window) as u64 + least);
         }
-        placement.hold = Some((hold, left));
+        placement.hold = Some((hold, [left, least]));
         Ok(placement)
     }
 }
@@ -408,6 +419,8 @@ pub(crate) struct Holding {
     pub hold: Hold,
     /// Where all of them lie.
     pub lower: Lower,
+    /// How they are computed there, too.
+    pub split: Option<Split>,
     /// The memory for those that stay.
     pub room: Arc<HeldRoom>,
     /// That it is taken from the memory of the model.

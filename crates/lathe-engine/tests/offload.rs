@@ -8,22 +8,39 @@ use lathe_engine::{
 };
 use lathe_machine::Link;
 use lathe_models::{GgufWriter, KvType, ModelFile};
+use lathe_plan::experts::Runs;
 use std::path::{Path, PathBuf};
 
 const PAGES: usize = 1024;
 
 /// A tiny model made deep: each block twice and more, so that layers stream one after the other.
 fn deep(name: &str, layers: u32, folder: &Path) -> ModelFile {
+    deep_and_wide(name, layers, 1, folder)
+}
+
+/// The same with experts of f32 that are so many times as wide: what they make is added up so often.
+fn deep_and_wide(name: &str, layers: u32, times: usize, folder: &Path) -> ModelFile {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../lathe-models/tests/data/tiny");
     let file = ModelFile::open(data.join(format!("{name}.gguf"))).unwrap();
     let family = lathe_models::family(&file).unwrap();
     let blocks = format!("{family}.block_count");
     let mut writer = GgufWriter::new();
-    file.copy_metadata(&mut writer, &[&blocks]);
+    let width = format!("{family}.feed_forward_length");
+    let wide = file.find::<u32>(&width).unwrap().unwrap() * times as u32;
+    file.copy_metadata(&mut writer, &[&blocks, &width]);
     writer.u32(&blocks, layers);
+    writer.u32(&width, wide);
     for t in file.tensors() {
+        let (mut shape, mut data) = (t.shape(), file.data(t).to_vec());
+        if t.name().contains("_exps") {
+            // Rows of the first two products, columns of the third.
+            let axis = if t.name().contains("down") { 2 } else { 1 };
+            let piece = shape[axis..].iter().product::<usize>() * 4;
+            data = if times == 1 { data } else { data.chunks(piece).flat_map(|c| c.repeat(times)).collect() };
+            shape[axis] *= times;
+        }
         let mut put = |name: &str| {
-            writer.tensor(name, &t.shape(), t.ty(), file.data(t).to_vec());
+            writer.tensor(name, &shape, t.ty(), data.clone());
         };
         match t.name().strip_prefix("blk.0.") {
             Some(rest) => (0..layers).for_each(|l| put(&format!("blk.{l}.{rest}"))),
@@ -68,7 +85,8 @@ fn host(bytes: u64, disk: bool) -> HostMemory {
         bandwidth: 4e9,
         latency_seconds: 1e-6,
     };
-    HostMemory { bytes, links: [link("dram", "vram"), link("vram", "dram")], disk }
+    let links = [link("dram", "vram"), link("vram", "dram")];
+    HostMemory { bytes, links, disk, processors: 2, experts: Runs::Best }
 }
 
 /// The logits of a few steps: two prompts, a page that is copied, then both go on, one of them on the copy. Where there is a tier
@@ -213,6 +231,45 @@ fn logits_do_not_depend_on_the_memory() {
         );
         assert!(refused < 9 && hosted > 0 && (streamed > 0 || spilled > 0 || !experts.is_empty()));
         assert!(experts.is_empty() == (name != "mixtral-f32"), "{experts:?}");
+    }
+}
+
+#[test]
+fn experts_are_computed_on_a_device_and_on_its_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = deep_and_wide("mixtral-f32", 9, 16, folder.path());
+    let sized = |bytes| RunnerOptions { threads: 1, ..options(folder.path(), bytes, KvType::F16) };
+    let mut plain = load(&file, &sized(None)).unwrap();
+    let (want, all) = (logits(&mut plain), plain.footprint().held_bytes());
+    // Bytes a second to the device, and seconds until something is at the host.
+    let settings =
+        [(Runs::OnHost, 1e12, 0.0), (Runs::Best, 1e12, 0.0), (Runs::Best, 4e6, 0.0), (Runs::Best, 1e12, 0.1)];
+    for (experts, bandwidth, latency_seconds) in settings {
+        for less in [2, 4] {
+            let bytes = all - (less << 20);
+            let mut options = sized(Some(bytes));
+            let mut host = HostMemory { experts, ..host(4 * all, false) };
+            (host.links[0].bandwidth, host.links[1].latency_seconds) = (bandwidth, latency_seconds);
+            options.budget.as_mut().unwrap().host = Some(host);
+            let mut runner = load(&file, &options).unwrap();
+            let f = runner.footprint();
+            assert!(f.held_bytes() <= bytes, "{f:?}");
+            let what = format!("{experts:?} over {bandwidth:e} B/s, {latency_seconds} s: {f:?}");
+            assert!(logits(&mut runner) == want, "{what}");
+            let counts = runner.experts().unwrap();
+            println!("{what}: {counts:?}");
+            assert!(counts.needed >= counts.brought + counts.away, "{counts:?}");
+            match (experts, bandwidth, latency_seconds) {
+                // What is computed there comes while the link is idle.
+                (Runs::OnHost, ..) => {
+                    assert!(counts.away > 0 && counts.brought == 0 && counts.bytes > 0, "{counts:?}");
+                }
+                // Both, as it is soonest.
+                (_, 1e12, 0.0) => {}
+                (_, _, 0.0) => assert!(counts.away > 0 && counts.brought == 0, "{counts:?}"),
+                _ => assert!(counts.away == 0 && counts.brought > 0, "{counts:?}"),
+            }
+        }
     }
 }
 

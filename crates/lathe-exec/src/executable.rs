@@ -3,7 +3,7 @@
 use crate::facts::{Promise, check, promises};
 use crate::queues::Run;
 use crate::{ExecError, HeldRoom, NETWORK, Setting};
-use lathe_ir::step::{Bytes, Op, Program, Storage, Unit, Unrolled, unroll};
+use lathe_ir::step::{Bytes, Division, Op, Program, Storage, Unit, Unrolled, unroll};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_machine::Link;
@@ -41,6 +41,8 @@ pub struct Places {
     pub links: Vec<Link>,
     /// The room for pages that are held.
     pub held: Option<Arc<HeldRoom>>,
+    /// Threads that compute in a tier of their own; those of the run do in all others. A queue computes in one tier.
+    pub pools: HashMap<Name, Arc<Pool>>,
 }
 
 impl Places {
@@ -157,7 +159,16 @@ pub(crate) enum Action {
         /// Where each is held, and the bytes of a page.
         places: Vec<(View, usize)>,
         offsets: Option<View>,
+        /// Whether a split has said which, and taken room for them.
+        beside: bool,
         link: usize,
+        room: Arc<HeldRoom>,
+    },
+    /// Where each segment is computed.
+    Split {
+        /// Where each is held, and the bytes of a page.
+        places: Vec<(View, usize)>,
+        segments: Division<View>,
         room: Arc<HeldRoom>,
     },
     Signal(usize),
@@ -210,6 +221,8 @@ pub(crate) struct Lane {
     pub actions: Vec<Action>,
     /// The text of each action's step.
     pub labels: Vec<String>,
+    /// Its threads, where they are not those of the run.
+    pub pool: Option<Arc<Pool>>,
 }
 
 /// What actions are made from: once, or for each change of the dimensions when loops or parts follow them.
@@ -221,6 +234,8 @@ struct Maker<'m> {
     links: Vec<Link>,
     held: Option<Arc<HeldRoom>>,
     workspace: Workspace,
+    /// Tiers with threads of their own, and with scratch space for those.
+    pools: HashMap<Name, (Arc<Pool>, Workspace)>,
     most: HashMap<Name, i64>,
 }
 
@@ -295,6 +310,12 @@ impl Executable {
         }
         let workspace = arena.alloc(Executable::workspace_bytes(images, most, threads))?.into_view();
         let workspace = Workspace::new(workspace, threads);
+        let own = |(tier, pool): (&Name, &Arc<Pool>)| {
+            let bytes = Executable::workspace_bytes(images, most, pool.threads());
+            let scratch = Arena::new(&**tier, usize::MAX).alloc(bytes)?.into_view();
+            Ok((tier.clone(), (pool.clone(), Workspace::new(scratch, pool.threads()))))
+        };
+        let pools = places.pools.iter().map(own).collect::<Result<HashMap<_, _>, ExecError>>()?;
         let mut e = Executable {
             name: program.name.clone(),
             dims: program.dims.clone(),
@@ -312,10 +333,11 @@ impl Executable {
         // A program that is made once, as the planner's are, needs no copy of the kernels.
         if program.follows_dims() {
             let (program, images) = (Cow::Owned(program.clone()), Cow::Owned(images.clone()));
-            e.maker = Some(Box::new(Maker { program, images, homes, links, held, workspace, most: bounds }));
+            let maker = Maker { program, images, homes, links, held, workspace, pools, most: bounds };
+            e.maker = Some(Box::new(maker));
         } else {
             let (program, images) = (Cow::Borrowed(program), Cow::Borrowed(images));
-            let maker = Maker { program, images, homes, links, held, workspace, most: bounds };
+            let maker = Maker { program, images, homes, links, held, workspace, pools, most: bounds };
             (e.lanes, e.promises) = maker.make(&get)?;
         }
         Ok(e)
@@ -470,7 +492,8 @@ impl Maker<'_> {
             all.into_iter().partition(|p| p.step.is_none());
         let mut lanes = vec![];
         for (queue, (name, _)) in self.program.all_queues().enumerate() {
-            let mut lane = Lane { name: name.into(), actions: vec![], labels: vec![] };
+            let pool = self.pool(&u.queues[queue])?;
+            let mut lane = Lane { name: name.into(), actions: vec![], labels: vec![], pool };
             for (index, unit) in u.queues[queue].iter().enumerate() {
                 while checks.first().is_some_and(|c| c.step == Some((queue, index))) {
                     let promise = checks.remove(0);
@@ -500,11 +523,35 @@ impl Maker<'_> {
         })
     }
 
+    /// The threads of a queue, where they are its tier's own.
+    fn pool(&self, queue: &[Unit<'_>]) -> Result<Option<Arc<Pool>>, ExecError> {
+        let called = queue.iter().filter_map(|u| match &u.op {
+            Op::Call(_, args) => args.first().map(|(b, _)| b.buffer),
+            _ => None,
+        });
+        let own = |b: u32| self.pools.get(&self.program.buffers[b as usize].tier).map(|(pool, _)| pool);
+        let mut first = None;
+        for b in called {
+            let pool = own(b);
+            let before = *first.get_or_insert(pool);
+            if before.map(Arc::as_ptr) != pool.map(Arc::as_ptr) {
+                return Err(self.bad(b, "is computed with in a queue of another tier"));
+            }
+        }
+        Ok(first.flatten().cloned())
+    }
+
     /// The link that a copy goes over.
     fn between(&self, from: &Bytes, to: &Bytes) -> Result<usize, ExecError> {
         let tier = |b: &Bytes| &*self.program.buffers[b.buffer as usize].tier;
         let message = || format!("is copied to {}, where no link leads from {}", tier(to), tier(from));
         self.link(tier(from), tier(to)).ok_or_else(|| self.bad(from.buffer, &message()))
+    }
+
+    /// The room for what is held.
+    fn room(&self, held: &[(Bytes, Bytes, i64)]) -> Result<Arc<HeldRoom>, ExecError> {
+        let (_, to, _) = held.first().ok_or_else(|| self.bad(0, "is beside a step that holds nothing"))?;
+        self.held.clone().ok_or_else(|| self.bad(to.buffer, "is held, and no room was given"))
     }
 
     fn link(&self, from: &str, to: &str) -> Option<usize> {
@@ -527,6 +574,7 @@ impl Maker<'_> {
             })
         };
         let tier = |b: &Bytes| &*self.program.buffers[b.buffer as usize].tier;
+        let place = |(_, to, page): &(Bytes, Bytes, i64)| Ok((exact(*to)?, *page as usize));
         Ok(match &unit.op {
             Op::Meet => Action::meet(),
             Op::Signal(e) => Action::Signal(*e as usize),
@@ -535,16 +583,18 @@ impl Maker<'_> {
                 let places = [*from, *to].map(|bytes| Place { bytes, whole: whole(u, bytes) });
                 Action::Copy { from: exact(*from)?, to: exact(*to)?, places, taken: AtomicBool::new(false) }
             }
-            Op::Hold(held, offsets) => {
-                let (first, second, _) =
-                    held.first().ok_or_else(|| self.bad(0, "is beside a step that holds nothing"))?;
+            Op::Split(held, segments) => Action::Split {
+                places: held.iter().map(place).collect::<Result<_, ExecError>>()?,
+                segments: segments.map(&mut |b| exact(*b))?,
+                room: self.room(held)?,
+            },
+            Op::Hold(held, offsets, beside) => {
+                let room = self.room(held)?;
+                let (first, second, _) = &held[0];
                 let link = self.between(first, second)?;
-                let room = self.held.clone();
-                let room = room.ok_or_else(|| self.bad(second.buffer, "is held, and no room was given"))?;
                 if held.iter().any(|(a, b, _)| (a.buffer, b.buffer) != (first.buffer, second.buffer)) {
                     return Err(self.bad(first.buffer, "is not the only one that pages are held of together"));
                 }
-                let place = |(_, to, page): &(Bytes, Bytes, i64)| Ok((exact(*to)?, *page as usize));
                 let start = |(from, to, _): &(Bytes, Bytes, i64)| (from.offset as usize, to.offset as usize);
                 let whole = |b: &Bytes| Bytes { offset: 0, len: u.sizes[b.buffer as usize], ..*b };
                 Action::Hold {
@@ -553,6 +603,7 @@ impl Maker<'_> {
                     starts: held.iter().map(start).collect(),
                     places: held.iter().map(place).collect::<Result<_, ExecError>>()?,
                     offsets: offsets.map(exact).transpose()?,
+                    beside: beside.is_some(),
                     link,
                     room,
                 }
@@ -593,6 +644,8 @@ impl Maker<'_> {
                     workspace_bytes: scratch.unwrap_or(0).max(0) as usize,
                 };
                 let places = args.iter().map(|(a, _)| Place { bytes: *a, whole: whole(u, *a) }).collect();
+                let own = args.first().and_then(|(a, _)| self.pools.get(tier(a)));
+                let workspace = own.map_or(&self.workspace, |(_, workspace)| workspace).clone();
                 let args = args.iter().map(|(a, _)| memory(*a)).collect::<Result<Vec<View>, _>>()?;
                 let required: Vec<Int> = k.params.iter().map(|p| p.bits.clone()).collect();
                 let bound: Vec<i64> = k.dims.iter().map(|d| get(d).unwrap_or(1)).collect();
@@ -600,7 +653,7 @@ impl Maker<'_> {
                     args,
                     &bytes_of(&required, get),
                     &bound,
-                    Some(self.workspace.clone()),
+                    Some(workspace),
                 )?;
                 let dims = &self.program.dims;
                 let dims = k.dims.iter().filter_map(|d| dims.iter().position(|p| p == d)).collect();

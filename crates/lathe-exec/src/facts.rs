@@ -8,7 +8,7 @@ use lathe_ir::step::{Bytes, Op, Unrolled};
 use lathe_ir::tensor::{Access, Buffer, Fact, Kernel};
 use lathe_ir::{DType, Int, Name};
 use lathe_runtime::{RuntimeError, View};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 /// What one buffer must hold.
 pub(crate) struct Promise {
@@ -45,20 +45,39 @@ pub(crate) fn promises<'k>(
     kernel: &dyn Fn(&Name) -> Option<&'k Kernel>,
     memory: &dyn Fn(Bytes) -> Result<(View, Place), ExecError>,
 ) -> Result<Vec<Promise>, ExecError> {
-    // Who writes what: the content of a buffer that another queue writes is known to nobody beforehand.
-    let mut writers: HashMap<u32, HashSet<usize>> = HashMap::new();
+    // Who writes what: the content of bytes that another queue writes is known to nobody beforehand.
+    let mut writers: HashSet<(Bytes, usize)> = HashSet::new();
     for (queue, unit) in u.queues.iter().enumerate().flat_map(|(q, us)| us.iter().map(move |x| (q, x))) {
-        for (b, _) in unit.op.touches().iter().filter(|(_, w)| *w) {
-            writers.entry(b.buffer).or_default().insert(queue);
-        }
+        writers.extend(unit.op.touches().into_iter().filter(|(_, w)| *w).map(|(b, _)| (b, queue)));
     }
+    let meet = |a: &Bytes, b: &Bytes| {
+        a.buffer == b.buffer && (a == b || (a.offset < b.offset + b.len && b.offset < a.offset + a.len))
+    };
     let mut out: Vec<Promise> = vec![];
     for (queue, units) in u.queues.iter().enumerate() {
-        let others = |b: &Bytes| writers.get(&b.buffer).is_some_and(|w| w.iter().any(|q| *q != queue));
+        let others = |b: &Bytes| writers.iter().any(|(w, q)| *q != queue && meet(w, b));
         let mut made: Vec<(Bytes, Vec<Fact>)> = vec![];
         for (index, unit) in units.iter().enumerate() {
             let (name, args) = match &unit.op {
                 Op::Call(name, args) => (*name, args),
+                Op::Split(_, s) => {
+                    // Its parts are as what it is made of, a list is not.
+                    let known = |of: &Bytes| {
+                        let mut makers = made.iter().filter(|(b, _)| meet(b, of));
+                        let first =
+                            makers.next().filter(|(b, _)| b.buffer == of.buffer && b.offset == of.offset);
+                        let facts = first.filter(|_| makers.next().is_none()).map(|(_, facts)| facts.clone());
+                        facts.unwrap_or_default()
+                    };
+                    let (offsets, index) = (known(&s.of.offsets), known(&s.of.index));
+                    for side in [&s.here, &s.come, &s.away] {
+                        for (part, facts) in [(side.offsets, &offsets), (side.index, &index)] {
+                            made.retain(|(b, _)| *b != part);
+                            made.push((part, facts.clone()));
+                        }
+                    }
+                    continue;
+                }
                 op => {
                     let written = op.touches().into_iter().filter(|(_, w)| *w);
                     made.extend(written.map(|(b, _)| (b, vec![])));
@@ -77,7 +96,7 @@ pub(crate) fn promises<'k>(
                 }
                 let buffer = &u.program.buffers[arg.buffer as usize].name;
                 for fact in promised {
-                    let mut makers = made.iter().filter(|(b, _)| b.buffer == arg.buffer).peekable();
+                    let mut makers = made.iter().filter(|(b, _)| meet(b, arg)).peekable();
                     let late = others(arg) || makers.peek().is_some();
                     // A name inside a fact is the kernel's own, so that of another kernel promises nothing.
                     let local = matches!(fact, Fact::Ascending(_));

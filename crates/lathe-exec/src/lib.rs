@@ -5,7 +5,8 @@
 //! anew, so a decode step costs its kernels, its meetings, and a look at the index buffers that the caller passes: the facts that
 //! kernels rely on are checked here, once for all of them.
 //!
-//! Each queue of a program has a thread of its own; those that call kernels take turns at the pool. A copy from one tier to
+//! Each queue of a program has a thread of its own; those that call kernels take turns at the pool, or have
+//! a pool of their own where they compute in another tier ([`Places::pools`]). A copy from one tier to
 //! another goes over a link of the machine's description and takes at least as long as that says, one at a time on each
 //! link; a tier with a capacity is an arena with that limit. Messages go through [`Peers`]. The first step that fails ends
 //! all queues.
@@ -42,7 +43,7 @@ mod virtual_clock;
 
 pub use error::ExecError;
 pub use executable::{Executable, Image, Places};
-pub use held::{HeldCounts, HeldRoom, held_bytes};
+pub use held::{Chooser, HeldCounts, HeldRoom, Segment, held_bytes};
 pub use queues::{Peers, Setting};
 pub use trace::{Span, Trace, timeline};
 pub use virtual_clock::{Costs, NETWORK, virtual_run};

@@ -3,7 +3,7 @@
 use crate::executable::{Action, Lane, Piece, share};
 use crate::facts::check;
 use crate::{ExecError, Trace};
-use lathe_ir::step::listed;
+use lathe_ir::step::{divide, listed};
 use lathe_machine::Link;
 use lathe_runtime::{Ctx, Pool, SECTOR, View};
 use std::collections::VecDeque;
@@ -48,6 +48,8 @@ impl<E: Into<ExecError>> From<E> for Stop {
 struct State {
     /// When each signal that nobody has taken yet was given, by event.
     signals: Vec<VecDeque<Instant>>,
+    /// Whether a queue waits for an event now.
+    wanted: Vec<bool>,
     /// Until when each link is taken.
     busy: Vec<Instant>,
     over: bool,
@@ -86,7 +88,8 @@ impl<'a> Run<'a> {
         let start = Instant::now();
         let busy = vec![start; links.len()];
         let signals = counts.iter().map(|n| (0..*n).map(|_| start).collect()).collect();
-        let state = Mutex::new(State { signals, busy, over: false, error: None });
+        let wanted = vec![false; counts.len()];
+        let state = Mutex::new(State { signals, wanted, busy, over: false, error: None });
         Run { setting, program, links, get, state, wake: Condvar::new() }
     }
 
@@ -149,11 +152,14 @@ impl<'a> Run<'a> {
                     free = self.sleep(until)?;
                 }
                 Action::Pages { from, to, page, pages, list, link } => {
-                    let mut words = vec![0u32; list.len() / 4];
-                    list.read(0, &mut words)?;
+                    let words = words(list)?;
                     let named = listed(&words, *pages)
                         .map_err(|message| ExecError::Pages { program: self.program.into(), message })?;
-                    let until = self.take(*link, named.len() * page, free);
+                    // Nothing is sent where nothing is listed.
+                    let until = match named {
+                        [] => free,
+                        _ => self.take(*link, named.len() * page, free),
+                    };
                     // Of a file whole sectors. What lies between pages is in memory as it is in the file: pages are brought so
                     // before they are taken back.
                     let file = [from, to].iter().any(|end| matches!(end, Piece::File(..)));
@@ -163,12 +169,35 @@ impl<'a> Run<'a> {
                     copy_pieces(from, to, pieces, self.program)?;
                     free = self.sleep(until)?;
                 }
-                Action::Hold { from, to, starts, places, offsets, link, room } => {
-                    let words = offsets.as_ref().map(|offsets| {
-                        let mut words = vec![0u32; offsets.len() / 4];
-                        offsets.read(0, &mut words).map(|()| words)
+                Action::Split { places, segments, room } => {
+                    let [offsets, index] = segments.reads().map(words);
+                    let (offsets, index) = (offsets?, index?);
+                    let sides = room.split(self.program, places, &offsets)?;
+                    let by: Vec<i64> = segments.rows.iter().map(|(_, by)| *by).collect();
+                    let all = divide(&offsets, &index, &sides, &by)
+                        .map_err(|message| ExecError::Pages { program: self.program.into(), message })?;
+                    segments.writes().zip(all).try_for_each(|(to, words)| to.write(0, &words))?;
+                    free = Instant::now();
+                }
+                Action::Hold { from, to, starts, places, offsets: None, link, room, .. } if room.splits() => {
+                    // Until somebody waits for this queue.
+                    let signal = lane.actions[next..].iter().find_map(|a| match a {
+                        Action::Signal(e) => Some(*e),
+                        _ => None,
                     });
-                    let words = words.transpose()?;
+                    while !self.wanted(signal)
+                        && let Some(piece) = room.next_piece(places)?
+                    {
+                        let until = self.take(*link, piece.len, free);
+                        let (source, place) = starts[piece.place];
+                        let piece_at = (source + piece.at, place + piece.at, piece.len);
+                        copy_pieces(from, &Piece::Memory(to.clone()), vec![piece_at], self.program)?;
+                        free = self.sleep(until)?;
+                        room.piece_came(places, piece);
+                    }
+                }
+                Action::Hold { from, to, starts, places, offsets, beside, link, room } => {
+                    let words = offsets.as_ref().map(words).transpose()?;
                     let mut until = free;
                     let mut bring = |missing: &[u32]| {
                         let all: usize = places.iter().map(|(_, page)| page).sum();
@@ -181,6 +210,7 @@ impl<'a> Run<'a> {
                         copy_pieces(from, &Piece::Memory(to.clone()), pieces, self.program)
                     };
                     match words {
+                        Some(offsets) if *beside => room.come(self.program, places, &offsets, &mut bring)?,
                         Some(offsets) => room.hold(self.program, places, &offsets, &mut bring)?,
                         None => room.expect(places, &mut bring)?,
                     }
@@ -210,7 +240,8 @@ impl<'a> Run<'a> {
                         next += lane.actions[next..].iter().take_while(|a| a.is_shared()).count();
                     }
                     if lane.actions[first..next].iter().any(|a| !matches!(a, Action::Meet { .. })) {
-                        self.shared(&lane.actions[first..next])?;
+                        let pool = lane.pool.as_deref().unwrap_or(self.setting.pool);
+                        self.shared(pool, &lane.actions[first..next])?;
                         free = Instant::now();
                     }
                 }
@@ -229,10 +260,10 @@ impl<'a> Run<'a> {
 
     /// Steps of which each thread of the pool takes what nobody has taken: who comes late finds them done, and is not waited
     /// for.
-    fn shared(&self, actions: &[Action]) -> Result<(), ExecError> {
-        let threads = self.setting.pool.threads() as u32;
+    fn shared(&self, pool: &Pool, actions: &[Action]) -> Result<(), ExecError> {
+        let threads = pool.threads() as u32;
         Action::ready(actions);
-        self.setting.pool.try_share(&|thread, barrier| {
+        pool.try_share(&|thread, barrier| {
             let mut ctx = Ctx { thread: thread as u32, threads };
             let mut done = 0;
             for a in actions {
@@ -270,11 +301,23 @@ impl<'a> Run<'a> {
         let mut state = self.lock();
         loop {
             match state.signals[event].pop_front() {
-                Some(given) => return Ok(given),
+                Some(given) => {
+                    state.wanted[event] = false;
+                    return Ok(given);
+                }
                 None if state.over => return Err(Stop::Told),
-                None => state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner),
+                None => {
+                    state.wanted[event] = true;
+                    state = self.wake.wait(state).unwrap_or_else(PoisonError::into_inner);
+                }
             }
         }
+    }
+
+    /// Whether a queue waits for an event, or nothing is to be done any more.
+    fn wanted(&self, event: Option<usize>) -> bool {
+        let state = self.lock();
+        state.over || event.is_none_or(|e| state.wanted[e])
     }
 
     /// Takes a link for so many bytes, wanted since `since`; when they are over there.
@@ -300,6 +343,13 @@ impl<'a> Run<'a> {
             state = self.wake.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
+}
+
+/// All words of a list.
+fn words(list: &View) -> Result<Vec<u32>, ExecError> {
+    let mut words = vec![0u32; list.len() / 4];
+    list.read(0, &mut words)?;
+    Ok(words)
 }
 
 /// Copies pieces: where each begins in the source, where in the destination, bytes.

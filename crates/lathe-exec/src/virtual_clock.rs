@@ -46,12 +46,13 @@ impl Costs<'_> {
             },
             // How many pages a list has, or are held already, is not known here: all come.
             Op::Copy(from, to) | Op::Pages(from, to, ..) => copy(from, to)?,
-            Op::Hold(held, _) => held.iter().try_fold(Cost::default(), |sum, (from, to, _)| {
+            Op::Hold(held, ..) => held.iter().try_fold(Cost::default(), |sum, (from, to, _)| {
                 let one = copy(from, to)?;
                 Ok(Cost { seconds: sum.seconds + one.seconds, resource: one.resource })
             })?,
             Op::Send(bytes, ..) => over(tier(bytes.buffer), NETWORK, bytes.len).unwrap_or_default(),
-            Op::Meet | Op::Signal(_) | Op::Wait(_) | Op::Receive(..) => Cost::default(),
+            // A split moves nothing: those here are there already.
+            Op::Meet | Op::Signal(_) | Op::Wait(_) | Op::Receive(..) | Op::Split(..) => Cost::default(),
         })
     }
 }

@@ -1,11 +1,12 @@
 //! Programs whose loops follow dimensions, whose queues would race, and that lack what they need, run without kernels.
 
-use lathe_exec::{ExecError, Executable, Places};
+use lathe_exec::{Chooser, ExecError, Executable, HeldRoom, Places, Segment};
 use lathe_ir::Name;
 use lathe_ir::step::{Program, interpret, parse};
 use lathe_machine::Link;
 use lathe_runtime::{Arena, Buffer, Pool, View};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 fn bind(p: &Program, places: &Places, most: &HashMap<Name, i64>) -> Result<Executable, ExecError> {
     Executable::bind(p, &HashMap::new(), places, most, 1, &Arena::new("host", 1 << 20))
@@ -120,4 +121,79 @@ fn a_program_alone_has_no_peers() {
     // The queue that waits for the signal ends too.
     let error = run.run(&Pool::new(1).unwrap(), &[]).unwrap_err().to_string();
     assert!(error.contains("rank 1 cannot be reached"), "{error}");
+}
+
+#[test]
+fn segments_are_split_as_somebody_chooses() {
+    #[derive(Debug)]
+    struct Long;
+    impl Chooser for Long {
+        fn away(&self, segments: &[Segment]) -> Vec<bool> {
+            segments.iter().map(|s| s.slots > 1).collect()
+        }
+    }
+    // Two queues copy what is held, where kernels would compute with it.
+    let p = parse(
+        "program p() {
+           buffer all: 12288 bytes on below = given
+           buffer some: 12288 bytes on host = given
+           buffer o: 16 bytes on host = given
+           buffer i: 16 bytes on host = given
+           buffer here: 32 bytes on host = given
+           buffer come: 32 bytes on host = given
+           buffer away: 32 bytes on below = given
+           buffer list: 20 bytes on below = given
+           buffer x: 64 bytes on host = given
+           buffer z: 64 bytes on below = given
+           event go
+           event came
+           queue bring {
+             wait go
+             hold all in some pages 4096 by come[0, 16] beside here[0, 16]
+             signal came
+           }
+           split o, i of all in some pages 4096
+             here here[0, 16], here[16, 16] come come[0, 16], come[16, 16] away away[0, 16], away[16, 16]
+             rows list by 1
+           signal go
+           wait came
+           copy x to z pages 16 of list
+         }",
+    )
+    .unwrap();
+    let mut places = places(&["o", "i", "here", "come", "away", "list", "x", "z"], 64);
+    places.given.extend(self::places(&["all", "some"], 12288).given);
+    let link = |from: &str, to: &str| Link {
+        from: from.into(),
+        to: to.into(),
+        bandwidth: 1e12,
+        latency_seconds: 0.0,
+    };
+    places.links = vec![link("below", "host"), link("host", "below")];
+    places.held = Some(Arc::new(HeldRoom::new(12288, 1000).with_chooser(Arc::new(Long))));
+    let write = |name: &str, words: &[u32]| places.given[name].write(0, words).unwrap();
+    write("all", &(0..3072).map(|i| i / 1024).collect::<Vec<u32>>());
+    write("x", &(0..16).collect::<Vec<u32>>());
+    let words = |name: &str| {
+        let bytes = bytes(&places.given[name]);
+        bytes.chunks(4).map(|w| u32::from_le_bytes(w.try_into().unwrap())).collect::<Vec<u32>>()
+    };
+    let mut run = bind(&p, &places, &HashMap::new()).unwrap();
+    let pool = Pool::new(1).unwrap();
+    write("o", &[0, 1, 3, 4]);
+    write("i", &[2, 0, 3, 1]);
+    run.run(&pool, &[]).unwrap();
+    // The second segment is away, the others come.
+    assert_eq!(words("here")[..4], [0, 0, 0, 0]);
+    assert_eq!(words("come")[..8], [0, 1, 1, 2, 2, 1, 0, 3]);
+    assert_eq!(words("away")[..8], [0, 0, 2, 2, 0, 3, 2, 1]);
+    assert_eq!(words("list")[..3], [2, 0, 3]);
+    assert_eq!(words("z"), [0, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 12, 13, 14, 15]);
+    let held = words("some");
+    assert_eq!((held[0], held[2 * 1024 + 7]), (0, 2));
+    // They are there now.
+    run.run(&pool, &[]).unwrap();
+    assert_eq!((&words("here")[..4], &words("come")[..4]), (&[0, 1, 1, 2][..], &[0; 4][..]));
+    let counts = places.held.as_ref().unwrap().counts();
+    assert_eq!((counts.needed, counts.brought, counts.away), (6, 2, 2));
 }

@@ -7,7 +7,7 @@
 //! that are there take memory.
 
 use crate::stream::{Extent, buffer, event, part};
-use lathe_ir::graph::{Graph, Type};
+use lathe_ir::graph::{Form, Graph, Node, Type, int_attr};
 use lathe_ir::step::{Held, Part, Program, Queue, Step};
 use lathe_ir::tensor::{Buffer, HOST};
 use lathe_ir::{Encoding, Int, Layout, Name};
@@ -31,11 +31,28 @@ pub struct Sliced {
     /// Its first byte on the other tier.
     pub from: i64,
     /// Its first byte in memory.
-    place: i64,
+    pub(crate) place: i64,
     /// Bytes of an expert.
     pub page: i64,
     /// Experts.
     pub pages: i64,
+    /// The slots, by expert.
+    pub index: Name,
+    /// What it multiplies.
+    pub argument: Rows,
+    /// The product.
+    pub result: Rows,
+}
+
+/// A value of which each row belongs to slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rows {
+    /// Its buffer in the program.
+    pub name: Name,
+    /// Slots of a row.
+    pub slots: i64,
+    /// Bytes of a row, where rows lie one behind the other.
+    pub bytes: Option<i64>,
 }
 
 /// How experts come.
@@ -47,13 +64,14 @@ pub struct Hold {
     pub bytes: i64,
     /// The weights, in the order of the program.
     pub weights: Vec<Sliced>,
+    /// Values of which a row follows from several rows of others.
+    pub mixed: Vec<Name>,
 }
 
 /// Bytes of each slice along the first axis, when the slices lie one behind the other, whole bytes each.
 fn slice_bytes(ty: &Type) -> Option<i64> {
-    let slices = ty.shape.first()?.as_const().filter(|n| *n > 0)?;
-    let all = ty.bits().as_const()?;
-    let slice = all / slices;
+    let one = Type { shape: [&[1.into()], ty.shape.get(1..)?].concat(), ..ty.clone() };
+    let slice = one.bits().as_const()?;
     let layouts: Vec<Layout> = match ty.storage() {
         None => vec![Buffer::dense("w", ty.dtype, &ty.shape, HOST).layout],
         Some(Encoding { fields, .. }) => fields.into_iter().map(|f| f.layout).collect(),
@@ -62,13 +80,21 @@ fn slice_bytes(ty: &Type) -> Option<i64> {
         let first: Vec<_> = l.terms.iter().filter(|t| t.dim == 0).collect();
         matches!(first[..], [t] if t.div == 1 && t.modulo.is_none() && t.stride == Int::from(slice))
     };
-    (slice * slices == all && slice % 8 == 0 && layouts.iter().all(apart)).then_some(slice / 8)
+    (slice % 8 == 0 && layouts.iter().all(apart)).then_some(slice / 8)
 }
 
 impl Hold {
     /// The weights of a graph's experts, of those in `extents` (of `bytes` bytes on `tier`), that can be held so.
     pub fn new(graph: &Graph, program: &Program, tier: &str, bytes: i64, extents: &[Extent]) -> Hold {
-        let mut hold = Hold { tier: tier.into(), bytes, weights: vec![] };
+        let table = lathe_ops::table();
+        let by_row = |n: &&Node| {
+            let types: Vec<_> = n.inputs.iter().map(|v| graph.ty(*v).clone()).collect();
+            let form = table.get(&n.op).map(|row| (row.form)(&types, &n.attrs));
+            &*n.op == "expert_matmul" || matches!(form, Some(Form::Row | Form::Elementwise))
+        };
+        let mixed = graph.nodes.iter().filter(|n| !by_row(n)).flat_map(|n| &n.outputs);
+        let mixed = mixed.map(|v| graph.value(*v).name.clone()).collect();
+        let mut hold = Hold { tier: tier.into(), bytes, weights: vec![], mixed };
         let mut end = 0;
         for node in graph.nodes.iter().filter(|n| &*n.op == "expert_matmul") {
             let name = |i: usize| &graph.value(node.inputs[i]).name;
@@ -89,6 +115,17 @@ impl Hold {
                 place: end,
                 page,
                 pages,
+                index: name(3).clone(),
+                argument: Rows {
+                    name: name(0).clone(),
+                    slots: int_attr(&node.attrs, "k").unwrap_or(1),
+                    bytes: slice_bytes(graph.ty(node.inputs[0])),
+                },
+                result: Rows {
+                    name: graph.value(node.outputs[0]).name.clone(),
+                    slots: 1,
+                    bytes: slice_bytes(graph.ty(node.outputs[0])),
+                },
             });
             end += (page * pages + ALIGN - 1) / ALIGN * ALIGN;
         }
@@ -158,14 +195,18 @@ impl Hold {
                     let offsets = offsets.expect("it was there when this was made");
                     let offsets = part(offsets, 0, 4 * (layers[*layer][0].pages + 1));
                     p.steps.extend((*layer > 0).then_some(Step::Wait(there)));
-                    p.steps.push(Step::Hold { held: held(&layers[*layer]), offsets: Some(offsets) });
+                    p.steps.push(Step::Hold {
+                        held: held(&layers[*layer]),
+                        offsets: Some(offsets),
+                        beside: None,
+                    });
                     p.steps.extend((begun < layers.len()).then_some(Step::Signal(go)));
                 }
             }
             p.steps.push(s);
         }
         let expect = |l: &Vec<&Sliced>| {
-            [Step::Wait(go), Step::Hold { held: held(l), offsets: None }, Step::Signal(there)]
+            [Step::Wait(go), Step::Hold { held: held(l), offsets: None, beside: None }, Step::Signal(there)]
         };
         let steps: Vec<Step> = layers.iter().skip(1).flat_map(expect).collect();
         if !steps.is_empty() {

@@ -30,13 +30,15 @@ mod plan;
 mod quantize;
 mod rows;
 mod spill;
+mod split;
 mod stream;
 mod winograd;
 
 pub use gradient::differentiate;
-pub use hold::{EXPERTS, EXPERTS_HELD, Hold, Sliced};
+pub use hold::{EXPERTS, EXPERTS_HELD, Hold, Rows, Sliced};
 pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
 pub use spill::{CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, Spill, Spilled};
+pub use split::{EXPERTS_AWAY, EXPERTS_HERE, Split};
 pub use stream::{Extent, Load, RELAY, RELAY_STORE, STORE, Stream, WINDOW, only_used, read_once};
 
 use lathe_ir::IrError;

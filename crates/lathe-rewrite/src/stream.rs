@@ -334,9 +334,13 @@ pub fn only_used(mut p: Program) -> Program {
                 Step::Pages { from, to, list, .. } => {
                     [from, to, list].into_iter().for_each(|p| index(p, used));
                 }
-                Step::Hold { held, offsets } => {
+                Step::Hold { held, offsets, beside } => {
                     held.iter_mut().flat_map(|h| [&mut h.from, &mut h.to]).for_each(|p| index(p, used));
-                    offsets.iter_mut().for_each(|p| index(p, used));
+                    offsets.iter_mut().chain(beside).for_each(|p| index(p, used));
+                }
+                Step::Split { held, segments } => {
+                    held.iter_mut().flat_map(|h| [&mut h.from, &mut h.to]).for_each(|p| index(p, used));
+                    segments.parts_mut().for_each(|p| index(p, used));
                 }
                 Step::Send { from: part, .. } | Step::Receive { to: part, .. } => index(part, used),
                 Step::Loop { body, .. } => visit(body, used),

@@ -1,11 +1,12 @@
 //! Experts that do not fit: a program that holds those its router chose computes the same, run after run, though the interpreter
-//! forgets all others; and the checker finds no race and no deadlock in it.
+//! forgets all others; and the checker finds no race and no deadlock in it. So does one that computes some of them where they
+//! lie, which the interpreter chooses otherwise in each step.
 
 use lathe_ir::graph::parse;
 use lathe_ir::step::{check, interpret};
 use lathe_ir::tensor::Kernel;
 use lathe_ir::{Name, Tensor};
-use lathe_rewrite::{Bounds, EXPERTS, EXPERTS_HELD, Extent, Hold, plan};
+use lathe_rewrite::{Bounds, EXPERTS, EXPERTS_AWAY, EXPERTS_HELD, Extent, Hold, Split, plan};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -35,6 +36,32 @@ fn mixture(layers: usize, experts: usize, used: usize) -> String {
     }
     lines.push(format!("return x{layers}"));
     format!("graph f() {{\n{}\n}}", lines.join("\n"))
+}
+
+/// What else reads what is made between a layer's products would need it in one place.
+#[test]
+fn a_layer_whose_inside_is_read_elsewhere_is_not_split() {
+    let table = lathe_ops::table();
+    let split = |text: &str| {
+        let g = parse(text).unwrap();
+        lathe_ir::graph::check(&g, &table).unwrap();
+        let p = plan(&g, &table, &Bounds::default());
+        let len = |name: &str| p.run.buffers[p.run.buffer(name).unwrap() as usize].bytes.as_const().unwrap();
+        let extent =
+            |(reader, name): (usize, &str)| Extent { name: name.into(), offset: 0, len: len(name), reader };
+        let extents: Vec<Extent> = ["u0", "d0"].into_iter().enumerate().map(extent).collect();
+        let hold = Hold::new(&g, &p.run, "below", 1 << 16, &extents);
+        assert_eq!(hold.weights.len(), 2);
+        Split::new(&hold, &[&p.run]).is_some()
+    };
+    let text = mixture(1, 4, 2);
+    assert!(split(&text));
+    assert!(!split(&text.replace("return x1", "return x1, a0")));
+    // A row of one side would need those of the other.
+    let across = "m0: f32[8, 6] = permute(h0) {axes = [1, 0]}\nn0: f32[8, 6] = softmax(m0)\na0: f32[6, 8] = permute(n0) {axes = [1, 0]}";
+    assert!(!split(&text.replace("a0: f32[6, 8] = silu(h0)", across)));
+    let beside = "z: f32[6, 8] = silu(a0)\nt: f32[6, 8] = add(z, z)\n";
+    assert!(!split(&text.replace("return x1", &format!("{beside}return x1, t"))));
 }
 
 fn floats(n: usize, seed: usize) -> Vec<u8> {
@@ -93,10 +120,23 @@ proptest! {
         beside.insert(EXPERTS.into(), store);
         compacted.insert(EXPERTS.into(), apart);
         let other = compact.apply(&p.run);
+        let split = Split::new(&hold, &[&p.run]).unwrap();
+        let shared = split.apply(&p.run);
+        check(&shared).unwrap();
+        prop_assert_eq!(lathe_ir::step::parse(&shared.to_string()).unwrap().to_string(), shared.to_string());
+        let mut both = beside.clone();
         for seed in 0..3 {
             let want = run(&p.run, &mut given, seed);
             prop_assert!(want == run(&held, &mut beside, seed));
             prop_assert!(want == run(&other, &mut compacted, seed));
+            prop_assert!(want == run(&shared, &mut both, seed));
         }
+        // Layers alone, with all that their rows are sent to on the lower tier.
+        let (alone, [offsets, _]) = split.alone(&p.run).unwrap();
+        check(&alone).unwrap();
+        let away = both.get_mut(EXPERTS_AWAY).unwrap();
+        let ends: Vec<u8> = (0..=experts as u32).flat_map(|e| e.min(1).to_le_bytes()).collect();
+        away[offsets as usize..][..ends.len()].copy_from_slice(&ends);
+        interpret(&alone, &kernels, &HashMap::new(), &mut both).unwrap();
     }
 }

@@ -142,11 +142,16 @@ impl Block {
     pub fn start(&self) -> NonNull<u8> {
         self.start
     }
+
+    /// Whether it is mapped by itself.
+    pub fn is_mapped(&self) -> bool {
+        self.size >= HUGE
+    }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
-        if self.size < HUGE {
+        if !self.is_mapped() {
             // SAFETY: `small` allocated it with this layout.
             unsafe { std::alloc::dealloc(self.start.as_ptr(), layout(self.size)) };
         } else {
@@ -245,6 +250,45 @@ mod tests {
         std::os::unix::fs::FileExt::read_exact_at(&map, &mut entries, (start / page * 8) as u64).unwrap();
         // The highest bit of an entry says that its page is there.
         assert_eq!(entries.chunks(8).filter(|entry| entry[7] >> 7 == 1).count(), 64);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn memory_is_given_from_one_block_to_another() {
+        let page = PAGE;
+        let alloc = |bytes| Arena::new("dram", usize::MAX).alloc_sparse(bytes).unwrap().into_view();
+        let (a, b) = (alloc(2 * HUGE), alloc(2 * HUGE));
+        let read = |v: &crate::View, at: usize| {
+            let mut bytes = vec![0u8; page];
+            v.read(at, &mut bytes).unwrap();
+            bytes
+        };
+        a.write(page, &vec![7u8; 2 * page]).unwrap();
+        b.write(0, &vec![9u8; 8 * page]).unwrap();
+        let (from, to) = (a.part(page, 2 * page).unwrap(), b.part(4 * page, 2 * page).unwrap());
+        assert!(from.give(&to));
+        assert_eq!((read(&b, 4 * page), read(&b, 5 * page)), (vec![7; page], vec![7; page]));
+        assert_eq!((read(&b, 3 * page), read(&b, 6 * page)), (vec![9; page], vec![9; page]));
+        // What gave is zeros, and both can be written and give again, inside one block too.
+        assert_eq!(read(&a, page), vec![0; page]);
+        from.write(0, &[1u8]).unwrap();
+        to.write(0, &[2u8]).unwrap();
+        assert!(to.give(&b.part(8 * page, 2 * page).unwrap()));
+        assert_eq!((read(&a, page)[0], read(&b, 8 * page)[..2].to_vec()), (1, vec![2, 7]));
+        // No whole pages, not apart, of other lengths, read-only, of a block that is not mapped by itself.
+        let part = |v: &crate::View, at, len| v.part(at, len).unwrap();
+        let small = alloc(4 * page);
+        for (from, to) in [
+            (part(&a, 64, page), part(&b, 0, page)),
+            (part(&a, 0, page + 64), part(&b, 0, page + 64)),
+            (part(&a, 0, 2 * page), part(&a, page, 2 * page)),
+            (part(&a, 0, 2 * page), part(&b, 0, page)),
+            (part(&a, 0, page), part(&b, 0, page).read_only()),
+            (part(&a, 0, 0), part(&b, 0, 0)),
+            (small.clone(), part(&a, 0, 4 * page)),
+        ] {
+            assert!(!from.give(&to), "{from:?} {to:?}");
+        }
     }
 
     #[test]

@@ -205,6 +205,44 @@ impl View {
         }
     }
 
+    /// Gives the memory to another view of as many bytes, whose own is given back to the system; whether it could: both are whole pages
+    /// of the system, of blocks that an arena mapped. What the bytes of either are then is not said. It costs much less than forgetting
+    /// one and touching the other.
+    pub fn give(&self, to: &View) -> bool {
+        #[cfg(target_os = "linux")]
+        {
+            // SAFETY: it asks for a number.
+            let page = usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(usize::MAX);
+            let (from, at) = (self.ptr.addr(), to.ptr.addr());
+            let mapped =
+                |v: &View| v.owner.downcast_ref::<Block>().is_some_and(Block::is_mapped) && v.writable;
+            let whole = [from, at, self.len].iter().all(|n| n.is_multiple_of(page));
+            let apart = from.abs_diff(at) >= self.len;
+            if self.len == 0 || self.len != to.len || !whole || !apart || !mapped(self) || !mapped(to) {
+                return false;
+            }
+            let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED | libc::MREMAP_DONTUNMAP;
+            // SAFETY: both ranges are whole pages inside of private anonymous mappings that `owner`s keep alive and unmap as a
+            // whole, page by page as they are then. The source stays mapped, to zeros.
+            let moved = unsafe {
+                libc::mremap(self.ptr.cast(), self.len, self.len, flags, to.ptr.cast::<libc::c_void>())
+            };
+            if moved != libc::MAP_FAILED {
+                return true;
+            }
+            let (protection, flags) = (
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED,
+            );
+            // SAFETY: the target may be unmapped now; new zeros take its place, as if it had been forgotten.
+            let again = unsafe { libc::mmap(to.ptr.cast(), to.len, protection, flags, -1, 0) };
+            assert!(again != libc::MAP_FAILED, "the system takes memory away and gives none");
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = to;
+        false
+    }
+
     /// The view as an argument of one call.
     #[inline]
     pub fn arg(&self) -> BufferArg<'_> {

@@ -87,6 +87,12 @@ pub struct Pool {
     turn: Mutex<()>,
 }
 
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pool({} threads)", self.threads())
+    }
+}
+
 impl Pool {
     /// A pool of `threads` threads (the caller's included; 0 counts as 1) with the usual options.
     pub fn new(threads: usize) -> Result<Pool, RuntimeError> {

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 use lathe_diagnostic::{Diagnostic, Fault};
 use lathe_engine::{Beams, Budget, EarlyStopping, EngineError, Grammar, HostMemory, Sampling};
 use lathe_machine::Machine;
+use lathe_plan::experts::Runs;
 use lathe_plan::published_machine;
 
 use crate::failure::Failure;
@@ -96,6 +97,21 @@ pub struct MemoryOptions {
     /// over the link at its rate. The arithmetic is as fast as this processor is.
     #[arg(long, value_name = "F")]
     machine: Option<String>,
+    /// Where a mixture's experts are computed that such a device does not hold: on it, which they move to; on the host, where they lie,
+    /// by the processors that --threads leaves; or each where the layer is done soonest.
+    #[arg(long, value_name = "WHERE", requires = "machine", default_value = "best")]
+    experts_on: ExpertsOn,
+}
+
+/// Where experts are computed that a device does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ExpertsOn {
+    /// They move to the device.
+    Device,
+    /// They are computed where they lie.
+    Host,
+    /// Whichever is over sooner, expert by expert.
+    Best,
 }
 
 impl CacheOptions {
@@ -180,7 +196,13 @@ impl MemoryOptions {
         // The process is in the host's memory, not in the device's.
         let bytes = on_host.bytes.saturating_sub(on_host.reserved);
         let disk = machine.disk.map(|disk| disk.read_bandwidth.median as u64);
-        let host = Some(HostMemory { bytes, links, disk: disk.is_some() });
+        let experts = match self.experts_on {
+            ExpertsOn::Device => Runs::Moved,
+            ExpertsOn::Host => Runs::OnHost,
+            ExpertsOn::Best => Runs::Best,
+        };
+        let processors = lathe_runtime::detect_cpu().cores;
+        let host = Some(HostMemory { bytes, links, disk: disk.is_some(), processors, experts });
         let bandwidth = rate.or(disk);
         Ok(Some(Budget { bytes: own.capacity_bytes, reserved: 0, host, bandwidth, ..on_host }))
     }

@@ -30,6 +30,27 @@ fn clash<'p>(p: &'p Program, a: &[(Bytes, bool)], b: &[(Bytes, bool)]) -> Option
     a.iter().find(|x| hits(x)).map(|(x, _)| &*p.buffers[x.buffer as usize].name)
 }
 
+/// What a step holds.
+fn holds<'o>(op: &'o Op<'_>) -> &'o [(Bytes, Bytes, i64)] {
+    match op {
+        Op::Hold(held, ..) | Op::Split(held, _) => held,
+        _ => &[],
+    }
+}
+
+/// Whether one of two steps brings pages and the other computes with those that the same split found there, and they touch no other
+/// bytes together: a kernel reads pages of its own segments only.
+fn beside(p: &Program, ops: [&Op<'_>; 2]) -> bool {
+    let ([hold @ Op::Hold(held, _, Some(here)), call @ Op::Call(_, args)]
+    | [call @ Op::Call(_, args), hold @ Op::Hold(held, _, Some(here))]) = ops
+    else {
+        return false;
+    };
+    let place = |b: &Bytes| held.iter().any(|h| h.1 == *b);
+    let others: Vec<_> = call.touches().into_iter().filter(|(b, written)| *written || !place(b)).collect();
+    args.contains(&(*here, false)) && clash(p, &hold.touches(), &others).is_none()
+}
+
 /// Whether two calls or copies must not run at the same time, with dimensions at their upper bounds; a part whose place depends on
 /// a variable counts as its whole buffer.
 pub fn conflicts(p: &Program, a: &Step, b: &Step, bound: &dyn Fn(&str) -> Option<i64>) -> bool {
@@ -46,9 +67,14 @@ pub fn conflicts(p: &Program, a: &Step, b: &Step, bound: &dyn Fn(&str) -> Option
             Step::Pages { from, to, list, .. } => {
                 vec![whole(from, false), whole(to, true), whole(list, false)]
             }
-            Step::Hold { held, offsets } => {
+            Step::Hold { held, offsets, beside } => {
                 let each = held.iter().flat_map(|h| [whole(&h.from, false), whole(&h.to, true)]);
-                each.chain(offsets.iter().map(|o| whole(o, false))).collect()
+                each.chain(offsets.iter().chain(beside).map(|o| whole(o, false))).collect()
+            }
+            Step::Split { held, segments: s } => {
+                let each = held.iter().flat_map(|h| [whole(&h.from, false), whole(&h.to, true)]);
+                let each = each.chain(s.reads().map(|p| whole(p, false)));
+                each.chain(s.writes().map(|p| whole(p, true))).collect()
             }
             _ => vec![],
         }
@@ -141,8 +167,7 @@ impl Unrolled<'_> {
         let units = || self.queues.iter().flatten();
         let mut all: Vec<&(Bytes, Bytes, i64)> = vec![];
         for u in units() {
-            let Op::Hold(held, _) = &u.op else { continue };
-            for h in held {
+            for h in holds(&u.op) {
                 let apart = |o: &&&(Bytes, Bytes, i64)| **o != h && overlap(self.program, o.1, h.1);
                 if all.iter().any(|o| apart(&o)) {
                     return Err(IrError::check(&*u.place, "it holds pages where others are held"));
@@ -153,13 +178,25 @@ impl Unrolled<'_> {
             }
         }
         for u in units().filter(|_| !all.is_empty()) {
-            let holds = matches!(u.op, Op::Hold(..));
             for (b, _) in u.op.touches().iter().filter(|(_, written)| *written) {
+                let own = holds(&u.op).iter().any(|h| h.1 == *b);
                 let hit = |h: &&&(Bytes, Bytes, i64)| {
-                    overlap(self.program, h.0, *b) || (!holds && overlap(self.program, h.1, *b))
+                    overlap(self.program, h.0, *b) || (!own && overlap(self.program, h.1, *b))
                 };
                 if all.iter().any(|h| hit(&h)) {
                     return Err(IrError::check(&*u.place, "it writes pages that are held, or their source"));
+                }
+            }
+            if let Op::Hold(held, by, Some(beside)) = &u.op {
+                let left = |u: &Unit<'_>| match &u.op {
+                    Op::Split(of, s) => {
+                        of == held && Some(s.come.offsets) == *by && s.here.offsets == *beside
+                    }
+                    _ => false,
+                };
+                if !units().any(left) {
+                    let what = "it holds what comes beside what is here, and no split says so";
+                    return Err(IrError::check(&*u.place, what));
                 }
             }
         }
@@ -235,7 +272,9 @@ impl Unrolled<'_> {
                             "too many steps run beside each other to be checked",
                         ));
                     }
-                    if let Some(name) = clash(self.program, first, second) {
+                    let ops = [&self.queues[a][i].op, &self.queues[b][j].op];
+                    let clash = clash(self.program, first, second).filter(|_| !beside(self.program, ops));
+                    if let Some(name) = clash {
                         let other = &self.queues[a][i].place;
                         let what = format!("it races with {other} for '{name}': no event orders them");
                         return Err(IrError::check(place, what));

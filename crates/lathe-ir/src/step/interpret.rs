@@ -1,7 +1,7 @@
 //! The interpreter of step programs: one step after the other in one of the orders that the events allow, kernels by the
 //! tensor interpreter, storage as bytes.
 
-use super::{Bytes, Cost, Op, Program, Unrolled, check_ranks, order, unroll};
+use super::{Bytes, Cost, Op, Program, Side, Unrolled, check_ranks, divide, order, unroll};
 use crate::tensor::{self, Kernel, Memory};
 use crate::{IrError, Name};
 use std::collections::{HashMap, VecDeque};
@@ -57,16 +57,34 @@ pub fn interpret_ranks(
                     put(storage, name(to), piece(to, *p, *page), &bytes);
                 }
             }
-            Op::Hold(held, offsets) => {
-                let words = offsets.map_or(vec![], |o| words(&storage[name(&o)][range(&o)]));
-                let full = occupied(&words).map_err(|m| IrError::run(&*unit.place, m))?;
-                for (from, to, page) in held {
-                    // What may be forgotten is.
-                    put(storage, name(to), range(to), &vec![0xa5; to.len as usize]);
-                    for p in &full {
-                        let bytes = storage[name(from)][piece(from, *p, *page)].to_vec();
-                        put(storage, name(to), piece(to, *p, *page), &bytes);
-                    }
+            Op::Hold(held, offsets, beside) => {
+                let full = |offsets: &Option<Bytes>| {
+                    let words = offsets.map_or(vec![], |o| words(&storage[name(&o)][range(&o)]));
+                    occupied(&words).map_err(|m| IrError::run(&*unit.place, m))
+                };
+                let (full, stay) = (full(offsets)?, full(beside)?);
+                for h in held {
+                    bring(r, storage, h, &full, &stay);
+                }
+            }
+            Op::Split(held, s) => {
+                let [offsets, index] = s.reads().map(|b| words(&storage[name(b)][range(b)]));
+                // Any choice is as good: one that differs from step to step.
+                let segments = offsets.len().saturating_sub(1);
+                let turn = t.index + index.iter().take(4).map(|i| *i as usize).sum::<usize>();
+                let side = |s: usize| [Side::Here, Side::Away, Side::Come][(turn + s) % 3];
+                let sides: Vec<Side> = (0..segments).map(side).collect();
+                let by: Vec<i64> = s.rows.iter().map(|(_, by)| *by).collect();
+                let wrong = |m| IrError::run(&*unit.place, m);
+                let all = divide(&offsets, &index, &sides, &by).map_err(wrong)?;
+                let here = occupied(&all[0]).map_err(wrong)?;
+                for h in held {
+                    bring(r, storage, h, &here, &[]);
+                }
+                for (to, words) in s.writes().zip(all) {
+                    let bytes: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+                    let start = to.offset as usize;
+                    put(storage, name(to), start..start + bytes.len(), &bytes);
                 }
             }
             Op::Send(from, to, tag) => {
@@ -104,6 +122,24 @@ pub fn interpret_ranks(
         }
     }
     Ok(())
+}
+
+/// Copies pages to where they are held, and forgets what may be forgotten: all but them and those that stay.
+fn bring(
+    r: &Unrolled<'_>,
+    storage: &mut HashMap<Name, Vec<u8>>,
+    (from, to, page): &(Bytes, Bytes, i64),
+    pages: &[u32],
+    stay: &[u32],
+) {
+    let name = |b: &Bytes| &r.program.buffers[b.buffer as usize].name;
+    for p in (0..(to.len / page) as u32).filter(|p| !stay.contains(p)) {
+        let bytes = match pages.contains(&p) {
+            true => storage[name(from)][piece(from, p, *page)].to_vec(),
+            false => vec![0xa5; *page as usize],
+        };
+        put(storage, name(to), piece(to, p, *page), &bytes);
+    }
 }
 
 fn words(bytes: &[u8]) -> Vec<u32> {

@@ -37,12 +37,14 @@
 mod check;
 mod interpret;
 mod order;
+mod split;
 mod text;
 mod unroll;
 
 pub use check::{check, check_ranks, conflicts};
 pub use interpret::{interpret, interpret_ranks, listed, occupied};
 pub use order::{Cost, Timed, order};
+pub use split::{Division, Segments, Side, divide};
 pub use text::parse;
 pub use unroll::{Bytes, Op, Unit, Unrolled, unroll};
 
@@ -155,6 +157,17 @@ pub enum Step {
         /// Words of 32 bits, rising: where each segment begins, and where the last one ends. Nothing, where this is not known
         /// yet: pages come that are likely to be needed, or none.
         offsets: Option<Part>,
+        /// Offsets of the segments that a [split](Step::Split) found here, whose pages stay as well.
+        beside: Option<Part>,
+    },
+    /// Says where each segment is computed. Pages of those here are at their places and stay until the next split of the same;
+    /// those that come are brought by a [hold](Step::Hold) by their offsets, beside those here. Other pages may be forgotten.
+    /// Which segments are which is the executor's choice: what a program computes must not depend on it.
+    Split {
+        /// What is held; all have as many pages.
+        held: Vec<Held>,
+        /// The segments, and what becomes of them.
+        segments: Box<Division<Part>>,
     },
     /// All threads of the queue wait for each other.
     Meet,
@@ -254,8 +267,12 @@ impl Program {
             Step::Call { args, .. } => args.iter().any(part),
             Step::Copy { from, to } => moved(from) || moved(to),
             Step::Pages { from, to, list, .. } => [from, to, list].into_iter().any(moved),
-            Step::Hold { held, offsets } => {
-                held.iter().flat_map(|h| [&h.from, &h.to]).chain(offsets).any(moved)
+            Step::Hold { held, offsets, beside } => {
+                held.iter().flat_map(|h| [&h.from, &h.to]).chain(offsets).chain(beside).any(moved)
+            }
+            Step::Split { held, segments: s } => {
+                let held = held.iter().flat_map(|h| [&h.from, &h.to]);
+                held.chain(s.reads()).chain(s.writes()).any(moved)
             }
             Step::Meet | Step::Signal(_) | Step::Wait(_) => false,
             Step::Send { from: p, rank, tag } | Step::Receive { to: p, rank, tag } => {

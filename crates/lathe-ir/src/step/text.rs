@@ -1,6 +1,6 @@
 //! The text form of step programs, both ways.
 
-use super::{Event, Held, Part, Program, Queue, Step, StepBuffer, Storage};
+use super::{Division, Event, Held, Part, Program, Queue, Segments, Step, StepBuffer, Storage};
 use crate::IrError;
 use crate::lexer::{Cursor, Token};
 use std::fmt;
@@ -40,6 +40,11 @@ impl Program {
         }
     }
 
+    fn held(&self, held: &[Held]) -> String {
+        let one = |h: &Held| format!("{} in {} pages {}", self.part(&h.from), self.part(&h.to), h.page);
+        held.iter().map(one).collect::<Vec<_>>().join(", ")
+    }
+
     /// What a step does, in one line; of a loop its head.
     pub fn line(&self, s: &Step) -> String {
         let event = |e: &u32| &self.events[*e as usize].name;
@@ -50,13 +55,25 @@ impl Program {
                 let (from, to, list) = (self.part(from), self.part(to), self.part(list));
                 format!("copy {from} to {to} pages {page} of {list}")
             }
-            Step::Hold { held, offsets } => {
-                let one =
-                    |h: &Held| format!("{} in {} pages {}", self.part(&h.from), self.part(&h.to), h.page);
-                let held: Vec<_> = held.iter().map(one).collect();
-                let by =
-                    offsets.as_ref().map_or(String::new(), |offsets| format!(" by {}", self.part(offsets)));
-                format!("hold {}{by}", held.join(", "))
+            Step::Hold { held, offsets, beside } => {
+                let after = |word: &str, p: &Option<Part>| {
+                    p.as_ref().map_or(String::new(), |p| format!(" {word} {}", self.part(p)))
+                };
+                format!("hold {}{}{}", self.held(held), after("by", offsets), after("beside", beside))
+            }
+            Step::Split { held, segments: s } => {
+                let both = |s: &Segments<Part>| format!("{}, {}", self.part(&s.offsets), self.part(&s.index));
+                let list = |(list, by): &(Part, i64)| format!("{} by {by}", self.part(list));
+                let rows: Vec<_> = s.rows.iter().map(list).collect();
+                let rows = if rows.is_empty() { String::new() } else { format!(" rows {}", rows.join(", ")) };
+                format!(
+                    "split {} of {} here {} come {} away {}{rows}",
+                    both(&s.of),
+                    self.held(held),
+                    both(&s.here),
+                    both(&s.come),
+                    both(&s.away)
+                )
             }
             Step::Call { kernel, args, writes } => {
                 let arg = |(a, w): (&Part, &bool)| format!("{}{}", if *w { "@" } else { "" }, self.part(a));
@@ -124,6 +141,26 @@ fn event(c: &mut Cursor, p: &Program) -> Result<u32, IrError> {
     p.event(&word).map_or_else(|| c.error(&format!("an event before this; '{word}' is not one")), Ok)
 }
 
+fn held(c: &mut Cursor, p: &Program) -> Result<Vec<Held>, IrError> {
+    let mut held = vec![];
+    loop {
+        let from = part(c, p)?;
+        c.expect_word("in")?;
+        let to = part(c, p)?;
+        c.expect_word("pages")?;
+        held.push(Held { from, to, page: c.integer()? });
+        if !c.eat(",") {
+            return Ok(held);
+        }
+    }
+}
+
+fn segments(c: &mut Cursor, p: &Program) -> Result<Segments<Part>, IrError> {
+    let offsets = part(c, p)?;
+    c.expect(",")?;
+    Ok(Segments { offsets, index: part(c, p)? })
+}
+
 fn step(c: &mut Cursor, p: &Program) -> Result<Step, IrError> {
     if c.eat_word("meet") {
         return Ok(Step::Meet);
@@ -140,19 +177,30 @@ fn step(c: &mut Cursor, p: &Program) -> Result<Step, IrError> {
         return Ok(Step::Pages { from, to, page, list: part(c, p)? });
     }
     if c.eat_word("hold") {
-        let mut held = vec![];
-        loop {
-            let from = part(c, p)?;
-            c.expect_word("in")?;
-            let to = part(c, p)?;
-            c.expect_word("pages")?;
-            held.push(Held { from, to, page: c.integer()? });
-            if !c.eat(",") {
-                break;
-            }
-        }
+        let held = held(c, p)?;
         let offsets = if c.eat_word("by") { Some(part(c, p)?) } else { None };
-        return Ok(Step::Hold { held, offsets });
+        let beside = if offsets.is_some() && c.eat_word("beside") { Some(part(c, p)?) } else { None };
+        return Ok(Step::Hold { held, offsets, beside });
+    }
+    if c.eat_word("split") {
+        let of = segments(c, p)?;
+        c.expect_word("of")?;
+        let held = held(c, p)?;
+        c.expect_word("here")?;
+        let here = segments(c, p)?;
+        c.expect_word("come")?;
+        let come = segments(c, p)?;
+        c.expect_word("away")?;
+        let away = segments(c, p)?;
+        let mut rows = vec![];
+        let mut more = c.eat_word("rows");
+        while more {
+            let list = part(c, p)?;
+            c.expect_word("by")?;
+            rows.push((list, c.integer()?));
+            more = c.eat(",");
+        }
+        return Ok(Step::Split { held, segments: Box::new(Division { of, here, come, away, rows }) });
     }
     if c.eat_word("signal") {
         return event(c, p).map(Step::Signal);

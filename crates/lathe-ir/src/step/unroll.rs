@@ -1,7 +1,7 @@
 //! A program with its dimensions bound and its loops written out: what the checker looks at, the interpreter and the
 //! executor run, and the virtual clock times.
 
-use super::{Part, Program, Step};
+use super::{Division, Held, Part, Program, Segments, Step};
 use crate::{Int, IrError, Name};
 
 /// Steps that a program may have with all loops written out.
@@ -28,8 +28,10 @@ pub enum Op<'p> {
     /// Copies those pages of the first, of so many bytes each, to their places in the second that the third lists.
     Pages(Bytes, Bytes, i64, Bytes),
     /// Sees to it that pages of the firsts, of so many bytes each, are at their places in the seconds: those whose segment has
-    /// something in it, or likely ones.
-    Hold(Vec<(Bytes, Bytes, i64)>, Option<Bytes>),
+    /// something in it, or likely ones; perhaps beside those of other segments.
+    Hold(Vec<(Bytes, Bytes, i64)>, Option<Bytes>, Option<Bytes>),
+    /// Says where each segment is computed.
+    Split(Vec<(Bytes, Bytes, i64)>, Box<Division<Bytes>>),
     /// The threads of the queue meet.
     Meet,
     /// Adds one to an event.
@@ -49,9 +51,14 @@ impl Op<'_> {
             Op::Call(_, args) => args.clone(),
             Op::Copy(from, to) => vec![(*from, false), (*to, true)],
             Op::Pages(from, to, _, list) => vec![(*from, false), (*to, true), (*list, false)],
-            Op::Hold(held, offsets) => {
+            Op::Hold(held, offsets, beside) => {
                 let each = held.iter().flat_map(|(from, to, _)| [(*from, false), (*to, true)]);
-                each.chain(offsets.map(|o| (o, false))).collect()
+                each.chain([offsets, beside].into_iter().flatten().map(|o| (*o, false))).collect()
+            }
+            Op::Split(held, s) => {
+                let each = held.iter().flat_map(|(from, to, _)| [(*from, false), (*to, true)]);
+                let each = each.chain(s.reads().map(|b| (*b, false)));
+                each.chain(s.writes().map(|b| (*b, true))).collect()
             }
             Op::Send(b, ..) => vec![(*b, false)],
             Op::Receive(b, ..) => vec![(*b, true)],
@@ -145,6 +152,19 @@ impl<'p> Unroller<'p, '_> {
         Ok((from, to))
     }
 
+    /// What is held, by each of these offsets.
+    fn held(&self, held: &[Held], by: &[Option<Bytes>]) -> Result<Vec<(Bytes, Bytes, i64)>, String> {
+        let one = |h: &Held| {
+            let (from, to) = self.pages(&h.from, &h.to, h.page)?;
+            let pages = from.len / h.page;
+            match by.iter().flatten().find(|o| o.len != 4 * (pages + 1)) {
+                Some(o) => Err(format!("{pages} pages by {} bytes of offsets", o.len)),
+                None => Ok((from, to, h.page)),
+            }
+        };
+        held.iter().map(one).collect()
+    }
+
     fn peer(&self, rank: &Int, tag: &Int) -> Result<(u32, u64), String> {
         let rank = self.eval(rank).and_then(|r| u32::try_from(r).ok());
         let tag = self.eval(tag).and_then(|t| u64::try_from(t).ok());
@@ -171,16 +191,22 @@ impl<'p> Unroller<'p, '_> {
                 }
                 Op::Copy(from, to)
             }
-            Step::Hold { held, offsets } => {
-                let offsets = offsets.as_ref().map(|o| self.bytes(o)).transpose()?;
-                let one = |h: &super::Held| {
-                    let (from, to) = self.pages(&h.from, &h.to, h.page)?;
-                    if let Some(o) = offsets.filter(|o| o.len != 4 * (from.len / h.page + 1)) {
-                        return Err(format!("{} pages by {} bytes of offsets", from.len / h.page, o.len));
-                    }
-                    Ok((from, to, h.page))
-                };
-                Op::Hold(held.iter().map(one).collect::<Result<_, String>>()?, offsets)
+            Step::Hold { held, offsets, beside } => {
+                let bytes = |p: &Option<Part>| p.as_ref().map(|o| self.bytes(o)).transpose();
+                let (offsets, beside) = (bytes(offsets)?, bytes(beside)?);
+                Op::Hold(self.held(held, &[offsets, beside])?, offsets, beside)
+            }
+            Step::Split { held, segments } => {
+                let s = segments.map(&mut |p| self.bytes(p))?;
+                let sides = [&s.of, &s.here, &s.come, &s.away];
+                let held = self.held(held, &sides.map(|s| Some(s.offsets)))?;
+                let slots = s.of.index.len / 4;
+                let long = |s: &&Segments<Bytes>| s.index.len == 4 * slots;
+                let lists = |(list, by): &(Bytes, i64)| *by > 0 && list.len >= 4 * (slots / by + 1);
+                if !sides.iter().all(long) || !s.rows.iter().all(lists) {
+                    return Err(format!("{slots} slots, for which there is no room on a side or in a list"));
+                }
+                Op::Split(held, Box::new(s))
             }
             Step::Pages { from, to, page, list } => {
                 let ((from, to), list) = (self.pages(from, to, *page)?, self.bytes(list)?);

@@ -1,7 +1,7 @@
 //! Where each part of a layer's experts is computed. Host, link and device work beside each other, so a layer takes as long as
 //! the last of them: the least makespan is looked for, exactly where there are few ways.
 
-use super::ExpertCosts;
+use super::{ExpertCosts, Latency};
 
 /// One expert that a layer uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,31 +55,65 @@ impl Timing {
 pub fn timing(costs: &ExpertCosts, work: &LayerWork, on_host: &[u32]) -> Timing {
     let mut order: Vec<usize> = (0..work.jobs.len()).collect();
     order.sort_by_key(|i| std::cmp::Reverse(work.jobs[*i].tokens));
-    timing_in(costs, work, on_host, &order)
+    timing_in(costs, work, &Seconds::new(costs, work), on_host, &order)
 }
 
-fn timing_in(costs: &ExpertCosts, work: &LayerWork, on_host: &[u32], order: &[usize]) -> Timing {
+/// What each job takes on either side, by how many of its parts are computed there.
+struct Seconds {
+    host: Vec<Vec<f64>>,
+    device: Vec<Vec<f64>>,
+}
+
+impl Seconds {
+    fn new(costs: &ExpertCosts, work: &LayerWork) -> Seconds {
+        let of = |by: &Latency| {
+            let job = |j: &Job| (0..=costs.parts).map(|n| by.seconds(j.tokens, costs.share(n))).collect();
+            work.jobs.iter().map(job).collect()
+        };
+        Seconds { host: of(&costs.host), device: of(&costs.device) }
+    }
+}
+
+fn timing_in(
+    costs: &ExpertCosts,
+    work: &LayerWork,
+    seconds: &Seconds,
+    on_host: &[u32],
+    order: &[usize],
+) -> Timing {
     let mut t = Timing { link: work.link_free, ..Timing::default() };
     let mut sent = 0;
     // The host reads what it computes, and the link what it moves.
     let read: u32 = work.jobs.iter().zip(on_host).map(|(job, n)| (costs.parts - job.here).max(*n)).sum();
     t.memory = costs.memory.map_or(0.0, |part| part * f64::from(read));
-    for (job, parts) in work.jobs.iter().zip(on_host).filter(|(_, parts)| **parts > 0) {
-        t.host_busy += costs.host.seconds(job.tokens, costs.share(*parts));
-        sent += job.tokens;
-    }
-    for (job, on_host) in work.jobs.iter().zip(on_host) {
-        t.device_busy += costs.device.seconds(job.tokens, costs.share(job.here.min(costs.parts - on_host)));
+    for (i, (job, parts)) in work.jobs.iter().zip(on_host).enumerate() {
+        let here = job.here.min(costs.parts - parts);
+        t.host_busy += seconds.host[i][*parts as usize];
+        t.device_busy += seconds.device[i][here as usize];
+        sent += if *parts > 0 { job.tokens } else { 0 };
     }
     t.device = t.device_busy;
-    for i in order {
+    if costs.together {
+        let (mut computed, mut all) = (0.0, 0);
+        for (i, (job, on_host)) in work.jobs.iter().zip(on_host).enumerate() {
+            let moved = (costs.parts - job.here).saturating_sub(*on_host);
+            computed += seconds.device[i][moved as usize];
+            all += moved;
+        }
+        let (link, copy) = (f64::from(all) * costs.part, f64::from(all) * costs.copy);
+        (t.link, t.link_busy) = (t.link + link, link);
+        t.host_busy += copy;
+        t.device_busy += copy + computed;
+        t.device = (t.device + copy).max(if all > 0 { t.link } else { 0.0 }) + computed;
+    }
+    for i in order.iter().filter(|_| !costs.together) {
         let job = &work.jobs[*i];
         let moved = (costs.parts - job.here).saturating_sub(on_host[*i]);
         if moved == 0 {
             continue;
         }
         // Part k is there at link + k * part, and is computed after that and after the part before it.
-        let (each, count) = (costs.device.seconds(job.tokens, costs.share(1)), f64::from(moved));
+        let (each, count) = (seconds.device[*i][1], f64::from(moved));
         let (first, last) = (t.link + costs.part, t.link + count * costs.part);
         t.device = (t.device + count * each).max(first + count * each).max(last + each);
         t.device_busy += count * each;
@@ -118,6 +152,7 @@ pub fn choose(costs: &ExpertCosts, work: &LayerWork) -> (Vec<u32>, Timing) {
 struct Best<'a> {
     costs: &'a ExpertCosts,
     work: &'a LayerWork,
+    seconds: Seconds,
     order: Vec<usize>,
     on_host: Vec<u32>,
     timing: Timing,
@@ -129,13 +164,14 @@ impl<'a> Best<'a> {
         let mut order: Vec<usize> = (0..work.jobs.len()).collect();
         order.sort_by_key(|i| std::cmp::Reverse(work.jobs[*i].tokens));
         let on_host = vec![0; work.jobs.len()];
-        let timing = timing_in(costs, work, &on_host, &order);
-        Best { costs, work, order, on_host, timing }
+        let seconds = Seconds::new(costs, work);
+        let timing = timing_in(costs, work, &seconds, &on_host, &order);
+        Best { costs, work, seconds, order, on_host, timing }
     }
 
     /// Takes a way if it is better; whether it is.
     fn offer(&mut self, on_host: &[u32]) -> bool {
-        let timing = timing_in(self.costs, self.work, on_host, &self.order);
+        let timing = timing_in(self.costs, self.work, &self.seconds, on_host, &self.order);
         let key = |t: &Timing| (t.seconds(), t.host_busy + t.link_busy);
         let ((a, work), (b, less)) = (key(&timing), key(&self.timing));
         let better = a < b * (1.0 - 1e-9) || (a <= b && work < less * (1.0 - 1e-9));
@@ -229,7 +265,7 @@ fn by_order(best: &mut Best<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::experts::{Dense, Latency};
+    use crate::experts::Dense;
     use proptest::prelude::*;
 
     fn costs(parts: u32, host: (f64, f64), device: (f64, f64), link: f64, fixed: f64) -> ExpertCosts {
@@ -240,6 +276,8 @@ mod tests {
             device: Latency::roofline(fixed / 10.0, device.0, device.1),
             part: link / f64::from(parts),
             piece: 0.0,
+            together: false,
+            copy: 0.0,
             memory: None,
             down: (1e-3, 1e-4),
             up: (1e-3, 1e-4),
@@ -250,6 +288,7 @@ mod tests {
     /// A part at a time, event by event.
     fn played(costs: &ExpertCosts, work: &LayerWork, on_host: &[u32]) -> f64 {
         let here = |j: &Job, there: &u32| j.here.min(costs.parts - there);
+        let mut after = 0.0;
         let mut device: f64 = (work.jobs.iter().zip(on_host))
             .map(|(j, there)| costs.device.seconds(j.tokens, costs.share(here(j, there))))
             .sum();
@@ -260,7 +299,13 @@ mod tests {
         for (job, there) in jobs {
             for _ in 0..(costs.parts - job.here).saturating_sub(there) {
                 link += costs.part;
-                device = device.max(link) + costs.device.seconds(job.tokens, costs.share(1));
+                let seconds = costs.device.seconds(job.tokens, costs.share(1));
+                if costs.together {
+                    device = device.max(link);
+                    after += seconds;
+                } else {
+                    device = device.max(link) + seconds;
+                }
             }
             if there > 0 {
                 host += costs.host.seconds(job.tokens, costs.share(there));
@@ -271,7 +316,7 @@ mod tests {
             let sent = sent.min(work.tokens) as f64;
             host += costs.down.0 + costs.up.0 + (costs.down.1 + costs.up.1) * sent;
         }
-        device.max(host)
+        (device + after).max(host)
     }
 
     fn work(tokens: &[u64], here: &[u32], parts: u32, link_free: f64) -> LayerWork {
@@ -291,8 +336,11 @@ mod tests {
             tokens in prop::collection::vec(1u64..200, 1..7),
             here in prop::collection::vec(0u32..2, 7),
             link_free in -0.02f64..0.3,
+            together in any::<bool>(),
         ) {
-            let costs = costs(parts, host, device, link, fixed);
+            // What is computed together is one call, whose fixed seconds the parts that come one by one have each.
+            let fixed = if together { 0.0 } else { fixed };
+            let costs = ExpertCosts { together, ..costs(parts, host, device, link, fixed) };
             let work = work(&tokens, &here, parts, link_free);
             let (mut least, mut exact, mut ordered) =
                 (f64::INFINITY, Best::new(&costs, &work), Best::new(&costs, &work));

@@ -117,6 +117,11 @@ pub struct ExpertCosts {
     pub part: f64,
     /// Seconds until a copy that is under way can be given up.
     pub piece: f64,
+    /// Whether what moves is computed together, once all of it came; else each part when it came.
+    pub together: bool,
+    /// Seconds that moving a part takes of both processors' own, where parts are [computed together](ExpertCosts::together): a link that
+    /// is not here copies with one of them.
+    pub copy: f64,
     /// Seconds of each copy, and for each token, from the device to the host and back.
     pub down: (f64, f64),
     /// The same from the host to the device.
@@ -163,6 +168,8 @@ impl ExpertCosts {
             device: expert(device, DEVICE)?,
             part: up + bytes / tiers.links[0],
             piece: bytes.min(PIECE) / tiers.links[0],
+            together: false,
+            copy: 0.0,
             down: (down, m.hidden_bytes as f64 / tiers.links[1]),
             up: (up, m.hidden_bytes as f64 / tiers.links[0]),
             memory: None,
@@ -196,6 +203,8 @@ impl ExpertCosts {
             device: self.device.slower(by),
             part: by * self.part,
             piece: by * self.piece,
+            together: self.together,
+            copy: by * self.copy,
             down: both(self.down),
             up: both(self.up),
             memory: self.memory.map(|part| by * part),

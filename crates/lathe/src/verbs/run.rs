@@ -216,7 +216,7 @@ fn report(answer: &Generation, runner: &Runner, loaded_s: f64) -> Value {
             "decode_tokens_per_s": answer.decode_tokens_per_s(),
         },
         "memory": output::memory(runner.footprint()),
-        "experts": runner.experts().map(|e| json!({ "needed": e.needed, "brought": e.brought, "bytes": e.bytes })),
+        "experts": runner.experts().map(|e| json!({ "needed": e.needed, "brought": e.brought, "on_host": e.away, "bytes": e.bytes })),
         "peak_rss_bytes": lathe_runtime::peak_rss_bytes(),
     })
 }
