@@ -2,7 +2,7 @@
 
 use super::{Graph, OpTable, Source, Type};
 use crate::IrError;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// Checks that every value is made before it is used, that types are those the rows infer, and that no linear value
 /// is read after it was consumed.
@@ -10,6 +10,7 @@ pub fn check(g: &Graph, table: &OpTable) -> Result<(), IrError> {
     let mut ready: HashSet<u32> = HashSet::new();
     let mut names = HashSet::new();
     let mut donated: HashSet<u32> = HashSet::new();
+    let mut stored = HashMap::new();
     for (i, v) in g.values.iter().enumerate() {
         let place = format!("{}/{}", g.name, v.name);
         if !names.insert(v.name.clone()) {
@@ -20,6 +21,11 @@ pub fn check(g: &Graph, table: &OpTable) -> Result<(), IrError> {
         }
         if v.source != Source::Node {
             ready.insert(i as u32);
+        }
+        if let Source::Const(name) = &v.source
+            && *stored.entry(name).or_insert(&v.ty.encoding) != &v.ty.encoding
+        {
+            return Err(IrError::check(place, format!("the constant '{name}' is stored in two ways")));
         }
     }
     for n in &g.nodes {
