@@ -7,6 +7,7 @@ use crate::offload::{Budget, Spilling};
 use crate::pages::PageCopy;
 use crate::report::{Costs, Footprint, LoadTiming, Stage};
 use crate::sizes::{class_of, classes};
+use crate::split::only_move;
 use crate::store::Store;
 use crate::swap::{self, SwapFile};
 use crate::weights::{Packing, Weights, model};
@@ -145,8 +146,8 @@ pub struct Runner {
     timing: LoadTiming,
     /// Where pages of sequences that give way go.
     swap: Option<SwapFile>,
-    /// That the compiler is too old for the processor.
-    warning: Option<Diagnostic>,
+    /// What is slower than it was asked for, and why.
+    warnings: Vec<Diagnostic>,
 }
 
 impl Runner {
@@ -192,7 +193,7 @@ impl Runner {
             lathe_runtime::release_freed_memory();
         }
         runner.set_timing(LoadTiming { load_s: start.elapsed().as_secs_f64(), compile_s });
-        runner.warning = warning;
+        runner.warnings.extend(warning);
         Ok(runner)
     }
 
@@ -220,11 +221,12 @@ impl Runner {
         progress: &mut dyn FnMut(Stage, usize, usize),
     ) -> Result<Runner, EngineError> {
         let memory = Memory::new(&compiled, weights, options, progress)?;
+        let warnings = memory.holding.as_ref().and_then(|h| only_move(h, options)).into_iter().collect();
         let result = compiled.graph.value(compiled.graph.outputs[0]);
         let vocabulary = result.ty.shape[1].as_const().unwrap_or(0) as usize;
         let options = options.clone();
         let timing = LoadTiming::default();
-        Ok(Runner { options, longest, compiled, memory, pool, vocabulary, timing, swap: None, warning: None })
+        Ok(Runner { options, longest, compiled, memory, pool, vocabulary, timing, swap: None, warnings })
     }
 
     /// Says how long loading took.
@@ -275,9 +277,9 @@ impl Runner {
         self.memory.stream.as_ref().and_then(|s| s.path()).or_else(of_experts)
     }
 
-    /// What a person should know about how the kernels were made: by an old compiler, without a cache.
-    pub fn warnings(&self) -> impl Iterator<Item = &lathe_diagnostic::Diagnostic> {
-        self.warning.iter().chain(self.compiled.library.warning())
+    /// What a person should know: that kernels were made by an old compiler or without a cache, that experts only move.
+    pub fn warnings(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.warnings.iter().chain(self.compiled.library.warning())
     }
 
     /// What a step must do at least.

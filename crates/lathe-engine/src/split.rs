@@ -6,7 +6,7 @@
 
 use crate::EngineError;
 use crate::error::below;
-use crate::offload::{BELOW, HostMemory};
+use crate::offload::{BELOW, Holding, HostMemory};
 use crate::report::Stage;
 use crate::runner::RunnerOptions;
 use lathe_compile::Compiled;
@@ -85,6 +85,25 @@ impl Splitting {
         let chooser = Arc::new(Soonest { costs, slots, runs: host.experts });
         Ok(Splitting { split, pool, chooser })
     }
+}
+
+/// That experts only move, where they were to be computed on a device's host too, and why.
+pub(crate) fn only_move(holding: &Holding, options: &RunnerOptions) -> Option<Diagnostic> {
+    let host = options.budget.as_ref()?.host.as_ref()?;
+    if holding.split.is_some() || host.experts == Runs::Moved {
+        return None;
+    }
+    let (why, fix) = match Splitting::threads(host, options) {
+        0 => ("the model's threads leave the host no processor", "take fewer --threads"),
+        _ => (
+            "they are not all in the host's memory, or what computing them there takes has no room",
+            "give the device or its host (--memory) more memory",
+        ),
+    };
+    let what =
+        format!("experts that the device does not hold move to it, none is computed on the host: {why}");
+    let d = Diagnostic::new("experts-move", Fault::Environment, what);
+    Some(d.fix(format!("{fix}, or say --experts-on device")))
 }
 
 /// Chooses what is over soonest, or always the host.

@@ -252,6 +252,7 @@ fn experts_are_computed_on_a_device_and_on_its_host() {
             (host.links[0].bandwidth, host.links[1].latency_seconds) = (bandwidth, latency_seconds);
             options.budget.as_mut().unwrap().host = Some(host);
             let mut runner = load(&file, &options).unwrap();
+            assert!(runner.warnings().all(|w| w.code != "experts-move"));
             let f = runner.footprint();
             assert!(f.held_bytes() <= bytes, "{f:?}");
             let what = format!("{experts:?} over {bandwidth:e} B/s, {latency_seconds} s: {f:?}");
@@ -270,6 +271,15 @@ fn experts_are_computed_on_a_device_and_on_its_host() {
                 _ => assert!(counts.away == 0 && counts.brought > 0, "{counts:?}"),
             }
         }
+    }
+    // Where the host has no processor left, experts only move, and it says so unless that was asked for.
+    for (experts, told) in [(Runs::Best, true), (Runs::Moved, false)] {
+        let bytes = all - (4 << 20);
+        let mut options = RunnerOptions { threads: 2, ..sized(Some(bytes)) };
+        options.budget.as_mut().unwrap().host = Some(HostMemory { experts, ..host(4 * all, false) });
+        let mut runner = load(&file, &options).unwrap();
+        assert_eq!(runner.warnings().any(|w| w.code == "experts-move"), told);
+        assert!(logits(&mut runner) == want && runner.experts().unwrap().away == 0);
     }
 }
 
