@@ -391,14 +391,14 @@ impl Emitter<'_> {
         let [name] = stores.as_slice() else { return false };
         let (mut writers, mut read) = (0, false);
         let mut look = |e: &Expr| {
-            e.visit(&mut |e| read |= matches!(&**e, Node::Load(n, _) if self.kernel.overlap(n, name)));
+            e.visit(&mut |e| read |= matches!(&**e, Node::Load(n, _) if n == name));
         };
         for_each(&self.kernel.body, &mut |s| match s {
             Stmt::For(l) => look(&l.extent),
             Stmt::If(c, _) => look(c),
             Stmt::Store(b) => {
                 b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)).for_each(&mut look);
-                let own = b.targets.iter().filter(|(n, _)| self.kernel.overlap(n, name)).count();
+                let own = b.targets.iter().filter(|(n, _)| n == name).count();
                 // What accumulates reads what it writes.
                 writers += if b.reducer.is_some() { 2 * own } else { own };
             }

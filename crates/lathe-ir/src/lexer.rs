@@ -92,9 +92,9 @@ impl Cursor {
         &self.tokens[self.at].0
     }
 
-    /// The token after the next one.
-    pub fn peek2(&self) -> &Token {
-        &self.tokens[(self.at + 1).min(self.tokens.len() - 1)].0
+    /// The token `n` after the next one.
+    pub fn peek_at(&self, n: usize) -> &Token {
+        &self.tokens[(self.at + n).min(self.tokens.len() - 1)].0
     }
 
     /// An error at the next token.

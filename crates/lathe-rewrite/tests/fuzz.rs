@@ -296,3 +296,27 @@ fn depth_is_refused_and_does_not_end_the_process() {
     let loops = "if n < n { ".repeat(100_000);
     assert!(tensor::parse(&format!("kernel f(n) {{ {loops}")).is_err());
 }
+
+#[test]
+fn what_is_read_is_read_back_as_printed_at_any_depth() {
+    let nested: [fn(usize) -> String; 4] = [
+        |n| format!("{}(n + 1)", "-".repeat(n)),
+        |n| format!("{}(n + 1){}", "(-".repeat(n), ")".repeat(n)),
+        |n| format!("{}-1{}", "y[".repeat(n), "]".repeat(n)),
+        |n| format!("n{}", " - (-n".repeat(n)) + &")".repeat(n),
+    ];
+    for text in nested {
+        let depths = 1..220;
+        let read = depths.clone().filter(|n| {
+            let e = text(*n);
+            let Ok(k) = tensor::parse(&format!("kernel f(n) {{ out y: index[n] S: y[0] = {e} }}")) else {
+                return false;
+            };
+            let again = tensor::parse(&k.to_string()).unwrap_or_else(|e| panic!("depth {n}: {e}"));
+            assert_eq!(again.to_string(), k.to_string());
+            true
+        });
+        let read = read.count();
+        assert!((40..200).contains(&read), "{read} of {depths:?} are read");
+    }
+}

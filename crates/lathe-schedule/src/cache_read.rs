@@ -37,7 +37,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     need_name(memory)?;
     let dims = &args[3..];
     let buffer = k.buffer(name).ok_or_else(|| format!("there is no buffer '{name}'"))?;
-    if touched(&scope.body, true).iter().any(|n| k.overlap(n, name)) {
+    if touched(&scope.body, true).iter().any(|n| &**n == name) {
         return Err(format!("an iteration of '{}' writes to '{name}'", scope.var));
     }
     let mut conditional = false;

@@ -1,7 +1,7 @@
 //! `cache_write L T M`: in each iteration of `L`, what is written to the buffer `T` goes to a fresh temporary `T.w` in the
 //! memory `M`, and is copied to `T` at the iteration's end. The first block that touches `T` there must overwrite, under
 //! loops of constant extents that are the temporary's dimensions, and whatever else the iteration does to `T` must be at
-//! an index of the same form. Nothing may see `T` through another view in between.
+//! an index of the same form.
 
 use crate::util::{Site, accesses, arg, need_free, need_loop, need_name, renamed, sites, touched};
 use crate::{Primitive, Tag};
@@ -47,12 +47,6 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (scope, name, memory) = (need_loop(k, arg(args, 0)?)?, arg(args, 1)?, arg(args, 2)?);
     need_name(memory)?;
     let buffer = k.buffer(name).ok_or_else(|| format!("there is no buffer '{name}'"))?;
-    let views = k.params.iter().filter(|p| p.views.iter().any(|v| &*v.name == name));
-    for other in views.flat_map(|p| &p.views).filter(|v| &*v.name != name) {
-        if !accesses(&scope.body, &other.name).is_empty() {
-            return Err(format!("'{}' is another view of the same storage", other.name));
-        }
-    }
     let touching = |s: &&Stmt| !accesses(std::slice::from_ref(s), name).is_empty();
     let start = scope.body.iter().find(touching).ok_or_else(|| format!("no iteration touches '{name}'"))?;
     let one = accesses(std::slice::from_ref(start), name).len() == 1;

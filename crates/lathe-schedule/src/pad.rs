@@ -168,7 +168,10 @@ fn met(k: &Kernel, l: &For) -> Option<Name> {
             own.mentions(&l.var) && all.iter().all(|(i, _)| i[d] == *own)
         };
         let apart = all.iter().all(|(_, writes)| *writes) || (0..all[0].0.len()).any(alike);
-        !apart || touched(&l.body, false).iter().any(|m| m != n && k.overlap(n, m))
+        // The padding of one view may be another one.
+        let views = |m: &Name| k.params.iter().position(|p| p.views.iter().any(|v| v.name == *m));
+        let beside = |m: &Name| m != n && views(m).is_some() && views(m) == views(n);
+        !apart || touched(&l.body, false).iter().any(beside)
     })
 }
 

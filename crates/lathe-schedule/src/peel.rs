@@ -23,7 +23,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (var, f) = (arg(args, 0)?, number(arg(args, 1)?)?);
     let l = need_loop(k, var)?;
     need_serial(&l)?;
-    need_still(k, &l)?;
+    need_still(&l)?;
     let rest = format!("{var}.p");
     need_free(k, &[&rest])?;
     let bounds = loop_bounds(k);

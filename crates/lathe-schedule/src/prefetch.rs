@@ -45,7 +45,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let changes = |e: &Expr| {
         let mut found = false;
         e.visit(&mut |e| {
-            found |= matches!(&**e, Node::Load(n, _) if written.iter().any(|w| k.overlap(w, n)));
+            found |= matches!(&**e, Node::Load(n, _) if written.contains(n));
         });
         found
     };

@@ -95,7 +95,7 @@ impl Array<'_> {
         let Some(l) = self.space.iter().find(|l| &*l.var == along) else {
             return Err(format!("'{b}' travels along '{along}', which is no space loop"));
         };
-        if touched(&self.kernel.body, true).iter().any(|n| self.kernel.overlap(n, b)) {
+        if touched(&self.kernel.body, true).iter().any(|n| &**n == b) {
             return Err(format!("'{b}' is written: only what is constant travels"));
         }
         let mut readers = vec![];

@@ -29,7 +29,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (var, f) = (arg(args, 0)?, number(arg(args, 1)?)?);
     let l = need_loop(k, var)?;
     need_serial(&l)?;
-    need_still(k, &l)?;
+    need_still(&l)?;
     let bounds = loop_bounds(k);
     let mut opaque = Opaque::default();
     let n = opaque.int(&l.extent, &bounds).ok_or("the extent is not integer arithmetic")?;

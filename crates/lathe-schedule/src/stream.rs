@@ -243,7 +243,7 @@ impl Cut<'_> {
             return Err(format!("what computes '{}' writes '{n}' too", self.t));
         }
         let written = touched(&others, true);
-        match touched(&made, false).into_iter().find(|n| !own(n) && written.iter().any(|w| k.overlap(w, n))) {
+        match touched(&made, false).into_iter().find(|n| !own(n) && written.contains(n)) {
             Some(n) => Err(format!("'{}' is computed from '{n}', which the rest writes", self.t)),
             None => Ok(()),
         }

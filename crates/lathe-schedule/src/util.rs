@@ -18,12 +18,10 @@ pub(crate) fn need_loop(k: &Kernel, var: &str) -> Result<Arc<For>, String> {
 }
 
 /// The loop's body writes nothing that decides how long the loop runs.
-pub(crate) fn need_still(k: &Kernel, l: &For) -> Result<(), String> {
+pub(crate) fn need_still(l: &For) -> Result<(), String> {
     let written = touched(&l.body, true);
     let mut changes = false;
-    l.extent.visit(&mut |e| {
-        changes |= matches!(&**e, Node::Load(n, _) if written.iter().any(|w| k.overlap(w, n)))
-    });
+    l.extent.visit(&mut |e| changes |= matches!(&**e, Node::Load(n, _) if written.contains(n)));
     match changes {
         true => Err(format!("the body of '{}' writes what its extent reads", l.var)),
         false => Ok(()),

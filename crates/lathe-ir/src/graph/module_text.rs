@@ -93,7 +93,7 @@ fn names(c: &mut Cursor) -> Result<Vec<Name>, IrError> {
 
 /// A tensor's type, or the name of a tree's: the former has a shape.
 fn kind(c: &mut Cursor) -> Result<Kind, IrError> {
-    match c.peek2() {
+    match c.peek_at(1) {
         Token::Punct("[" | "<") => Ok(Kind::Tensor(ty(c)?)),
         _ => Ok(Kind::Data(name(c)?)),
     }

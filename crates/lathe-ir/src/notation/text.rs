@@ -123,7 +123,7 @@ pub fn parse(text: &str) -> Result<Notation, IrError> {
     let dims = c.list("(", ")", &mut |c| Ok(c.ident()?.into()))?;
     c.expect("{")?;
     let mut operands = vec![];
-    while matches!(c.peek2(), Token::Punct(":")) {
+    while matches!(c.peek_at(1), Token::Punct(":")) {
         operands.push(operand(c)?);
     }
     let result = access(c)?;

@@ -1,7 +1,7 @@
 //! The checker: refuses malformed tensor programs and names the place.
 
 use super::{
-    Access, Buffer, CHANNEL, Expr, Fact, For, Iter, Kernel, Node, Opaque, PROCESS, Stmt, Store, Unary,
+    Access, Buffer, CHANNEL, Expr, Fact, For, Iter, Kernel, Node, Opaque, PROCESS, Stmt, Store, Unary, apart,
     for_each, loop_bounds, network, popped, processes,
 };
 use crate::{Bounds, DType, IrError, Name};
@@ -69,6 +69,9 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
                 c.writable.insert(v.name.clone());
             }
         }
+        if p.access != Access::In {
+            c.views_apart(&p.views)?;
+        }
     }
     for v in kernel.views() {
         for f in &v.facts {
@@ -98,6 +101,17 @@ pub fn check(kernel: &Kernel) -> Result<(), IrError> {
 impl<'k> Checker<'k> {
     fn fail<T>(&self, place: &str, message: impl Into<String>) -> Result<T, IrError> {
         Err(IrError::check(format!("{}/{place}", self.kernel.name), message))
+    }
+
+    /// Refuses views of what is written that may share a bit: whoever moves a statement looks at names.
+    fn views_apart(&self, views: &[Buffer]) -> Result<(), IrError> {
+        for (i, v) in views.iter().enumerate() {
+            if let Some(other) = views[..i].iter().find(|other| !apart(other, v, &self.bounds)) {
+                return self
+                    .fail(&v.name, format!("it may share bits with '{}', and is written", other.name));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses a shape that names what is not there: any number for what is tells.
@@ -317,13 +331,13 @@ impl<'k> Checker<'k> {
         for (l, mine) in run.iter().zip(&seen) {
             for (n, ..) in mine.iter().filter(|(.., writes)| *writes) {
                 for (o, theirs) in run.iter().zip(&seen) {
-                    if o.var != l.var && theirs.iter().any(|(m, ..)| self.kernel.overlap(m, n)) {
+                    if o.var != l.var && theirs.iter().any(|(m, ..)| m == n) {
                         let message = format!("'{n}' is written by '{}' and used by '{}'", l.var, o.var);
                         return self.fail(&l.var, message);
                     }
                 }
                 let picked = |i: &[Expr]| self.at_most(&l.extent, 1) || i.iter().any(|e| e.mentions(&l.var));
-                if mine.iter().any(|(m, i, _)| self.kernel.overlap(m, n) && !picked(i)) {
+                if mine.iter().any(|(m, i, _)| m == n && !picked(i)) {
                     return self.fail(&l.var, format!("processes of '{}' share elements of '{n}'", l.var));
                 }
             }

@@ -5,6 +5,7 @@
 //! iterations; reduce loops carry accumulators only. Loops at the level [`PROCESS`] are concurrent processes, and buffers in
 //! the memory [`CHANNEL`] the bounded first-in-first-out channels between them.
 
+mod apart;
 mod check;
 mod expr;
 mod inside;
@@ -16,6 +17,7 @@ mod reducer;
 mod rewrite;
 mod watch;
 
+pub use apart::apart;
 pub use check::{check, expr_type};
 pub use expr::{Binary, Expr, Node, Opaque, Unary};
 pub use inside::inside;
@@ -153,7 +155,7 @@ pub struct Param {
     pub name: Name,
     /// Read, written or both.
     pub access: Access,
-    /// Its views; one with the parameter's own name when it is a plain array.
+    /// Its views; one with the parameter's own name when it is a plain array. Those of what is written share no bit.
     pub views: Vec<Buffer>,
     /// Size in bits that the caller guarantees, before padding.
     pub bits: Int,
@@ -259,12 +261,6 @@ impl Kernel {
     /// All views of parameters.
     pub fn views(&self) -> impl Iterator<Item = &Buffer> {
         self.params.iter().flat_map(|p| &p.views)
-    }
-
-    /// Whether two buffers lie in one allocation: equal, or views of one parameter.
-    pub fn overlap(&self, a: &str, b: &str) -> bool {
-        let views = |p: &Param, n: &str| p.views.iter().any(|v| &*v.name == n);
-        a == b || self.params.iter().any(|p| views(p, a) && views(p, b))
     }
 
     /// A buffer by name: a view of a parameter or one allocated inside.

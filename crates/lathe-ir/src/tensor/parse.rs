@@ -50,7 +50,7 @@ fn kernel(c: &mut Cursor) -> Result<Kernel, IrError> {
             _ => break,
         };
         c.next();
-        if matches!(c.peek2(), Token::Punct(":")) {
+        if matches!(c.peek_at(1), Token::Punct(":")) {
             let v = buffer(c, super::HOST)?;
             let bits = plain_bits(&v);
             params.push(Param { name: v.name.clone(), access, views: vec![v], bits });
@@ -202,9 +202,14 @@ pub(crate) fn parse_expr(c: &mut Cursor) -> Result<Expr, IrError> {
 }
 
 fn binary(c: &mut Cursor, strength: u8) -> Result<Expr, IrError> {
+    let minus = matches!(c.peek(), Token::Punct("-"));
     let mut left = primary(c)?;
-    // Each operator of a chain is one level deeper in the tree.
+    // Each operator of a chain is one level deeper in the tree, and `-x` is one, `0 - x`.
     let mut levels = 0;
+    if minus && matches!(&*left, Node::Binary(..)) {
+        c.enter()?;
+        levels += 1;
+    }
     while let Token::Punct(p) = *c.peek()
         && let Some((op, _, s)) = Binary::ALL.iter().find(|(_, sign, s)| *sign == p && *s >= strength)
     {
@@ -247,6 +252,13 @@ fn number(c: &mut Cursor, negative: bool) -> Result<Expr, IrError> {
 
 fn primary(c: &mut Cursor) -> Result<Expr, IrError> {
     if c.eat("(") {
+        // A negative number is printed in parentheses, and no deeper for that.
+        let negative = [c.peek(), c.peek_at(1), c.peek_at(2)];
+        if matches!(negative, [Token::Punct("-"), Token::Number(_), Token::Punct(")")]) {
+            let e = primary(c)?;
+            c.expect(")")?;
+            return Ok(e);
+        }
         let e = parse_expr(c)?;
         c.expect(")")?;
         return Ok(e);
@@ -258,11 +270,16 @@ fn primary(c: &mut Cursor) -> Result<Expr, IrError> {
             c.expect(")")?;
             return Ok(Expr::float(f64::NEG_INFINITY, t));
         }
+        c.enter()?;
         if matches!(c.peek(), Token::Number(_)) {
-            return number(c, true);
+            let e = number(c, true);
+            c.leave();
+            return e;
         }
+        // As deep as `0 - x`, which some are printed as.
         c.enter()?;
         let e = primary(c)?;
+        c.leave();
         c.leave();
         return Ok(match &*e {
             Node::Int(..) | Node::Float(..) | Node::Var(_) | Node::Binary(..) => Expr::from(0) - e,
