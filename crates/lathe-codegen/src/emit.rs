@@ -666,12 +666,15 @@ impl Emitter<'_> {
         let (Some(read), Some(row)) = (read, self.dialect.row("prefetch")) else { return Ok(()) };
         let read = self.lane.as_ref().map_or(read.clone(), |l| read.substitute(&l.var, &Expr::from(0)));
         let Node::Load(n, index) = &*read else { return self.fail("a prefetch of what is no element") };
-        let key = (Expr::load("prefetch", std::slice::from_ref(&read)), false);
-        if !self.memo.contains_key(&key) && matches!(self.places.get(n), Some(Place::Pointer(_))) {
-            let (p, ..) = self.pointer(n, index)?;
+        if !matches!(self.places.get(n), Some(Place::Pointer(_))) {
+            return Ok(());
+        }
+        let (p, ..) = self.pointer(n, index)?;
+        // Several elements lie in one place.
+        let key = (Expr::load("prefetch", &[Expr::var(&p)]), false);
+        if self.memo.insert(key, (String::new(), true)).is_none() {
             let call = row.spell(self.compiler, &[&p]);
             self.line(&format!("{call};"));
-            self.memo.insert(key, (String::new(), true));
         }
         Ok(())
     }

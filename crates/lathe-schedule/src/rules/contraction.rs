@@ -214,9 +214,6 @@ pub(super) fn apply(
     names.extend(digits.iter().filter_map(|(_, row)| row.map(|row| row.name)));
     names.sort_unstable();
     names.dedup();
-    for name in names {
-        s.step(&format!("tensorize {n}.i {name}"))?;
-    }
     s.step(&format!("vectorize {n}.i"))?;
     if ragged {
         // All rows of all buckets meet a few columns of weights while these are near, and cores share columns: buckets
@@ -239,7 +236,30 @@ pub(super) fn apply(
             let block = s.choose("block", [1, 2, 4, 8, 16, 32], if far { BLOCK_FAR } else { BLOCK });
             s.step(&format!("split {m}.o {block}"))?;
             s.step(&format!("interchange {m}.o.i"))?;
-            s.step(&format!("fuse {m}.o.o {n}.o{}", if pairs { ".o" } else { "" }))?;
+            let tiles = format!("{n}.o{}", if pairs { ".o" } else { "" });
+            ask(s, &tiles, &products)?;
+            s.step(&format!("fuse {m}.o.o {tiles}"))?;
+        }
+    }
+    for name in names {
+        s.step(&format!("tensorize {n}.i {name}"))?;
+    }
+    Ok(())
+}
+
+/// While a tile is computed, the weights of the next columns are asked for: they come from memory in pieces that are too short for the
+/// processor to foresee the next one.
+fn ask(s: &mut Schedule, columns: &str, products: &[&String]) -> Result<(), ScheduleError> {
+    for block in products.iter().flat_map(|q| ["is", "s"].map(|b| format!("{q}_{b}"))) {
+        let mut weights = None;
+        for v in find_block(&s.kernel().body, &block).iter().flat_map(|b| &b.values) {
+            v.visit(&mut |e| match &**e {
+                Node::Load(n, i) if i.iter().any(|i| i.mentions(columns)) => weights = Some(n.clone()),
+                _ => {}
+            });
+        }
+        if let Some(weights) = weights {
+            s.step(&format!("prefetch {columns} {weights} {block}"))?;
         }
     }
     Ok(())
