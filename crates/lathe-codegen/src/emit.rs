@@ -291,6 +291,16 @@ pub fn emit(kernel: &Kernel, symbol: &str, dialect: &'static Dialect) -> Result<
     Ok(Emitted { source: e.out, grid, workspace_bytes: e.workspace })
 }
 
+/// Whether statements declare temporaries where they are written, in no block of C of their own.
+fn declares(body: &[Stmt]) -> bool {
+    body.iter().any(|s| match s {
+        Stmt::Alloc(_) => true,
+        Stmt::For(l) => matches!(&*l.level, LANE | UNROLLED) && declares(&l.body),
+        Stmt::Intrinsic(_, b) => declares(b),
+        _ => false,
+    })
+}
+
 /// Whether C has this type in memory.
 fn is_stored(t: DType) -> bool {
     match t {
@@ -497,7 +507,7 @@ impl Emitter<'_> {
                     return Ok(());
                 }
                 let used = if least < most { Some(self.scalar(&extent)?) } else { None };
-                let allocates = l.body.iter().any(|s| matches!(s, Stmt::Alloc(_)));
+                let allocates = declares(&l.body);
                 let around = self.words_shared;
                 self.words_shared |= most > 1 && shares_words(&l.body, &l.var);
                 for i in 0..most {
@@ -568,6 +578,7 @@ impl Emitter<'_> {
             return self.fail(format!("the lane loop '{}' is wider than its vectors", l.var));
         };
         let used = if whole.is_some() { None } else { Some(self.scalar(extent)?) };
+        let allocates = most > lanes && declares(&l.body);
         // In each vector the variable counts its lanes alone.
         let all = self.bounds.of(&l.var);
         self.bounds.set(&l.var, 0, Some(lanes - 1));
@@ -579,6 +590,10 @@ impl Emitter<'_> {
             match &used {
                 Some(n) if first > 0 => {
                     self.line(&format!("if ({n} > {first}) {{"));
+                    self.scope(&mut |e| e.body(&body))?;
+                }
+                _ if allocates => {
+                    self.line("{");
                     self.scope(&mut |e| e.body(&body))?;
                 }
                 _ => self.body(&body)?,

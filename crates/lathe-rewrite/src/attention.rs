@@ -138,6 +138,8 @@ impl<'g> Search<'g> {
 }
 
 fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
+    // What nobody reads is no reader.
+    let g = &g.without_dead(0);
     let search = Search { g, producers: g.producers(), uses: g.uses() };
     let mut out = Graph { nodes: vec![], ..g.clone() };
     for n in &g.nodes {

@@ -194,7 +194,15 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     if let Some(c) = other {
         return Err(format!("'{c}' is not as long as '{var}'"));
     }
-    let (uses, nested) = uses(k, var);
+    // Blocks are whole afterwards, and indices are what they are then.
+    let body = map_stmts(&k.body, &mut |s| match &s {
+        Stmt::For(l) if in_family(&l.var, var) => {
+            vec![Stmt::For(Arc::new(For { extent: f.into(), ..(**l).clone() }))]
+        }
+        _ => vec![s],
+    });
+    let padded = Kernel { body, ..k.clone() };
+    let (uses, nested) = uses(&padded, var);
     if nested {
         return Err(format!("'{var}' picks an index out of a buffer, whose padding means nothing"));
     }
@@ -288,12 +296,5 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         return Err(format!("an integer is divided inside '{var}', perhaps by what lies behind the end"));
     }
     // Blocks that are whole as they are need no room.
-    let mut out = if l.extent.as_int() == Some(f) { k.clone() } else { promise(k, &uses, f) };
-    out.body = map_stmts(&k.body, &mut |s| match &s {
-        Stmt::For(l) if in_family(&l.var, var) => {
-            vec![Stmt::For(Arc::new(For { extent: f.into(), ..(**l).clone() }))]
-        }
-        _ => vec![s],
-    });
-    Ok(out)
+    Ok(if l.extent.as_int() == Some(f) { padded } else { promise(&padded, &uses, f) })
 }

@@ -61,9 +61,13 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let last = |extent: &Expr| (extent.clone() - 1).simplify_index(&bounds);
     let mut next = vec![(l.var.clone(), (Expr::var(var) + 1).min_with(&last(&l.extent)))];
     let then = |e: &Expr, next: &[(Name, Expr)]| next.iter().fold(e.clone(), |e, (v, n)| e.substitute(v, n));
+    let t = k.buffer(buffer).ok_or_else(|| format!("there is no buffer '{buffer}'"))?;
     let on_pages = |f: &For| {
         let most = Opaque::default().int(&f.extent, &bounds).and_then(|n| bounds.range(&n).hi);
-        most.is_some_and(|n| index.iter().all(|e| is_place_in_page(e, &f.var, n, &bounds)))
+        let stays = |n: i64| {
+            index.iter().zip(&t.shape).all(|(e, extent)| is_place_in_page(e, extent, &f.var, n, &bounds))
+        };
+        most.is_some_and(stays)
     };
     let mut shorter = vec![l.var.clone()];
     for f in &loops {
@@ -82,7 +86,6 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             }
         }
     }
-    let t = k.buffer(buffer).ok_or_else(|| format!("there is no buffer '{buffer}'"))?.dtype;
     let name = format!("{block}.next");
     let store = format!("{name}.s");
     need_free(k, &[&name, &store])?;
@@ -122,7 +125,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                 .iter()
                 .map(|e| then(&then(e, &first), &next).simplify_index(&bounds))
                 .collect::<Vec<_>>();
-            let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t, &[], REGISTER)));
+            let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t.dtype, &[], REGISTER)));
             let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
             let mut out = list.to_vec();
             out.insert(i, Stmt::Intrinsic(ASK.into(), Arc::new(vec![scratch, read])));
@@ -150,20 +153,38 @@ fn around(body: &[Stmt], block: &str) -> (Vec<Arc<For>>, Vec<Expr>) {
     (vec![], vec![])
 }
 
-/// Whether a variable of so many values counts, in equal steps, in quotients and remainders by pages that are whole blocks of as many,
-/// from the beginning of a block, and is used nowhere else.
-fn is_place_in_page(e: &Expr, var: &str, values: i64, bounds: &Bounds) -> bool {
+/// Whether a variable of so many values picks places of one page of a dimension: it counts, in equal steps from the beginning of a block
+/// that pages are whole numbers of, in the place inside of a page, to which the page's beginning is added, and in quotients by pages.
+fn is_place_in_page(e: &Expr, extent: &Int, var: &str, values: i64, bounds: &Bounds) -> bool {
+    let Node::Binary(Binary::Add, begin, place) = &**e else {
+        return picks_pages(e, var, values, bounds);
+    };
+    let Node::Binary(Binary::Rem, x, page) = &**place else { return picks_pages(e, var, values, bounds) };
+    let whole = |n: Option<Int>, page: i64| n.is_some_and(|n| n.rem(page, bounds).as_const() == Some(0));
+    let in_page =
+        page.as_int().filter(|page| is_in_block(x, var, *page, values, bounds)).is_some_and(|page| {
+            whole(Opaque::default().int(begin, bounds), page) && whole(Some(extent.clone()), page)
+        });
+    in_page && picks_pages(begin, var, values, bounds)
+}
+
+/// Whether a variable is used in quotients by pages alone, which are the same for all its values.
+fn picks_pages(e: &Expr, var: &str, values: i64, bounds: &Bounds) -> bool {
     match &**e {
         Node::Var(n) => &**n != var,
-        Node::Binary(Binary::Div | Binary::Rem, x, page) if e.mentions(var) => {
-            let block = |x: Int| {
-                let (by, first) = x.affine_in(var)?;
-                let block = by.as_const()?.checked_mul(values).filter(|n| *n > 0)?;
-                (first.rem(block, bounds).as_const() == Some(0)).then_some(block)
-            };
-            let block = Opaque::default().int(x, bounds).and_then(block);
-            block.zip(page.as_int()).is_some_and(|(block, page)| page % block == 0)
+        Node::Binary(Binary::Div, x, page) if e.mentions(var) => {
+            page.as_int().is_some_and(|page| is_in_block(x, var, page, values, bounds))
         }
-        _ => e.children().into_iter().all(|c| is_place_in_page(c, var, values, bounds)),
+        _ => e.children().into_iter().all(|c| picks_pages(c, var, values, bounds)),
     }
+}
+
+/// Whether the variable's values are equal steps in a block from its beginning on, of which a page is a whole number.
+fn is_in_block(x: &Expr, var: &str, page: i64, values: i64, bounds: &Bounds) -> bool {
+    let block = Opaque::default().int(x, bounds).and_then(|x| {
+        let (by, first) = x.affine_in(var)?;
+        let block = by.as_const()?.checked_mul(values).filter(|n| *n > 0)?;
+        (first.rem(block, bounds).as_const() == Some(0)).then_some(block)
+    });
+    block.is_some_and(|block| page % block == 0)
 }

@@ -3,7 +3,7 @@
 //! independent; temporaries it passes get a dimension. A reduce loop only passes spatial loops
 //! that are the whole body.
 
-use crate::util::{arg, copy_name, in_family, need_known, need_loop};
+use crate::util::{arg, copy_name, in_family, need_known, need_loop, need_still};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
@@ -79,6 +79,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         taken: vec![],
         first: true,
     };
+    need_still(&l)?;
     let moved = match l.iter {
         Iter::Spatial => s.spatial(&l.body)?,
         Iter::Reduce => s.chain(&l.body)?,

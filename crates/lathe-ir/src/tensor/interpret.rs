@@ -11,7 +11,8 @@ mod tests;
 use super::network::{label, shown};
 use super::watch::{Seen, Storage, Touch, Watch, overflow_is_open};
 use super::{
-    Access, Binary, Buffer, CHANNEL, Expr, For, Kernel, Node, Param, Stmt, Store, Unary, network, popped,
+    Access, Binary, Buffer, CHANNEL, Expr, Fact, For, Kernel, Node, Param, Stmt, Store, Unary, network,
+    popped,
 };
 use crate::encoding::Resolved;
 use crate::value::{decode_bits, encode_bits, read_bits, write_bits};
@@ -131,6 +132,8 @@ struct Slot {
     shape: Vec<i64>,
     /// Bit addresses, or the numbers of channels.
     layout: Resolved,
+    /// What its elements are promised to be at least, and to be below.
+    range: Option<(i64, i64)>,
     storage: Storage,
 }
 
@@ -356,7 +359,11 @@ impl Run {
                 Place::Bytes(Rc::new(RefCell::new(vec![0xa5; bits / 8 + 8])))
             }
         };
-        Ok(Slot { place, dtype: b.dtype, shape, layout, storage })
+        let range = b.facts.iter().find_map(|f| match f {
+            Fact::Range(least, end) => least.eval(&get).zip(end.eval(&get)),
+            _ => None,
+        });
+        Ok(Slot { place, dtype: b.dtype, shape, layout, range, storage })
     }
 
     /// Runs a process and all that it starts, by turns.
@@ -582,6 +589,12 @@ impl Run {
             self.touch(n, address, touch);
             let slot = &self.slots[n];
             let (width, bits) = (slot.dtype.bits(), v.bits(slot.dtype));
+            if let (Some(w), Some((least, end)), Value::Int(v)) = (&mut self.watch, slot.range, v) {
+                let kept = (i128::from(least)..i128::from(end)).contains(&i128::from(v));
+                w.open(!kept, || {
+                    format!("{n}{index:?} = {v}, which is promised to be from {least} to {end}")
+                });
+            }
             let written = match &slot.place {
                 Place::Bytes(bytes) => write_bits(&mut bytes.borrow_mut(), address, width, bits),
                 Place::Channel(c) => {

@@ -22,7 +22,7 @@ pub struct Seen {
     pub exact: bool,
     /// The first operation that C leaves open: signed integers that overflow, shifts by more than the width, and floats
     /// converted to integers that do not hold them, all of which are defined here; or the side of a choice that is not taken and
-    /// has no value, as C may compute both.
+    /// has no value, as C may compute both. Or the first number that is written where others are promised.
     pub open: Option<String>,
     /// The first read of what nobody wrote: of a temporary, or of a parameter that is only written.
     pub unwritten: Option<String>,
