@@ -1,11 +1,14 @@
 //! Attention in one pass over the keys, some pages of 16 at a time: scores with a key in each lane, the online softmax, then
-//! values with a component in each lane. Heads that share keys share each loaded vector.
+//! values with a component in each lane. Heads that share keys share each loaded vector. Of parts of one token's keys, all heads of a
+//! page come before the next page.
 
 use super::LANES;
 use crate::intrinsics::{IntrinsicRow, word_product};
 use crate::tensorize::code;
+use crate::util::in_family;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{Binary, Expr, Node, REGISTER, find_block, find_loop};
+use lathe_ir::Name;
+use lathe_ir::tensor::{Binary, Expr, Node, REGISTER, Stmt, WORKSPACE, find_block, find_loop, for_each};
 use lathe_machine::Target;
 
 /// Keys of one step of the online softmax: so many that what a step does once (the maximum across lanes, the new scale of all
@@ -19,6 +22,7 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
     let keys = s.choose("keys", [16, 32, 64, 128], KEYS);
     let words = words(s, [&n("bd"), &n("bo")], target).filter(|_| whole && keys > LANES);
+    let part = extent(s, "1").is_some();
     for l in ["js", "jm", "jp", "jl", "jo"] {
         s.step(&format!("split {} {keys}", n(l)))?;
     }
@@ -83,6 +87,11 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
         s.step(&format!("sink {} {}", n("r.i"), stop.join(" ")))?;
         s.step(&format!("unroll {}", n("r.i")))?;
     }
+    let r = if share { n("r.o") } else { n("r") };
+    if part && whole && pages {
+        let values = if words.is_some() { n("jo.i.o.i") } else { n("jo.i.i") };
+        all_heads_of_a_page(s, p, &r, &values)?;
+    }
     // A word's two factors, inside of the lanes.
     let (two_components, two_keys) = (n("d.i"), n("jo.i.i"));
     if words.is_some() {
@@ -95,15 +104,20 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
             s.step(&format!("vectorize {}.i", n(l)))?;
             s.step(&format!("unroll {}.o", n(l)))?;
         }
-        s.step(&format!("set_memory {} {REGISTER}", n("o")))?;
+        if !(part && pages) {
+            s.step(&format!("set_memory {} {REGISTER}", n("o")))?;
+        }
     }
     if !pages {
         s.step(&format!("set_memory {} {REGISTER}", n("s")))?;
     }
-    s.step(&format!("fuse {} {}", n("0"), n("g")))?;
-    let r = if share { n("r.o") } else { n("r") };
-    s.step(&format!("fuse {} {r}", n("0.f")))?;
-    if whole {
+    if part {
+        s.step(&format!("fuse {} {}", n("0"), n("1")))?;
+    } else {
+        s.step(&format!("fuse {} {}", n("0"), n("g")))?;
+        s.step(&format!("fuse {} {r}", n("0.f")))?;
+    }
+    if whole && !part {
         // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones. Those of
         // the next step are asked for; of values that are pairs of keys, which a step may have none of, the next page's. Codes of less than
         // a byte take longer to decode than to come, and a line of them is asked for often: only one token's, a page ahead.
@@ -124,6 +138,63 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
         }
     }
     Ok(())
+}
+
+/// The loops over heads go inwards: a step makes the scores of all heads page by page, what there is of its softmax for each head, and the
+/// sums of values page by page again. So pages are read from the first byte to the last one, as the processor foresees it.
+fn all_heads_of_a_page(s: &mut Schedule, p: &str, r: &str, values: &str) -> Result<(), ScheduleError> {
+    let n = |w: &str| format!("{p}_{w}");
+    s.step(&format!("split {} 1", n("js.i.o")))?;
+    s.step(&format!("fuse {} {r}", n("g")))?;
+    let heads = n("g.f");
+    let rest: Vec<String> =
+        ["z.o", "y.o", "c.o", "r.i", "jm.i.o", "jp.i.o", "jl.i.o", "jo.i.p"].iter().map(|l| n(l)).collect();
+    let rest = rest.join(" ");
+    s.step(&format!("sink {heads} {} {rest}", n("js.o")))?;
+    let around = around(s, &heads, &n("js.o"));
+    s.step(&format!("interchange {around}"))?;
+    s.step(&format!("sink {around} {} {values} {rest}", n("js.i.o.i")))?;
+    // What the loops over heads pick is in no register.
+    let mut picked = vec![];
+    for_each(&s.kernel().body, &mut |s| {
+        if let Stmt::Alloc(b) = s
+            && &*b.memory == REGISTER
+        {
+            picked.push(b.name.clone());
+        }
+    });
+    let mut of_heads = vec![];
+    for_each(&s.kernel().body, &mut |s| {
+        if let Stmt::Store(b) = s {
+            let by =
+                |(n, i): &&(Name, Vec<Expr>)| picked.contains(n) && i.iter().any(|e| mentions(e, &heads));
+            of_heads.extend(b.targets.iter().filter(by).map(|(n, _)| n.clone()));
+        }
+    });
+    of_heads.sort();
+    of_heads.dedup();
+    of_heads.iter().try_for_each(|b| s.step(&format!("set_memory {b} {WORKSPACE}")))
+}
+
+/// Whether an index has a loop of a family in it.
+fn mentions(e: &Expr, family: &str) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| found |= matches!(&**e, Node::Var(v) if in_family(v, family)));
+    found
+}
+
+/// The loop of a family that has another loop as its body.
+fn around(s: &Schedule, family: &str, inner: &str) -> Name {
+    let mut found = Name::from(family);
+    for_each(&s.kernel().body, &mut |s| {
+        if let Stmt::For(l) = s
+            && in_family(&l.var, family)
+            && matches!(l.body.as_slice(), [Stmt::For(f)] if *f.var == *inner)
+        {
+            found = l.var.clone();
+        }
+    });
+    found
 }
 
 /// The instruction that adds up the products of both blocks, where they are of words of halves.
