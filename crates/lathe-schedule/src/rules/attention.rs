@@ -71,6 +71,10 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
             }
         }
     }
+    let inwards = part && whole && pages;
+    if inwards {
+        sums_of_a_page(s, p, words.is_some())?;
+    }
     // The keys of a page, in lanes.
     let page = |l: &str| n(l) + if pages { ".i.i" } else { ".i" };
     s.step(&format!("sink {}", page("js")))?;
@@ -88,9 +92,8 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
         s.step(&format!("unroll {}", n("r.i")))?;
     }
     let r = if share { n("r.o") } else { n("r") };
-    if part && whole && pages {
-        let values = if words.is_some() { n("jo.i.o.i") } else { n("jo.i.i") };
-        all_heads_of_a_page(s, p, &r, &values)?;
+    if inwards {
+        all_heads_of_a_page(s, p, &r, words.is_some())?;
     }
     // A word's two factors, inside of the lanes.
     let (two_components, two_keys) = (n("d.i"), n("jo.i.i"));
@@ -104,7 +107,7 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
             s.step(&format!("vectorize {}.i", n(l)))?;
             s.step(&format!("unroll {}.o", n(l)))?;
         }
-        if !(part && pages) {
+        if !inwards {
             s.step(&format!("set_memory {} {REGISTER}", n("o")))?;
         }
     }
@@ -140,9 +143,31 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
     Ok(())
 }
 
+/// The loops over pages of values, and over the keys of a page (or pairs of them).
+fn pages_of_values(words: bool) -> [&'static str; 2] {
+    if words { ["jo.i.o.o", "jo.i.o.i"] } else { ["jo.i.o", "jo.i.i"] }
+}
+
+/// Sums over the values of a page have accumulators of their own, in registers: those of all heads and pages are too many.
+fn sums_of_a_page(s: &mut Schedule, p: &str, words: bool) -> Result<(), ScheduleError> {
+    let n = |w: &str| format!("{p}_{w}");
+    let [page, key] = pages_of_values(words).map(n);
+    s.step(&format!("split {page} 1"))?;
+    s.step(&format!("split {key} 1"))?;
+    let pair = words.then(|| n("jo.i.i"));
+    let inside = [format!("{key}.i"), format!("{key}.o"), format!("{page}.i"), format!("{page}.o")];
+    for l in pair.iter().chain(&inside) {
+        s.step(&format!("sink {l}"))?;
+    }
+    s.step(&format!("rfactor {key}.i"))?;
+    s.step(&format!("sink {}", n("c.o")))?;
+    s.step(&format!("sink {}", n("c.i")))?;
+    s.step(&format!("unroll {key}.i"))
+}
+
 /// The loops over heads go inwards: a step makes the scores of all heads page by page, what there is of its softmax for each head, and the
 /// sums of values page by page again. So pages are read from the first byte to the last one, as the processor foresees it.
-fn all_heads_of_a_page(s: &mut Schedule, p: &str, r: &str, values: &str) -> Result<(), ScheduleError> {
+fn all_heads_of_a_page(s: &mut Schedule, p: &str, r: &str, words: bool) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     s.step(&format!("split {} 1", n("js.i.o")))?;
     s.step(&format!("fuse {} {r}", n("g")))?;
@@ -153,6 +178,7 @@ fn all_heads_of_a_page(s: &mut Schedule, p: &str, r: &str, values: &str) -> Resu
     s.step(&format!("sink {heads} {} {rest}", n("js.o")))?;
     let around = around(s, &heads, &n("js.o"));
     s.step(&format!("interchange {around}"))?;
+    let values = n(pages_of_values(words)[0]) + ".i";
     s.step(&format!("sink {around} {} {values} {rest}", n("js.i.o.i")))?;
     // What the loops over heads pick is in no register.
     let mut picked = vec![];
