@@ -10,8 +10,9 @@ use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, int_attr};
 use lathe_ir::{Bounds, Int, Name};
 use std::collections::HashMap;
 
-/// Parts of a token's keys: a few for each core of a large machine.
-const PARTS: i64 = 16;
+/// Parts of a token's keys: some for each of a few cores, as many cores as memory has bandwidth for. What a part writes although it has no
+/// keys is little beside a step.
+const PARTS: i64 = 8;
 
 /// Keys that are not worth sharing out.
 const FEW: i64 = 128;

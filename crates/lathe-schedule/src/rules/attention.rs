@@ -15,14 +15,17 @@ use lathe_machine::Target;
 /// sums) is little beside the products.
 const KEYS: i64 = 64;
 
+/// The same, where sums are in memory and so the new scale is read from there: all keys of most parts.
+const PART_KEYS: i64 = 128;
+
 pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
     let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
-    let keys = s.choose("keys", [16, 32, 64, 128], KEYS);
-    let words = words(s, [&n("bd"), &n("bo")], target).filter(|_| whole && keys > LANES);
     let part = extent(s, "1").is_some();
+    let keys = s.choose("keys", [16, 32, 64, 128], if part { PART_KEYS } else { KEYS });
+    let words = words(s, [&n("bd"), &n("bo")], target).filter(|_| whole && keys > LANES);
     for l in ["js", "jm", "jp", "jl", "jo"] {
         s.step(&format!("split {} {keys}", n(l)))?;
     }
