@@ -163,8 +163,8 @@ fn sums_of_a_page(s: &mut Schedule, p: &str, words: bool) -> Result<(), Schedule
         s.step(&format!("sink {l}"))?;
     }
     s.step(&format!("rfactor {key}.i"))?;
-    s.step(&format!("sink {}", n("c.o")))?;
     s.step(&format!("sink {}", n("c.i")))?;
+    s.step(&format!("sink {} {}", n("c.o"), n("c.i")))?;
     s.step(&format!("unroll {key}.i"))
 }
 
