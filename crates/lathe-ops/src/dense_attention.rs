@@ -122,7 +122,8 @@ fn lower(l: &Lowering) -> Vec<Stmt> {
             None => dot,
         },
         value: &|j, c| element(v, j, c),
-        store: &|c, value| write(&l.outs[0], &l.name("by"), &place(&i, c), value),
+        store: &|c, value, sum| write(&l.outs[0], &l.name("by"), &place(&i, c), &value / &sum),
+        ends: &|_, _| vec![],
     };
     let mut row = vec![
         Stmt::Alloc(Arc::new(Buffer::dense(&query, of, &q.ty.shape[n - 1..], WORKSPACE))),

@@ -26,6 +26,7 @@ mod group;
 mod halves;
 mod hold;
 mod pack;
+mod parts;
 mod plan;
 mod quantize;
 mod rows;
@@ -36,6 +37,7 @@ mod winograd;
 
 pub use gradient::differentiate;
 pub use hold::{EXPERTS, EXPERTS_HELD, Hold, Rows, Sliced};
+pub use parts::in_parts;
 pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
 pub use spill::{CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, Spill, Spilled};
 pub use split::{EXPERTS_AWAY, EXPERTS_HERE, Split};

@@ -2,6 +2,7 @@
 //! threads meet between steps that touch the same bytes.
 
 use crate::group::groups;
+use crate::parts::in_parts;
 use lathe_ir::graph::{Form, Graph, Node, OpTable, Source, Type, ValueId, int_attr};
 use lathe_ir::step::{Part, Program, Step, StepBuffer, Storage, conflicts};
 use lathe_ir::tensor::{Access, HOST, Kernel};
@@ -100,6 +101,7 @@ impl Homes {
 
 /// Plans a graph whose dimensions are known as `bounds` says.
 pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
+    let g = &in_parts(g, table, &bounds.fixed);
     let mut constant: HashSet<ValueId> = HashSet::new();
     for (i, v) in g.values.iter().enumerate() {
         if matches!(v.source, Source::Const(_)) {

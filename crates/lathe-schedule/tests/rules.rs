@@ -93,7 +93,11 @@ fn keep_the_meaning(first: u64) {
                         DType::F16 => 2e-3,
                         DType::BF16 => 1e-2,
                         // Exponentials are rounded to halves, each with the maximum so far.
-                        _ if row.name == "attention" && args[0].dtype == DType::BF16 => 1e-2,
+                        _ if matches!(row.name, "attention" | "attention_part")
+                            && args[0].dtype == DType::BF16 =>
+                        {
+                            1e-2
+                        }
                         _ => 1e-5,
                     };
                     let scale = x.iter().fold(1e-3f64, |m, v| m.max(v.abs()));

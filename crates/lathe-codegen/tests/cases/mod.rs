@@ -124,7 +124,11 @@ impl Case {
                 DType::BF16 => 1e-2,
                 _ if want.encoding.as_ref().is_some_and(|e| e.name.starts_with("a8")) => 0.01,
                 // Exponentials are rounded to halves, each with the maximum so far.
-                _ if row.name == "attention" && self.args[0].dtype == DType::BF16 => 1e-2,
+                _ if matches!(row.name, "attention" | "attention_part")
+                    && self.args[0].dtype == DType::BF16 =>
+                {
+                    1e-2
+                }
                 _ => 1e-5,
             };
             if want.dtype.is_int() {

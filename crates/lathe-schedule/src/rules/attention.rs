@@ -1,23 +1,30 @@
 //! Attention in one pass over the keys, some pages of 16 at a time: scores with a key in each lane, the online softmax, then
-//! values with a component in each lane. Heads that share keys share each loaded vector.
+//! values with a component in each lane. Heads that share keys share each loaded vector. Of parts of one token's keys, all heads of a
+//! page come before the next page.
 
 use super::LANES;
 use crate::intrinsics::{IntrinsicRow, word_product};
 use crate::tensorize::code;
+use crate::util::in_family;
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{Binary, Expr, Node, REGISTER, find_block, find_loop};
+use lathe_ir::Name;
+use lathe_ir::tensor::{Binary, Expr, Node, REGISTER, Stmt, WORKSPACE, find_block, find_loop, for_each};
 use lathe_machine::Target;
 
 /// Keys of one step of the online softmax: so many that what a step does once (the maximum across lanes, the new scale of all
 /// sums) is little beside the products.
 const KEYS: i64 = 64;
 
+/// The same, where sums are in memory and so the new scale is read from there: all keys of most parts.
+const PART_KEYS: i64 = 128;
+
 pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
     let extent = |s: &Schedule, l: &str| find_loop(&s.kernel().body, &n(l)).and_then(|l| l.extent.as_int());
     let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
-    let keys = s.choose("keys", [16, 32, 64, 128], KEYS);
+    let part = extent(s, "1").is_some();
+    let keys = s.choose("keys", [16, 32, 64, 128], if part { PART_KEYS } else { KEYS });
     let words = words(s, [&n("bd"), &n("bo")], target).filter(|_| whole && keys > LANES);
     for l in ["js", "jm", "jp", "jl", "jo"] {
         s.step(&format!("split {} {keys}", n(l)))?;
@@ -67,6 +74,10 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
             }
         }
     }
+    let inwards = part && whole && pages;
+    if inwards {
+        sums_of_a_page(s, p, words.is_some())?;
+    }
     // The keys of a page, in lanes.
     let page = |l: &str| n(l) + if pages { ".i.i" } else { ".i" };
     s.step(&format!("sink {}", page("js")))?;
@@ -83,6 +94,10 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
         s.step(&format!("sink {} {}", n("r.i"), stop.join(" ")))?;
         s.step(&format!("unroll {}", n("r.i")))?;
     }
+    let r = if share { n("r.o") } else { n("r") };
+    if inwards {
+        all_heads_of_a_page(s, p, &r, words.is_some())?;
+    }
     // A word's two factors, inside of the lanes.
     let (two_components, two_keys) = (n("d.i"), n("jo.i.i"));
     if words.is_some() {
@@ -95,15 +110,20 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
             s.step(&format!("vectorize {}.i", n(l)))?;
             s.step(&format!("unroll {}.o", n(l)))?;
         }
-        s.step(&format!("set_memory {} {REGISTER}", n("o")))?;
+        if !inwards {
+            s.step(&format!("set_memory {} {REGISTER}", n("o")))?;
+        }
     }
     if !pages {
         s.step(&format!("set_memory {} {REGISTER}", n("s")))?;
     }
-    s.step(&format!("fuse {} {}", n("0"), n("g")))?;
-    let r = if share { n("r.o") } else { n("r") };
-    s.step(&format!("fuse {} {r}", n("0.f")))?;
-    if whole {
+    if part {
+        s.step(&format!("fuse {} {}", n("0"), n("1")))?;
+    } else {
+        s.step(&format!("fuse {} {}", n("0"), n("g")))?;
+        s.step(&format!("fuse {} {r}", n("0.f")))?;
+    }
+    if whole && !part {
         // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones. Those of
         // the next step are asked for; of values that are pairs of keys, which a step may have none of, the next page's. Codes of less than
         // a byte take longer to decode than to come, and a line of them is asked for often: only one token's, a page ahead.
@@ -124,6 +144,86 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
         }
     }
     Ok(())
+}
+
+/// The loops over pages of values, and over the keys of a page (or pairs of them).
+fn pages_of_values(words: bool) -> [&'static str; 2] {
+    if words { ["jo.i.o.o", "jo.i.o.i"] } else { ["jo.i.o", "jo.i.i"] }
+}
+
+/// Sums over the values of a page have accumulators of their own, in registers: those of all heads and pages are too many.
+fn sums_of_a_page(s: &mut Schedule, p: &str, words: bool) -> Result<(), ScheduleError> {
+    let n = |w: &str| format!("{p}_{w}");
+    let [page, key] = pages_of_values(words).map(n);
+    s.step(&format!("split {page} 1"))?;
+    s.step(&format!("split {key} 1"))?;
+    let pair = words.then(|| n("jo.i.i"));
+    let inside = [format!("{key}.i"), format!("{key}.o"), format!("{page}.i"), format!("{page}.o")];
+    for l in pair.iter().chain(&inside) {
+        s.step(&format!("sink {l}"))?;
+    }
+    s.step(&format!("rfactor {key}.i"))?;
+    s.step(&format!("sink {}", n("c.i")))?;
+    s.step(&format!("sink {} {}", n("c.o"), n("c.i")))?;
+    s.step(&format!("unroll {key}.i"))
+}
+
+/// The loops over heads go inwards: a step makes the scores of all heads page by page, what there is of its softmax for each head, and the
+/// sums of values page by page again. So pages are read from the first byte to the last one, as the processor foresees it.
+fn all_heads_of_a_page(s: &mut Schedule, p: &str, r: &str, words: bool) -> Result<(), ScheduleError> {
+    let n = |w: &str| format!("{p}_{w}");
+    s.step(&format!("split {} 1", n("js.i.o")))?;
+    s.step(&format!("fuse {} {r}", n("g")))?;
+    let heads = n("g.f");
+    let rest: Vec<String> =
+        ["z.o", "y.o", "c.o", "r.i", "jm.i.o", "jp.i.o", "jl.i.o", "jo.i.p"].iter().map(|l| n(l)).collect();
+    let rest = rest.join(" ");
+    s.step(&format!("sink {heads} {} {rest}", n("js.o")))?;
+    let around = around(s, &heads, &n("js.o"));
+    s.step(&format!("interchange {around}"))?;
+    let values = n(pages_of_values(words)[0]) + ".i";
+    s.step(&format!("sink {around} {} {values} {rest}", n("js.i.o.i")))?;
+    // What the loops over heads pick is in no register.
+    let mut picked = vec![];
+    for_each(&s.kernel().body, &mut |s| {
+        if let Stmt::Alloc(b) = s
+            && &*b.memory == REGISTER
+        {
+            picked.push(b.name.clone());
+        }
+    });
+    let mut of_heads = vec![];
+    for_each(&s.kernel().body, &mut |s| {
+        if let Stmt::Store(b) = s {
+            let by =
+                |(n, i): &&(Name, Vec<Expr>)| picked.contains(n) && i.iter().any(|e| mentions(e, &heads));
+            of_heads.extend(b.targets.iter().filter(by).map(|(n, _)| n.clone()));
+        }
+    });
+    of_heads.sort();
+    of_heads.dedup();
+    of_heads.iter().try_for_each(|b| s.step(&format!("set_memory {b} {WORKSPACE}")))
+}
+
+/// Whether an index has a loop of a family in it.
+fn mentions(e: &Expr, family: &str) -> bool {
+    let mut found = false;
+    e.visit(&mut |e| found |= matches!(&**e, Node::Var(v) if in_family(v, family)));
+    found
+}
+
+/// The loop of a family that has another loop as its body.
+fn around(s: &Schedule, family: &str, inner: &str) -> Name {
+    let mut found = Name::from(family);
+    for_each(&s.kernel().body, &mut |s| {
+        if let Stmt::For(l) = s
+            && in_family(&l.var, family)
+            && matches!(l.body.as_slice(), [Stmt::For(f)] if *f.var == *inner)
+        {
+            found = l.var.clone();
+        }
+    });
+    found
 }
 
 /// The instruction that adds up the products of both blocks, where they are of words of halves.
