@@ -17,6 +17,9 @@ use crate::forward::PAGE;
 /// nobody can make two texts share a page that they should not.
 type Content = [u8; 16];
 
+/// The most pages that forget what they know at once.
+const RUN: usize = 16;
+
 /// Every page of a cache: the free ones, and the holders of the others.
 #[derive(Clone, Debug)]
 pub struct Pages {
@@ -180,7 +183,10 @@ impl Pages {
             Some(copy)
         });
         let copies = copies.collect();
-        table.pages.extend((have..pages).filter_map(|_| self.take()));
+        // One behind the other, where they can be: a step reads a sequence's pages in their order.
+        let mut new: Vec<u32> = (have..pages).filter_map(|_| self.take()).collect();
+        new.sort_unstable();
+        table.pages.extend(new);
         Ok(copies)
     }
 
@@ -236,12 +242,20 @@ impl Pages {
 
     /// A free page, which now has one holder and knows nothing.
     fn take(&mut self) -> Option<u32> {
-        let index = self.blank.pop().or_else(|| self.idle.pop_first().map(|(_, index)| index))?;
-        let page = &mut self.each[index as usize];
-        page.holders = 1;
-        if let Some(content) = page.content.take() {
-            self.published.remove(&content);
+        if self.blank.is_empty() {
+            // Of those that were left together the last one goes first. A few are taken at once, for their order.
+            let few = (self.each.len() / 64).clamp(1, RUN);
+            let mut run: Vec<u32> =
+                (0..few).map_while(|_| self.idle.pop_first()).map(|(_, index)| index).collect();
+            for index in &run {
+                let content = self.each[*index as usize].content.take();
+                content.and_then(|content| self.published.remove(&content));
+            }
+            run.sort_unstable_by(|a, b| b.cmp(a));
+            self.blank = run;
         }
+        let index = self.blank.pop()?;
+        self.each[index as usize].holders = 1;
         Some(index)
     }
 }
