@@ -185,7 +185,7 @@ fn reference_join(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     vec![result(&t[0], &y)]
 }
 
-/// The fewest keys of a part: so many that reading them takes as long as it takes to put the parts together.
+/// The fewest keys of a part.
 const PART: i64 = 128;
 
 /// Parts are whole blocks of so many keys, but for the last one.

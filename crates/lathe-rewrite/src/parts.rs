@@ -10,8 +10,7 @@ use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, int_attr};
 use lathe_ir::{Bounds, Int, Name};
 use std::collections::HashMap;
 
-/// Parts of a token's keys: some for each of a few cores, as many cores as memory has bandwidth for. What a part writes although it has no
-/// keys is little beside a step.
+/// Parts of a token's keys. Each writes its results although it may have no keys; more cores than parts have nothing to do.
 const PARTS: i64 = 8;
 
 /// Keys that are not worth sharing out.
