@@ -10,9 +10,9 @@ use lathe_ir::step::Step;
 use lathe_ir::tensor::{Fact, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_machine::Target;
-use lathe_rewrite::{Bounds, Plan, PlannedKernel, plan};
+use lathe_rewrite::{Bounds, Plan, PlannedKernel, plan_decided};
 use lathe_runtime::{BuildRequest, CTX_DECLARATION, KernelCache, Library};
-use lathe_schedule::{Decisions, Schedule, schedule};
+use lathe_schedule::{Choice, Choices, Decisions, Schedule, schedule};
 use std::collections::HashMap;
 use std::panic::resume_unwind;
 use std::path::Path;
@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// A kernel on its way from operators to C.
 pub struct Made {
+    /// What is found out of it is kept under this ([`Findings::key`]).
+    pub key: String,
     /// The symbol in the library.
     pub symbol: String,
     /// The operators in it.
@@ -87,8 +89,40 @@ pub struct Options<'a> {
     pub classes: &'a [Sizes],
 }
 
+/// What drafts are made from, whatever is decided.
+#[derive(Clone, Debug)]
+pub struct Recipe {
+    /// The graph before all rewrites.
+    pub graph: Graph,
+    /// Passes from graph to graph, in order.
+    pub passes: Vec<String>,
+    /// Classes of sizes.
+    pub classes: Vec<Sizes>,
+}
+
+impl Recipe {
+    /// A draft with what is decided of the graph as a whole, and what is known of kernels.
+    pub fn draft(
+        &self,
+        target: &Target,
+        cache: &Path,
+        findings: &Findings,
+        decisions: &Decisions,
+    ) -> Result<Draft, CompileError> {
+        let passes: Vec<&str> = self.passes.iter().map(String::as_str).collect();
+        let options = Options { target, cache, passes: &passes, classes: &self.classes };
+        drafted(&self.graph, &options, findings, decisions)
+    }
+}
+
 /// A graph with its plans and its kernels' C, before any of it is built.
 pub struct Draft {
+    /// What it was made from.
+    pub recipe: Recipe,
+    /// What is found out of the graph as a whole is kept under this ([`Findings::graph_key`]).
+    pub key: String,
+    /// What passes and planning chose of the graph as a whole.
+    pub choices: Vec<Choice>,
     /// The graph after all rewrites.
     pub graph: Graph,
     /// The distinct kernels.
@@ -123,22 +157,41 @@ pub(crate) fn jobs() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Rewrites and plans a graph, schedules its kernels and writes their C.
+/// Rewrites and plans a graph, schedules its kernels and writes their C, as was found to be best of the graph and of each kernel, or
+/// by rule.
 pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError> {
+    let findings = Findings::read(options.cache, options.target);
+    let found = findings.best(&Findings::graph_key(graph, options.passes));
+    let decisions = found.map(|f| f.decisions.clone()).unwrap_or_default();
+    drafted(graph, options, &findings, &decisions)
+}
+
+/// The same with what is decided of the graph as a whole, and what is known of kernels.
+fn drafted(
+    graph: &Graph,
+    options: &Options<'_>,
+    findings: &Findings,
+    decisions: &Decisions,
+) -> Result<Draft, CompileError> {
     let table = lathe_ops::table();
     let Options { target, passes, classes: sizes, .. } = *options;
+    let recipe = Recipe {
+        graph: graph.clone(),
+        passes: passes.iter().map(ToString::to_string).collect(),
+        classes: sizes.to_vec(),
+    };
+    let (key, mut choices) = (Findings::graph_key(graph, passes), Choices::decided(decisions));
     let mut graph = graph.clone();
     for name in passes {
         let pass = lathe_rewrite::pass(name).ok_or_else(|| CompileError::bug(format!("no pass '{name}'")))?;
-        graph = pass.run(&graph, &table, target)?;
+        graph = pass.decided(&graph, &table, target, &mut choices)?;
     }
     let dialect = Dialect::named(&target.dialect)
         .ok_or_else(|| CompileError::bug(format!("no dialect '{}'", target.dialect)))?;
     let most: HashMap<Name, i64> = graph.dims.iter().cloned().collect();
-    let findings = Findings::read(options.cache, target);
     let classes = sizes.iter().map(|Sizes { fixed, .. }| {
         let fixed = fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
-        plan(&graph, &table, &Bounds { fixed, most: most.clone() })
+        plan_decided(&graph, &table, &Bounds { fixed, most: most.clone() }, &mut choices)
     });
     let classes: Vec<Plan> = classes.collect();
     let mut distinct: Vec<Naive<'_>> = vec![];
@@ -169,12 +222,12 @@ pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError
         }
         ids.push(of_class);
     }
-    let kernels = in_parallel(&distinct, |i, naive| naive.made(format!("k{i}"), target, dialect, &findings));
+    let kernels = in_parallel(&distinct, |i, naive| naive.made(format!("k{i}"), target, dialect, findings));
     let kernels: Vec<Made> = kernels.into_iter().collect::<Result<_, CompileError>>()?;
     let plans = sizes.iter().zip(classes).zip(ids).map(|((s, plan), ids)| (s.name, plan, ids)).collect();
     let functions: Vec<&str> = kernels.iter().map(|k| k.source.as_str()).collect();
     let request = BuildRequest::new(units(&functions, dialect), target);
-    Ok(Draft { graph, kernels, request, plans })
+    Ok(Draft { recipe, key, choices: choices.met().to_vec(), graph, kernels, request, plans })
 }
 
 /// A distinct kernel of the plans, before its schedule.
@@ -205,6 +258,7 @@ impl Naive<'_> {
         };
         let e = emit(schedule.kernel(), &symbol, dialect)?;
         Ok(Made {
+            key: self.key.clone(),
             symbol,
             operators: k.operators.clone(),
             class: self.class,

@@ -1,10 +1,11 @@
-//! What measurement found out of kernels: the decisions for the rules that were fastest, kept beside the compiled kernels in
+//! What measurement found out of kernels and graphs: the decisions for rules and passes that were fastest, kept beside the compiled kernels in
 //! a text that grows by a line a finding, so that a process killed at any time loses nothing.
 //!
-//! `best KEY THREADS SECONDS RULE NAME=VALUE ... .` says what to decide for a kernel, the seconds of a call then, and those of
-//! the rules' own schedule in the same run; the last one of a key counts. `tried KEY THREADS SECONDS NAME=VALUE ... .` is one
+//! `best KEY THREADS SECONDS RULE NAME=VALUE ... .` says what to decide for a kernel, or of a graph as a whole, the seconds of a call
+//! then, and those of the rules' own schedule in the same run; the last one of a key counts. `tried KEY THREADS SECONDS NAME=VALUE ... .` is one
 //! trial. Other lines say nothing: one that was cut short, and lacks its dot, is not a reason to stop.
 
+use lathe_ir::graph::Graph;
 use lathe_ir::tensor::Kernel;
 use lathe_machine::Target;
 use lathe_schedule::Decisions;
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Finding {
-    /// Which kernel, of [`Findings::key`].
+    /// Which kernel, of [`Findings::key`], or which graph, of [`Findings::graph_key`].
     pub key: String,
     /// Threads that computed.
     pub threads: usize,
@@ -105,7 +106,13 @@ impl Findings {
         blake3::hash(text.as_bytes()).to_hex()[..KEY].to_string()
     }
 
-    /// The best of a kernel.
+    /// The name of a graph, before the passes that it is compiled with.
+    pub fn graph_key(graph: &Graph, passes: &[&str]) -> String {
+        let text = format!("{passes:?} {graph}");
+        blake3::hash(text.as_bytes()).to_hex()[..KEY].to_string()
+    }
+
+    /// The best of a kernel, or of a graph.
     pub fn best(&self, key: &str) -> Option<&Finding> {
         self.best.get(key).map(|i| &self.lines[*i])
     }

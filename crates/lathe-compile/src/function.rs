@@ -55,7 +55,8 @@ impl Function {
     ) -> Result<Vec<Function>, CompileError> {
         let dialect = Dialect::named(&target.dialect)
             .ok_or_else(|| CompileError::bug(format!("no dialect '{}'", target.dialect)))?;
-        let symbol = |i: usize| format!("f{i}");
+        // A short name may be that of a type.
+        let symbol = |i: usize| format!("kernel{i}");
         let made = kernels.iter().enumerate().map(|(i, k)| emit(k, &symbol(i), dialect));
         let made = made.collect::<Result<Vec<_>, _>>()?;
         let sources: Vec<&str> = made.iter().map(|m| m.source.as_str()).collect();

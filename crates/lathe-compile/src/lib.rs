@@ -31,7 +31,7 @@ mod program;
 mod session;
 mod stored;
 
-pub use compile::{Class, Compiled, Draft, Made, Options, Sizes, compile, draft, scheduled};
+pub use compile::{Class, Compiled, Draft, Made, Options, Recipe, Sizes, compile, draft, scheduled};
 pub use error::CompileError;
 pub use findings::{Finding, Findings};
 pub use function::{Bound, Function};

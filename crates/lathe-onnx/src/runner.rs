@@ -23,13 +23,14 @@ pub struct Compiled {
     cache: PathBuf,
     threads: usize,
     sessions: Vec<Session>,
+    graphs: Vec<Graph>,
     known: HashMap<String, usize>,
 }
 
 impl Compiled {
     /// For a machine, by passes ([`EXACT`] or [`FAST`]), with kernels cached in a folder.
     pub fn new(target: Target, passes: &'static [&'static str], cache: PathBuf, threads: usize) -> Compiled {
-        Compiled { target, passes, cache, threads, sessions: vec![], known: HashMap::new() }
+        Compiled { target, passes, cache, threads, sessions: vec![], graphs: vec![], known: HashMap::new() }
     }
 
     /// Runs every region once more on what its inputs hold: what each kernel is, how often it was called, and its seconds.
@@ -42,9 +43,9 @@ impl Compiled {
         Ok(all)
     }
 
-    /// The graphs of the regions compiled so far, after all rewrites.
-    pub fn graphs(&self) -> impl Iterator<Item = &Graph> {
-        self.sessions.iter().map(Session::graph)
+    /// The graphs of the regions compiled so far, before any rewrite.
+    pub fn graphs(&self) -> &[Graph] {
+        &self.graphs
     }
 
     /// Number of regions compiled so far.
@@ -63,6 +64,7 @@ impl Runner for Compiled {
             constants.iter().map(|(n, t)| (n.clone(), (**t).clone())).collect();
         let session = Session::new(graph, self.passes, &owned, &self.target, &self.cache, self.threads)?;
         self.sessions.push(session);
+        self.graphs.push(graph.clone());
         self.known.insert(text, self.sessions.len() - 1);
         Ok(self.sessions.len() - 1)
     }

@@ -4,11 +4,11 @@
 //! differs by at most (n + 3) u of the same sum of absolute values; where elements are bf16, sums and scores are f32 and
 //! exponentials alone are rounded, by at most 2^-9 of themselves, once and not three times.
 
-use crate::Pass;
+use crate::{Pass, sizes};
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, ValueId, ints_attr};
 use lathe_ir::{DType, Int, IrError};
 use lathe_machine::Target;
-use lathe_schedule::{Tag, word_product};
+use lathe_schedule::{Choices, Tag, word_product};
 
 pub(crate) const ATTENTION: Pass = Pass {
     name: "attention",
@@ -29,6 +29,13 @@ struct Found {
     /// A number that scores are multiplied with, or divided by.
     scale: Option<(ValueId, bool)>,
     mask: Option<ValueId>,
+}
+
+impl Found {
+    /// What is chosen of: all attention over these sizes.
+    fn choice(&self, g: &Graph) -> String {
+        format!("attention.{}.{}", sizes(&g.ty(self.queries).shape), sizes(&g.ty(self.values).shape))
+    }
 }
 
 struct Search<'g> {
@@ -133,17 +140,21 @@ impl<'g> Search<'g> {
         let all = [Some(f.queries), Some(f.keys.0), Some(f.values), f.mask, f.scale.map(|s| s.0)];
         let dense = |v: &ValueId| self.g.ty(*v).dtype == of && self.g.ty(*v).encoding.is_none();
         let long = |v: ValueId| self.shape(v).is_some_and(|s| s[s.len() - 2] >= FEW && s[s.len() - 1] >= 8);
-        (of == DType::F32 || words) && all.iter().flatten().all(dense) && long(f.queries) && long(f.values)
+        // A kernel copies keys and values, each in its own order.
+        let apart = f.queries != f.values && f.keys.0 != f.queries && f.keys.0 != f.values;
+        let all_dense = all.iter().flatten().all(dense);
+        (of == DType::F32 || words) && apart && all_dense && long(f.queries) && long(f.values)
     }
 }
 
-fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
+fn run(g: &Graph, _: &OpTable, target: &Target, choices: &mut Choices) -> Result<Graph, IrError> {
     // What nobody reads is no reader.
     let g = &g.without_dead(0);
     let search = Search { g, producers: g.producers(), uses: g.uses() };
     let mut out = Graph { nodes: vec![], ..g.clone() };
     for n in &g.nodes {
-        let Some(f) = search.attention(n).filter(|f| search.suits(f, n.outputs[0], target)) else {
+        let found = search.attention(n).filter(|f| search.suits(f, n.outputs[0], target));
+        let Some(f) = found.filter(|f| choices.whether(&f.choice(g), true)) else {
             out.nodes.push(n.clone());
             continue;
         };

@@ -1,11 +1,11 @@
 //! `filters`: constant filters of convolutions get the layout that channels in lanes read best, where that is the faster way: a
 //! `pack` node behind each, which runs once, when the program is loaded.
 
-use crate::Pass;
+use crate::{Pass, sizes};
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, ValueId, int_attr, ints_attr};
 use lathe_ir::{DType, IrError, Name};
 use lathe_machine::Target;
-use lathe_schedule::{Tag, channel_tile};
+use lathe_schedule::{Choices, Tag, channel_tile};
 use std::collections::HashMap;
 
 pub(crate) const FILTERS: Pass = Pass {
@@ -24,22 +24,26 @@ const WINDOW: i64 = 16;
 /// Cycles to copy an element of 16 filters that do not lie as they are read.
 const COPY: i64 = 64;
 
-/// The layout of a convolution's filters, where it is best with channels in lanes.
-fn layout(g: &Graph, n: &Node, target: &Target) -> Option<Name> {
+/// The layout of a convolution's filters, where it is best with channels in lanes, or decided to be.
+fn layout(g: &Graph, n: &Node, target: &Target, choices: &mut Choices) -> Option<Name> {
     let constants = |t: &Type| t.shape.iter().map(lathe_ir::Int::as_const).collect::<Option<Vec<i64>>>();
-    let (w, y) = (constants(g.ty(n.inputs[1])), constants(g.ty(n.outputs[0])));
-    let (w, y) = (w?, y?);
+    let (filters, results) = (g.ty(n.inputs[1]), g.ty(n.outputs[0]));
+    let (w, y) = (constants(filters)?, constants(results)?);
     let groups = int_attr(&n.attrs, "groups").unwrap_or(1).max(1);
     let strided = ints_attr(&n.attrs, "strides").iter().any(|s| *s > 1);
     let pointwise = !strided && w[2..].iter().all(|k| *k == 1);
     let tile = channel_tile(w[0] / groups, &y[2..], pointwise, target)?;
-    let layout = format!("f32.filters{}", tile.lanes).into();
-    if strided {
-        return Some(layout);
-    }
+    let way = if strided { ".strided" } else { "" };
+    let name = format!("filters.{}.{}{way}", sizes(&filters.shape), sizes(&results.shape));
+    let rule = strided || channels_first(&w, &y, groups, pointwise, tile.lanes);
+    choices.whether(&name, rule).then(|| format!("f32.filters{}", tile.lanes).into())
+}
+
+/// Whether fewer cycles are foreseen with channels in lanes than with positions in them.
+fn channels_first(w: &[i64], y: &[i64], groups: i64, pointwise: bool, lanes: i64) -> bool {
     // Few channels at a time would read the input too often.
-    if pointwise && tile.lanes < 16 {
-        return None;
+    if pointwise && lanes < 16 {
+        return false;
     }
     let (channels, sum) = (w[0] / groups, w[1..].iter().product::<i64>());
     let (positions, last) = (y[2..].iter().product::<i64>(), y[2..].iter().rfind(|n| **n > 1).unwrap_or(&1));
@@ -53,10 +57,10 @@ fn layout(g: &Graph, n: &Node, target: &Target) -> Option<Name> {
             (vectors, WINDOW * vectors * sum * 16 / channels)
         }
     };
-    (16 * vectors * sum + windows + COPY * sum > channel_lanes).then_some(layout)
+    16 * vectors * sum + windows + COPY * sum > channel_lanes
 }
 
-fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
+fn run(g: &Graph, _: &OpTable, target: &Target, choices: &mut Choices) -> Result<Graph, IrError> {
     let mut out = Graph { nodes: vec![], ..g.clone() };
     let mut done: HashMap<(ValueId, Name), ValueId> = HashMap::new();
     for n in &g.nodes {
@@ -65,7 +69,7 @@ fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
             && matches!(g.value(n.inputs[1]).source, Source::Const(_))
             && g.ty(n.inputs[1]).encoding.is_none()
             && g.ty(n.inputs[1]).dtype == DType::F32
-            && let Some(layout) = layout(g, &n, target)
+            && let Some(layout) = layout(g, &n, target, choices)
         {
             let from = n.inputs[1];
             let packed = *done.entry((from, layout.clone())).or_insert_with(|| {

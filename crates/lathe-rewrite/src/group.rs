@@ -3,13 +3,16 @@
 //! A contraction takes the contractions beside it that feed the same elementwise operator, and the elementwise operators
 //! behind it; so does a convolution, as far as nobody else reads what is made on the way. Padding stands in front of windows of
 //! its channels. Operators that work row by row and follow each other over the same rows become one. Everything else stands
-//! alone. A group's nodes run where the first of them stood or later, so no value is read before it is made.
+//! alone. A group's nodes run where the first of them stood or later, so no value is read before it is made. What follows a sum of
+//! products, and padding in front of windows, are choices of which measurement may find the other answer ([`Choices`]).
 
+use crate::sizes;
 use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId, int_attr, ints_attr, str_attr};
+use lathe_schedule::Choices;
 use std::collections::{HashMap, HashSet};
 
 /// Node indices of each group, in an order that respects data flow.
-pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usize>> {
+pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize], choices: &mut Choices) -> Vec<Vec<usize>> {
     let form = |i: usize| {
         let n = &g.nodes[i];
         let types: Vec<_> = n.inputs.iter().map(|v| g.ty(*v).clone()).collect();
@@ -64,12 +67,19 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize]) -> Vec<Vec<usi
             form(n) == Form::Elementwise && !taken.contains(&n) && sum
         };
         let mut all = behind(g, &nodes[at..], &follows, &uses);
+        let of =
+            |what: &str| format!("{what}.{}.{}", g.nodes[i].op, sizes(&g.ty(g.nodes[i].outputs[0]).shape));
+        if all.len() > 1 && !choices.whether(&format!("{}.{}", of("behind"), all.len() - 1), true) {
+            all.truncate(1);
+        }
         // Each channel's windows are over that channel's padding.
         let x = g.nodes[i].inputs[0];
         if let Some(p) =
             producer(x).filter(|p| uses[x.0 as usize] == 1 && nodes.contains(p) && apart(g, *p, i))
         {
-            all.insert(0, p);
+            if choices.whether(&of("padded"), true) {
+                all.insert(0, p);
+            }
         }
         // It would run later, and must still read what it reads.
         let updated = |m: usize| {

@@ -6,7 +6,7 @@ use crate::Pass;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
 use lathe_ir::{DType, IrError};
 use lathe_machine::Target;
-use lathe_schedule::{Tag, word_product};
+use lathe_schedule::{Choices, Tag, word_product};
 
 pub(crate) const HALVES: Pass = Pass {
     name: "halves",
@@ -15,7 +15,7 @@ pub(crate) const HALVES: Pass = Pass {
     run,
 };
 
-fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
+fn run(g: &Graph, _: &OpTable, target: &Target, _: &mut Choices) -> Result<Graph, IrError> {
     if word_product(target, [DType::BF16; 2]).is_none() {
         return Ok(g.clone());
     }

@@ -38,15 +38,15 @@ mod winograd;
 pub use gradient::differentiate;
 pub use hold::{EXPERTS, EXPERTS_HELD, Hold, Rows, Sliced};
 pub use parts::in_parts;
-pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, storage_bytes};
+pub use plan::{Bounds, Plan, PlannedKernel, ROW_PADDING, plan, plan_decided, storage_bytes};
 pub use spill::{CACHE, CACHE_WINDOW, PAGES_NEW, PAGES_USED, Spill, Spilled};
 pub use split::{EXPERTS_AWAY, EXPERTS_HERE, Split};
 pub use stream::{Extent, Load, RELAY, RELAY_STORE, STORE, Stream, WINDOW, only_used, read_once};
 
-use lathe_ir::IrError;
 use lathe_ir::graph::{Graph, OpTable};
+use lathe_ir::{Int, IrError};
 use lathe_machine::Target;
-use lathe_schedule::Tag;
+use lathe_schedule::{Choices, Tag};
 
 /// A pass from graph to graph.
 pub struct Pass {
@@ -56,13 +56,25 @@ pub struct Pass {
     pub doc: &'static str,
     /// How results may differ; a pass that approximates says how near, and whether it encodes arguments or computes otherwise.
     pub tag: Tag,
-    run: fn(&Graph, &OpTable, &Target) -> Result<Graph, IrError>,
+    run: fn(&Graph, &OpTable, &Target, &mut Choices) -> Result<Graph, IrError>,
 }
 
 impl Pass {
-    /// Runs the pass for a machine; in debug builds the result is checked.
+    /// Runs the pass for a machine as its own rules choose; in debug builds the result is checked.
     pub fn run(&self, g: &Graph, table: &OpTable, target: &Target) -> Result<Graph, IrError> {
-        let out = (self.run)(g, table, target)?;
+        self.decided(g, table, target, &mut Choices::default())
+    }
+
+    /// Runs the pass with what is decided at its choices. Their names say what is chosen of by its shapes, so that operators of the
+    /// same shapes are decided together.
+    pub fn decided(
+        &self,
+        g: &Graph,
+        table: &OpTable,
+        target: &Target,
+        choices: &mut Choices,
+    ) -> Result<Graph, IrError> {
+        let out = (self.run)(g, table, target, choices)?;
         if cfg!(debug_assertions) {
             lathe_ir::graph::check(&out, table)?;
         }
@@ -80,6 +92,12 @@ pub static PASSES: &[Pass] = &[
     winograd::WINOGRAD,
     attention::ATTENTION,
 ];
+
+/// Sizes in the name of a choice: without spaces.
+pub(crate) fn sizes(shape: &[Int]) -> String {
+    let each = shape.iter().map(|n| n.to_string().split_whitespace().collect::<String>());
+    each.collect::<Vec<_>>().join("x")
+}
 
 /// The pass of a name.
 pub fn pass(name: &str) -> Option<&'static Pass> {

@@ -6,7 +6,7 @@ use lathe_ir::encodings::packed;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, ValueId};
 use lathe_ir::{DType, IrError, Name};
 use lathe_machine::Target;
-use lathe_schedule::{Tag, multiplies_signed, word_product};
+use lathe_schedule::{Choices, Tag, multiplies_signed, word_product};
 use std::collections::{HashMap, HashSet};
 
 pub(crate) const PACK: Pass = Pass {
@@ -19,7 +19,7 @@ pub(crate) const PACK: Pass = Pass {
 /// Operators that read a packed operand as well as a plain one, and which operand.
 const READERS: &[(&str, usize)] = &[("matmul", 1), ("expert_matmul", 1), ("take", 0)];
 
-fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
+fn run(g: &Graph, _: &OpTable, target: &Target, _: &mut Choices) -> Result<Graph, IrError> {
     // A constant is packed when all its uses can read it so, and one is a product.
     let signed = multiplies_signed(target);
     let constant = constants(g);

@@ -8,6 +8,7 @@ use lathe_ir::step::{Part, Program, Step, StepBuffer, Storage, conflicts};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_ops::{group_shape, lower_group};
+use lathe_schedule::Choices;
 use std::collections::{HashMap, HashSet};
 
 /// What is known of the dimensions when a plan is made.
@@ -101,6 +102,12 @@ impl Homes {
 
 /// Plans a graph whose dimensions are known as `bounds` says.
 pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
+    plan_decided(g, table, bounds, &mut Choices::default())
+}
+
+/// The same with what is decided at choices of which operators become one kernel. Their names say operators and shapes, so that the same
+/// ones are decided together.
+pub fn plan_decided(g: &Graph, table: &OpTable, bounds: &Bounds, choices: &mut Choices) -> Plan {
     let g = &in_parts(g, table, &bounds.fixed);
     let mut constant: HashSet<ValueId> = HashSet::new();
     for (i, v) in g.values.iter().enumerate() {
@@ -146,8 +153,8 @@ pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
             }
         }
     }
-    let (load, _) = p.program(&format!("{}_load", g.name), &at_load, &all_given);
-    let (run, arena_bytes) = p.program(&g.name, &at_run, &given);
+    let (load, _) = p.program(&format!("{}_load", g.name), &at_load, &all_given, choices);
+    let (run, arena_bytes) = p.program(&g.name, &at_run, &given, choices);
     Plan { load, run, kernels: p.kernels, arena_bytes }
 }
 
@@ -197,9 +204,15 @@ impl Planner<'_> {
         (bytes + ALIGN - 1) / ALIGN * ALIGN
     }
 
-    fn program(&mut self, name: &str, nodes: &[usize], given: &dyn Fn(ValueId) -> bool) -> (Program, i64) {
+    fn program(
+        &mut self,
+        name: &str,
+        nodes: &[usize],
+        given: &dyn Fn(ValueId) -> bool,
+        choices: &mut Choices,
+    ) -> (Program, i64) {
         let g = self.g;
-        let groups = groups(g, self.table, nodes);
+        let groups = groups(g, self.table, nodes, choices);
         let mut readers: HashMap<ValueId, HashSet<usize>> = HashMap::new();
         for (gi, group) in groups.iter().enumerate() {
             for v in group.iter().flat_map(|n| &g.nodes[*n].inputs) {

@@ -7,7 +7,7 @@ use lathe_ir::encodings::Activations;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type};
 use lathe_ir::{DType, IrError};
 use lathe_machine::Target;
-use lathe_schedule::Tag;
+use lathe_schedule::{Choices, Tag};
 use std::collections::HashMap;
 
 pub(crate) const QUANTIZE: Pass = Pass {
@@ -17,7 +17,7 @@ pub(crate) const QUANTIZE: Pass = Pass {
     run,
 };
 
-fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
+fn run(g: &Graph, table: &OpTable, _: &Target, _: &mut Choices) -> Result<Graph, IrError> {
     let mut out = Graph { nodes: vec![], ..g.clone() };
     let mut coded = HashMap::new();
     for n in &g.nodes {

@@ -7,7 +7,7 @@ use crate::Pass;
 use lathe_ir::graph::{Form, Graph, Node, OpTable, Source, Type, ValueId};
 use lathe_ir::{DType, Int, IrError, Name};
 use lathe_machine::Target;
-use lathe_schedule::Tag;
+use lathe_schedule::{Choices, Tag};
 use std::collections::HashMap;
 
 pub(crate) const ROWS: Pass = Pass {
@@ -20,7 +20,7 @@ pub(crate) const ROWS: Pass = Pass {
 /// Operators whose rows depend on where they are, too.
 const PLACED: [&str; 3] = ["causal", "dropout", "uniform"];
 
-fn run(g: &Graph, table: &OpTable, _: &Target) -> Result<Graph, IrError> {
+fn run(g: &Graph, table: &OpTable, _: &Target, _: &mut Choices) -> Result<Graph, IrError> {
     let mut out = g.clone();
     // What takes rows of rows that were taken goes on where these did.
     loop {

@@ -13,7 +13,7 @@ use lathe_ir::graph::{
 };
 use lathe_ir::{DType, Int, IrError};
 use lathe_machine::Target;
-use lathe_schedule::Tag;
+use lathe_schedule::{Choices, Tag};
 
 pub(crate) const WINOGRAD: Pass = Pass {
     name: "winograd",
@@ -79,6 +79,12 @@ impl Convolution {
         (self.filters + self.lanes - 1) / self.lanes * self.lanes
     }
 
+    /// What is chosen of: all convolutions of these sizes.
+    fn choice(&self) -> String {
+        let Convolution { images, channels, filters, plane: [h, w], .. } = self;
+        format!("winograd.{filters}x{channels}.{images}x{h}x{w}")
+    }
+
     /// Cycles of the sum of products.
     fn direct(&self) -> i64 {
         let filters = 9 * self.channels * self.filters;
@@ -104,12 +110,16 @@ fn int(n: i64) -> Attr {
     Attr::Int(n)
 }
 
-fn run(g: &Graph, _: &OpTable, target: &Target) -> Result<Graph, IrError> {
+fn run(g: &Graph, _: &OpTable, target: &Target, choices: &mut Choices) -> Result<Graph, IrError> {
     let mut out = Graph { nodes: vec![], ..g.clone() };
     for n in &g.nodes {
-        match Convolution::of(g, n, target).and_then(|c| Some((tile(&c)?, c))) {
-            Some((tile, c)) => rewrite(g, &mut out, n, &c, tile),
-            None => out.nodes.push(n.clone()),
+        let found = Convolution::of(g, n, target).map(|c| {
+            // 0 is a sum of products.
+            (choices.choose(&c.choice(), [0, 2, 4], tile(&c).unwrap_or(0)), c)
+        });
+        match found {
+            Some((tile, c)) if tile > 0 => rewrite(g, &mut out, n, &c, tile),
+            _ => out.nodes.push(n.clone()),
         }
     }
     // Padding that got larger is read no more as it was.

@@ -53,7 +53,7 @@ mod tensorize;
 mod util;
 mod witness;
 
-pub use choices::{Choice, Decisions};
+pub use choices::{Choice, Choices, Decisions};
 pub use intrinsics::{
     INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
     word_product,
@@ -179,8 +179,7 @@ pub struct Applied {
 pub struct Schedule {
     original: Kernel,
     steps: Vec<Applied>,
-    decisions: Decisions,
-    choices: Vec<Choice>,
+    choices: Choices,
 }
 
 impl Schedule {
@@ -191,7 +190,7 @@ impl Schedule {
 
     /// Nothing done yet, and what rules are to take at their choices.
     pub fn decided(kernel: Kernel, decisions: &Decisions) -> Schedule {
-        Schedule { original: kernel, steps: vec![], decisions: decisions.clone(), choices: vec![] }
+        Schedule { original: kernel, steps: vec![], choices: Choices::decided(decisions) }
     }
 
     /// The naive program.

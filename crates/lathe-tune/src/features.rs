@@ -1,4 +1,5 @@
-//! What a cost model sees of a scheduled kernel: counts of what it executes, by kind, in powers of two.
+//! What a cost model sees of a scheduled kernel: counts of what it executes, by kind, in powers of two, and the cycles that these take
+//! by themselves on a core that does two vector operations, two loads and a store in each.
 
 use crate::Task;
 use crate::space::Candidate;
@@ -134,7 +135,25 @@ impl Walk<'_> {
     }
 }
 
-/// The features of a candidate, as many for all.
+impl Counts {
+    /// Cycles of all cores together, where nothing is known but counts: the busiest of a core's ports, and what keeps it from being
+    /// busy.
+    fn cycles(&self) -> f64 {
+        let operations = self.vector / 2.0 + self.scalar / 3.0;
+        let loads = (self.along + self.repeated) / 2.0 + self.apart;
+        // Results of an operation are there four cycles later, and what has no register goes to memory and back.
+        let (busy, kept) = (8.0 / self.registers.clamp(1.0, 8.0), (self.registers / 30.0).max(1.0));
+        operations.max(loads).max(self.stores) * busy * kept
+    }
+}
+
+/// Features of a candidate.
+pub(crate) const FEATURES: usize = 14 + NAMES.len() + 1;
+
+/// The place of the logarithm of its cycles.
+pub(crate) const CYCLES: usize = 12;
+
+/// The features of a candidate, [`FEATURES`] for all.
 pub(crate) fn features(task: &Task, c: &Candidate, threads: usize) -> Vec<f64> {
     let kernel = c.schedule.kernel();
     let mut walk = Walk {
@@ -164,6 +183,7 @@ pub(crate) fn features(task: &Task, c: &Candidate, threads: usize) -> Vec<f64> {
         n.grid,
     ];
     let mut out: Vec<f64> = counts.iter().map(|n| (1.0 + n).log2()).collect();
+    out.push((1.0 + n.cycles() * uneven).log2());
     out.push(uneven);
     let mut decided = vec![0.0; NAMES.len() + 1];
     for (name, value) in &c.decisions {

@@ -5,8 +5,10 @@
 //! counts of the scheduled program) picks those worth a trial, many are built as one library, and each is timed beside the
 //! rules' own schedule, whose results it must reproduce; a step that is not proved to keep the meaning keeps a candidate from that
 //! ([`lathe_verify`]). What is found is kept beside the compiled kernels
-//! ([`lathe_compile::Findings`]), and every later compilation uses it.
+//! ([`lathe_compile::Findings`]), and every later compilation uses it. What passes and planning choose of a graph is searched
+//! above that ([`tune_whole`]).
 
+mod cost;
 mod features;
 mod measure;
 mod plot;
@@ -15,17 +17,21 @@ mod search;
 mod space;
 mod task;
 mod trees;
+mod whole;
 
+pub use cost::{CostModel, Lesson};
 pub use plot::plot;
 pub use task::{Task, tasks};
+pub use whole::{Whole, tune_whole};
 
+use cost::Lessons;
 use lathe_compile::{CompileError, Finding, Findings};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_machine::Target;
 use lathe_runtime::Pool;
 use lathe_verify::Prover;
 use random::Random;
-use search::{Lessons, Search};
+use search::Search;
 use std::io::Write;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -35,8 +41,13 @@ use std::time::{Duration, Instant};
 /// How candidates are picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// By evolution, those first that the cost model takes for the fastest.
+    /// By evolution, those first that the cost model takes for the fastest. It begins with what was learned on other kernels, where
+    /// that is there for the kind of processor, and learns from each trial.
     Learned,
+    /// The same, but the cost model knows nothing at first.
+    Fresh,
+    /// By evolution, those first that take the fewest cycles by counts alone.
+    Analytical,
     /// By evolution alone.
     Evolution,
     /// At random.
@@ -44,6 +55,7 @@ pub enum Strategy {
 }
 
 /// How to tune.
+#[derive(Clone, Copy)]
 pub struct Options<'a> {
     /// The machine.
     pub target: &'a Target,
@@ -97,6 +109,8 @@ pub struct Outcome {
     pub unproved_step: Option<String>,
     /// The best time after each trial, over the rules' time.
     pub history: Vec<f64>,
+    /// What a cost model can learn of it.
+    pub lessons: Vec<Lesson>,
 }
 
 /// Why tuning stopped.
@@ -143,7 +157,7 @@ pub fn tune(
     let folder = tempfile::tempdir().map_err(|e| book.failed(e))?;
     let pool = Arc::new(Pool::new(options.threads).map_err(CompileError::from)?);
     let mut random = Random(options.seed);
-    let (mut lessons, mut prover) = (Lessons::default(), Prover::default());
+    let (mut lessons, mut prover) = (Lessons::new(options), Prover::default());
     let mut searches: Vec<Search<'_>> =
         tasks.iter().filter_map(|t| Search::new(t, options, &known, &mut lessons)).collect();
     let in_time = || options.time.is_none_or(|t| start.elapsed() < t);
@@ -183,6 +197,7 @@ pub fn tune(
             unproved: s.unproved,
             unproved_step: s.unproved_step.clone(),
             history: s.history.clone(),
+            lessons: s.lessons.clone(),
             finding,
         });
     }

@@ -1,11 +1,11 @@
 //! The search: rounds of a few candidates of the kernel that promises most, proposed by evolution and, where a cost model
 //! guides it, picked by what it foresees.
 
+use crate::cost::{Guide, Lesson, Lessons};
 use crate::features::features;
 use crate::measure::{Place, Timed};
 use crate::random::Random;
 use crate::space::{Candidate, Space};
-use crate::trees::Trees;
 use crate::{Options, Strategy, Task, TuneError};
 use lathe_compile::{Finding, Findings, Function};
 use lathe_ir::tensor::Kernel;
@@ -17,7 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Candidates of a round.
-const BATCH: usize = 12;
+pub(crate) const BATCH: usize = 12;
 /// Candidates that are thought of for each one that is measured.
 const THOUGHT: usize = 6;
 /// Of a round, those that the model does not pick.
@@ -52,6 +52,8 @@ pub(crate) struct Search<'t> {
     trials: Vec<Trial>,
     /// The best ratio after each trial.
     pub history: Vec<f64>,
+    /// What was learned from each trial.
+    pub lessons: Vec<Lesson>,
     /// Candidates that computed something else.
     pub wrong: usize,
     /// Candidates of which a step is not proved, and the last such step.
@@ -61,13 +63,6 @@ pub(crate) struct Search<'t> {
     pub stale: usize,
     /// Whether nothing new can be thought of.
     pub exhausted: bool,
-}
-
-/// What the model learns from: a row for each trial of all tasks, relative to the rules' schedule.
-#[derive(Default)]
-pub(crate) struct Lessons {
-    rows: Vec<Vec<f64>>,
-    values: Vec<f64>,
 }
 
 impl<'t> Search<'t> {
@@ -92,6 +87,7 @@ impl<'t> Search<'t> {
             rule_s: None,
             trials: vec![],
             history: vec![],
+            lessons: vec![],
             wrong: 0,
             unproved: 0,
             unproved_step: None,
@@ -118,8 +114,9 @@ impl<'t> Search<'t> {
     }
 
     fn learn(&mut self, candidate: Candidate, ratio: f64, threads: usize, lessons: &mut Lessons) {
-        lessons.rows.push(self.row(&candidate, threads));
-        lessons.values.push(ratio.ln());
+        let lesson = Lesson { row: self.row(&candidate, threads), value: ratio.ln() };
+        lessons.push(lesson.clone());
+        self.lessons.push(lesson);
         self.trials.push(Trial { candidate, ratio });
         self.history.push(self.best());
     }
@@ -138,7 +135,7 @@ impl<'t> Search<'t> {
     fn propose(
         &mut self,
         options: &Options<'_>,
-        model: Option<&Trees>,
+        guide: Option<&Guide<'_>>,
         random: &mut Random,
     ) -> Vec<Candidate> {
         let count = BATCH.min(options.trials.saturating_sub(self.trials.len()));
@@ -146,7 +143,7 @@ impl<'t> Search<'t> {
         parents.sort_by(|a, b| a.ratio.total_cmp(&b.ratio));
         parents.truncate(PARENTS);
         let (mut found, mut fresh): (Vec<Candidate>, HashSet<Decisions>) = (vec![], HashSet::new());
-        let thought = if model.is_some() { THOUGHT * count } else { count };
+        let thought = if guide.is_some() { THOUGHT * count } else { count };
         for _ in 0..4 * THOUGHT * BATCH {
             if found.len() >= thought {
                 break;
@@ -169,8 +166,8 @@ impl<'t> Search<'t> {
                 found.push(c);
             }
         }
-        if let Some(model) = model {
-            let score = |c: &Candidate| model.predict(&self.row(c, options.threads));
+        if let Some(guide) = guide {
+            let score = |c: &Candidate| guide.foresee(&self.row(c, options.threads));
             let mut scored: Vec<(f64, Candidate)> = found.into_iter().map(|c| (score(&c), c)).collect();
             scored.sort_by(|a, b| a.0.total_cmp(&b.0));
             let chance = CHANCE.min(scored.len().saturating_sub(count));
@@ -197,9 +194,9 @@ impl<'t> Search<'t> {
         folder: &Path,
         pool: &Arc<Pool>,
     ) -> Result<Vec<Finding>, TuneError> {
-        let learned = options.strategy == Strategy::Learned && lessons.rows.len() >= BATCH;
-        let model = learned.then(|| Trees::fit(&lessons.rows, &lessons.values));
-        let found = self.propose(options, model.as_ref(), random);
+        let guide = lessons.guide();
+        let found = self.propose(options, guide.as_ref(), random);
+        drop(guide);
         if found.is_empty() {
             return Ok(vec![]);
         }

@@ -1,7 +1,7 @@
 //! The kernels of a compiled graph that can be tuned.
 
 use crate::measure::{bytes, ragged};
-use lathe_compile::{Findings, Made};
+use lathe_compile::Made;
 use lathe_ir::Name;
 use lathe_ir::graph::Form;
 use lathe_ir::tensor::{Access, Kernel};
@@ -40,7 +40,7 @@ pub fn tasks(kernels: &[Made], most: &[(Name, i64)]) -> Vec<Task> {
         let dims = dims(&kernel)?;
         let fits = m.calls > 0 && !ragged(&kernel);
         fits.then(|| Task {
-            key: Findings::key(&kernel, m.few),
+            key: m.key.clone(),
             name: describe(m),
             parts: m.parts.clone(),
             few: m.few,

@@ -1,5 +1,12 @@
 //! A sum of small regression trees, each fitted to what the ones before left over (gradient boosting, Friedman 2001). It
-//! learns from a few hundred rows in milliseconds and needs no scaling of its inputs.
+//! learns from a few hundred rows in milliseconds and needs no scaling of its inputs. One that was learned elsewhere is read from a
+//! text, and what is learned here is fitted to what that one leaves over.
+//!
+//! The text is `cost FEATURES MEAN` and a line a tree, in prefix form: `? FEATURE AT` before what is below and what is above, `= VALUE`
+//! at a leaf.
+
+use std::fmt::Write;
+use std::str::SplitWhitespace;
 
 /// Depth of a tree.
 const DEPTH: usize = 4;
@@ -10,14 +17,14 @@ const RATE: f64 = 0.15;
 /// Fewest rows of a leaf.
 const LEAF: usize = 3;
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Tree {
     Leaf(f64),
     Split { feature: usize, at: f64, below: Box<Tree>, above: Box<Tree> },
 }
 
 /// The model.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Trees {
     mean: f64,
     trees: Vec<Tree>,
@@ -34,6 +41,32 @@ impl Tree {
                     above.predict(row)
                 }
             }
+        }
+    }
+
+    fn text(&self, out: &mut String) {
+        let _ = match self {
+            Tree::Leaf(v) => write!(out, " = {v:.6}"),
+            Tree::Split { feature, at, below, above } => {
+                let _ = write!(out, " ? {feature} {at:.6}");
+                below.text(out);
+                above.text(out);
+                Ok(())
+            }
+        };
+    }
+
+    /// A tree over so many features, at most so deep.
+    fn parse(words: &mut SplitWhitespace<'_>, features: usize, depth: usize) -> Option<Tree> {
+        match words.next()? {
+            "=" => Some(Tree::Leaf(words.next()?.parse().ok().filter(|n: &f64| n.is_finite())?)),
+            "?" if depth > 0 => {
+                let feature = words.next()?.parse().ok().filter(|f| *f < features)?;
+                let at = words.next()?.parse().ok()?;
+                let mut side = || Tree::parse(words, features, depth - 1).map(Box::new);
+                Some(Tree::Split { feature, at, below: side()?, above: side()? })
+            }
+            _ => None,
         }
     }
 
@@ -88,6 +121,30 @@ impl Trees {
         Trees { mean, trees }
     }
 
+    /// Its text, for rows of so many features.
+    pub fn text(&self, features: usize) -> String {
+        let mut out = format!("cost {features} {:.6}\n", self.mean);
+        for tree in &self.trees {
+            let mut line = String::new();
+            tree.text(&mut line);
+            out += line.trim_start();
+            out.push('\n');
+        }
+        out
+    }
+
+    /// The model of a text, for rows of so many features; nothing where it is none, or one of other features.
+    pub fn parse(text: &str, features: usize) -> Option<Trees> {
+        let mut lines = text.lines();
+        let [_, of, mean] = lines.next()?.split_whitespace().collect::<Vec<_>>().try_into().ok()?;
+        (of.parse() == Ok(features)).then_some(())?;
+        let tree = |line: &str| {
+            let mut words = line.split_whitespace();
+            Tree::parse(&mut words, features, DEPTH).filter(|_| words.next().is_none())
+        };
+        Some(Trees { mean: mean.parse().ok()?, trees: lines.map(tree).collect::<Option<_>>()? })
+    }
+
     /// The value of a row.
     pub fn predict(&self, row: &[f64]) -> f64 {
         self.mean + self.trees.iter().map(|t| RATE * t.predict(row)).sum::<f64>()
@@ -118,5 +175,22 @@ mod tests {
         let explained = 1.0 - squares(&|r| model.predict(r)) / squares(&|_| mean);
         assert!(explained > 0.9, "{explained}");
         assert_eq!(Trees::fit(&rows[..2], &[1.0, 3.0]).predict(&rows[0]), 2.0);
+        let text = model.text(4);
+        let read = Trees::parse(&text, 4).expect("a model is read back");
+        assert_eq!(read.text(4), text);
+        let far = rows.iter().map(|r| (read.predict(r) - model.predict(r)).abs()).fold(0.0, f64::max);
+        assert!(far < 1e-3, "{far}");
+        let feature = text.replacen("? 0 ", "? 4 ", 1);
+        for bad in [
+            "",
+            "cost 4",
+            "cost 4 0\n= ",
+            "cost 4 0\n? 0 1 = 1",
+            "cost 4 0\n= 1 1",
+            &feature,
+            &text.replacen('4', "5", 1),
+        ] {
+            assert!(Trees::parse(bad, 4).is_none(), "{bad}");
+        }
     }
 }

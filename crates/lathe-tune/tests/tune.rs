@@ -4,7 +4,7 @@ use lathe_compile::{Findings, Options as Build, Sizes, draft};
 use lathe_ir::graph::{Form, parse};
 use lathe_ir::tensor;
 use lathe_machine::Target;
-use lathe_tune::{Options, Strategy, Task, tasks, tune};
+use lathe_tune::{Options, Strategy, Task, tasks, tune, tune_whole};
 use std::ops::ControlFlow;
 use std::path::Path;
 
@@ -136,4 +136,50 @@ fn what_has_no_proof_is_not_measured() {
     assert_eq!((proved.trials, proved.unproved, proved.history.len()), (3, 0, 3));
     let let_pass = tuned("", true);
     assert_eq!((let_pass.unproved, let_pass.history.len()), (0, 3));
+}
+
+const WINDOWS: &str = "graph windows() {
+  x: f32[1, 16, 8, 8] = input
+  w: f32[16, 16, 3, 3] = const \"w\"
+  y: f32[1, 16, 6, 6] = conv(x, w)
+  z: f32[1, 16, 6, 6] = relu(y)
+  return z
+}";
+
+#[test]
+fn a_graph_is_tuned_as_a_whole() {
+    let (folder, target) = (tempfile::tempdir().unwrap(), Target::portable());
+    let graph = parse(WINDOWS).unwrap_or_else(|e| panic!("{e}"));
+    let classes = [Sizes { name: "all", ..Sizes::default() }];
+    let build =
+        Build { target: &target, cache: folder.path(), passes: &["winograd", "filters"], classes: &classes };
+    let made = || draft(&graph, &build).unwrap_or_else(|e| panic!("{e}"));
+    let options = Options {
+        target: &target,
+        cache: folder.path(),
+        threads: 1,
+        trials: 2,
+        time: None,
+        strategy: Strategy::Fresh,
+        seed: 5,
+        unproved: false,
+    };
+    let stopped = tune_whole(&made(), &options, &mut |_| ControlFlow::Break(()));
+    assert!(stopped.unwrap_or_else(|e| panic!("{e}")).is_none());
+    let first = made();
+    let found = tune_whole(&first, &options, &mut |_| ControlFlow::Continue(()));
+    let found = found.unwrap_or_else(|e| panic!("{e}")).expect("there is something to choose");
+    assert!(found.choices == first.choices.len() && found.tried > 0 && found.best_s <= found.rule_s);
+    let findings = Findings::read(folder.path(), &target);
+    assert_eq!(findings.best(&first.key).map(|f| &f.decisions), Some(&found.decisions));
+    let decided = |d: &lathe_compile::Draft| -> lathe_schedule::Decisions {
+        d.choices.iter().filter(|c| c.taken != c.rule).map(|c| (c.name.clone(), c.taken)).collect()
+    };
+    let next = made();
+    assert_eq!(decided(&next), found.decisions, "the next compilation uses it");
+    // The product of a graph without a choice is left as it is.
+    let product = parse(PRODUCT).unwrap_or_else(|e| panic!("{e}"));
+    let product = draft(&product, &build).unwrap_or_else(|e| panic!("{e}"));
+    let nothing = tune_whole(&product, &options, &mut |_| ControlFlow::Continue(()));
+    assert!(nothing.unwrap_or_else(|e| panic!("{e}")).is_none());
 }

@@ -89,7 +89,7 @@ pub fn compiler(precision: Precision, threads: usize) -> Result<Compiled, Failur
     Ok(Compiled::new(target, precision.passes(), cache, threads))
 }
 
-/// The regions of a program as it is read for some inputs, after all rewrites; it is run where reading needs what it computes.
+/// The regions of a program as it is read for some inputs, before any rewrite; it is run where reading needs what it computes.
 pub fn regions(path: &Path, inputs: &[String], compute: &ComputeOptions) -> Result<Vec<Graph>, Failure> {
     let model = open(path)?;
     let inputs = arguments(&model, inputs)?;
@@ -97,7 +97,7 @@ pub fn regions(path: &Path, inputs: &[String], compute: &ComputeOptions) -> Resu
     if model.prepare(&inputs, &mut runner)?.is_none() {
         model.run(&inputs, &mut runner)?;
     }
-    Ok(runner.graphs().cloned().collect())
+    Ok(runner.graphs().to_vec())
 }
 
 /// Compiles a program, as it is read for some inputs, to a file that runs without a compiler.

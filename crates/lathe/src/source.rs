@@ -42,7 +42,7 @@ impl Source {
         let path = Path::new(name);
         if onnx::is_program(name) {
             let regions = onnx::regions(path, inputs, compute)?;
-            return Ok(Source::Drafts(drafts(&regions, &[])?));
+            return Ok(Source::Drafts(drafts(&regions, compute.precision.passes())?));
         }
         if !inputs.is_empty() {
             return Err(Failure::usage("--input is for a program of ONNX, a file that ends in .onnx"));
@@ -70,6 +70,14 @@ impl Source {
                 Err(Diagnostic::new("compiled-stages", Fault::User, what).at(name).fix(fix).into())
             }
             source => Ok(source),
+        }
+    }
+
+    /// What was made, where it is more than what a compiled model's file holds.
+    pub fn drafts(&self) -> &[Draft] {
+        match self {
+            Source::Compiled(_) => &[],
+            Source::Drafts(all) => all,
         }
     }
 

@@ -5,7 +5,7 @@
 use super::product::{evenly, fuse_to, rows_of, tile};
 use super::{FEW, LANES, attention};
 use crate::{Schedule, ScheduleError};
-use lathe_ir::tensor::{Expr, Iter, Node, REGISTER, WORKSPACE, find_block, find_loop};
+use lathe_ir::tensor::{Expr, Iter, Node, REGISTER, Stmt, WORKSPACE, find_block, find_loop, for_each};
 use lathe_machine::Target;
 
 /// Queries of a block where there are few heads: enough to hide what copies of keys and values cost.
@@ -18,6 +18,10 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<bool, 
     let all = ["i", "js", "d", "c"].map(|l| extent(s, l));
     let [Some(queries), Some(keys), Some(dim), Some(width)] = all else { return Ok(false) };
     let [Some(k), Some(v)] = ["bd", "bo"].map(|b| parameter(s, &n(b))) else { return Ok(false) };
+    // What is copied must be read as keys, or as values, and as nothing else: other loops stay as they are (the pass makes none such).
+    if reads(s, &k) > 1 || reads(s, &v) > 1 {
+        return Ok(true);
+    }
     // Whole vectors, or all there is where that is less.
     let [js, c] = [keys, width].map(|e| tile(Some(e), target).0.min(e));
     let whole = dim % 2 == 0 && keys % 2 == 0 && js % LANES == 0 && c % LANES == 0 && width % c == 0;
@@ -133,6 +137,18 @@ fn copies(s: &mut Schedule, k: &str, v: &str, words: bool) -> Result<(), Schedul
         }
     }
     Ok(())
+}
+
+/// How often the program says that it reads a parameter.
+fn reads(s: &Schedule, name: &str) -> usize {
+    let mut count = 0;
+    for_each(&s.kernel().body, &mut |stmt| {
+        if let Stmt::Store(b) = stmt {
+            let mut one = |e: &Expr| count += usize::from(matches!(&**e, Node::Load(n, _) if &**n == name));
+            b.values.iter().for_each(|e| e.visit(&mut one));
+        }
+    });
+    count
 }
 
 /// The parameter that a block reads.
