@@ -2,7 +2,8 @@
 
     python strategies.py --lathe ../../target/release/lathe --trials 36 --seeds 5 --threads 2 --json out.json
 
-Each search begins with nothing, in a cache folder of its own. The yardstick of a case is the best time that any search found,
+`learned` begins with the cost model that is shipped, which no product of these sizes taught; `fresh` begins with none. Each search
+begins without trials, in a cache folder of its own. The yardstick of a case is the best time that any search found,
 and a search's regret after n trials is how much longer its best one takes. Run it while nothing else does.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 
 # rows, inner, columns
 CASES = [(200, 700, 330), (384, 96, 1000), (96, 1500, 256), (640, 640, 640)]
-STRATEGIES = ["learned", "evolution", "random"]
+STRATEGIES = ["learned", "fresh", "analytical", "evolution", "random"]
 
 
 def search(lathe, case, strategy, seed, trials, threads):

@@ -12,11 +12,25 @@ fn i(v: i64) -> Expr {
 }
 
 /// To the nearest integer, ties to even, by adding and subtracting 1.5 * 2^23; exact below 2^22, and larger values are
-/// kept (they may have a fraction of a half, which a caller that rounds to small integers never meets).
-fn round(x: &Expr) -> Expr {
+/// kept (they may have a fraction of a half, which a caller that rounds to small integers never meets). What becomes 0 has no sign.
+fn nearest(x: &Expr) -> Expr {
     let big = f(12_582_912.0);
     let near = &(x + &big) - &big;
     Expr::select(&abs(x).bin(Binary::Lt, &f(4_194_304.0)), &near, x)
+}
+
+/// What is rounded to the nearest integer, where an expression is that.
+fn rounded(e: &Expr) -> Option<&Expr> {
+    match &**e {
+        Node::Unary(Unary::Round, x) => Some(x),
+        _ => None,
+    }
+}
+
+/// [`nearest`], with the argument's sign on what becomes 0.
+fn round(x: &Expr) -> Expr {
+    let sign = x.bitcast(DType::I32).bin(Binary::And, &i(i32::MIN.into()));
+    nearest(x).bitcast(DType::I32).bin(Binary::Or, &sign).bitcast(DType::F32)
 }
 
 fn abs(x: &Expr) -> Expr {
@@ -187,6 +201,10 @@ pub(crate) fn legalize(
         Node::Unary(Unary::Exp, x) if dtype(x) == Some(DType::F32) => Some(exp(x, fused, false)),
         Node::Unary(Unary::Tanh, x) if dtype(x) == Some(DType::F32) => Some(tanh(x, fused)),
         Node::Unary(Unary::Round, x) if dtype(x) == Some(DType::F32) => Some(round(x)),
+        // Integers have one 0.
+        Node::Cast(t, r) if t.is_int() && rounded(r).is_some_and(|x| dtype(x) == Some(DType::F32)) => {
+            rounded(r).map(|x| nearest(x).cast(*t))
+        }
         Node::Cast(DType::F16, x) if dtype(x) == Some(DType::F32) => Some(f16_of_f32(x)),
         Node::Cast(DType::BF16, x) if dtype(x) == Some(DType::F32) => Some(bf16_of_f32(x)),
         Node::Cast(t, x) if is_half(*t) && dtype(x) != Some(*t) => Some(x.cast(DType::F32).cast(*t)),

@@ -4,14 +4,19 @@
 //! `best KEY THREADS SECONDS RULE NAME=VALUE ... .` says what to decide for a kernel, or of a graph as a whole, the seconds of a call
 //! then, and those of the rules' own schedule in the same run; the last one of a key counts. `tried KEY THREADS SECONDS NAME=VALUE ... .` is one
 //! trial. Other lines say nothing: one that was cut short, and lacks its dot, is not a reason to stop.
+//!
+//! Some are shipped (`shipped/`, made by `bench/tuning/ship.py`): for kernels and graphs of well-known models, by the kind of processor
+//! that they were measured on. What is found here counts more.
 
-use lathe_ir::graph::Graph;
+use lathe_ir::Name;
+use lathe_ir::graph::{Graph, Source};
 use lathe_ir::tensor::Kernel;
 use lathe_machine::Target;
 use lathe_schedule::Decisions;
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +68,20 @@ impl Finding {
     }
 }
 
+/// Texts by the class of processor and the dialect that they were measured on ([`lathe_machine::Cpu::class`]).
+pub type Shipped = &'static [(&'static str, &'static str, &'static str)];
+
+/// The findings that are shipped.
+const SHIPPED: Shipped =
+    &[("AuthenticAMD-26", "avx512bf16", include_str!("shipped/AuthenticAMD-26.avx512bf16.txt"))];
+
+/// The text that is shipped for this processor and a dialect.
+pub fn shipped(all: Shipped, dialect: &str) -> Option<&'static str> {
+    static CLASS: LazyLock<Option<String>> = LazyLock::new(|| lathe_runtime::detect_cpu().class());
+    let class = CLASS.as_deref()?;
+    all.iter().find(|(c, d, _)| *c == class && *d == dialect).map(|(.., text)| *text)
+}
+
 /// Digits of a key.
 const KEY: usize = 32;
 
@@ -79,10 +98,11 @@ impl Findings {
         cache.join("tuning").join(format!("{}.txt", target.dialect))
     }
 
-    /// Those in a cache folder; none where there is no file.
+    /// Those that are shipped, and then those in a cache folder, where there is a file.
     pub fn read(cache: &Path, target: &Target) -> Findings {
         let bytes = std::fs::read(Findings::path(cache, target)).unwrap_or_default();
-        Findings::parse(&String::from_utf8_lossy(&bytes))
+        let shipped = shipped(SHIPPED, &target.dialect).unwrap_or_default();
+        Findings::parse(&[shipped, &String::from_utf8_lossy(&bytes)].concat())
     }
 
     /// Those of a text.
@@ -106,9 +126,19 @@ impl Findings {
         blake3::hash(text.as_bytes()).to_hex()[..KEY].to_string()
     }
 
-    /// The name of a graph, before the passes that it is compiled with.
+    /// The name of a graph, before the passes that it is compiled with: the same for all graphs of these operators and shapes,
+    /// whatever is called how.
     pub fn graph_key(graph: &Graph, passes: &[&str]) -> String {
-        let text = format!("{passes:?} {graph}");
+        let mut plain = Graph { name: "graph".into(), ..graph.clone() };
+        let mut constants: HashMap<Name, usize> = HashMap::new();
+        for (i, v) in plain.values.iter_mut().enumerate() {
+            v.name = format!("v{i}").into();
+            if let Source::Const(name) = &mut v.source {
+                let next = constants.len();
+                *name = format!("c{}", constants.entry(name.clone()).or_insert(next)).into();
+            }
+        }
+        let text = format!("{passes:?} {plain}");
         blake3::hash(text.as_bytes()).to_hex()[..KEY].to_string()
     }
 
@@ -131,6 +161,37 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_shipped_is_read_and_what_is_found_counts_more() {
+        let folder = tempfile::tempdir().unwrap();
+        for (class, dialect, text) in SHIPPED {
+            let target = Target { dialect: (*dialect).into(), ..Target::portable() };
+            let here = lathe_runtime::detect_cpu().class().as_deref() == Some(class);
+            let lines = text.lines().filter(|l| !l.starts_with('#'));
+            let shipped: Vec<Finding> = lines.map(|l| Finding::parse(l).expect("a finding")).collect();
+            let keys: std::collections::HashSet<&str> = shipped.iter().map(|f| f.key.as_str()).collect();
+            assert_eq!(keys.len(), shipped.len(), "one of a key");
+            let of = &shipped[0];
+            assert!(text.ends_with('\n') && of.rule > Some(of.seconds) && !of.decisions.is_empty());
+            assert_eq!(Findings::read(folder.path(), &target).best(&of.key), here.then_some(of));
+            let own = Finding { decisions: Decisions::new(), ..of.clone() };
+            let path = Findings::path(folder.path(), &target);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, own.line() + "\n").unwrap();
+            assert_eq!(Findings::read(folder.path(), &target).best(&of.key), Some(&own));
+        }
+    }
+
+    /// Two programs that differ in their weights alone have one name.
+    #[test]
+    fn names_are_no_part_of_a_graphs_key() {
+        let text = "graph f() {\n  x: f32[4] = input\n  w: f32[4] = const \"w\"\n  y: f32[4] = add(x, w)\n  return y\n}";
+        let key = |text: &str| Findings::graph_key(&lathe_ir::graph::parse(text).unwrap(), &["pack"]);
+        let others = text.replace("\"w\"", "\"0123\"").replace("y", "result").replace("f()", "g()");
+        assert_eq!(key(&others), key(text));
+        assert_ne!(key(&text.replace("[4]", "[5]")), key(text));
+    }
 
     #[test]
     fn lines_are_read_back_and_damage_is_passed_over() {

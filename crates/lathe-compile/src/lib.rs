@@ -33,7 +33,7 @@ mod stored;
 
 pub use compile::{Class, Compiled, Draft, Made, Options, Recipe, Sizes, compile, draft, scheduled};
 pub use error::CompileError;
-pub use findings::{Finding, Findings};
+pub use findings::{Finding, Findings, Shipped, shipped};
 pub use function::{Bound, Function};
 pub use lathe_rewrite::ROW_PADDING;
 pub use lathe_schedule::multiplies_bytes;

@@ -124,7 +124,14 @@ fn promise(
         _ => None,
     });
     let (lo, hi) = match range {
-        Some((lo, hi)) => (lo?, hi?),
+        // What a type does not hold is in no range.
+        Some((lo, hi)) => match v.dtype {
+            DType::Int { signed, bits } if bits < 63 => {
+                let half = 1i64 << (bits - u8::from(signed));
+                (lo?.max(if signed { -half } else { 0 }), hi?.min(half))
+            }
+            _ => (lo?, hi?),
+        },
         None => (0, 8 + values.len() as i64),
     };
     if range.is_some() {

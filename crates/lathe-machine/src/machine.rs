@@ -57,6 +57,14 @@ impl Cpu {
     pub fn has(&self, features: &[&str]) -> bool {
         features.iter().all(|feature| self.features.contains(*feature))
     }
+
+    /// Its maker and family (`AuthenticAMD-26`): those of one class have the same units, and are fast in the same ways. None where the
+    /// system does not say.
+    pub fn class(&self) -> Option<String> {
+        let (_, behind) = self.model.rsplit_once("(family ")?;
+        let family = behind.split(',').next()?;
+        family.bytes().all(|b| b.is_ascii_digit()).then(|| format!("{}-{family}", self.vendor))
+    }
 }
 
 /// One level of data cache.

@@ -23,7 +23,7 @@ pub(crate) static VECTORIZE: Primitive = Primitive {
         let masked = a.get(1) == Some(&"masked");
         let partial = !masked && find_loop(&k.body, family).is_some_and(|l| l.extent.as_int().is_none());
         let k = level(k, family, LANE, &[Iter::Spatial, Iter::Reduce])?;
-        Ok(if partial { promise(&k, &uses(&k, family).0, LANES) } else { k })
+        if partial { promise(&k, &uses(&k, family).0, LANES) } else { Ok(k) }
     },
 };
 

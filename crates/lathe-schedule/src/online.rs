@@ -9,7 +9,9 @@
 
 use crate::join::{is_local, picked};
 use crate::lanes::pick;
-use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_loop, need_serial, renamed, touched};
+use crate::util::{
+    accesses, arg, edit_list, inside_copies, is_loop, need_loop, need_serial, renamed, touched,
+};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
     Binary, Buffer, Expr, For, Iter, Kernel, Node, REGISTER, Stmt, Store, Unary, for_each, loop_bounds,
@@ -292,20 +294,9 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     merged.insert(0, Stmt::Alloc(Arc::new(Buffer::dense(&save, DType::F32, &[], REGISTER))));
     let factor = (&Expr::load(&save, &[]) - &load_m).un(Unary::Exp);
     for (name, index, axes) in &sums {
-        let copies: Vec<Name> = axes.iter().map(|f| copy_name(k, &f.var, &mut taken)).collect();
-        let map: HashMap<&str, Expr> =
-            axes.iter().zip(&copies).map(|(f, c)| (&*f.var, Expr::var(c))).collect();
         let value = &Expr::load(name, index) * &factor;
-        let mut body = rename_vars(&[Stmt::store(&format!("{name}.rescale"), name, index, value)], &map);
-        for (f, var) in axes.iter().zip(&copies).rev() {
-            body = vec![Stmt::For(Arc::new(For {
-                var: var.clone(),
-                iter: Iter::Spatial,
-                body,
-                ..(**f).clone()
-            }))];
-        }
-        merged.extend(body);
+        let rescale = Stmt::store(&format!("{name}.rescale"), name, index, value);
+        merged.push(inside_copies(k, axes, rescale, &mut taken));
     }
     merged.extend(tail);
     let body = edit_list(&k.body, &|s| is_loop(s, mvar), &mut |list, i| {

@@ -8,8 +8,8 @@ use crate::util::{accesses, arg, in_family, need_loop, runs_at_least, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::Name;
 use lathe_ir::tensor::{
-    Binary, Expr, Fact, For, Iter, Kernel, Node, Opaque, Stmt, expr_type, find_loop, for_each, loop_bounds,
-    map_stmts,
+    Access, Binary, Expr, Fact, For, Iter, Kernel, Node, Opaque, Stmt, apart, expr_type, find_loop, for_each,
+    loop_bounds, map_stmts,
 };
 use std::sync::Arc;
 
@@ -80,8 +80,9 @@ pub(crate) fn uses(k: &Kernel, family: &str) -> (Vec<Use>, bool) {
     (uses, nested)
 }
 
-/// The kernel with the promise that these dimensions of its parameters are stored padded to a multiple.
-pub(crate) fn promise(k: &Kernel, uses: &[Use], multiple: i64) -> Kernel {
+/// The kernel with the promise that these dimensions of its parameters are stored padded to a multiple, unless padding would lie in
+/// another view of what is written.
+pub(crate) fn promise(k: &Kernel, uses: &[Use], multiple: i64) -> Result<Kernel, String> {
     let mut out = k.clone();
     for v in out.params.iter_mut().flat_map(|p| &mut p.views) {
         for (n, d, _) in uses {
@@ -91,7 +92,15 @@ pub(crate) fn promise(k: &Kernel, uses: &[Use], multiple: i64) -> Kernel {
             }
         }
     }
-    out
+    let bounds = loop_bounds(k);
+    for p in out.params.iter().filter(|p| p.access != Access::In) {
+        for (i, v) in p.views.iter().enumerate() {
+            if let Some(other) = p.views[..i].iter().find(|other| !apart(other, v, &bounds)) {
+                return Err(format!("'{}' and '{}' have no room for padding", other.name, v.name));
+            }
+        }
+    }
+    Ok(out)
 }
 
 /// Whether the first iteration of a shorter last block that is left out, and so each behind it, is behind the end of a parameter's
@@ -296,5 +305,5 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         return Err(format!("an integer is divided inside '{var}', perhaps by what lies behind the end"));
     }
     // Blocks that are whole as they are need no room.
-    Ok(if l.extent.as_int() == Some(f) { padded } else { promise(&padded, &uses, f) })
+    if l.extent.as_int() == Some(f) { Ok(padded) } else { promise(&padded, &uses, f) }
 }

@@ -7,14 +7,13 @@
 
 use crate::join::{is_local, picked};
 use crate::online::{Linear, linear_in, starts_at};
-use crate::util::{accesses, arg, copy_name, edit_list, is_loop, need_free, need_loop, touched};
+use crate::util::{accesses, arg, edit_list, inside_copies, is_loop, need_free, need_loop, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
     Binary, Buffer, Expr, For, Iter, Kernel, Node, Opaque, REGISTER, Reducer, Stmt, Store, Unary, WORKSPACE,
-    for_each, loop_bounds, map_exprs, map_stmts, rename_vars,
+    for_each, loop_bounds, map_exprs, map_stmts,
 };
 use lathe_ir::{Bounds, Int, Name};
-use std::collections::HashMap;
 use std::sync::Arc;
 
 pub(crate) static PARTIALS: Primitive = Primitive {
@@ -160,20 +159,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         let shape: Vec<Int> = std::iter::once(Int::from(n)).chain(b.shape.iter().cloned()).collect();
         allocs.push(Stmt::Alloc(Arc::new(Buffer::dense(&own(name), b.dtype, &shape, WORKSPACE))));
     }
-    let mut copy = |axes: &[Arc<For>], s: Stmt| -> Stmt {
-        let vars: Vec<Name> = axes.iter().map(|f| copy_name(k, &f.var, &mut taken)).collect();
-        let map: HashMap<&str, Expr> = axes.iter().zip(&vars).map(|(f, c)| (&*f.var, Expr::var(c))).collect();
-        let mut body = rename_vars(&[s], &map);
-        for (f, var) in axes.iter().zip(&vars).rev() {
-            body = vec![Stmt::For(Arc::new(For {
-                var: var.clone(),
-                iter: Iter::Spatial,
-                body,
-                ..(**f).clone()
-            }))];
-        }
-        body.remove(0)
-    };
+    let mut copy = |axes: &[Arc<For>], s: Stmt| inside_copies(k, axes, s, &mut taken);
     let named = |s: &Stmt, suffix: &str| {
         map_stmts(std::slice::from_ref(s), &mut |s| match &s {
             Stmt::Store(b) => {

@@ -1,10 +1,12 @@
 //! What several primitives need: finding loops and lists, families of names, accesses.
 
 use lathe_ir::tensor::{
-    Expr, Fact, For, Kernel, Node, Opaque, SERIAL, Stmt, UNROLLED, find_loop, for_each, loop_bounds,
+    Expr, Fact, For, Iter, Kernel, Node, Opaque, SERIAL, Stmt, UNROLLED, find_loop, for_each, loop_bounds,
+    rename_vars,
 };
 use lathe_ir::{Bounds, Int, Name};
 use lathe_symbolic::Atom;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Whether a loop belongs to the family of a name: itself or one of its copies.
@@ -206,11 +208,16 @@ pub(crate) fn sites(body: &[Stmt], name: &str) -> Vec<Site> {
         for s in body {
             match s {
                 Stmt::For(l) => {
+                    out.extend(reads(&l.extent, name).into_iter().map(|i| (loops.clone(), i)));
                     loops.push(l.clone());
                     walk(&l.body, name, loops, out);
                     loops.pop();
                 }
-                Stmt::If(_, b) | Stmt::Intrinsic(_, b) => walk(b, name, loops, out),
+                Stmt::If(c, b) => {
+                    out.extend(reads(c, name).into_iter().map(|i| (loops.clone(), i)));
+                    walk(b, name, loops, out);
+                }
+                Stmt::Intrinsic(_, b) => walk(b, name, loops, out),
                 s => out.extend(
                     accesses(std::slice::from_ref(s), name).into_iter().map(|(i, _)| (loops.clone(), i)),
                 ),
@@ -235,24 +242,39 @@ pub(crate) fn is_loop(s: &Stmt, var: &str) -> bool {
     matches!(s, Stmt::For(l) if &*l.var == var)
 }
 
+/// The index of each read of a buffer in an expression.
+fn reads(e: &Expr, buffer: &str) -> Vec<Vec<Expr>> {
+    let mut out = vec![];
+    e.visit(&mut |e| {
+        if let Node::Load(n, i) = &**e
+            && &**n == buffer
+        {
+            out.push(i.clone());
+        }
+    });
+    out
+}
+
+/// A statement inside copies of loops, which run over the same elements: spatial ones, under names of their own.
+pub(crate) fn inside_copies(k: &Kernel, axes: &[Arc<For>], s: Stmt, taken: &mut Vec<Name>) -> Stmt {
+    let vars: Vec<Name> = axes.iter().map(|f| copy_name(k, &f.var, taken)).collect();
+    let map: HashMap<&str, Expr> = axes.iter().zip(&vars).map(|(f, c)| (&*f.var, Expr::var(c))).collect();
+    let nest = axes.iter().zip(&vars).rev().fold(s, |s, (f, var)| {
+        Stmt::For(Arc::new(For { var: var.clone(), iter: Iter::Spatial, body: vec![s], ..(**f).clone() }))
+    });
+    rename_vars(&[nest], &map).remove(0)
+}
+
 /// Every access to a buffer in some statements: index and whether it writes.
 pub(crate) fn accesses(body: &[Stmt], buffer: &str) -> Vec<(Vec<Expr>, bool)> {
-    let mut out = vec![];
-    let reads = |e: &Expr, out: &mut Vec<(Vec<Expr>, bool)>| {
-        e.visit(&mut |e| {
-            if let Node::Load(n, i) = &**e
-                && &**n == buffer
-            {
-                out.push((i.clone(), false));
-            }
-        });
-    };
+    let mut out: Vec<(Vec<Expr>, bool)> = vec![];
+    let read = |e: &Expr| reads(e, buffer).into_iter().map(|i| (i, false));
     for_each(body, &mut |s| match s {
-        Stmt::For(l) => reads(&l.extent, &mut out),
-        Stmt::If(c, _) => reads(c, &mut out),
+        Stmt::For(l) => out.extend(read(&l.extent)),
+        Stmt::If(c, _) => out.extend(read(c)),
         Stmt::Store(b) => {
             for v in b.values.iter().chain(b.targets.iter().flat_map(|(_, i)| i)) {
-                reads(v, &mut out);
+                out.extend(read(v));
             }
             for (n, i) in &b.targets {
                 if &**n == buffer {

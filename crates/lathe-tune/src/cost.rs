@@ -5,6 +5,7 @@ use crate::features::{CYCLES, FEATURES};
 use crate::search::BATCH;
 use crate::trees::Trees;
 use crate::{Options, Strategy};
+use lathe_compile::{Shipped, shipped};
 use std::fmt;
 
 /// One trial, as a cost model sees it.
@@ -39,8 +40,9 @@ impl fmt::Display for Lesson {
 #[derive(Clone, Debug)]
 pub struct CostModel(Trees);
 
-/// Those that are shipped, by the dialect that they were measured in.
-const SHIPPED: &[(&str, &str)] = &[("avx512bf16", include_str!("shipped/avx512bf16.txt"))];
+/// Those that are shipped.
+const SHIPPED: Shipped =
+    &[("AuthenticAMD-26", "avx512bf16", include_str!("shipped/AuthenticAMD-26.avx512bf16.txt"))];
 
 impl CostModel {
     /// Learns from trials.
@@ -50,10 +52,9 @@ impl CostModel {
         CostModel(Trees::fit(&rows, &values))
     }
 
-    /// The one that is shipped for a dialect.
+    /// The one that is shipped for this processor and a dialect.
     pub fn shipped(dialect: &str) -> Option<CostModel> {
-        let (_, text) = SHIPPED.iter().find(|(d, _)| *d == dialect)?;
-        CostModel::parse(text)
+        CostModel::parse(shipped(SHIPPED, dialect)?)
     }
 
     /// The model of a text; nothing where it is none, or one of other features.
@@ -136,9 +137,8 @@ mod tests {
 
     #[test]
     fn what_is_shipped_fits_the_features() {
-        for (dialect, text) in SHIPPED {
-            let model =
-                CostModel::shipped(dialect).unwrap_or_else(|| panic!("{dialect} is of other features"));
+        for (class, dialect, text) in SHIPPED {
+            let model = CostModel::parse(text).unwrap_or_else(|| panic!("{class} {dialect}: other features"));
             assert_eq!(model.text(), *text);
         }
         assert!(CostModel::shipped("portable").is_none());
