@@ -4,8 +4,9 @@ cases for the same time, which is that of the processor (`lathe fuzz --processor
 
     python modes.py --lathe ../../target/release/lathe --output modes --seconds 1800 --seeds 1,2,3,4,5
 
-Each run leaves a file in the folder, with the commit of the code, and is not run again: after an interruption the same command goes on
-with the run that was interrupted, from its beginning. The seeds are completed one after the other, and `--pause N` ends after N runs,
+Each run leaves a small file in the folder, with the commit of the code, and its findings' cases in a folder of its own beside that
+(which git ignores here). It is not run again: after an interruption the same command goes on with the run that was interrupted, from its
+beginning. The seeds are completed one after the other, and `--pause N` ends after N runs,
 so that ten hours can be done in pieces; the runs of one seed are of one commit. `--table` runs nothing. It writes `modes.json` and
 `modes.svg` into the folder and prints a table of the seeds that are complete: edges at a third of the time and at its end, and for
 how many seeds joint mutation is ahead of each other mode, at these times and at the same number of runs.
@@ -48,13 +49,14 @@ def run(a, mode, seed, code):
         outcome = json.loads(done.stdout) if done.stdout.strip() else {"seconds": 0.0}
         if outcome["seconds"] < a.seconds - 1:
             raise SystemExit(f"{' '.join(command)} did not run to its end: {done.stderr.strip()[-2000:]}")
-        for found in outcome["findings"]:
-            found["case"] = Path(found.pop("file")).read_text()
-    # Of most lines the edges are those of the line before.
+        cases = a.output / f"{mode}-{seed}"
+        cases.mkdir(exist_ok=True)
+        for i, found in enumerate(outcome["findings"]):
+            (cases / f"{i}.txt").write_text(Path(found.pop("file")).read_text())
     points = rising(outcome["coverage"])
     if not points:
         raise SystemExit(f"{a.seconds} s are over before the first cases are judged")
-    outcome["coverage"] = [p for before, p in zip([(0, 0, 0)] + points, points) if p[2] > before[2] or p is points[-1]]
+    outcome["coverage"] = thin(points)
     outcome = {"mode": mode, "seed": seed, "asked": a.seconds, "commit": code, **outcome}
     part = a.output / f"{mode}-{seed}.part"
     part.write_text(json.dumps(outcome) + "\n")
@@ -88,6 +90,11 @@ def rising(coverage):
         last, most = runs, max(most, edges)
         out.append((round(seconds, 2), before + runs, most))
     return out
+
+
+def thin(points):
+    """The last point of each five seconds: some hundreds."""
+    return list({int(p[0] // 5): p for p in points}.values())
 
 
 def at(outcome, most, by="seconds"):

@@ -186,10 +186,10 @@ fn reference_join(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
 }
 
 /// The fewest keys of a part.
-const PART: i64 = 128;
+const PART: i64 = 64;
 
 /// Parts are whole blocks of so many keys, but for the last one.
-const BLOCK: i64 = 64;
+const BLOCK: i64 = 16;
 
 /// Keys of each of a token's parts, of so many in all: those behind the last key have none.
 fn part_length(keys: i64, parts: i64) -> i64 {
@@ -563,7 +563,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "attention_part",
         doc: "attention over each of `parts` parts of a token's keys, with a softmax of its own that is not divided yet: sums of \
               values times exp(score - m) [T, parts * heads * components], maxima m and sums of exp(score - m) [T, parts * heads]. \
-              A part has max(128, 64 * ceil(keys / (64 * parts))) keys; one behind the last key has none",
+              A part has max(64, 16 * ceil(keys / (16 * parts))) keys; one behind the last key has none",
         form: Form::ATTENTION,
         gradient: None,
         donates: &[],

@@ -76,10 +76,9 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize], choices: &mut 
         let x = g.nodes[i].inputs[0];
         if let Some(p) =
             producer(x).filter(|p| uses[x.0 as usize] == 1 && nodes.contains(p) && apart(g, *p, i))
+            && choices.whether(&of("padded"), true)
         {
-            if choices.whether(&of("padded"), true) {
-                all.insert(0, p);
-            }
+            all.insert(0, p);
         }
         // It would run later, and must still read what it reads.
         let updated = |m: usize| {

@@ -2,12 +2,14 @@
 //! the same read of the next iteration will touch. A read into nowhere in the IR; an instruction that cannot fail in C. The next
 //! iteration reaches the block wherever this one does: no condition on the way hangs on `L`, each loop runs once at least, and there is
 //! a lane. Where a loop on the way is shorter in the next iteration, its last one stands for those that it has no more, but for places
-//! inside of a page: what is asked for is then in the same page as what the next iteration reads first.
+//! inside of a page: what is asked for is then in the same page as what the next iteration reads first. What is read again in
+//! each iteration of loops around the lanes that are written out is asked for once.
 
-use crate::util::{arg, edit_list, guards, need_free, need_loop, runs_at_least, touched};
+use crate::util::{arg, edit_list, guards, inside_copies, need_free, need_loop, runs_at_least, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
-    Binary, Buffer, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, find_block, for_each, loop_bounds,
+    Binary, Buffer, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, UNROLLED, find_block, for_each,
+    loop_bounds,
 };
 use lathe_ir::{Bounds, Int, Name};
 use std::sync::Arc;
@@ -86,53 +88,63 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             }
         }
     }
+    // Loops that are written out and read the same places in each iteration: these are asked for once.
+    let again = |l: &For| !index.iter().any(|e| e.mentions(&l.var)) && !shorter.contains(&l.var);
     let name = format!("{block}.next");
     let store = format!("{name}.s");
     need_free(k, &[&name, &store])?;
-    let body = edit_list(
-        &k.body,
-        &|s| match s {
-            Stmt::For(f) => &*f.level == LANE && find_block(&f.body, block).is_some(),
-            _ => false,
-        },
-        &mut |list, i| {
-            let Stmt::For(f) = &list[i] else { return Err("no loop over lanes".into()) };
-            if !runs_at_least(k, f, 1) {
-                return Err(format!("'{}' may have no lanes", f.var));
+    let is = |s: &Stmt| lanes(s, block).is_some_and(|(loops, _)| loops.first().is_none_or(|l| again(l)));
+    let body = edit_list(&k.body, &is, &mut |list, i| {
+        let (loops, f) = lanes(&list[i], block).ok_or("no loop over lanes")?;
+        let f = &f;
+        if !runs_at_least(k, f, 1) {
+            return Err(format!("'{}' may have no lanes", f.var));
+        }
+        let (mut inside, mut first) = (vec![], vec![(f.var.clone(), Expr::from(0))]);
+        let mut hangs = false;
+        for_each(&f.body, &mut |s| match s {
+            Stmt::If(_, b) => hangs |= find_block(b, block).is_some(),
+            Stmt::Alloc(b) => inside.push(b.name.clone()),
+            // Of a word's elements the first one is asked for.
+            Stmt::For(l) if l.extent.as_int().is_some_and(|n| n > 0) => first.push((l.var.clone(), 0.into())),
+            Stmt::For(l) => {
+                hangs |= find_block(&l.body, block).is_some();
+                inside.push(l.var.clone());
             }
-            let (mut inside, mut first) = (vec![], vec![(f.var.clone(), Expr::from(0))]);
-            let mut hangs = false;
-            for_each(&f.body, &mut |s| match s {
-                Stmt::If(_, b) => hangs |= find_block(b, block).is_some(),
-                Stmt::Alloc(b) => inside.push(b.name.clone()),
-                // Of a word's elements the first one is asked for.
-                Stmt::For(l) if l.extent.as_int().is_some_and(|n| n > 0) => {
-                    first.push((l.var.clone(), 0.into()))
-                }
-                Stmt::For(l) => {
-                    hangs |= find_block(&l.body, block).is_some();
-                    inside.push(l.var.clone());
-                }
-                _ => {}
-            });
-            if hangs {
-                return Err(format!("whether '{block}' runs is known inside of its lanes only"));
-            }
-            if inside.iter().any(|n| &**n == buffer || index.iter().any(|e| e.mentions(n) || e.loads(n))) {
-                return Err(format!("what '{block}' reads is known inside of its lanes only"));
-            }
-            let at = index
-                .iter()
-                .map(|e| then(&then(e, &first), &next).simplify_index(&bounds))
-                .collect::<Vec<_>>();
-            let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t.dtype, &[], REGISTER)));
-            let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
-            let mut out = list.to_vec();
-            out.insert(i, Stmt::Intrinsic(ASK.into(), Arc::new(vec![scratch, read])));
-            Ok(out)
-        },
-    )?;
+            _ => {}
+        });
+        if hangs {
+            return Err(format!("whether '{block}' runs is known inside of its lanes only"));
+        }
+        if inside.iter().any(|n| &**n == buffer || index.iter().any(|e| e.mentions(n) || e.loads(n))) {
+            return Err(format!("what '{block}' reads is known inside of its lanes only"));
+        }
+        let at =
+            index.iter().map(|e| then(&then(e, &first), &next).simplify_index(&bounds)).collect::<Vec<_>>();
+        let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t.dtype, &[], REGISTER)));
+        let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
+        let ask = Stmt::Intrinsic(ASK.into(), Arc::new(vec![scratch, read]));
+        let places: Vec<Arc<For>> = loops.into_iter().filter(|l| !again(l)).collect();
+        let mut out = list.to_vec();
+        out.insert(i, inside_copies(k, &places, ask, &mut vec![]));
+        Ok(out)
+    })?;
     Ok(Kernel { body: body.ok_or("the block is not in a loop over lanes")?, ..k.clone() })
+}
+
+/// The loop over lanes around a block, where a statement is that, and the loops around it that are written out where it is these.
+fn lanes(s: &Stmt, block: &str) -> Option<(Vec<Arc<For>>, Arc<For>)> {
+    let Stmt::For(f) = s else { return None };
+    match (&*f.level, f.body.as_slice()) {
+        (LANE, _) => find_block(&f.body, block).is_some().then(|| (vec![], f.clone())),
+        (UNROLLED, [inner]) if f.extent.as_int() > Some(0) => {
+            let (mut loops, lane) = lanes(inner, block)?;
+            let apart = loops.iter().chain([&lane]).all(|l| !l.extent.mentions(&f.var));
+            loops.insert(0, f.clone());
+            apart.then_some((loops, lane))
+        }
+        _ => None,
+    }
 }
 
 /// The loops and conditions around a block, inside of some statements, but for its lanes: the first one of these is asked for.

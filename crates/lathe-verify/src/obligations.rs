@@ -383,9 +383,9 @@ impl<'k> Walk<'k> {
 
     /// Statement by statement.
     pub(crate) fn pairs(&mut self, now: &Sides, b: &'k [Stmt], a: &'k [Stmt]) -> Result<(), Refusal> {
-        let asks = |s: &&Stmt| matches!(s, Stmt::Intrinsic(n, _) if &**n == PREFETCH);
-        if a.len() == b.len() + 1 && a.iter().filter(asks).count() > b.iter().filter(asks).count() {
-            let new = (0..a.len()).find(|i| b.get(*i) != Some(&a[*i]) && asks(&&a[*i]));
+        let ask = |list: &[Stmt]| list.iter().filter(|s| asks(s)).count();
+        if a.len() == b.len() + 1 && ask(a) > ask(b) {
+            let new = (0..a.len()).find(|i| b.get(*i) != Some(&a[*i]) && asks(&a[*i]));
             let Some(new) = new else { return differs("a statement is new") };
             self.asked(&now.scope, &now.after, &a[new])?;
             self.pairs(now, &b[..new], &a[..new])?;
@@ -397,8 +397,13 @@ impl<'k> Walk<'k> {
         b.iter().zip(a).try_for_each(|(b, a)| self.statement(now, b, a))
     }
 
-    /// A read into nowhere: it is inside its buffer, and so are those of its index.
+    /// A read into nowhere, or a loop of them: it is inside its buffer, and so are those of its index.
     fn asked(&mut self, s: &Scope, ea: &Env, a: &'k Stmt) -> Result<(), Refusal> {
+        if let Stmt::For(l) = a {
+            let (mut s, mut ea) = (s.clone(), ea.clone());
+            s.iteration(&l.var, &l.extent, &mut ea)?;
+            return l.body.iter().try_for_each(|inner| self.asked(&s, &ea, inner));
+        }
         let Stmt::Intrinsic(_, body) = a else { return differs("it asks for nothing") };
         let [Stmt::Alloc(t), Stmt::Store(read)] = body.as_slice() else {
             return differs("it does more than to ask for memory");
@@ -766,5 +771,14 @@ impl<'k> Walk<'k> {
             order => self.apart(&so, &first.0, &second.0, body, order == Order::Accumulated)?,
         }
         self.list(&Sides { scope: sa, before: env_b, after: env_a }, &b[b.len() - 1].body, body)
+    }
+}
+
+/// Whether a statement only asks for memory: a read into nowhere, or so many of them.
+fn asks(s: &Stmt) -> bool {
+    match s {
+        Stmt::Intrinsic(n, _) => &**n == PREFETCH,
+        Stmt::For(l) => l.extent.as_int().is_some() && matches!(l.body.as_slice(), [inner] if asks(inner)),
+        _ => false,
     }
 }
