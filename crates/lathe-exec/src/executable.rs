@@ -682,39 +682,67 @@ fn bytes_of(bits: &[Int], get: &dyn Fn(&str) -> Option<i64>) -> Vec<usize> {
 
 /// Pieces a thread takes of a long loop, on average.
 const PIECES: i64 = 16;
+/// Pieces of a loop at most: what is taken is a bit of a word that has a sign.
+const MOST_PIECES: i64 = 63;
 
-/// A thread's share of a loop over cores: how many iterations it did. Long loops are taken piece by piece, as their iterations
-/// may cost unequally (causal attention) and a core may be busy elsewhere: `taken` is the first iteration that nobody has taken.
-/// Short ones are cut into equal parts, one a thread, which are bits of `taken`: each thread takes its own, where it finds what
-/// it computed before, and then those of threads that have not come.
+/// A thread's share of a loop over cores: how many iterations it did. Pieces are bits of `taken`, each done by the thread that comes first.
 pub(crate) fn share(
     call: &Prepared,
     grid: i64,
     taken: &AtomicI64,
     ctx: &mut Ctx,
 ) -> Result<i64, RuntimeError> {
-    let (thread, threads) = (i64::from(ctx.thread), i64::from(ctx.threads));
-    let piece = grid / (threads * PIECES);
     let mut done = 0;
-    if threads == 1 || piece < 4 {
-        let parts = grid.min(threads).min(i64::from(i64::BITS - 1));
-        for part in (0..parts).map(|i| (thread + i) % parts) {
-            let mine = |bits: i64| bits >> part & 1 == 0;
-            if mine(taken.load(Relaxed)) && mine(taken.fetch_or(1 << part, Relaxed)) {
-                let (begin, end) = (grid * part / parts, grid * (part + 1) / parts);
-                call.run(ctx, begin, end)?;
-                done += end - begin;
+    for (piece, begin, end) in pieces(i64::from(ctx.thread), i64::from(ctx.threads), grid) {
+        let free = |bits: i64| bits >> piece & 1 == 0;
+        if free(taken.load(Relaxed)) && free(taken.fetch_or(1 << piece, Relaxed)) {
+            call.run(ctx, begin, end)?;
+            done += end - begin;
+        }
+    }
+    Ok(done)
+}
+
+/// The pieces of a loop over cores in the order in which a thread looks at them, and the iterations of each: those of its own part in
+/// order, where it finds what it computed before (cores may be far from each other), and then those of other threads' parts from
+/// their ends, as iterations may cost unequally (causal attention), a core may be busy elsewhere, and a thread may not have come.
+/// Short loops have a piece for each thread.
+fn pieces(thread: i64, threads: i64, grid: i64) -> impl Iterator<Item = (i64, i64, i64)> {
+    let long = threads > 1 && grid / (threads * PIECES) >= 4;
+    let each = if long { PIECES.min(MOST_PIECES / threads).max(1) } else { 1 };
+    let all = grid.min(threads * each).min(MOST_PIECES);
+    (0..threads).flat_map(move |i| {
+        let part = (thread + i) % threads;
+        let (first, last) = (all * part / threads, all * (part + 1) / threads);
+        (0..last - first).map(move |j| {
+            let piece = if i == 0 { first + j } else { last - 1 - j };
+            (piece, grid * piece / all, grid * (piece + 1) / all)
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::pieces;
+
+    #[test]
+    fn pieces_are_all_iterations_once_whoever_comes() {
+        for threads in [1, 2, 3, 7, 16, 63, 64, 200] {
+            for grid in (0..300).chain([1000, 4096, 1 << 40]) {
+                let of = |thread| -> Vec<(i64, i64, i64)> {
+                    let mut all: Vec<_> = pieces(thread, threads, grid).collect();
+                    all.sort_unstable();
+                    all
+                };
+                let all = of(0);
+                let ends: Vec<i64> = std::iter::once(0).chain(all.iter().map(|p| p.2)).collect();
+                let begins: Vec<i64> = all.iter().map(|p| p.1).chain([grid]).collect();
+                assert_eq!(begins, ends, "{threads} threads, {grid} iterations");
+                assert!(all.iter().enumerate().all(|(i, p)| p.0 == i as i64 && p.0 < 63 && p.1 < p.2));
+                assert!((1..threads).all(|t| of(t) == all), "every thread looks at all");
             }
         }
-        return Ok(done);
-    }
-    loop {
-        let begin = taken.fetch_add(piece, Relaxed);
-        if begin >= grid {
-            return Ok(done);
-        }
-        let end = (begin + piece).min(grid);
-        call.run(ctx, begin, end)?;
-        done += end - begin;
+        let first = pieces(1, 2, 64 * 32).next();
+        assert_eq!(first, Some((16, 1024, 1088)), "its own come first");
     }
 }
