@@ -47,6 +47,9 @@ pub struct Whole {
 /// A kernel of a program: what it is, how it is scheduled, and how often a run calls it more than the program beside does.
 type Call<'d> = (Task, &'d Kernel, usize);
 
+/// A program's time over that of another one, and the seconds of that.
+type Share = (f64, f64);
+
 /// Where programs are compared.
 struct Scales<'o> {
     options: &'o Options<'o>,
@@ -144,13 +147,12 @@ impl Scales<'_> {
 
     /// How long the kernels in which a program differs from another one take, as a share of that one's, and the seconds of these: the
     /// kernels of both are tuned a little before. Nothing where they do not differ, cannot be measured or cannot be better.
-    #[allow(clippy::type_complexity)]
     fn share(
         &self,
         before: &Decisions,
         after: &Decisions,
         progress: &mut dyn FnMut(&Progress<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<(), Option<(f64, f64)>>, TuneError> {
+    ) -> Result<ControlFlow<(), Option<Share>>, TuneError> {
         let compared = |scales: &Self| {
             let (a, b) = (scales.draft(before)?, scales.draft(after)?);
             let (a, b) = (scales.calls(&a, Some(&b)), scales.calls(&b, Some(&a)));
