@@ -111,7 +111,7 @@ impl Recipe {
     ) -> Result<Draft, CompileError> {
         let passes: Vec<&str> = self.passes.iter().map(String::as_str).collect();
         let options = Options { target, cache, passes: &passes, classes: &self.classes };
-        drafted(&self.graph, &options, findings, decisions)
+        drafted(&self.graph, &options, findings, Some(decisions))
     }
 }
 
@@ -160,18 +160,15 @@ pub(crate) fn jobs() -> usize {
 /// Rewrites and plans a graph, schedules its kernels and writes their C, as was found to be best of the graph and of each kernel, or
 /// by rule.
 pub fn draft(graph: &Graph, options: &Options<'_>) -> Result<Draft, CompileError> {
-    let findings = Findings::read(options.cache, options.target);
-    let found = findings.best(&Findings::graph_key(graph, options.passes));
-    let decisions = found.map(|f| f.decisions.clone()).unwrap_or_default();
-    drafted(graph, options, &findings, &decisions)
+    drafted(graph, options, &Findings::read(options.cache, options.target), None)
 }
 
-/// The same with what is decided of the graph as a whole, and what is known of kernels.
+/// The same with what is known of kernels, and what is decided of the graph as a whole, or what was found of it.
 fn drafted(
     graph: &Graph,
     options: &Options<'_>,
     findings: &Findings,
-    decisions: &Decisions,
+    decisions: Option<&Decisions>,
 ) -> Result<Draft, CompileError> {
     let table = lathe_ops::table();
     let Options { target, passes, classes: sizes, .. } = *options;
@@ -180,7 +177,9 @@ fn drafted(
         passes: passes.iter().map(ToString::to_string).collect(),
         classes: sizes.to_vec(),
     };
-    let (key, mut choices) = (Findings::graph_key(graph, passes), Choices::decided(decisions));
+    let key = Findings::graph_key(graph, passes);
+    let found = || findings.best(&key).map(|f| &f.decisions);
+    let mut choices = decisions.or_else(found).map_or_else(Choices::default, Choices::decided);
     let mut graph = graph.clone();
     for name in passes {
         let pass = lathe_rewrite::pass(name).ok_or_else(|| CompileError::bug(format!("no pass '{name}'")))?;

@@ -13,7 +13,7 @@ use lathe_runtime::{
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// A compiled kernel as the executor needs it.
 #[derive(Clone, Debug)]
@@ -107,7 +107,7 @@ pub(crate) enum Action {
         args: Vec<Place>,
         grid: i64,
         /// What threads have taken: see [`share`].
-        taken: AtomicI64,
+        taken: Taken,
         /// What the sizes above follow from.
         extent: Int,
         required: Vec<Int>,
@@ -201,7 +201,7 @@ impl Action {
         for a in actions {
             match a {
                 Action::Call { taken, grid, .. } => {
-                    taken.store(0, Relaxed);
+                    taken.clear();
                     work += grid.max(&0);
                 }
                 Action::Copy { taken, .. } | Action::Check { taken, .. } => {
@@ -661,7 +661,7 @@ impl Maker<'_> {
                     call: Box::new(call),
                     args: places,
                     grid: 0,
-                    taken: AtomicI64::new(0),
+                    taken: Taken::default(),
                     extent: image.grid.clone(),
                     required,
                     dims,
@@ -682,20 +682,30 @@ fn bytes_of(bits: &[Int], get: &dyn Fn(&str) -> Option<i64>) -> Vec<usize> {
 
 /// Pieces a thread takes of a long loop, on average.
 const PIECES: i64 = 16;
-/// Pieces of a loop at most: what is taken is a bit of a word that has a sign.
-const MOST_PIECES: i64 = 63;
+/// Pieces of a loop at most: those of sixteen threads.
+const MOST_PIECES: i64 = 256;
 
-/// A thread's share of a loop over cores: how many iterations it did. Pieces are bits of `taken`, each done by the thread that comes first.
-pub(crate) fn share(
-    call: &Prepared,
-    grid: i64,
-    taken: &AtomicI64,
-    ctx: &mut Ctx,
-) -> Result<i64, RuntimeError> {
+/// Which pieces of a loop over cores threads have taken, a bit each.
+#[derive(Default)]
+pub(crate) struct Taken([AtomicU64; MOST_PIECES as usize / 64]);
+
+impl Taken {
+    fn clear(&self) {
+        self.0.iter().for_each(|word| word.store(0, Relaxed));
+    }
+
+    /// Takes a piece, where nobody has.
+    fn take(&self, piece: i64) -> bool {
+        let (word, bit) = (&self.0[piece as usize / 64], 1 << (piece % 64));
+        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
+    }
+}
+
+/// A thread's share of a loop over cores: how many iterations it did. Each piece is done by the thread that comes first.
+pub(crate) fn share(call: &Prepared, grid: i64, taken: &Taken, ctx: &mut Ctx) -> Result<i64, RuntimeError> {
     let mut done = 0;
     for (piece, begin, end) in pieces(i64::from(ctx.thread), i64::from(ctx.threads), grid) {
-        let free = |bits: i64| bits >> piece & 1 == 0;
-        if free(taken.load(Relaxed)) && free(taken.fetch_or(1 << piece, Relaxed)) {
+        if taken.take(piece) {
             call.run(ctx, begin, end)?;
             done += end - begin;
         }
@@ -723,11 +733,11 @@ fn pieces(thread: i64, threads: i64, grid: i64) -> impl Iterator<Item = (i64, i6
 
 #[cfg(test)]
 mod tests {
-    use super::pieces;
+    use super::{MOST_PIECES, pieces};
 
     #[test]
     fn pieces_are_all_iterations_once_whoever_comes() {
-        for threads in [1, 2, 3, 7, 16, 63, 64, 200] {
+        for threads in [1, 2, 3, 7, 16, 63, 64, 200, 300] {
             for grid in (0..300).chain([1000, 4096, 1 << 40]) {
                 let of = |thread| -> Vec<(i64, i64, i64)> {
                     let mut all: Vec<_> = pieces(thread, threads, grid).collect();
@@ -738,7 +748,9 @@ mod tests {
                 let ends: Vec<i64> = std::iter::once(0).chain(all.iter().map(|p| p.2)).collect();
                 let begins: Vec<i64> = all.iter().map(|p| p.1).chain([grid]).collect();
                 assert_eq!(begins, ends, "{threads} threads, {grid} iterations");
-                assert!(all.iter().enumerate().all(|(i, p)| p.0 == i as i64 && p.0 < 63 && p.1 < p.2));
+                assert!(
+                    all.iter().enumerate().all(|(i, p)| p.0 == i as i64 && p.0 < MOST_PIECES && p.1 < p.2)
+                );
                 assert!((1..threads).all(|t| of(t) == all), "every thread looks at all");
             }
         }
