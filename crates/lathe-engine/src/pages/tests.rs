@@ -176,3 +176,23 @@ fn two_that_computed_the_same_keep_one() {
     assert_eq!(tables[0].pages()[..2], tables[1].pages()[..2]);
     assert_ne!(tables[0].pages()[2], tables[1].pages()[2]);
 }
+
+/// A step reads pages fastest in the order of memory: also those that forget what an earlier sequence left, one at a time.
+#[test]
+fn new_pages_lie_in_order() {
+    let (mut pages, mut first) = (Pages::new(1024), PageTable::new(0));
+    let tokens: Vec<u32> = (0..1024 * PAGE as u32).collect();
+    pages.reserve(&mut first, 0, tokens.len()).unwrap();
+    assert!(first.pages().is_sorted());
+    pages.publish(&mut first, &tokens);
+    pages.release(&mut first);
+    assert_eq!(pages.usage().kept, 1024, "all of them are remembered");
+    let mut next = PageTable::new(1);
+    for page in 0..RUN {
+        pages.reserve(&mut next, page * PAGE, (page + 1) * PAGE).unwrap();
+    }
+    assert!(next.pages().windows(2).all(|w| w[1] == w[0] + 1), "{:?}", next.pages());
+    // What is not needed for that is remembered still.
+    let mut again = PageTable::new(0);
+    assert_eq!(pages.adopt(&mut again, &tokens), (1024 - RUN) * PAGE);
+}
