@@ -20,7 +20,7 @@ fn nearest(x: &Expr) -> Expr {
 }
 
 /// What is rounded to the nearest integer, where an expression is that.
-fn rounded(e: &Expr) -> Option<&Expr> {
+pub(crate) fn rounded(e: &Expr) -> Option<&Expr> {
     match &**e {
         Node::Unary(Unary::Round, x) => Some(x),
         _ => None,
@@ -187,12 +187,13 @@ fn is_half(t: DType) -> bool {
     matches!(t, DType::F16 | DType::BF16)
 }
 
-/// The replacement of a node, when C has no operator for it. `keep_half` leaves conversions of halves to an instruction.
+/// The replacement of a node, when C has no operator for it. What `has` an instruction of its own is left to that: `f32_of_f16`,
+/// `f16_of_f32`, `round`, `i32_of_rounded`.
 pub(crate) fn legalize(
     e: &Expr,
     dtype: &dyn Fn(&Expr) -> Option<DType>,
     fused: bool,
-    keep_half: bool,
+    has: &dyn Fn(&str) -> bool,
 ) -> Option<Expr> {
     if let Some(x) = exp_of_bf16(e, dtype, fused) {
         return Some(bf16_of_f32(&x));
@@ -200,19 +201,26 @@ pub(crate) fn legalize(
     match &**e {
         Node::Unary(Unary::Exp, x) if dtype(x) == Some(DType::F32) => Some(exp(x, fused, false)),
         Node::Unary(Unary::Tanh, x) if dtype(x) == Some(DType::F32) => Some(tanh(x, fused)),
-        Node::Unary(Unary::Round, x) if dtype(x) == Some(DType::F32) => Some(round(x)),
+        Node::Unary(Unary::Round, x) if dtype(x) == Some(DType::F32) && !has("round") => Some(round(x)),
+        Node::Cast(DType::I32, r)
+            if rounded(r).is_some_and(|x| dtype(x) == Some(DType::F32)) && has("i32_of_rounded") =>
+        {
+            None
+        }
         // Integers have one 0.
         Node::Cast(t, r) if t.is_int() && rounded(r).is_some_and(|x| dtype(x) == Some(DType::F32)) => {
             rounded(r).map(|x| nearest(x).cast(*t))
         }
-        Node::Cast(DType::F16, x) if dtype(x) == Some(DType::F32) => Some(f16_of_f32(x)),
+        Node::Cast(DType::F16, x) if dtype(x) == Some(DType::F32) => {
+            (!has("f16_of_f32")).then(|| f16_of_f32(x))
+        }
         Node::Cast(DType::BF16, x) if dtype(x) == Some(DType::F32) => Some(bf16_of_f32(x)),
         Node::Cast(t, x) if is_half(*t) && dtype(x) != Some(*t) => Some(x.cast(DType::F32).cast(*t)),
         Node::Cast(t, x) if *t != DType::F32 && dtype(x).is_some_and(|from| is_half(from) && from != *t) => {
             Some(x.cast(DType::F32).cast(*t))
         }
         Node::Unary(Unary::Abs, x) if dtype(x) == Some(DType::F32) => Some(abs(x)),
-        Node::Cast(DType::F32, x) if dtype(x) == Some(DType::F16) && !keep_half => {
+        Node::Cast(DType::F32, x) if dtype(x) == Some(DType::F16) && !has("f32_of_f16") => {
             Some(f32_of_f16(&x.bitcast(DType::uint(16))))
         }
         Node::Cast(DType::F32, x) if dtype(x) == Some(DType::BF16) => {

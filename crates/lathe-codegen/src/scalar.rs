@@ -54,7 +54,7 @@ impl Emitter<'_> {
         let ty = self.dtype(e)?;
         let known = |x: &Expr| self.dtype(x).ok();
         let narrowed = if self.dialect.form.is_none() { narrow(e, &known) } else { None };
-        let legal = narrowed.or_else(|| legalize(e, &known, self.dialect.fused(), false));
+        let legal = narrowed.or_else(|| legalize(e, &known, self.dialect.fused(), &|_| false));
         let text = match &legal {
             Some(l) => self.scalar(l)?,
             None => self.scalar_node(e)?,

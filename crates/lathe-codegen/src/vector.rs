@@ -2,7 +2,7 @@
 
 use crate::dialect::Row;
 use crate::emit::{CodegenError, Emitter, Place, c_type};
-use crate::legalize::{exp_of_bf16, legalize, narrow};
+use crate::legalize::{exp_of_bf16, legalize, narrow, rounded};
 use crate::registers::Kind;
 use lathe_ir::tensor::{Binary, Buffer, Expr, Fact, For, Node, Opaque, Reducer, Stmt, Store, Unary};
 use lathe_ir::{DType, Int, Name};
@@ -78,8 +78,8 @@ impl Emitter<'_> {
 
     /// The replacement of a node that vectors have no operator for.
     fn legal(&self, e: &Expr) -> Option<Expr> {
-        let keep_half = self.dialect.row("f32_of_f16").is_some();
-        legalize(e, &|x| self.dtype(x).ok(), self.dialect.fused(), keep_half)
+        let has = |row: &str| self.dialect.row(row).is_some();
+        legalize(e, &|x| self.dtype(x).ok(), self.dialect.fused(), &has)
     }
 
     /// The instruction that narrows to bf16 and takes what is below 2^-126 for 0, and its operand, where nothing is: an exponential, which
@@ -138,6 +138,11 @@ impl Emitter<'_> {
         Ok(match &**e {
             Node::Load(n, i) => return self.vector_load(e, n, i, t),
             Node::Unary(Unary::Neg, x) => format!("-{}", self.vector(x)?),
+            Node::Unary(Unary::Round, x) if t == DType::F32 => {
+                let Some(r) = self.dialect.row("round") else { return self.lanes_apart(e, t) };
+                let x = self.vector(x)?;
+                r.spell(self.compiler, &[&x])
+            }
             Node::Binary(op, x, y) if t != DType::INDEX => {
                 let of = self.dtype(x)?;
                 if of == DType::INDEX {
@@ -210,7 +215,16 @@ impl Emitter<'_> {
                 if from.is_int() && from.bits() < 32 && to.is_float() {
                     return self.vector(&x.cast(DType::I32).cast(*to));
                 }
+                if let (DType::I32, DType::F32, Some(x), Some(r)) =
+                    (*to, from, rounded(x), self.dialect.row("i32_of_rounded"))
+                {
+                    let x = self.vector(x)?;
+                    return Ok(r.spell(self.compiler, &[&x]));
+                }
                 let v = self.vector(x)?;
+                if let (DType::F16, DType::F32, Some(r)) = (*to, from, self.dialect.row("f16_of_f32")) {
+                    return Ok(format!("({}){}", self.vector_type(t), r.spell(self.compiler, &[&v])));
+                }
                 if from == DType::F16
                     && *to == DType::F32
                     && let Some(r) = self.dialect.row("f32_of_f16")

@@ -232,6 +232,50 @@ fn stores_past_the_caches_go_anywhere() {
     }
 }
 
+/// Roundings of numbers halfway, small, large and none, one by one and in lanes, as the interpreter has them.
+#[test]
+fn numbers_are_rounded_as_the_interpreter_does() {
+    let text = "kernel f() {
+  in x: f32[N]
+  out a: f16[N]
+  out b: f16[N]
+  out c: f32[N]
+  out d: f32[N]
+  in y: f32[N]
+  out e: i32[N]
+  out f: i32[N]
+  for i in N spatial serial { A: a[i] = f16(x[i]) }
+  for j in V spatial serial { for j4 in 16 spatial lane { B: b[j * 16 + j4] = f16(x[j * 16 + j4]) } }
+  for k in N spatial serial { C: c[k] = round(y[k]) }
+  for l in V spatial serial { for l4 in 16 spatial lane { D: d[l * 16 + l4] = round(y[l * 16 + l4]) } }
+  for m in N spatial serial { E: e[m] = i32(round(y[m])) }
+  for n in V spatial serial { for n4 in 16 spatial lane { F: f[n * 16 + n4] = i32(round(y[n * 16 + n4])) } }
+}";
+    // Around each half and each middle between two of them, subnormal ones and those that become infinite included.
+    let mut x =
+        vec![f32::NAN, f32::INFINITY, f32::MAX, f32::MIN_POSITIVE, 1e-45, 65504.0, 65519.996, 65520.0];
+    for half in (0..0x7c00u32).step_by(37) {
+        let middle = if half < 1024 {
+            (half as f32 + 0.5) * 2f32.powi(-24)
+        } else {
+            f32::from_bits(((half + (112 << 10)) << 13) + (1 << 12))
+        };
+        let bits = middle.to_bits();
+        x.extend([bits - 1, bits, bits + 1].map(f32::from_bits));
+    }
+    let mut y: Vec<f32> = (-40..40).map(|i| i as f32 / 4.0).collect();
+    y.extend([-0.0, 0.49999997, 4194303.5, 4194302.5, 8388609.0, 1e-40, 16777216.0]);
+    y.extend((0..200).map(|i| (i * i) as f32 * 0.37 - 1000.0));
+    let n = x.len().next_multiple_of(16);
+    x.extend((x.len()..n).map(|i| -(i as f32)));
+    x.iter_mut().skip(8).step_by(2).for_each(|v| *v = -*v);
+    y.resize(n, -2.5);
+    let text = text.replace('N', &n.to_string()).replace('V', &(n / 16).to_string());
+    let bits = |v: &[f32]| v.iter().map(|v| v.to_bits() as i32).collect::<Vec<_>>();
+    let (x, y, none) = (bits(&x), bits(&y), vec![0; n]);
+    gives_what_the_interpreter_gives(&text, &[&x, &none[..n / 2], &none[..n / 2], &none, &none, &y]);
+}
+
 /// Exponentials of every 1021st float, one by one and in lanes: relative errors are below 4e-7, and where they become bf16 right away
 /// below that of the rounding and 1.3e-4, in each dialect of this machine.
 #[test]

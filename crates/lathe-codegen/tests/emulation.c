@@ -16,6 +16,20 @@ static inline float e_half(unsigned short h) {
         : exponent == 0 ? __builtin_ldexpf(fraction, -24) : __builtin_ldexpf(fraction + 1024, exponent - 25);
     return h >> 15 ? -v : v;
 }
+/* The nearest, ties to even; NaN is one NaN. */
+static inline unsigned short e_to_half(float v) {
+    unsigned short sign = __builtin_signbit(v) ? 0x8000 : 0;
+    float a = __builtin_fabsf(v);
+    int exponent;
+    if (v != v) return sign | 0x7e00;
+    if (a >= 65520) return sign | 0x7c00;
+    if (a < 0x1p-14f) return sign | (unsigned short)__builtin_rintf(a * 0x1p24f);
+    float m = __builtin_frexpf(a, &exponent);
+    return sign | (unsigned short)((exponent + 14) * 1024 + ((int)__builtin_rintf(m * 2048) - 1024));
+}
+static inline int e_rounded(float v) {
+    return __builtin_fabsf(v) < 0x1p31f ? (int)__builtin_rintf(v) : -2147483647 - 1;
+}
 
 #define E_ALL(bytes, half)                                                                                          \
     static inline e_i##bytes e_dpbusd##bytes(e_i##bytes a, e_i##bytes x, e_i##bytes y) {                            \
@@ -44,6 +58,20 @@ static inline float e_half(unsigned short h) {
     static inline e_f##bytes e_halves##bytes(e_h##half x) {                                                         \
         e_f##bytes r = {0};                                                                                         \
         for (int i = 0; i < bytes / 4; i++) r[i] = e_half(x[i]);                                                    \
+        return r;                                                                                                   \
+    }                                                                                                               \
+    static inline e_h##half e_to_halves##bytes(e_f##bytes x) {                                                      \
+        e_h##half r = {0};                                                                                          \
+        for (int i = 0; i < bytes / 4; i++) r[i] = e_to_half(x[i]);                                                 \
+        return r;                                                                                                   \
+    }                                                                                                               \
+    static inline e_f##bytes e_round##bytes(e_f##bytes x) {                                                         \
+        for (int i = 0; i < bytes / 4; i++) x[i] = __builtin_rintf(x[i]);                                           \
+        return x;                                                                                                   \
+    }                                                                                                               \
+    static inline e_i##bytes e_rounded##bytes(e_f##bytes x) {                                                       \
+        e_i##bytes r = {0};                                                                                         \
+        for (int i = 0; i < bytes / 4; i++) r[i] = e_rounded(x[i]);                                                 \
         return r;                                                                                                   \
     }                                                                                                               \
     static inline e_b##bytes e_absb##bytes(e_b##bytes x) {                                                          \
@@ -125,6 +153,12 @@ static inline e_f64 e_dpbf16(e_f64 a, e_h64 x, e_h64 y) {
 #define __builtin_ia32_pshufb512_mask(t, x, zero, all) e_shufb64(t, x)
 #define __builtin_ia32_vcvtph2ps256 e_halves32
 #define __builtin_ia32_vcvtph2ps512_mask(x, zero, all, rounding) e_halves64(x)
+#define __builtin_ia32_vcvtps2ph256(x, nearest) e_to_halves32(x)
+#define __builtin_ia32_vcvtps2ph512_mask(x, nearest, zero, all) e_to_halves64(x)
+#define __builtin_ia32_roundps256(x, nearest) e_round32(x)
+#define __builtin_ia32_rndscaleps_mask(x, nearest, zero, all, exact) e_round64(x)
+#define __builtin_ia32_cvtps2dq256 e_rounded32
+#define __builtin_ia32_cvtps2dq512_mask(x, zero, all, nearest) e_rounded64(x)
 #define __builtin_ia32_pabsb256 e_absb32
 #define __builtin_ia32_psignb256 e_signb32
 #define __builtin_ia32_maxps256 e_max32

@@ -1,11 +1,10 @@
 //! Changes of storage: quantizing activations (`encode`) and packing weights (`pack`).
 
-use crate::norm::scalar;
 use crate::sample::{Rng, attrs};
 use crate::{require, require_f32};
 use lathe_ir::encodings::{Activations, encoding, formats};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type};
-use lathe_ir::tensor::{Binary, Buffer, Expr, HOST, Iter, Stmt, Unary};
+use lathe_ir::tensor::{Binary, Buffer, Expr, HOST, Iter, Stmt, Unary, WORKSPACE};
 use lathe_ir::{Bounds, DType, Encoding, Field, Int, Layout, Tensor, Term, read_bits, write_bits};
 use std::sync::Arc;
 
@@ -68,23 +67,88 @@ pub(crate) fn encode_a8(x: &Tensor, name: &str) -> Tensor {
     Tensor { shape: x.shape.clone(), dtype: DType::F32, encoding: Some(Arc::new(e)), bytes }
 }
 
+/// Of a row, the largest of each block, then all codes, then what is summed over each block, then what is kept of the sums: so what is
+/// done once a block is done for several blocks in lanes, and what is summed waits for no sum of the block before.
 fn lower_encode(l: &Lowering) -> Vec<Stmt> {
     let (x, y) = (&l.ins[0], &l.outs[0]);
-    let (t, b, amax, sum) = (l.var("0"), l.var("b"), l.name("amax"), l.name("sum"));
-    let (along, square) = (l.name("along"), l.name("square"));
     let Activations { block: group, group: sums, zero: less } = activations(&y.ty).expect("inferred before");
-    let at = |v: &str| [t.clone(), b.clone() * group + l.var(v)];
-    let max = Expr::load(&amax, &[]);
+    let blocks = x.ty.shape[1].div(group, &Bounds::new());
+    let parts = x.ty.shape[1].div(sums, &Bounds::new());
+    let t = l.var("0");
     let zero = Expr::f32(0.0);
-    let squares = Expr::load(&square, &[]);
-    let none = squares.bin(Binary::Eq, &Expr::int(0, DType::I32));
-    let scale = Expr::select(&none, &zero, &(&Expr::load(&along, &[]) / &squares.cast(DType::F32)));
+    let field = |f: &str| y.field(f);
+    // An array of one element for each block of the row, or for each part of a block.
+    let array = |name: &str, of: DType, extent: &Int| {
+        Stmt::Alloc(Arc::new(Buffer::dense(&l.name(name), of, &[extent.clone()], WORKSPACE)))
+    };
+    let element = |name: &str, v: &str| Expr::load(&l.name(name), &[l.var(v)]);
+    let over = |v: &str, extent: Expr, body: Vec<Stmt>| Stmt::for_(&l.name(v), extent, Iter::Spatial, body);
+    // A sum, or a maximum, over the columns of a block that begin at the number `v` of it, times its length.
+    let reduced = |name: &str,
+                   of: DType,
+                   by: &str,
+                   [v, k]: [&str; 2],
+                   length: i64,
+                   value: &dyn Fn(&[Expr; 2]) -> Expr| {
+        let none = if of == DType::F32 { zero.clone() } else { Expr::int(0, of) };
+        let at = [t.clone(), l.var(v) * length + l.var(k)];
+        let place = [l.var(v)];
+        let add = Stmt::reduce(&l.name(&format!("r{name}")), &l.name(name), &place, by, value(&at));
+        let inner = Stmt::for_(&l.name(k), length.into(), Iter::Reduce, vec![add]);
+        vec![Stmt::store(&l.name(&format!("z{name}")), &l.name(name), &place, none), inner]
+    };
+    let coded = |at: &[Expr; 2]| y.read_field("q", at).cast(DType::I32);
+    let of_x = |at: &[Expr; 2]| x.read(at);
+
+    let max = element("amax", "d");
     let inverse = Expr::select(&max.bin(Binary::Eq, &zero), &zero, &(&Expr::f32(127.0) / &max));
-    let code = (&x.read(&at("j")) * &inverse).un(Unary::Round).cast(DType::I32);
-    let total = Expr::load(&sum, &[]);
+    let at = [t.clone(), l.var("b") * group + l.var("j")];
+    let code = (&x.read(&at) * &element("inverse", "b")).un(Unary::Round).cast(DType::I32);
+    let codes = Stmt::store(&l.name("yq"), &field("q"), &at, code.cast(DType::I8));
+    let square = element("square", "e");
+    let none = square.bin(Binary::Eq, &Expr::int(0, DType::I32));
+    let scale = Expr::select(&none, &zero, &(&element("along", "e") / &square.cast(DType::F32)));
+    let mut row = vec![
+        array("amax", DType::F32, &blocks),
+        array("inverse", DType::F32, &blocks),
+        array("along", DType::F32, &blocks),
+        array("square", DType::I32, &blocks),
+        over(
+            "a",
+            (&blocks).into(),
+            reduced("amax", DType::F32, "max", ["a", "k"], group, &|at| of_x(at).un(Unary::Abs)),
+        ),
+        over(
+            "d",
+            (&blocks).into(),
+            vec![Stmt::store(&l.name("yi"), &l.name("inverse"), &[l.var("d")], inverse)],
+        ),
+        over("b", (&blocks).into(), vec![over("j", group.into(), vec![codes])]),
+        over(
+            "c",
+            (&blocks).into(),
+            [
+                reduced("along", DType::F32, "sum", ["c", "m"], group, &|at| {
+                    &of_x(at) * &coded(at).cast(DType::F32)
+                }),
+                reduced("square", DType::I32, "sum", ["c", "n"], group, &|at| &coded(at) * &coded(at)),
+            ]
+            .concat(),
+        ),
+        over(
+            "e",
+            (&blocks).into(),
+            vec![Stmt::store(&l.name("yd"), &field("d"), &[t.clone(), l.var("e")], scale)],
+        ),
+    ];
+    let total = element("sum", "f");
     let kept = match less {
+        // Nothing is kept of the sums.
+        Some(0) => vec![],
         Some(zero) => vec![("bias", &Expr::int(-zero, DType::I32) * &total)],
-        None if sums == group => vec![("sum", &scale * &total.cast(DType::F32))],
+        None if sums == group => {
+            vec![("sum", &Expr::load(&field("d"), &[t.clone(), l.var("f")]) * &total.cast(DType::F32))]
+        }
         None => {
             let bits = Expr::int(Activations::DIGIT.trailing_zeros().into(), DType::I32);
             let low = total.bin(Binary::And, &Expr::int(Activations::DIGIT - 1, DType::I32));
@@ -92,65 +156,15 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
             Activations::DIGITS.into_iter().zip(digits).collect()
         }
     };
-    let field = |f: &str| y.field(f);
-    let coded = |v: &str| y.read_field("q", &at(v)).cast(DType::I32);
-    let over = |v: &str, body: Stmt| Stmt::for_(&l.name(v), group.into(), Iter::Reduce, vec![body]);
-    let total_of = |first: &Expr, place: &Expr| {
-        let column = [t.clone(), first.clone() + l.var("i")];
-        let mut list = vec![
-            scalar(&sum, DType::I32),
-            Stmt::store(&l.name("zs"), &sum, &[], Expr::int(0, DType::I32)),
-            Stmt::for_(
-                &l.name("i"),
-                sums.into(),
-                Iter::Reduce,
-                vec![Stmt::reduce(
-                    &l.name("rs"),
-                    &sum,
-                    &[],
-                    "sum",
-                    y.read_field("q", &column).cast(DType::I32),
-                )],
-            ),
-        ];
-        list.extend(kept.iter().map(|(f, v)| {
-            Stmt::store(&l.name(&format!("y{f}")), &field(f), &[t.clone(), place.clone()], v.clone())
-        }));
-        list
-    };
-    let mut block = vec![
-        scalar(&amax, DType::F32),
-        Stmt::store(&l.name("za"), &amax, &[], zero),
-        over("k", Stmt::reduce(&l.name("ra"), &amax, &[], "max", x.read(&at("k")).un(Unary::Abs))),
-        Stmt::for_(
-            &l.name("j"),
-            group.into(),
-            Iter::Spatial,
-            vec![Stmt::store(&l.name("yq"), &field("q"), &at("j"), code.cast(DType::I8))],
-        ),
-        scalar(&along, DType::F32),
-        Stmt::store(&l.name("zl"), &along, &[], Expr::f32(0.0)),
-        over(
-            "m",
-            Stmt::reduce(&l.name("rl"), &along, &[], "sum", &x.read(&at("m")) * &coded("m").cast(DType::F32)),
-        ),
-        scalar(&square, DType::I32),
-        Stmt::store(&l.name("zq"), &square, &[], Expr::int(0, DType::I32)),
-        over("n", Stmt::reduce(&l.name("rq"), &square, &[], "sum", &coded("n") * &coded("n"))),
-        Stmt::store(&l.name("yd"), &field("d"), &[t.clone(), b.clone()], scale.clone()),
-    ];
-    if less == Some(0) {
-        // Nothing is kept of the sums.
-    } else if sums == group {
-        block.extend(total_of(&(b.clone() * group), &b));
-    } else {
-        let (h, per) = (l.var("h"), group / sums);
-        let body = total_of(&(b.clone() * group + h.clone() * sums), &(b.clone() * per + h));
-        block.push(Stmt::for_(&l.name("h"), per.into(), Iter::Spatial, body));
+    if !kept.is_empty() {
+        row.insert(0, array("sum", DType::I32, &parts));
+        row.push(over("h", (&parts).into(), reduced("sum", DType::I32, "sum", ["h", "i"], sums, &coded)));
+        let kept = kept
+            .into_iter()
+            .map(|(f, v)| Stmt::store(&l.name(&format!("y{f}")), &field(f), &[t.clone(), l.var("f")], v));
+        row.push(over("f", (&parts).into(), kept.collect()));
     }
-    let blocks = x.ty.shape[1].div(group, &Bounds::new());
-    let inner = Stmt::for_(&l.name("b"), (&blocks).into(), Iter::Spatial, block);
-    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, vec![inner])]
+    vec![Stmt::for_(&l.name("0"), (&x.ty.shape[0]).into(), Iter::Spatial, row)]
 }
 
 fn target(t: &Type, a: &Attrs) -> Result<Type, String> {

@@ -12,6 +12,19 @@ pub(super) const F32_OF_F16: Row = Row {
     gcc: "__builtin_ia32_vcvtph2ps256($0)",
     clang: "__builtin_ia32_vcvtph2ps256($0)",
 };
+pub(super) const F16_OF_F32: Row = Row {
+    name: "f16_of_f32",
+    gcc: "__builtin_ia32_vcvtps2ph256($0, 0)",
+    clang: "__builtin_ia32_vcvtps2ph256($0, 0)",
+};
+pub(super) const ROUND: Row =
+    Row { name: "round", gcc: "__builtin_ia32_roundps256($0, 8)", clang: "__builtin_ia32_roundps256($0, 8)" };
+/// In the processor's mode, which is to the nearest, ties to even, unless somebody has changed it.
+pub(super) const I32_OF_ROUNDED: Row = Row {
+    name: "i32_of_rounded",
+    gcc: "__builtin_ia32_cvtps2dq256($0)",
+    clang: "__builtin_ia32_cvtps2dq256($0)",
+};
 // The compiler would convert these element by element.
 pub(super) const I32_OF_U8: Row = Row { name: "i32_of_u8", gcc: "i32_of_u8($0)", clang: "i32_of_u8($0)" };
 pub(super) const I32_OF_I8: Row = Row { name: "i32_of_i8", gcc: "i32_of_i8($0)", clang: "i32_of_i8($0)" };
@@ -39,6 +52,9 @@ pub(super) const LEVELS: Row =
 pub(super) const ROWS: &[Row] = &[
     SHUFFLE,
     F32_OF_F16,
+    F16_OF_F32,
+    ROUND,
+    I32_OF_ROUNDED,
     I32_OF_U8,
     I32_OF_I8,
     I32_OF_U16,

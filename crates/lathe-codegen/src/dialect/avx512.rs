@@ -14,6 +14,22 @@ const F32_OF_F16: Row = Row {
     gcc: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
     clang: "__builtin_ia32_vcvtph2ps512_mask($0, (f32x16){0}, (unsigned short)-1, 4)",
 };
+const F16_OF_F32: Row = Row {
+    name: "f16_of_f32",
+    gcc: "__builtin_ia32_vcvtps2ph512_mask($0, 0, (i16x16){0}, (unsigned short)-1)",
+    clang: "__builtin_ia32_vcvtps2ph512_mask($0, 0, (i16x16){0}, (unsigned short)-1)",
+};
+/// To the nearest, ties to even, whatever the processor's mode is.
+const ROUND: Row = Row {
+    name: "round",
+    gcc: "__builtin_ia32_rndscaleps_mask($0, 8, $0, (unsigned short)-1, 4)",
+    clang: "__builtin_ia32_rndscaleps_mask($0, 8, $0, (unsigned short)-1, 4)",
+};
+const I32_OF_ROUNDED: Row = Row {
+    name: "i32_of_rounded",
+    gcc: "__builtin_ia32_cvtps2dq512_mask($0, (i32x16){0}, (unsigned short)-1, 8)",
+    clang: "__builtin_ia32_cvtps2dq512_mask($0, (i32x16){0}, (unsigned short)-1, 8)",
+};
 // gcc widens bytes that it has just loaded one by one, unless told otherwise.
 const I32_OF_U8: Row = Row {
     name: "i32_of_u8",
@@ -100,6 +116,9 @@ pub(super) const BF16: &[Row] = &[
     DPBUSD_REPEATED,
     DPSUBD,
     F32_OF_F16,
+    F16_OF_F32,
+    ROUND,
+    I32_OF_ROUNDED,
     I32_OF_U8,
     I32_OF_I8,
     I32_OF_U16,
@@ -119,6 +138,9 @@ pub(super) const VNNI: &[Row] = &[
     DPBUSD,
     DPBUSD_REPEATED,
     F32_OF_F16,
+    F16_OF_F32,
+    ROUND,
+    I32_OF_ROUNDED,
     I32_OF_U8,
     I32_OF_I8,
     I32_OF_U16,
@@ -152,6 +174,9 @@ pub(super) const ROWS: &[Row] = &[
     },
     Row { name: "maddbs", gcc: "maddbs($0, $1, $2)", clang: "maddbs($0, $1, $2)" },
     F32_OF_F16,
+    F16_OF_F32,
+    ROUND,
+    I32_OF_ROUNDED,
     I32_OF_U8,
     I32_OF_I8,
     I32_OF_U16,

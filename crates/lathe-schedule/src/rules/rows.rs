@@ -4,12 +4,12 @@ use super::product::extent;
 use super::{FEW, LANES, temporaries, windows};
 use crate::lanes::{Lane, lane, of_pairs, pairs};
 use crate::{Schedule, ScheduleError};
-use lathe_ir::DType;
 use lathe_ir::graph::Form;
 use lathe_ir::tensor::{
     Access, Binary, Buffer, Expr, For, Iter, Kernel, LANE, Node, Param, SERIAL, Stmt, Store, expr_type,
     find_loop, for_each, loop_bounds,
 };
+use lathe_ir::{DType, Name};
 use std::sync::Arc;
 
 /// Bytes of a result that no cache has room for: those of the machines measured end at 32 MiB.
@@ -83,7 +83,41 @@ fn in_vectors(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), Schedule
     for t in temporaries(s.kernel()) {
         s.step(&format!("contract {t}"))?;
     }
+    if let [(_, p)] = parts {
+        blocks_as_rows(s, p);
+    }
     vectorize_inner(s)
+}
+
+/// Where one operator does few rows in several passes over their blocks, as `encode` does, it does all of a block at once: then blocks
+/// are what cores share.
+fn blocks_as_rows(s: &mut Schedule, p: &str) {
+    let row = find_loop(&s.kernel().body, &format!("{p}_0"));
+    let Some(row) = row.filter(|l| extent(l).is_some_and(|n| n < FEW)) else { return };
+    let passes: Vec<Arc<For>> =
+        row.body.iter().filter_map(|s| if let Stmt::For(l) = s { Some(l.clone()) } else { None }).collect();
+    let arrays: Vec<Name> = row
+        .body
+        .iter()
+        .filter_map(|s| if let Stmt::Alloc(b) = s { Some(b.name.clone()) } else { None })
+        .collect();
+    let [first, rest @ ..] = passes.as_slice() else { return };
+    let mut t = s.clone();
+    let mut together = || {
+        for l in rest {
+            let parts = extent(l)? / extent(first)?;
+            let mut pass = l.var.to_string();
+            if parts > 1 {
+                t.step(&format!("split {pass} {parts}")).ok()?;
+                pass += ".o";
+            }
+            t.step(&format!("join {} {pass}", first.var)).ok()?;
+        }
+        arrays.iter().try_for_each(|b| t.step(&format!("contract {b}")).ok())
+    };
+    if !rest.is_empty() && together().is_some() {
+        *s = t;
+    }
 }
 
 /// Where there are few rows, the next axes are rows too, as far as all operators have them around what they do: all cores have something
@@ -317,7 +351,7 @@ fn suits(k: &Kernel, l: &For, anywhere: bool) -> bool {
                     use lathe_ir::tensor::Unary::{Atan, Cos, Log, Sin};
                     slow |= matches!(u, Sin | Cos | Log | Atan);
                 }
-                Node::Binary(Binary::Pow, ..) | Node::Cast(DType::F16, _) => slow = true,
+                Node::Binary(Binary::Pow, ..) => slow = true,
                 // A choice is made in lanes of 32 bits.
                 Node::Select(..) => slow |= of(e).is_none_or(|t| t.bits() != 32),
                 _ => {}
