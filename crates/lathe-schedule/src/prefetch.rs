@@ -3,16 +3,20 @@
 //! iteration reaches the block wherever this one does: no condition on the way hangs on `L`, each loop runs once at least, and there is
 //! a lane. Where a loop on the way is shorter in the next iteration, its last one stands for those that it has no more, but for places
 //! inside of a page: what is asked for is then in the same page as what the next iteration reads first. What is read again in
-//! each iteration of loops around the lanes that are written out is asked for once.
+//! each iteration of loops around the lanes that are written out is asked for once. Of lanes side by side each line is asked for.
 
+use crate::lanes::lane;
 use crate::util::{arg, edit_list, guards, inside_copies, need_free, need_loop, runs_at_least, touched};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
-    Binary, Buffer, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, UNROLLED, find_block, for_each,
-    loop_bounds,
+    Binary, Buffer, Expr, For, Iter, Kernel, LANE, Node, Opaque, REGISTER, Stmt, UNROLLED, find_block,
+    for_each, loop_bounds,
 };
 use lathe_ir::{Bounds, Int, Name};
 use std::sync::Arc;
+
+/// Bits that come from memory together.
+const LINE: i64 = 512;
 
 /// The name of the instruction.
 pub const ASK: &str = "prefetch";
@@ -91,8 +95,8 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     // Loops that are written out and read the same places in each iteration: these are asked for once.
     let again = |l: &For| !index.iter().any(|e| e.mentions(&l.var)) && !shorter.contains(&l.var);
     let name = format!("{block}.next");
-    let store = format!("{name}.s");
-    need_free(k, &[&name, &store])?;
+    let (store, line) = (format!("{name}.s"), Name::from(format!("{block}.line")));
+    need_free(k, &[&name, &store, &line])?;
     let is = |s: &Stmt| lanes(s, block).is_some_and(|(loops, _)| loops.first().is_none_or(|l| again(l)));
     let body = edit_list(&k.body, &is, &mut |list, i| {
         let (loops, f) = lanes(&list[i], block).ok_or("no loop over lanes")?;
@@ -100,7 +104,11 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         if !runs_at_least(k, f, 1) {
             return Err(format!("'{}' may have no lanes", f.var));
         }
-        let (mut inside, mut first) = (vec![], vec![(f.var.clone(), Expr::from(0))]);
+        let each = LINE / t.dtype.bits();
+        let beside = lane(&t, &index, &f.var, &bounds).is_some_and(|l| l.stride == t.dtype.bits());
+        let lines = f.extent.as_int().filter(|n| beside && n % each == 0).map_or(1, |n| n / each);
+        let place = if lines > 1 { Expr::var(&line) * each } else { 0.into() };
+        let (mut inside, mut first) = (vec![], vec![(f.var.clone(), place)]);
         let mut hangs = false;
         for_each(&f.body, &mut |s| match s {
             Stmt::If(_, b) => hangs |= find_block(b, block).is_some(),
@@ -123,7 +131,11 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             index.iter().map(|e| then(&then(e, &first), &next).simplify_index(&bounds)).collect::<Vec<_>>();
         let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t.dtype, &[], REGISTER)));
         let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
-        let ask = Stmt::Intrinsic(ASK.into(), Arc::new(vec![scratch, read]));
+        let mut ask = Stmt::Intrinsic(ASK.into(), Arc::new(vec![scratch, read]));
+        if lines > 1 {
+            let (var, level, body) = (line.clone(), UNROLLED.into(), vec![ask]);
+            ask = Stmt::For(Arc::new(For { var, extent: lines.into(), iter: Iter::Spatial, level, body }));
+        }
         let places: Vec<Arc<For>> = loops.into_iter().filter(|l| !again(l)).collect();
         let mut out = list.to_vec();
         out.insert(i, inside_copies(k, &places, ask, &mut vec![]));

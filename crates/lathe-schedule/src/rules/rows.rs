@@ -24,7 +24,7 @@ pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), Sc
 }
 
 /// Results that are larger than the caches are written past them, and where a row is read more than once, the next one is asked for
-/// while the last of these passes runs: then it is in the caches when the first one begins.
+/// in the last of these passes that does not write, when memory is idle: it is in the caches when the first one begins.
 fn past_caches(s: &mut Schedule) -> Result<(), ScheduleError> {
     let (k, large) = (s.kernel().clone(), |b: &Buffer| bytes(b).is_some_and(|n| n > PAST_CACHES));
     let written = |n: &str| {
@@ -51,10 +51,11 @@ fn past_caches(s: &mut Schedule) -> Result<(), ScheduleError> {
     if let [Stmt::For(rows)] = k.body.as_slice() {
         for v in k.views() {
             let of: Vec<_> = passes.iter().filter(|(n, _)| *n == v.name).collect();
-            if let [_, .., (_, last)] = of.as_slice() {
+            let last = of.iter().rfind(|(_, pass)| !stores.contains(pass));
+            if let (Some((_, pass)), true) = (last, of.len() > 1) {
                 // A row that is not known beforehand is not asked for.
                 let mut asked = s.clone();
-                if asked.step(&format!("prefetch {} {} {last}", rows.var, v.name)).is_ok() {
+                if asked.step(&format!("prefetch {} {} {pass}", rows.var, v.name)).is_ok() {
                     *s = asked;
                 }
             }
