@@ -2,6 +2,7 @@
 
 use crate::facts::{Promise, check, promises};
 use crate::queues::Run;
+use crate::share::Progress;
 use crate::{ExecError, HeldRoom, NETWORK, Setting};
 use lathe_ir::step::{Bytes, Division, Op, Program, Storage, Unit, Unrolled, unroll};
 use lathe_ir::tensor::{Access, HOST, Kernel};
@@ -13,7 +14,6 @@ use lathe_runtime::{
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 
 /// A compiled kernel as the executor needs it.
 #[derive(Clone, Debug)]
@@ -106,8 +106,6 @@ pub(crate) enum Action {
         call: Box<Prepared>,
         args: Vec<Place>,
         grid: i64,
-        /// What threads have taken: see [`share`].
-        taken: Taken,
         /// What the sizes above follow from.
         extent: Int,
         required: Vec<Int>,
@@ -120,17 +118,12 @@ pub(crate) enum Action {
         to: View,
         /// Which bytes these are.
         places: [Place; 2],
-        taken: AtomicBool,
     },
     /// Nobody goes on before all is done that stands between the meeting before and here, by whomever.
-    Meet {
-        /// Iterations, copies and checks that are not done yet.
-        left: AtomicI64,
-    },
+    Meet,
     /// A promise about what an earlier step made, which that step does not give; a meeting follows.
     Check {
         promise: Promise,
-        taken: AtomicBool,
     },
     // What the queue's own thread does.
     /// From one tier to another.
@@ -188,30 +181,7 @@ pub(crate) enum Action {
 
 impl Action {
     pub fn is_shared(&self) -> bool {
-        matches!(self, Action::Call { .. } | Action::Copy { .. } | Action::Meet { .. } | Action::Check { .. })
-    }
-
-    pub fn meet() -> Action {
-        Action::Meet { left: AtomicI64::new(0) }
-    }
-
-    /// Makes shared steps in a row ready to be taken.
-    pub fn ready(actions: &[Action]) {
-        let mut work = 0;
-        for a in actions {
-            match a {
-                Action::Call { taken, grid, .. } => {
-                    taken.clear();
-                    work += grid.max(&0);
-                }
-                Action::Copy { taken, .. } | Action::Check { taken, .. } => {
-                    taken.store(false, Relaxed);
-                    work += 1;
-                }
-                Action::Meet { left } => left.store(std::mem::take(&mut work), Relaxed),
-                _ => {}
-            }
-        }
+        matches!(self, Action::Call { .. } | Action::Copy { .. } | Action::Meet | Action::Check { .. })
     }
 }
 
@@ -454,15 +424,15 @@ impl Executable {
     /// threads meet after every step, so the sum is a little more than a run's time.
     pub fn profile(&mut self, pool: &Pool, values: &[i64]) -> Result<Vec<(Name, usize, f64)>, ExecError> {
         self.set(values)?;
-        let threads = pool.threads() as i64;
+        let threads = pool.threads() as u32;
         let mut total: HashMap<Name, (usize, f64)> = HashMap::new();
         for a in self.lanes.iter().flat_map(|l| &l.actions) {
-            let Action::Call { call, grid, image, taken, .. } = a else { continue };
-            Action::ready(std::slice::from_ref(a));
+            let Action::Call { call, grid, image, .. } = a else { continue };
+            let progress = Progress::new(pool.threads());
             let start = std::time::Instant::now();
             pool.try_share(&|thread, _| {
-                let mut ctx = Ctx { thread: thread as u32, threads: threads as u32 };
-                share(call, *grid, taken, &mut ctx).map(drop)
+                let mut ctx = Ctx { thread: thread as u32, threads };
+                progress.of(thread).run(*grid, |begin, end| call.run(&mut ctx, begin, end))
             })?;
             let t = total.entry(image.clone()).or_default();
             t.0 += 1;
@@ -497,8 +467,8 @@ impl Maker<'_> {
             for (index, unit) in u.queues[queue].iter().enumerate() {
                 while checks.first().is_some_and(|c| c.step == Some((queue, index))) {
                     let promise = checks.remove(0);
-                    lane.actions.push(Action::Check { promise, taken: AtomicBool::new(false) });
-                    lane.actions.push(Action::meet());
+                    lane.actions.push(Action::Check { promise });
+                    lane.actions.push(Action::Meet);
                     lane.labels.extend(["check".into(), "meet".into()]);
                 }
                 let action = self.action(&u, unit, &memory, get)?;
@@ -576,12 +546,12 @@ impl Maker<'_> {
         let tier = |b: &Bytes| &*self.program.buffers[b.buffer as usize].tier;
         let place = |(_, to, page): &(Bytes, Bytes, i64)| Ok((exact(*to)?, *page as usize));
         Ok(match &unit.op {
-            Op::Meet => Action::meet(),
+            Op::Meet => Action::Meet,
             Op::Signal(e) => Action::Signal(*e as usize),
             Op::Wait(e) => Action::Wait(*e as usize),
             Op::Copy(from, to) if tier(from) == tier(to) => {
                 let places = [*from, *to].map(|bytes| Place { bytes, whole: whole(u, bytes) });
-                Action::Copy { from: exact(*from)?, to: exact(*to)?, places, taken: AtomicBool::new(false) }
+                Action::Copy { from: exact(*from)?, to: exact(*to)?, places }
             }
             Op::Split(held, segments) => Action::Split {
                 places: held.iter().map(place).collect::<Result<_, ExecError>>()?,
@@ -661,7 +631,6 @@ impl Maker<'_> {
                     call: Box::new(call),
                     args: places,
                     grid: 0,
-                    taken: Taken::default(),
                     extent: image.grid.clone(),
                     required,
                     dims,
@@ -678,83 +647,4 @@ fn whole(u: &Unrolled<'_>, b: Bytes) -> bool {
 
 fn bytes_of(bits: &[Int], get: &dyn Fn(&str) -> Option<i64>) -> Vec<usize> {
     bits.iter().map(|b| (b.eval(get).unwrap_or(0).max(0) as usize).div_ceil(8)).collect()
-}
-
-/// Pieces a thread takes of a long loop, on average.
-const PIECES: i64 = 16;
-/// Pieces of a loop at most: those of sixteen threads.
-const MOST_PIECES: i64 = 256;
-
-/// Which pieces of a loop over cores threads have taken, a bit each.
-#[derive(Default)]
-pub(crate) struct Taken([AtomicU64; MOST_PIECES as usize / 64]);
-
-impl Taken {
-    fn clear(&self) {
-        self.0.iter().for_each(|word| word.store(0, Relaxed));
-    }
-
-    /// Takes a piece, where nobody has.
-    fn take(&self, piece: i64) -> bool {
-        let (word, bit) = (&self.0[piece as usize / 64], 1 << (piece % 64));
-        word.load(Relaxed) & bit == 0 && word.fetch_or(bit, Relaxed) & bit == 0
-    }
-}
-
-/// A thread's share of a loop over cores: how many iterations it did. Each piece is done by the thread that comes first.
-pub(crate) fn share(call: &Prepared, grid: i64, taken: &Taken, ctx: &mut Ctx) -> Result<i64, RuntimeError> {
-    let mut done = 0;
-    for (piece, begin, end) in pieces(i64::from(ctx.thread), i64::from(ctx.threads), grid) {
-        if taken.take(piece) {
-            call.run(ctx, begin, end)?;
-            done += end - begin;
-        }
-    }
-    Ok(done)
-}
-
-/// The pieces of a loop over cores in the order in which a thread looks at them, and the iterations of each: those of its own part in
-/// order, where it finds what it computed before (cores may be far from each other), and then those of other threads' parts from
-/// their ends, as iterations may cost unequally (causal attention), a core may be busy elsewhere, and a thread may not have come.
-/// Short loops have a piece for each thread.
-fn pieces(thread: i64, threads: i64, grid: i64) -> impl Iterator<Item = (i64, i64, i64)> {
-    let long = threads > 1 && grid / (threads * PIECES) >= 4;
-    let each = if long { PIECES.min(MOST_PIECES / threads).max(1) } else { 1 };
-    let all = grid.min(threads * each).min(MOST_PIECES);
-    (0..threads).flat_map(move |i| {
-        let part = (thread + i) % threads;
-        let (first, last) = (all * part / threads, all * (part + 1) / threads);
-        (0..last - first).map(move |j| {
-            let piece = if i == 0 { first + j } else { last - 1 - j };
-            (piece, grid * piece / all, grid * (piece + 1) / all)
-        })
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{MOST_PIECES, pieces};
-
-    #[test]
-    fn pieces_are_all_iterations_once_whoever_comes() {
-        for threads in [1, 2, 3, 7, 16, 63, 64, 200, 300] {
-            for grid in (0..300).chain([1000, 4096, 1 << 40]) {
-                let of = |thread| -> Vec<(i64, i64, i64)> {
-                    let mut all: Vec<_> = pieces(thread, threads, grid).collect();
-                    all.sort_unstable();
-                    all
-                };
-                let all = of(0);
-                let ends: Vec<i64> = std::iter::once(0).chain(all.iter().map(|p| p.2)).collect();
-                let begins: Vec<i64> = all.iter().map(|p| p.1).chain([grid]).collect();
-                assert_eq!(begins, ends, "{threads} threads, {grid} iterations");
-                assert!(
-                    all.iter().enumerate().all(|(i, p)| p.0 == i as i64 && p.0 < MOST_PIECES && p.1 < p.2)
-                );
-                assert!((1..threads).all(|t| of(t) == all), "every thread looks at all");
-            }
-        }
-        let first = pieces(1, 2, 64 * 32).next();
-        assert_eq!(first, Some((16, 1024, 1088)), "its own come first");
-    }
 }

@@ -38,6 +38,7 @@ mod executable;
 mod facts;
 mod held;
 mod queues;
+mod share;
 mod trace;
 mod virtual_clock;
 

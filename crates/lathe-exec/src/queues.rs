@@ -1,13 +1,13 @@
 //! A run on the real clock: a thread a queue, events between them, links that take their time, and one end for all.
 
-use crate::executable::{Action, Lane, Piece, share};
+use crate::executable::{Action, Lane, Piece};
 use crate::facts::check;
+use crate::share::Progress;
 use crate::{ExecError, Trace};
 use lathe_ir::step::{divide, listed};
 use lathe_machine::Link;
 use lathe_runtime::{Ctx, Pool, SECTOR, View};
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -239,7 +239,7 @@ impl<'a> Run<'a> {
                     if self.setting.trace.is_none() {
                         next += lane.actions[next..].iter().take_while(|a| a.is_shared()).count();
                     }
-                    if lane.actions[first..next].iter().any(|a| !matches!(a, Action::Meet { .. })) {
+                    if lane.actions[first..next].iter().any(|a| !matches!(a, Action::Meet)) {
                         let pool = lane.pool.as_deref().unwrap_or(self.setting.pool);
                         self.shared(pool, &lane.actions[first..next])?;
                         free = Instant::now();
@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
             if let Some(trace) = self.setting.trace
                 && !matches!(
                     action,
-                    Action::Meet { .. } | Action::Signal(_) | Action::Wait(_) | Action::Check { .. }
+                    Action::Meet | Action::Signal(_) | Action::Wait(_) | Action::Check { .. }
                 )
             {
                 trace.add(&lane.name, &lane.labels[first], start);
@@ -258,32 +258,23 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Steps of which each thread of the pool takes what nobody has taken: who comes late finds them done, and is not waited
-    /// for.
+    /// Steps in a row, shared by the threads of the pool.
     fn shared(&self, pool: &Pool, actions: &[Action]) -> Result<(), ExecError> {
-        let threads = pool.threads() as u32;
-        Action::ready(actions);
+        let threads = pool.threads();
+        let progress = Progress::new(threads);
         pool.try_share(&|thread, barrier| {
-            let mut ctx = Ctx { thread: thread as u32, threads };
-            let mut done = 0;
+            let mut ctx = Ctx { thread: thread as u32, threads: threads as u32 };
+            let mut share = progress.of(thread);
             for a in actions {
                 match a {
-                    Action::Call { call, grid, taken, .. } => done += share(call, *grid, taken, &mut ctx)?,
-                    Action::Check { promise, taken } if !taken.swap(true, Relaxed) => {
-                        check(self.program, std::iter::once(promise), &self.get, &mut vec![])?;
-                        done += 1;
+                    Action::Call { call, grid, .. } => {
+                        share.run(*grid, |begin, end| call.run(&mut ctx, begin, end))?;
                     }
-                    Action::Copy { from, to, taken, .. } if !taken.swap(true, Relaxed) => {
-                        to.copy(0, from)?;
-                        done += 1;
-                    }
-                    Action::Meet { left } => {
-                        if done > 0 && left.fetch_sub(done, SeqCst) == done {
-                            barrier.announce();
-                        }
-                        done = 0;
-                        barrier.wait_until(|| left.load(SeqCst) == 0);
-                    }
+                    Action::Check { promise } => share.run(1, |_, _| {
+                        check(self.program, std::iter::once(promise), &self.get, &mut vec![])
+                    })?,
+                    Action::Copy { from, to, .. } => share.run(1, |_, _| to.copy(0, from))?,
+                    Action::Meet => share.meet(barrier),
                     _ => {}
                 }
             }
