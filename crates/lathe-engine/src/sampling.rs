@@ -171,10 +171,10 @@ impl Sampler {
                 &self.logits
             }
         };
-        let best = maximum(logits).ok_or(nan)?;
+        let (best, from) = maximum(logits).ok_or(nan)?;
         // A quotient by so small a temperature would overflow; the best token is then certain.
         if sampling.temperature < 1e-6 {
-            let id = logits.iter().position(|&logit| logit == best).unwrap_or_default();
+            let id = from + logits[from..].iter().position(|&logit| logit == best).unwrap_or_default();
             return Ok(Some(id as u32));
         }
         let weights = logits.iter().map(|&logit| ((logit - best) / sampling.temperature).exp());
@@ -183,22 +183,28 @@ impl Sampler {
     }
 }
 
-/// The largest logit; `None` where one is not a number or infinite, or all are minus infinity.
-fn maximum(logits: &[f32]) -> Option<f32> {
-    // Several maxima side by side, which the compiler turns into vector code.
-    let mut best = [f32::NEG_INFINITY; 32];
-    let mut bad = false;
-    let (chunks, rest) = logits.as_chunks::<32>();
-    for chunk in chunks {
-        for lane in 0..32 {
-            let logit = chunk[lane];
-            best[lane] = if logit > best[lane] { logit } else { best[lane] };
-            bad |= logit.is_nan();
+/// The largest logit, and a place that is not far before the first one of that size; `None` where one is not a number or infinite,
+/// or all are minus infinity.
+fn maximum(logits: &[f32]) -> Option<(f32, usize)> {
+    const FAR: usize = 1024;
+    let (mut best, mut from, mut bad) = (f32::NEG_INFINITY, 0, [0u32; 16]);
+    for (i, part) in logits.chunks(FAR).enumerate() {
+        // Several maxima side by side, which the compiler turns into vector code.
+        let mut lanes = [f32::NEG_INFINITY; 16];
+        let (chunks, rest) = part.as_chunks::<16>();
+        for chunk in chunks {
+            for ((lane, bad), &logit) in lanes.iter_mut().zip(&mut bad).zip(chunk) {
+                *lane = if logit > *lane { logit } else { *lane };
+                *bad |= u32::from(logit.is_nan());
+            }
+        }
+        bad[0] |= u32::from(rest.iter().any(|logit| logit.is_nan()));
+        let largest = lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b));
+        if largest > best {
+            (best, from) = (largest, i * FAR);
         }
     }
-    bad |= rest.iter().any(|logit| logit.is_nan());
-    let best = best.iter().chain(rest).fold(f32::NEG_INFINITY, |a, &b| a.max(b));
-    (best.is_finite() && !bad).then_some(best)
+    (best.is_finite() && bad.iter().all(|bad| *bad == 0)).then_some((best, from))
 }
 
 /// Takes the tokens whose bits are not set out of the choice.
