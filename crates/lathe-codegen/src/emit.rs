@@ -464,7 +464,7 @@ impl Emitter<'_> {
                     self.body(b)?;
                     self.past = None;
                 }
-                Stmt::Intrinsic(n, b) => match self.dialect.row(n) {
+                Stmt::Intrinsic(n, b) => match self.dialect.row(n).filter(|_| self.adds_to_registers(b)) {
                     Some(row) => self.intrinsic(row, b)?,
                     None => self.body(b)?,
                 },
@@ -692,6 +692,20 @@ impl Emitter<'_> {
             self.line(&format!("{call};"));
         }
         Ok(())
+    }
+
+    /// Whether what an instruction would add up is in vectors' registers: where others touch it one by one, it is in memory.
+    fn adds_to_registers(&self, body: &[Stmt]) -> bool {
+        let mut all = true;
+        for_each(body, &mut |s| {
+            if let Stmt::Store(b) = s {
+                let registers = |(n, _): &(Name, Vec<Expr>)| {
+                    matches!(self.places.get(n), Some(Place::Registers(Kind::Vectors)))
+                };
+                all &= b.targets.iter().all(registers);
+            }
+        });
+        all
     }
 
     /// `acc = f(acc, x, y)`: at each step, a word of one factor in every lane, and a repeated one of the other: four codes, or two

@@ -87,9 +87,13 @@ pub(crate) fn promise(k: &Kernel, uses: &[Use], multiple: i64) -> Result<Kernel,
     for v in out.params.iter_mut().flat_map(|p| &mut p.views) {
         for (n, d, _) in uses {
             let fact = Fact::Padded(*d, multiple);
-            if *n == v.name && !v.facts.contains(&fact) {
-                v.facts.push(fact);
+            if *n != v.name || v.facts.contains(&fact) {
+                continue;
             }
+            if v.pads_otherwise(*d, multiple) {
+                return Err(format!("'{n}' has room for other blocks already"));
+            }
+            v.facts.push(fact);
         }
     }
     let bounds = loop_bounds(k);
@@ -220,10 +224,6 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
         if k.views().any(|b| b.name == *n) {
             if *d > 0 {
                 return Err(format!("dimension {d} of '{n}' has no room behind it"));
-            }
-            let other = |v: &Fact| matches!(v, Fact::Padded(at, by) if at == d && by % f != 0 && f % by != 0);
-            if k.buffer(n).is_some_and(|b| b.facts.iter().any(other)) {
-                return Err(format!("'{n}' has room for other blocks already"));
             }
             if !in_one_block(k, i, var, f) {
                 return Err(format!("a block of '{n}' does not begin where a padded one does"));

@@ -182,6 +182,9 @@ fn header(before: &Kernel, after: &Kernel) -> Result<Vec<String>, Refusal> {
             };
             for f in more {
                 match f {
+                    Fact::Padded(d, m) if a.pads_otherwise(*d, *m) => {
+                        return differs(format!("'{}' has room for other blocks already", a.name));
+                    }
                     Fact::Padded(d, m) => new.push(format!("dimension {d} of '{}' is padded to {m}", a.name)),
                     _ => return differs(format!("'{}' promises something new", a.name)),
                 }
@@ -299,6 +302,12 @@ impl<'k> Walk<'k> {
             let mut choices = s.choices.clone();
             choices.push(vec![vec![exact(d.plus(1))?], vec![exact(d.neg().and_then(|d| d.plus(1)))?]]);
             self.impossible(s, Obligation { facts: s.facts.clone(), choices }, about);
+            return Ok(());
+        }
+        // What is equal whatever a quotient is, as a remainder by 1, needs the quotient all the same, unless the other one has it, too.
+        let alone = |o: &&Obligation| s.sides.iter().filter(|other| other == o).count() == 1;
+        for side in s.sides.iter().filter(alone) {
+            self.push("a divisor is positive", side.clone(), vec![], &s.labels);
         }
         Ok(())
     }

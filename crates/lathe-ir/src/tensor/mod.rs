@@ -135,6 +135,13 @@ impl Buffer {
             .max()
             .unwrap_or(1)
     }
+
+    /// Whether a dimension is padded to a multiple that neither divides this one nor is divided by it: storage goes on to one of them.
+    pub fn pads_otherwise(&self, dim: usize, multiple: i64) -> bool {
+        let other =
+            |f: &Fact| matches!(f, Fact::Padded(d, m) if *d == dim && m % multiple != 0 && multiple % m != 0);
+        self.facts.iter().any(other)
+    }
 }
 
 /// How a kernel uses a parameter.
