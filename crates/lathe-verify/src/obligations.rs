@@ -304,8 +304,10 @@ impl<'k> Walk<'k> {
             self.impossible(s, Obligation { facts: s.facts.clone(), choices }, about);
             return Ok(());
         }
-        // What is equal whatever a quotient is, as a remainder by 1, needs the quotient all the same, unless the other one has it, too.
-        let alone = |o: &&Obligation| s.sides.iter().filter(|other| other == o).count() == 1;
+        // What is equal whatever a quotient is, as a remainder by 1, needs the quotient all the same, unless both divide by the same.
+        let divisor = |o: &Obligation| o.facts.last().cloned();
+        let alone =
+            |o: &&Obligation| s.sides.iter().filter(|other| divisor(other) == divisor(o)).count() == 1;
         for side in s.sides.iter().filter(alone) {
             self.push("a divisor is positive", side.clone(), vec![], &s.labels);
         }
