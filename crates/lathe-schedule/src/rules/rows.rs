@@ -103,6 +103,10 @@ fn blocks_as_rows(s: &mut Schedule, p: &str) {
         .filter_map(|s| if let Stmt::Alloc(b) = s { Some(b.name.clone()) } else { None })
         .collect();
     let [first, rest @ ..] = passes.as_slice() else { return };
+    let of_blocks = passes.iter().any(|l| l.body.iter().any(|s| matches!(s, Stmt::For(_))));
+    if !of_blocks || rest.is_empty() || extent(first).is_none_or(|n| n < 1) {
+        return;
+    }
     let mut t = s.clone();
     let mut together = || {
         for l in rest {
@@ -116,7 +120,7 @@ fn blocks_as_rows(s: &mut Schedule, p: &str) {
         }
         arrays.iter().try_for_each(|b| t.step(&format!("contract {b}")).ok())
     };
-    if !rest.is_empty() && together().is_some() {
+    if together().is_some() {
         *s = t;
     }
 }
