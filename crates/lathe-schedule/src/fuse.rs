@@ -1,7 +1,8 @@
-//! `fuse A B`: the loop `A` and the loop `B` that is all its body, as one loop `A.f`. `B`'s extent must not depend on `A`.
+//! `fuse A B`: the loop `A` and the loop `B` that is all its body, as one loop `A.f`. `B`'s extent must not depend on `A`, nor on
+//! what `B` writes.
 
 use crate::annotate::own_bytes;
-use crate::util::{arg, need_free, need_known, need_loop, runs_at_least};
+use crate::util::{arg, need_free, need_known, need_loop, need_still, runs_at_least};
 use crate::{Primitive, Tag, Witness};
 use lathe_ir::tensor::{Expr, For, Kernel, Stmt, rename_vars, replace_loop};
 use std::collections::HashMap;
@@ -36,6 +37,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     if lb.extent.mentions(a) {
         return Err(format!("the extent of '{b}' depends on '{a}'"));
     }
+    need_still(&lb)?;
     need_known(k, &lb, &la)?;
     // The product of two numbers below 0 is above it.
     if ![&la, &lb].iter().any(|l| runs_at_least(k, l, 0)) {
