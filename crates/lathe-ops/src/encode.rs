@@ -79,7 +79,7 @@ fn lower_encode(l: &Lowering) -> Vec<Stmt> {
     let field = |f: &str| y.field(f);
     // An array of one element for each block of the row, or for each part of a block.
     let array = |name: &str, of: DType, extent: &Int| {
-        Stmt::Alloc(Arc::new(Buffer::dense(&l.name(name), of, &[extent.clone()], WORKSPACE)))
+        Stmt::Alloc(Arc::new(Buffer::dense(&l.name(name), of, std::slice::from_ref(extent), WORKSPACE)))
     };
     let element = |name: &str, v: &str| Expr::load(&l.name(name), &[l.var(v)]);
     let over = |v: &str, extent: Expr, body: Vec<Stmt>| Stmt::for_(&l.name(v), extent, Iter::Spatial, body);
