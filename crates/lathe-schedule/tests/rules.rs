@@ -2,7 +2,7 @@
 //! and replays from it by its trace.
 
 use lathe_ir::graph::Form;
-use lathe_ir::tensor::{Memory, interpret};
+use lathe_ir::tensor::{CORE, Memory, Stmt, interpret};
 use lathe_ir::{DType, Tensor};
 use lathe_machine::Target;
 use lathe_ops::{lower_group, table};
@@ -128,4 +128,26 @@ fn words_that_hold_anything_go_to_no_instruction_that_excludes_some() {
             }
         }
     }
+}
+
+/// Of few rows the blocks are what cores share: one loop over all of them.
+#[test]
+fn cores_share_the_blocks_of_few_rows() {
+    let (table, mut seen) = (table(), 0);
+    let row = table.rows().iter().find(|row| row.name == "encode").unwrap();
+    for seed in 0..40 {
+        let (g, _) = row.sample_graph(&table, seed).unwrap();
+        let k = lower_group(&g, &table, &[0], &|_| true, &HashMap::new());
+        let [Stmt::For(rows)] = k.kernel.body.as_slice() else { panic!("{}", k.kernel) };
+        let blocks =
+            rows.body.iter().find_map(|s| if let Stmt::For(l) = s { l.extent.as_int() } else { None });
+        let (Some(n @ 1..16), Some(blocks @ 2..)) = (rows.extent.as_int(), blocks) else { continue };
+        let none = Decisions::new();
+        let s = schedule(k.kernel.clone(), &k.parts, &Target::portable(), None, &none).unwrap();
+        let [Stmt::For(all)] = s.kernel().body.as_slice() else { panic!("{}", s.kernel()) };
+        let extent = all.extent.simplify_index(&lathe_ir::Bounds::default()).as_int();
+        assert_eq!((&*all.level, extent), (CORE, Some(n * blocks)), "{}", s.kernel());
+        seen += 1;
+    }
+    assert!(seen > 0);
 }
