@@ -503,7 +503,7 @@ impl Emitter<'_> {
                 let Some((least, most)) = range.and_then(|r| Some((r.lo.unwrap_or(0), r.hi?))) else {
                     return self.fail("an unrolled loop of unbounded extent");
                 };
-                if least == most && self.word(l, most)? {
+                if least == most && (self.word(l, most)? || self.squares(l, most)?) {
                     return Ok(());
                 }
                 let used = if least < most { Some(self.scalar(&extent)?) } else { None };

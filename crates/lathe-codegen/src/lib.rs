@@ -24,6 +24,7 @@ mod hls;
 mod legalize;
 mod registers;
 mod scalar;
+mod squares;
 mod vector;
 
 pub use dialect::{Compiler, Dialect, Row};

@@ -21,7 +21,7 @@ impl Emitter<'_> {
         self.lane.as_ref().map_or_else(|| "".into(), |l| l.var.clone())
     }
 
-    fn vector_type(&self, t: DType) -> String {
+    pub fn vector_type(&self, t: DType) -> String {
         format!("{}x{}", c_type(t), self.dialect.lanes)
     }
 
@@ -29,7 +29,7 @@ impl Emitter<'_> {
         items.join(", ")
     }
 
-    fn named(&mut self, t: DType, text: &str) -> String {
+    pub fn named(&mut self, t: DType, text: &str) -> String {
         let name = self.temp();
         let ty = self.vector_type(t);
         self.line(&format!("const {ty} {name} = {text};"));
@@ -292,7 +292,7 @@ impl Emitter<'_> {
     }
 
     /// A vector of lanes picked from two.
-    fn shuffled(&self, a: &str, b: &str, picks: &[i64]) -> Result<String, CodegenError> {
+    pub fn shuffled(&self, a: &str, b: &str, picks: &[i64]) -> Result<String, CodegenError> {
         let Some(shuffle) = self.dialect.row("shuffle") else {
             return self.fail("the dialect has no shuffle");
         };
@@ -354,7 +354,7 @@ impl Emitter<'_> {
     }
 
     /// The first lanes of a vector in memory, and nothing behind them.
-    fn load_part(&mut self, t: DType, p: &str, used: &str, whole: &str) -> Result<String, CodegenError> {
+    pub fn load_part(&mut self, t: DType, p: &str, used: &str, whole: &str) -> Result<String, CodegenError> {
         if let Some(row) = self.dialect.row("load_lanes").filter(|_| t.bits() == 32) {
             return Ok(format!("({}){}", self.vector_type(t), row.spell(self.compiler, &[p, used])));
         }
@@ -365,6 +365,26 @@ impl Emitter<'_> {
         self.line(&format!("{ty} {name} = {{0}};"));
         self.line(&format!("if ({used} == {lanes}) {name} = {whole}; else {copy};"));
         Ok(name)
+    }
+
+    /// Stores the first lanes of a vector, and nothing behind them.
+    pub fn store_part(
+        &mut self,
+        t: DType,
+        p: &str,
+        v: &str,
+        used: &str,
+        whole: &str,
+    ) -> Result<(), CodegenError> {
+        if let Some(row) = self.dialect.row("store_lanes").filter(|_| t.bits() == 32) {
+            self.line(&format!("{};", row.spell(self.compiler, &[p, v, used])));
+            return Ok(());
+        }
+        let Some(row) = self.dialect.row("copy") else { return self.fail("the dialect has no copies") };
+        let bytes = format!("({used}) * sizeof({})", c_type(t));
+        let copy = row.spell(self.compiler, &[p, &format!("&{v}"), &bytes]);
+        self.line(&format!("if ({used} == {}) {whole}; else {copy};", self.dialect.lanes));
+        Ok(())
     }
 
     /// Small unsigned codes, one in each of adjacent words of 32 bits or bytes: a load, a shift and a mask.
@@ -680,18 +700,7 @@ impl Emitter<'_> {
             };
             match partial.filter(|_| !others(self)) {
                 None => self.line(&format!("{whole};")),
-                Some(used) => {
-                    if let Some(row) = self.dialect.row("store_lanes").filter(|_| b.dtype.bits() == 32) {
-                        self.line(&format!("{};", row.spell(self.compiler, &[&p, &v, &used])));
-                        return Ok(());
-                    }
-                    let Some(row) = self.dialect.row("copy") else {
-                        return self.fail("the dialect has no copies");
-                    };
-                    let bytes = format!("({used}) * sizeof({})", c_type(b.dtype));
-                    let copy = row.spell(self.compiler, &[&p, &format!("&{v}"), &bytes]);
-                    self.line(&format!("if ({used} == {}) {whole}; else {copy};", self.dialect.lanes));
-                }
+                Some(used) => self.store_part(b.dtype, &p, &v, &used, &whole)?,
             }
             return Ok(());
         }

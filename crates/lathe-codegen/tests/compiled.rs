@@ -154,6 +154,27 @@ fn a_part_of_a_row_leaves_what_is_around_it_alone() {
     gives_what_the_interpreter_gives(text, &[&(1..=26).collect::<Vec<i32>>()]);
 }
 
+/// A copy that exchanges two axes is written as squares that are transposed in registers: whole ones, and what there is of others.
+#[test]
+fn copies_between_axes_are_transposed() {
+    for [outer, lanes] in [[16, 16], [8, 8], [32, 48], [13, 16], [16, 7], [5, 3], [20, 21], [2, 2]] {
+        // Rows of what is read and written have something around them.
+        let (read, written) = (outer + 3, lanes + 5);
+        let text = format!(
+            "kernel f() {{
+  in x: i32[{lanes}, {read}]
+  out y: i32[{outer}, {written}]
+  for i in {outer} spatial serial {{ for j in {written} spatial serial {{ Z: y[i, j] = 7i32 }} }}
+  for i in {outer} spatial unrolled {{ for j in {lanes} spatial lane {{ Y: y[i, j + 2] = x[j, i + 1] }} }}
+}}"
+        );
+        gives_what_the_interpreter_gives(&text, &[&(1..=lanes * read).collect::<Vec<i32>>()]);
+        let k = lathe_ir::tensor::parse(&text).unwrap();
+        let e = emit(&k, "f", Dialect::named("avx512").unwrap()).unwrap();
+        assert!(e.source.contains("shufflevector"), "{}", e.source);
+    }
+}
+
 /// What is compared may be narrower or wider than the lanes that a choice is made in.
 #[test]
 fn comparisons_of_any_width_choose_in_lanes() {

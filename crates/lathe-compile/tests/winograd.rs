@@ -66,8 +66,9 @@ fn random(seed: u64, shape: &[usize]) -> Tensor {
     Tensor::f32(shape, &(0..shape.iter().product()).map(|_| one()).collect::<Vec<_>>())
 }
 
-/// Of `c` channels and `o` filters over a plane with one row and column of zeros around it, of which tiles of the given rows are made.
-fn within_the_bound(c: usize, o: usize, n: usize, tile: i64) {
+/// Of `c` channels and `o` filters over a plane with one row and column of zeros around it, of which tiles of the given rows are made, bands
+/// of some rows of tiles at a time, or all.
+fn within_the_bound(c: usize, o: usize, n: usize, tile: i64, rows: Option<i64>) {
     let graph = parse(&format!(
         "graph f() {{
   x: f32[1, {c}, {n}, {n}] = input
@@ -89,7 +90,8 @@ fn within_the_bound(c: usize, o: usize, n: usize, tile: i64) {
     let passes = ["winograd", "filters"];
     let mut f = Session::new(&graph, &passes, &HashMap::from(constants), &target, folder.path(), 2).unwrap();
     let taken: Vec<_> = f.graph().nodes.iter().filter_map(|n| int_attr(&n.attrs, "tile")).collect();
-    assert_eq!(taken, [tile; 3], "tiles of {tile}");
+    assert_eq!(taken, vec![tile; if rows.is_some() { 2 } else { 3 }], "tiles of {tile}");
+    assert_eq!(f.graph().nodes.iter().find_map(|n| int_attr(&n.attrs, "rows")), rows);
     let y = f.run(&[("x", &x)]).unwrap().remove(0).to_f32();
 
     let (x, w, m) = (x.to_f32(), w.to_f32(), absolute(tile));
@@ -141,8 +143,11 @@ fn within_the_bound(c: usize, o: usize, n: usize, tile: i64) {
 
 #[test]
 fn winograd_keeps_its_bound() {
-    within_the_bound(128, 128, 8, 2);
-    within_the_bound(32, 16, 18, 4);
+    within_the_bound(128, 128, 8, 2, None);
+    within_the_bound(32, 16, 18, 4, Some(3));
     // A vector and a half of filters.
-    within_the_bound(32, 24, 18, 4);
+    within_the_bound(32, 24, 18, 4, Some(3));
+    // Rows shorter than a vector, and of several with a rest.
+    within_the_bound(16, 32, 14, 4, Some(2));
+    within_the_bound(16, 16, 37, 4, Some(1));
 }

@@ -3,11 +3,12 @@
 //! back. `F(m x m, 3 x 3)` takes `(m + 2)^2` products for `m^2` results, where a sum of products takes `9 m^2`.
 
 use crate::norm::array;
+use crate::reduce::{accumulated, ty_of};
 use crate::require;
 use crate::sample::{Rng, attrs, extents, result};
 use crate::typed::{constant, indices, nest, nest_named, ravel};
 use lathe_ir::graph::{Attr, Attrs, Edge, Form, Lowering, OpRow, Type, int_attr, ints_attr};
-use lathe_ir::tensor::{Buffer, Expr, REGISTER, Stmt};
+use lathe_ir::tensor::{Binary, Buffer, Expr, Iter, REGISTER, Stmt};
 use lathe_ir::{DType, Int, Tensor};
 use std::sync::Arc;
 
@@ -106,12 +107,13 @@ fn combined(row: &[f64], at: &dyn Fn(usize) -> Expr) -> Expr {
 /// The statements of `left * x * left^T`, where `x` reads an element and `store` writes one: what is read is read once.
 fn transform(
     l: &Lowering,
+    word: &str,
     left: Matrix,
     x: &dyn Fn(usize, usize) -> Expr,
     store: &dyn Fn(&str, usize, usize, Expr) -> Stmt,
 ) -> Vec<Stmt> {
     let (n, m) = (left[0].len(), left.len());
-    let (taken, half) = (l.name("taken"), l.name("half"));
+    let (taken, half) = (l.name(&format!("{word}taken")), l.name(&format!("{word}half")));
     let element = |of: &str, at: usize| Expr::load(of, &[(at as i64).into()]);
     let put = |of: &str, at: usize, v: Expr| Stmt::store(&format!("{of}{at}"), of, &[(at as i64).into()], v);
     let own = |name: &str, n: usize| {
@@ -127,7 +129,7 @@ fn transform(
     }
     for (i, j) in (0..m).flat_map(|i| (0..m).map(move |j| (i, j))) {
         let sum = combined(left[j], &|k| element(&half, i * n + k));
-        body.push(store(&l.name(&format!("y{}", i * m + j)), i, j, sum));
+        body.push(store(&l.name(&format!("{word}y{}", i * m + j)), i, j, sum));
     }
     body
 }
@@ -166,7 +168,7 @@ fn lower_input(l: &Lowering) -> Vec<Stmt> {
         let along = |i: &Expr, k: usize| i.clone() * f.tile + k as i64;
         let read =
             |a: usize, b: usize| x.read(&[i[0].clone(), i[1].clone(), along(&i[2], a), along(&i[3], b)]);
-        transform(l, f.input, &read, &|name, a, b, v| {
+        transform(l, "", f.input, &read, &|name, a, b, v| {
             y.write(name, &[((a * n + b) as i64).into(), tile.clone(), i[1].clone()], v)
         })
     })
@@ -201,7 +203,7 @@ fn lower_filters(l: &Lowering) -> Vec<Stmt> {
         let from = i[0].clone() * lanes + i[2].clone();
         let read =
             |a: usize, b: usize| w.read(&[from.clone(), i[1].clone(), (a as i64).into(), (b as i64).into()]);
-        transform(l, f.filters, &read, &|name, a, b, v| {
+        transform(l, "", f.filters, &read, &|name, a, b, v| {
             y.write(name, &[&[((a * n + b) as i64).into()], i].concat(), v)
         })
     })
@@ -262,12 +264,235 @@ fn lower_output(l: &Lowering) -> Vec<Stmt> {
             x.read(&[at, channel.clone()].concat())
         };
         let along = |i: &Expr, k: usize| i.clone() * f.tile + k as i64;
-        transform(l, f.output, &read, &|name, a, b, v| {
+        transform(l, "", f.output, &read, &|name, a, b, v| {
             Stmt::store(name, &whole, &[i[0].clone(), i[1].clone(), along(&i[2], a), along(&i[3], b)], v)
         })
     }));
     body.extend(nest(l, &y.ty.shape, |i| vec![y.write(&l.name("y"), i, Expr::load(&whole, i))]));
     body
+}
+
+/// A whole convolution: planes with zeros around them, tiles of their results, and the bands of rows of tiles that are computed one after
+/// the other.
+struct Bands {
+    f: &'static Transforms,
+    images: i64,
+    channels: i64,
+    /// Of the input.
+    plane: [i64; 2],
+    /// Zeros in front of its rows and columns.
+    low: [i64; 2],
+    /// Blocks of filters, and filters side by side.
+    blocks: [i64; 2],
+    /// Filters, without those that fill the last block.
+    filters: i64,
+    /// Of the results.
+    extents: [i64; 2],
+    /// Tiles of a band along each axis, and bands.
+    tiles: [i64; 2],
+    bands: i64,
+}
+
+impl Bands {
+    fn of(t: &[Type], a: &Attrs) -> Result<Bands, String> {
+        require(t.len() == 2, "expects planes and transformed filters")?;
+        let f = transforms(a)?;
+        let ([images, channels, h, w], [places, blocks, c, lanes]) = (four(&t[..1])?, four(&t[1..])?);
+        let filters = int_attr(a, "channels").unwrap_or(blocks * lanes);
+        require((1..=blocks * lanes).contains(&filters), "there are not so many `channels`")?;
+        let fits = c == channels && places == (f.input.len() * f.input.len()) as i64;
+        require(fits, "the filters are not of these channels and tiles")?;
+        let (&[oh, ow], &[top, left]) = (ints_attr(a, "extents"), ints_attr(a, "low")) else {
+            return Err("`extents` and `low` are those of a plane".into());
+        };
+        // What is in front is less than a window, and so is what is behind.
+        let around = |n: i64, low: i64, out: i64| {
+            n > 0 && out > 0 && (0..3).contains(&low) && (0..3).contains(&(out + 2 - low - n))
+        };
+        require(around(h, top, oh) && around(w, left, ow), "`extents` are not those of windows of 3x3")?;
+        let rows = int_attr(a, "rows").filter(|r| *r > 0).ok_or("a band has `rows` of tiles")?;
+        let over = |n: i64, of: i64| (n + of - 1) / of;
+        let tiles = [over(oh, f.tile), over(ow, f.tile)];
+        Ok(Bands {
+            f,
+            images,
+            channels,
+            plane: [h, w],
+            low: [top, left],
+            blocks: [blocks, lanes],
+            filters,
+            extents: [oh, ow],
+            tiles: [rows, tiles[1]],
+            bands: over(tiles[0], rows),
+        })
+    }
+
+    /// Rows of results of a band.
+    fn rows(&self) -> i64 {
+        self.tiles[0] * self.f.tile
+    }
+
+    /// Columns of the tiles' results.
+    fn columns(&self) -> i64 {
+        self.tiles[1] * self.f.tile
+    }
+
+    fn places(&self) -> i64 {
+        (self.f.input.len() * self.f.input.len()) as i64
+    }
+}
+
+fn infer_bands(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
+    let b = Bands::of(t, a)?;
+    Ok(dense(&[b.images, b.filters, b.extents[0], b.extents[1]]))
+}
+
+fn bands(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
+    let types: Vec<Type> = a.iter().map(ty_of).collect();
+    let b = Bands::of(&types, at).expect("inferred before");
+    let (m, n, to) = (b.f.tile, b.f.input.len(), extents(&t[0]));
+    let (x, u) = (a[0].values(), a[1].values());
+    let mut y = vec![0.0; to.iter().product()];
+    let tiles = b.extents.map(|n| (n + m - 1) / m);
+    for i in indices(&[to[0], tiles[0] as usize, tiles[1] as usize]) {
+        let element = |c: usize, k: usize| {
+            let place = |d: usize, k: usize| i[d + 1] as i64 * m + k as i64 - b.low[d];
+            let [r, w] = [place(0, k / n), place(1, k % n)];
+            let inside = (0..b.plane[0]).contains(&r) && (0..b.plane[1]).contains(&w);
+            if inside { x[ravel(&[i[0], c, r as usize, w as usize], &a[0].shape)] } else { 0.0 }
+        };
+        let transformed: Vec<Vec<f64>> = (0..b.channels as usize)
+            .map(|c| both(b.f.input, &(0..n * n).map(|k| element(c, k)).collect::<Vec<_>>()))
+            .collect();
+        for o in 0..to[1] {
+            let lanes = b.blocks[1] as usize;
+            let sum = |k: usize| {
+                let weight = |c: usize| u[ravel(&[k, o / lanes, c, o % lanes], &a[1].shape)];
+                (0..b.channels as usize).map(|c| transformed[c][k] * weight(c)).sum()
+            };
+            let products: Vec<f64> = (0..n * n).map(sum).collect();
+            for (k, v) in both(b.f.output, &products).into_iter().enumerate() {
+                let at = [i[0], o, i[1] * m as usize + k / m as usize, i[2] * m as usize + k % m as usize];
+                if at[2] < to[2] && at[3] < to[3] {
+                    y[ravel(&at, &to)] = v;
+                }
+            }
+        }
+    }
+    vec![result(&t[0], &y)]
+}
+
+/// For each band: its rows of the input with channels side by side, their tiles transformed, products, and results with channels side by
+/// side; then the planes.
+fn lower_bands(l: &Lowering) -> Vec<Stmt> {
+    let types: Vec<Type> = l.ins.iter().map(|o| o.ty.clone()).collect();
+    let b = Bands::of(&types, &l.attrs).expect("inferred before");
+    let (x, u, y) = (&l.ins[0], &l.ins[1], &l.outs[0]);
+    let ints = |n: &[i64]| n.iter().map(|n| Int::from(*n)).collect::<Vec<_>>();
+    let outer = |rest: &[i64]| ints(&[&[b.images, b.bands][..], rest].concat());
+    let [near, tiles, products, results] = ["near", "tiles", "products", "results"].map(|w| l.name(w));
+    let (rows, columns, all) = (b.rows() + 2, b.columns() + 2, b.tiles[0] * b.tiles[1]);
+    let [blocks, lanes] = b.blocks;
+    let mut body = vec![
+        array(&near, &outer(&[rows, columns, b.channels])),
+        array(&tiles, &outer(&[b.places(), all, b.channels])),
+        array(&products, &outer(&[b.places(), all, blocks, lanes])),
+        array(&results, &outer(&[b.rows(), b.columns(), blocks * lanes])),
+    ];
+    let put = |name: &str, n: &Expr, t: &Expr, at: [Expr; 3], v: Expr| {
+        Stmt::store(&l.name(name), &near, &[&[n.clone(), t.clone()][..], &at].concat(), v)
+    };
+    // Rows that are not there are another one's until they are filled.
+    let row = |t: &Expr, r: &Expr| {
+        let r = t.clone() * b.rows() + r.clone() - b.low[0];
+        r.bin(Binary::Max, &0.into()).bin(Binary::Min, &(b.plane[0] - 1).into())
+    };
+    body.extend(nest_named(l, "c", &outer(&[b.channels, rows, b.plane[1]]), |i| {
+        let [n, t, c, r, w] = i else { unreachable!("as many as loops") };
+        let from = x.read(&[n.clone(), c.clone(), row(t, r), w.clone()]);
+        vec![put("copy", n, t, [r.clone(), w.clone() + b.low[1], c.clone()], from)]
+    }));
+    // Zeros around: rows above and below, of which each band has its own number, and columns.
+    let above = |t: &Expr| Expr::from(b.low[0]) - t.clone() * b.rows();
+    let below = |t: &Expr| t.clone() * b.rows() + (rows - b.low[0] - b.plane[0]);
+    let missing = |n: Expr| n.bin(Binary::Max, &0.into());
+    let every = |n: i64| move |_: &Expr| Expr::from(n);
+    let right = columns - b.low[1] - b.plane[1];
+    type Count<'a> = &'a dyn Fn(&Expr) -> Expr;
+    let edges: [(&str, bool, [Count<'_>; 2], [i64; 2]); 4] = [
+        ("a", b.low[0] > 0, [&|t| missing(above(t)), &every(columns)], [0, 0]),
+        (
+            "b",
+            (b.bands - 1) * b.rows() + rows > b.low[0] + b.plane[0],
+            [&|t| missing(below(t)), &every(columns)],
+            [1, 0],
+        ),
+        ("l", b.low[1] > 0, [&every(rows), &every(b.low[1])], [0, 0]),
+        ("r", right > 0, [&every(rows), &every(right)], [0, 1]),
+    ];
+    for (word, _, counts, behind) in edges.iter().filter(|(_, some, ..)| *some) {
+        body.extend(nest_named(l, word, &outer(&[b.channels]), |i| {
+            let [n, t, c] = i else { unreachable!("as many as loops") };
+            let place = |d: usize, all: i64| {
+                let at = l.var(&format!("{word}{}", 3 + d));
+                if behind[d] > 0 { Expr::from(all - 1) - at } else { at }
+            };
+            let zero = put(
+                &format!("{word}z"),
+                n,
+                t,
+                [place(0, rows), place(1, columns), c.clone()],
+                Expr::f32(0.0),
+            );
+            let inner = Stmt::for_(&l.name(&format!("{word}4")), counts[1](t), Iter::Spatial, vec![zero]);
+            vec![Stmt::for_(&l.name(&format!("{word}3")), counts[0](t), Iter::Spatial, vec![inner])]
+        }));
+    }
+    let tile = |r: &Expr, w: &Expr| r.clone() * b.tiles[1] + w.clone();
+    let along = |i: &Expr, k: usize| i.clone() * b.f.tile + k as i64;
+    body.extend(nest_named(l, "i", &outer(&[b.channels, b.tiles[0], b.tiles[1]]), |i| {
+        let [n, t, c, r, w] = i else { unreachable!("as many as loops") };
+        let read = |p: usize, q: usize| {
+            Expr::load(&near, &[n.clone(), t.clone(), along(r, p), along(w, q), c.clone()])
+        };
+        transform(l, "i", b.f.input, &read, &|name, p, q, v| {
+            let at = [n.clone(), t.clone(), ((p * n_of(b.f) + q) as i64).into(), tile(r, w), c.clone()];
+            Stmt::store(name, &tiles, &at, v)
+        })
+    }));
+    body.extend(nest_named(l, "p", &outer(&[b.places(), blocks, lanes, all]), |i| {
+        let [n, t, p, o, m, q] = i else { unreachable!("as many as loops") };
+        let (mut body, sum) = accumulated(l, "sum", DType::F32, &ints(&[b.channels]), |k| {
+            let at = [n.clone(), t.clone(), p.clone(), q.clone(), k[0].clone()];
+            &Expr::load(&tiles, &at) * &u.read(&[p.clone(), o.clone(), k[0].clone(), m.clone()])
+        });
+        let at = [n.clone(), t.clone(), p.clone(), q.clone(), o.clone(), m.clone()];
+        body.push(Stmt::store(&l.name("product"), &products, &at, sum));
+        body
+    }));
+    body.extend(nest_named(l, "o", &outer(&[blocks, lanes, b.tiles[0], b.tiles[1]]), |i| {
+        let [n, t, o, m, r, w] = i else { unreachable!("as many as loops") };
+        let read = |p: usize, q: usize| {
+            let at =
+                [n.clone(), t.clone(), ((p * n_of(b.f) + q) as i64).into(), tile(r, w), o.clone(), m.clone()];
+            Expr::load(&products, &at)
+        };
+        transform(l, "o", b.f.output, &read, &|name, p, q, v| {
+            let channel = o.clone() * lanes + m.clone();
+            Stmt::store(name, &results, &[n.clone(), t.clone(), along(r, p), along(w, q), channel], v)
+        })
+    }));
+    body.extend(nest(l, &y.ty.shape, |i| {
+        let band = [i[2].clone() / b.rows(), i[2].clone() % b.rows()];
+        let at = [i[0].clone(), band[0].clone(), band[1].clone(), i[3].clone(), i[1].clone()];
+        vec![y.write(&l.name("y"), i, Expr::load(&results, &at))]
+    }));
+    body
+}
+
+/// Rows of a tile of the input.
+fn n_of(f: &Transforms) -> usize {
+    f.input.len()
 }
 
 /// Rows of a sample's tiles: 4 where channels are whole vectors, and then each other time, as their kernels are long.
@@ -334,6 +559,40 @@ pub(crate) const ROWS: &[OpRow] = &[
                 at.insert("channels".into(), Attr::Int(3 * lanes as i64 / 2));
             }
             (vec![Rng(seed).dense(&[(m + 2) * (m + 2), 4, 2, lanes])], at)
+        },
+    },
+    OpRow {
+        name: "winograd",
+        doc: "a convolution of 3x3 of planes x[n, c] with `low` zeros in front, results of these `extents`: tiles of `tile` x `tile` \
+              results, a band of `rows` of them at a time; filters transformed as u[place, m / lanes, c, m % lanes], all or the first \
+              `channels`",
+        form: Form::NEST,
+        gradient: None,
+        donates: &[],
+        infer: infer_bands,
+        reference: bands,
+        edge: Edge::none,
+        lower: lower_bands,
+        sample: |seed| {
+            let (m, mut r) = (tile_of(seed), Rng(seed));
+            let lanes = [4, 16, 8][seed as usize % 3];
+            let c = [3, 16, 8][seed as usize % 3];
+            // With and without zeros around, whole tiles and others, one row of tiles or two, the last of which may be none.
+            let (low, plane) =
+                if seed % 2 == 0 { ([1, 1], [2 * m + 1, 3 * m]) } else { ([0, 2], [m + 2, 2 * m + 1]) };
+            let extents = [[plane[0], plane[1]], [plane[0] - 2, plane[1] + 1]][seed as usize % 2];
+            let ints = |n: &[usize]| Attr::Ints(n.iter().map(|n| *n as i64).collect());
+            let mut at = attrs(&[
+                tile_attr(seed),
+                ("rows", Attr::Int(1 + seed as i64 % 2)),
+                ("low", ints(&low)),
+                ("extents", ints(&extents)),
+            ]);
+            if seed % 4 == 1 {
+                at.insert("channels".into(), Attr::Int(3 * lanes as i64 / 2));
+            }
+            let u = [(m + 2) * (m + 2), 2, c, lanes];
+            (vec![r.dense(&[1, c, plane[0], plane[1]]), r.dense(&u)], at)
         },
     },
 ];

@@ -57,8 +57,10 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize], choices: &mut 
 
     // Elementwise operators behind other sums of products: found from the sum's side, as several may read one value.
     for (at, &i) in nodes.iter().enumerate() {
-        if !matches!(&*g.nodes[i].op, "conv" | "dot" | "pool" | "winograd_input" | "winograd_output")
-            || taken.contains(&i)
+        if !matches!(
+            &*g.nodes[i].op,
+            "conv" | "dot" | "pool" | "winograd" | "winograd_input" | "winograd_output"
+        ) || taken.contains(&i)
         {
             continue;
         }

@@ -9,7 +9,7 @@
 
 use crate::Pass;
 use lathe_ir::graph::{
-    Attr, Attrs, Graph, Node, OpTable, Source, Type, ValueId, int_attr, ints_attr, str_attr,
+    Attr, Attrs, Graph, Node, OpTable, Source, Type, ValueId, float_attr, int_attr, ints_attr, str_attr,
 };
 use lathe_ir::{DType, Int, IrError};
 use lathe_machine::Target;
@@ -26,6 +26,12 @@ pub(crate) const WINOGRAD: Pass = Pass {
 fn products(n: i64) -> i64 {
     n * 10 / 136
 }
+
+/// Bytes of filters that stay in the second cache.
+const NEAR: i64 = 768 << 10;
+/// Tiles of a band for which reading the filters again is no loss, and most in a band of several rows.
+const FEWEST: i64 = 4;
+const MOST: i64 = 16;
 
 /// Cycles to read so many floats of filters, which the second cache does not hold.
 fn reading(n: i64) -> i64 {
@@ -85,6 +91,23 @@ impl Convolution {
         format!("winograd.{filters}x{channels}.{images}x{h}x{w}")
     }
 
+    /// Rows of tiles that are computed together, so that all that is made on the way stays in the second cache: where it holds the filters,
+    /// and there are bands for several cores.
+    fn band(&self, tile: i64) -> Option<i64> {
+        let filters = 4 * (tile + 2) * (tile + 2) * self.channels * self.padded();
+        let [down, across] = self.plane.map(|n| (n + tile - 1) / tile);
+        let suits = |rows: &i64| {
+            let bands = (down + rows - 1) / rows;
+            bands > 1 && *rows < 5 && (*rows == 1 || rows * across <= MOST) && rows * across >= FEWEST
+        };
+        // An even number of bands, each of which reads the filters.
+        let cost = |rows: &i64| {
+            let bands = (down + rows - 1) / rows;
+            (bands + bands % 2) * (rows * across + FEWEST)
+        };
+        (1..5).filter(suits).min_by_key(cost).filter(|_| filters <= NEAR)
+    }
+
     /// Cycles of the sum of products.
     fn direct(&self) -> i64 {
         let filters = 9 * self.channels * self.filters;
@@ -118,7 +141,12 @@ fn run(g: &Graph, _: &OpTable, target: &Target, choices: &mut Choices) -> Result
             (choices.choose(&c.choice(), [0, 2, 4], tile(&c).unwrap_or(0)), c)
         });
         match found {
-            Some((tile, c)) if tile > 0 => rewrite(g, &mut out, n, &c, tile),
+            Some((tile, c)) if tile > 0 => {
+                // 0 is each step of the algorithm for all tiles.
+                let rule = c.band(tile).unwrap_or(0);
+                let rows = choices.choose(&format!("{}.band", c.choice()), [0, 1, 2, 3, 4], rule);
+                rewrite(g, &mut out, n, &c, tile, rows);
+            }
             _ => out.nodes.push(n.clone()),
         }
     }
@@ -126,7 +154,20 @@ fn run(g: &Graph, _: &OpTable, target: &Target, choices: &mut Choices) -> Result
     Ok(out.without_dead(0))
 }
 
-fn rewrite(g: &Graph, out: &mut Graph, n: &Node, c: &Convolution, tile: i64) {
+/// The node that pads the planes of a convolution with zeros, as far as its windows reach.
+fn padding<'g>(g: &'g Graph, n: &Node) -> Option<&'g Node> {
+    let p = g.nodes.iter().find(|p| &*p.op == "pad" && p.outputs[0] == n.inputs[0])?;
+    let constant = str_attr(&p.attrs, "mode").is_none_or(|m| m == "constant");
+    let zero = float_attr(&p.attrs, "value").is_none_or(|v| v == 0.0);
+    let each = ["low", "high"].map(|w| ints_attr(&p.attrs, w));
+    let around =
+        |by: &[i64]| by.len() == 4 && by[..2] == [0, 0] && by[2..].iter().all(|n| (0..3).contains(n));
+    let dense = ints_attr(&p.attrs, "interior").iter().all(|n| *n == 0);
+    (constant && zero && dense && each.into_iter().all(around)).then_some(p)
+}
+
+/// `rows` of tiles are computed together, or 0: all.
+fn rewrite(g: &Graph, out: &mut Graph, n: &Node, c: &Convolution, tile: i64, rows: i64) {
     let name = g.value(n.outputs[0]).name.clone();
     let mut node = |op: &str, word: &str, inputs: &[ValueId], attrs: Attrs, shape: &[i64]| {
         let shape: Vec<Int> = shape.iter().map(|n| Int::from(*n)).collect();
@@ -150,6 +191,26 @@ fn rewrite(g: &Graph, out: &mut Graph, n: &Node, c: &Convolution, tile: i64) {
         [attr("tile", int(tile)), attr("lanes", int(lanes))].into(),
         &[places, padded / lanes, c.channels, lanes],
     );
+    if rows > 0 {
+        let padding = padding(g, n);
+        let low = padding.map_or(vec![0, 0], |p| ints_attr(&p.attrs, "low")[2..].to_vec());
+        let extents = Attr::Ints(c.plane.to_vec());
+        let mut attrs: Attrs =
+            [("tile", int(tile)), ("rows", int(rows)), ("low", Attr::Ints(low)), ("extents", extents)]
+                .map(|(name, v)| attr(name, v))
+                .into();
+        if padded > c.filters {
+            attrs.insert("channels".into(), int(c.filters));
+        }
+        let x = padding.map_or(n.inputs[0], |p| p.inputs[0]);
+        out.nodes.push(Node {
+            op: "winograd".into(),
+            inputs: vec![x, filters],
+            attrs,
+            outputs: n.outputs.clone(),
+        });
+        return;
+    }
     // Whole tiles: what is around the input is a little more.
     let more = c.plane.map(|n| (n + tile - 1) / tile * tile - n);
     let x = match more {

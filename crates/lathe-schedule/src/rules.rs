@@ -2,6 +2,7 @@
 //! open, what was decided for it ([`Decisions`]) is taken.
 
 mod attention;
+mod bands;
 mod contraction;
 mod copies;
 mod dense_attention;
@@ -37,7 +38,7 @@ pub fn schedule(
         Some((Form::Attention, p)) => attention::apply(&mut s, p, target)?,
         Some((Form::Row | Form::Elementwise, _)) => rows::apply(&mut s, parts)?,
         Some((Form::Copy, _)) => copies::apply(&mut s)?,
-        Some((Form::Nest, _)) if tiles::apply(&mut s, target) => {}
+        Some((Form::Nest, _)) if bands::apply(&mut s, parts, target) || tiles::apply(&mut s, target) => {}
         Some((Form::Nest, p)) if parts.len() > 1 && copies::fills(&s, p) => windows::padded(&mut s, parts)?,
         Some((Form::Nest, _)) => {
             rows::join_axes(&mut s, parts, usize::MAX)?;
@@ -77,6 +78,16 @@ fn parallel_outermost(s: &mut Schedule) -> Result<(), ScheduleError> {
         s.step(&format!("parallel {}", l.var))?;
     }
     Ok(())
+}
+
+/// Contracts the temporaries of which loops around all uses pick elements.
+fn contract_where_picked(s: &mut Schedule, temporaries: &[String]) {
+    for t in temporaries {
+        let mut inner = s.clone();
+        if inner.step(&format!("contract {t}")).is_ok() {
+            *s = inner;
+        }
+    }
 }
 
 /// Names of temporaries with dimensions allocated at the top of the kernel.

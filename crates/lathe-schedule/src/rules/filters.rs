@@ -64,6 +64,11 @@ impl Registers {
     }
 }
 
+/// Most positions of a tile of so many vectors.
+pub(super) fn most_positions(vectors: i64, lanes: i64, target: &Target) -> i64 {
+    Registers::of(lanes, target).positions(vectors)
+}
+
 /// Lanes of the vectors that so many channels are whole numbers of.
 pub(super) fn lanes_of(channels: i64, target: &Target) -> Option<i64> {
     let half = (target.vector_bits < 512).then_some(LANES / 2);
@@ -193,8 +198,23 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
             s.step(&format!("reorder {}.i", channel.var))?;
         }
     }
-    // The last positions, where they make no whole tile, have loops of their own.
-    let mut tiles = vec![(format!("{n}.i"), vector.clone(), lanes.clone())];
+    in_registers(s, &n, positions, along, [&vector, &lanes])?;
+    if let Some(last) = spatial(&s.kernel().body).last() {
+        fuse_to(s, last)?;
+    }
+    Ok(true)
+}
+
+/// Tiles of so many positions of the loop `n`, which are `along` it, around loops of vectors and their lanes: accumulators in registers. The
+/// last positions, where they make no whole tile, have loops of their own.
+pub(super) fn in_registers(
+    s: &mut Schedule,
+    n: &str,
+    positions: i64,
+    along: i64,
+    [vector, lanes]: [&str; 2],
+) -> Result<(), ScheduleError> {
+    let mut tiles = vec![(format!("{n}.i"), vector.to_string(), lanes.to_string())];
     if along % positions != 0 {
         s.step(&format!("peel {n} {positions}"))?;
         let left = find_loop(&s.kernel().body, &format!("{n}.p")).map(|l| spatial(&[Stmt::For(l)]));
@@ -213,10 +233,7 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
     for (position, ..) in &tiles {
         s.step(&format!("unroll {position}"))?;
     }
-    if let Some(last) = spatial(&s.kernel().body).last() {
-        fuse_to(s, last)?;
-    }
-    Ok(true)
+    Ok(())
 }
 
 /// The schedule with these loops as one, and that loop, where its positions follow each other in memory.

@@ -1,7 +1,7 @@
 //! Operators that work row by row: one loop over rows for all of them, temporaries of one row, vectors inside a row.
 
 use super::product::extent;
-use super::{FEW, LANES, temporaries, windows};
+use super::{FEW, LANES, contract_where_picked, temporaries, windows};
 use crate::lanes::{Lane, lane, of_pairs, pairs};
 use crate::{Schedule, ScheduleError};
 use lathe_ir::graph::Form;
@@ -188,9 +188,8 @@ pub(super) fn join_axes(
             s.step(&format!("join {first}_{d} {p}_{d}"))?;
         }
     }
-    for t in temporaries(s.kernel()) {
-        s.step(&format!("contract {t}"))?;
-    }
+    let made = temporaries(s.kernel());
+    contract_where_picked(s, &made);
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use super::filters::lanes_of;
 use super::product::extent;
 use super::rows::vectorize_inner;
-use super::{LANES, temporaries, windows};
+use super::{LANES, contract_where_picked, temporaries, windows};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{For, Node, Stmt, find_loop, for_each, loop_bounds};
@@ -107,12 +107,7 @@ fn together(s: &mut Schedule, nests: &Nests, lanes: i64, part: bool) -> Result<(
             }
         }
         // Nothing but whole planes crosses the nests.
-        for t in &near {
-            let mut inner = s.clone();
-            if inner.step(&format!("contract {t}")).is_ok() {
-                *s = inner;
-            }
-        }
+        contract_where_picked(s, &near);
     }
     for (p, tiles) in nests {
         if *tiles {
@@ -150,7 +145,7 @@ fn rows_of_tiles(s: &mut Schedule, tiles: &str, behind: &[&String]) -> Option<()
 }
 
 /// A row of a plane, through all operators a vector at a time.
-fn rows(s: &mut Schedule, var: &str) -> Result<(), ScheduleError> {
+pub(super) fn rows(s: &mut Schedule, var: &str) -> Result<(), ScheduleError> {
     let l: Option<Arc<For>> = find_loop(&s.kernel().body, var);
     let Some(l) = l.filter(|l| !l.body.iter().all(|s| matches!(s, Stmt::Store(_)))) else { return Ok(()) };
     let n = extent(&l).unwrap_or(0);
