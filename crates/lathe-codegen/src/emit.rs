@@ -4,7 +4,7 @@ use crate::dialect::{Compiler, Dialect, Row};
 use crate::registers::{Kind, promotable};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::tensor::{
-    Buffer, CORE, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, Stmt, Store, UNROLLED, expr_type,
+    Buffer, CORE, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, SWEEP, Stmt, Store, UNROLLED, expr_type,
     for_each, is_network, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
@@ -524,10 +524,7 @@ impl Emitter<'_> {
                 Ok(())
             }
             LANE if self.dialect.lanes > 1 => self.lanes(l, &extent),
-            CORE => {
-                self.line(&format!("for (i64 {var} = begin; {var} < end; {var}++) {{"));
-                self.scope(&mut |e| e.body(&l.body))
-            }
+            CORE => self.core(l, &l.body),
             _ => {
                 let n = self.scalar(&extent)?;
                 self.line(&format!("for (i64 {var} = 0, n_{var} = {n}; {var} < n_{var}; {var}++) {{"));
@@ -540,6 +537,24 @@ impl Emitter<'_> {
                 self.scope(&mut |e| e.body(&l.body))?;
                 (self.vectors, self.words_shared) = (vectors, shared);
                 Ok(())
+            }
+        }
+    }
+
+    /// A core's part of a loop around these statements, inside the loops that sweep through it: iterations do not meet, so that they may
+    /// run side by side.
+    fn core(&mut self, l: &For, body: &[Stmt]) -> Result<(), CodegenError> {
+        match body {
+            [Stmt::For(sweep)] if &*sweep.level == SWEEP && !sweep.extent.mentions(&l.var) => {
+                let (var, extent) = (ident(&sweep.var), sweep.extent.simplify_index(&self.bounds));
+                let n = self.scalar(&extent)?;
+                self.line(&format!("for (i64 {var} = 0, n_{var} = {n}; {var} < n_{var}; {var}++) {{"));
+                self.scope(&mut |e| e.core(l, &sweep.body))
+            }
+            _ => {
+                let var = ident(&l.var);
+                self.line(&format!("for (i64 {var} = begin; {var} < end; {var}++) {{"));
+                self.scope(&mut |e| e.body(body))
             }
         }
     }

@@ -154,6 +154,29 @@ fn a_part_of_a_row_leaves_what_is_around_it_alone() {
     gives_what_the_interpreter_gives(text, &[&(1..=26).collect::<Vec<i32>>()]);
 }
 
+/// A core goes through its part of a loop for each iteration of those that sweep through it.
+#[test]
+fn cores_sweep_through_their_parts() {
+    let text = "kernel f() {
+  in x: i32[3, 5, 23]
+  out y: i32[3, 5, 23]
+  for j in 23 spatial core {
+    for i in 3 spatial sweep {
+      for k in i + 3 spatial sweep {
+        alloc t: i32[1] on register
+        T: t[0] = x[i, k, j] * 2i32
+        Y: y[i, k, j] = t[0] + i32(j)
+      }
+    }
+  }
+}";
+    gives_what_the_interpreter_gives(text, &[&(1..=345).collect::<Vec<i32>>()]);
+    let e = emit(&lathe_ir::tensor::parse(text).unwrap(), "f", Dialect::named("portable").unwrap()).unwrap();
+    assert_eq!(e.grid.as_const(), Some(23));
+    let at = |text: &str| e.source.find(text).unwrap();
+    assert!(at("i64 i = 0") < at("i64 k = 0") && at("i64 k = 0") < at("i64 j = begin"), "{}", e.source);
+}
+
 /// A copy that exchanges two axes is written as squares that are transposed in registers: whole ones, and what there is of others.
 #[test]
 fn copies_between_axes_are_transposed() {
@@ -393,7 +416,10 @@ fn in_each_dialect(
         let signature = Signature { name: "f".into(), dims: vec![], params, workspace_bytes: 0 };
         let run =
             Kernel::new(library.kernel("f").unwrap(), signature).prepare(views.clone(), &sizes, &[], None);
-        run.unwrap().run(&mut Ctx::default(), 0, 1).unwrap();
+        let (run, grid) = (run.unwrap(), e.grid.as_const().unwrap());
+        for part in [grid / 2..grid, 0..grid / 2] {
+            run.run(&mut Ctx::default(), part.start, part.end).unwrap();
+        }
         let held = |(v, n): (&lathe_runtime::View, &usize)| {
             let mut got = vec![0u8; *n];
             v.read(0, &mut got).unwrap();

@@ -30,8 +30,10 @@ fn products(n: i64) -> i64 {
 /// Bytes of filters that stay in the second cache.
 const NEAR: i64 = 768 << 10;
 /// Tiles of a band for which reading the filters again is no loss, and most in a band of several rows.
-const FEWEST: i64 = 4;
+const MANY: i64 = 12;
 const MOST: i64 = 16;
+/// Tiles that take as long as reading the filters once more.
+const READING: i64 = 4;
 
 /// Cycles to read so many floats of filters, which the second cache does not hold.
 fn reading(n: i64) -> i64 {
@@ -98,12 +100,13 @@ impl Convolution {
         let [down, across] = self.plane.map(|n| (n + tile - 1) / tile);
         let suits = |rows: &i64| {
             let bands = (down + rows - 1) / rows;
-            bands > 1 && *rows < 5 && (*rows == 1 || rows * across <= MOST) && rows * across >= FEWEST
+            let tiles = rows * across;
+            bands > 1 && *rows < 5 && (*rows == 1 || tiles <= MOST) && (tiles >= MANY || filters <= NEAR / 4)
         };
         // An even number of bands, each of which reads the filters.
         let cost = |rows: &i64| {
             let bands = (down + rows - 1) / rows;
-            (bands + bands % 2) * (rows * across + FEWEST)
+            (bands + bands % 2) * (rows * across + READING)
         };
         (1..5).filter(suits).min_by_key(cost).filter(|_| filters <= NEAR)
     }

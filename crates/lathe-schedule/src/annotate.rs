@@ -5,7 +5,7 @@ use crate::rules::LANES;
 use crate::util::{arg, in_family, need_name};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, CORE, Expr, For, Iter, Kernel, LANE, Opaque, Stmt, UNROLLED, find_loop, for_each,
+    Buffer, CHANNEL, CORE, Expr, For, Iter, Kernel, LANE, Opaque, SWEEP, Stmt, UNROLLED, find_loop, for_each,
     loop_bounds, map_stmts,
 };
 use lathe_ir::{Int, Name};
@@ -39,15 +39,30 @@ pub(crate) static UNROLL: Primitive = Primitive {
 
 pub(crate) static PARALLEL: Primitive = Primitive {
     name: "parallel",
-    doc: "parallel L: iterations of L go to the cores; it must be the kernel's one outermost loop, and no two of them \
-          write elements that share a byte, as a core writes bytes",
+    doc: "parallel L [M...]: iterations of L go to the cores; it must be the kernel's one outermost loop, and no two of them \
+          write elements that share a byte, as a core writes bytes. Each iteration of the loops M, which are the whole body of one \
+          another in L, is run for all that a core has of L before the next one",
     tag: Tag::Bitwise,
     witness: None,
     apply: |k, a| {
         let var = arg(a, 0)?;
         match k.body.iter().filter(|s| !matches!(s, Stmt::Alloc(_))).collect::<Vec<_>>().as_slice() {
             [Stmt::For(l)] if &*l.var == var => {
-                let after = level(k, var, CORE, &[Iter::Spatial])?;
+                let mut after = level(k, var, CORE, &[Iter::Spatial])?;
+                let mut inner = (*l).clone();
+                for sweep in &a[1..] {
+                    let [Stmt::For(m)] = inner.body.as_slice() else {
+                        return Err(format!("the body of '{}' is not one loop", inner.var));
+                    };
+                    if &*m.var != *sweep || m.extent.mentions(var) {
+                        return Err(format!(
+                            "'{sweep}' is not the whole body of '{}', or its extent depends on '{var}'",
+                            inner.var
+                        ));
+                    }
+                    inner = m.clone();
+                    after = level(&after, sweep, SWEEP, &[Iter::Spatial])?;
+                }
                 own_bytes(&after, &find_loop(&after.body, var).expect("it is there"))?;
                 Ok(after)
             }

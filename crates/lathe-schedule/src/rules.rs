@@ -16,7 +16,7 @@ pub use filters::{ChannelTile, channel_tile};
 
 use crate::{Decisions, Schedule, ScheduleError};
 use lathe_ir::graph::Form;
-use lathe_ir::tensor::{Kernel, Stmt};
+use lathe_ir::tensor::{Kernel, Stmt, find_loop};
 use lathe_machine::Target;
 
 /// Lanes of f32 in the vectors that packed layouts are made for.
@@ -50,6 +50,31 @@ pub fn schedule(
     }
     parallel_outermost(&mut s)?;
     Ok(s)
+}
+
+/// Cores share the loops behind that of the channels up to `last`, and each sweeps through its part for each of the channels.
+fn sweep(s: &mut Schedule, channels: &str, last: &str) -> Result<(), ScheduleError> {
+    while let Some(l) = find_loop(&s.kernel().body, channels)
+        && let [Stmt::For(inner)] = l.body.as_slice()
+    {
+        s.step(&format!("interchange {channels}"))?;
+        if &*inner.var == last {
+            break;
+        }
+    }
+    product::fuse_to(s, last)?;
+    match s.kernel().body.as_slice() {
+        [Stmt::For(outer)] => {
+            let step = format!("parallel {} {channels}", outer.var);
+            s.step(&step)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether so many parts of a plane are enough for cores to share, none of which has more than another by much.
+fn shared_evenly(parts: i64) -> bool {
+    parts >= 12 || (parts > 1 && parts % 2 == 0)
 }
 
 /// Fewer iterations than this are too few for the cores, where there are more inside.

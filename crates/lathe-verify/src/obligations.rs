@@ -41,7 +41,7 @@ use crate::travel::Flow;
 use crate::{Order, Refusal};
 use lathe_check::{Obligation, Term};
 use lathe_ir::tensor::{
-    Buffer, CHANNEL, CORE, Expr, Fact, For, Iter, Kernel, LANE, Node, SERIAL, Stmt, Store, UNROLLED,
+    Buffer, CHANNEL, CORE, Expr, Fact, For, Iter, Kernel, LANE, Node, SERIAL, SWEEP, Stmt, Store, UNROLLED,
     for_each, is_network,
 };
 use lathe_ir::{DType, Layout, Name};
@@ -154,7 +154,7 @@ pub(crate) fn claim_checked(
 
 /// Whether a loop's iterations follow each other, written out or not.
 pub(crate) fn in_order(l: &For) -> bool {
-    [SERIAL, UNROLLED].contains(&&*l.level)
+    [SERIAL, UNROLLED, SWEEP].contains(&&*l.level)
 }
 
 pub(crate) fn differs<T>(message: impl Into<String>) -> Result<T, Refusal> {
@@ -637,7 +637,7 @@ impl<'k> Walk<'k> {
                 LANE => self.lanes(&now.scope, &now.after, a)?,
                 CORE => self.cores(&now.scope, &now.after, a)?,
                 // Whoever ran them, iterations follow each other now.
-                _ if in_order(a) && [LANE, CORE, UNROLLED, SERIAL].contains(&&*b.level) => {}
+                _ if in_order(a) && [LANE, CORE, UNROLLED, SERIAL, SWEEP].contains(&&*b.level) => {}
                 after => return differs(format!("the loop '{}' goes from {} to {after}", b.var, b.level)),
             }
             // Lanes add up in an order of their own.

@@ -63,6 +63,9 @@ pub const SERIAL: &str = "serial";
 pub const UNROLLED: &str = "unrolled";
 /// The level of a loop whose iterations go to the machine's cores.
 pub const CORE: &str = "core";
+/// The level of a loop that is the whole body of one whose iterations go to the cores: it runs one iteration after the other, each of
+/// them for all that a core has of the loop around. Where it stands elsewhere it is as [`SERIAL`].
+pub const SWEEP: &str = "sweep";
 /// The level of a loop whose iterations go to the lanes of a vector.
 pub const LANE: &str = "lane";
 

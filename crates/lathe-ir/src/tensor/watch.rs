@@ -6,7 +6,7 @@
 //! compare with: iterations come in order, so of three accesses the first and the last are apart in the outer one of the loops
 //! in which the neighbours are.
 
-use super::{For, Iter, SERIAL, UNROLLED};
+use super::{For, Iter, SERIAL, SWEEP, UNROLLED};
 use crate::{DType, Name};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -106,7 +106,7 @@ impl Watch {
             return;
         }
         self.executions += 1;
-        let parallel = ![SERIAL, UNROLLED].contains(&&*l.level);
+        let parallel = ![SERIAL, UNROLLED, SWEEP].contains(&&*l.level);
         let turn =
             Turn { execution: self.executions, iteration: 0, iter: l.iter, parallel, var: l.var.clone() };
         Rc::make_mut(&mut self.path).push(turn);

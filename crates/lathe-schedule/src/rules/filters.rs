@@ -2,9 +2,10 @@
 //! each an element of the input repeated in all lanes. Nothing is copied, and filters are read in a row. Products with matrices that lie
 //! so, in blocks of columns, are the same.
 
-use super::LANES;
 use super::product::{Product, extent, fuse_to, move_to};
+use super::{LANES, shared_evenly, sweep};
 use crate::{Schedule, ScheduleError};
+use lathe_ir::Int;
 use lathe_ir::tensor::{For, Stmt, find_loop};
 use lathe_machine::Target;
 use std::sync::Arc;
@@ -69,6 +70,11 @@ pub(super) fn most_positions(vectors: i64, lanes: i64, target: &Target) -> i64 {
     Registers::of(lanes, target).positions(vectors)
 }
 
+/// What whole tiles alone are worth, in thousandths of the time.
+const WHOLE: i64 = 10;
+/// Elements of filters that are read in the time of one of a plane that another core made.
+const NEAR: i64 = 2;
+
 /// Lanes of the vectors that so many channels are whole numbers of.
 pub(super) fn lanes_of(channels: i64, target: &Target) -> Option<i64> {
     let half = (target.vector_bits < 512).then_some(LANES / 2);
@@ -103,7 +109,9 @@ pub fn channel_tile(channels: i64, extents: &[i64], fusable: bool, target: &Targ
                 let rest = if left > 0 { registers.time(vectors, left) } else { 0 };
                 let whole = n / positions * registers.time(vectors, positions);
                 let busy = 1000 * products * n / (whole + rest);
-                let rank = (busy, products * positions);
+                // Cores can share the positions of planes where there are whole tiles alone.
+                let whole = if fusable && extents.len() > 1 && left == 0 { WHOLE } else { 0 };
+                let rank = (busy + whole, products * positions);
                 if best.is_none_or(|(b, _)| rank > b) {
                     best = Some((
                         rank,
@@ -199,10 +207,38 @@ pub(super) fn apply(s: &mut Schedule, p: &Product, target: &Target) -> Result<bo
         }
     }
     in_registers(s, &n, positions, along, [&vector, &lanes])?;
-    if let Some(last) = spatial(&s.kernel().body).last() {
-        fuse_to(s, last)?;
+    let near = near(s, p, channels, extents.iter().product());
+    let near = s.choose("near", [0, 1], near.into()) == 1;
+    let nest = spatial(&s.kernel().body);
+    let tiles = format!("{m}.o.o");
+    match nest.last() {
+        Some(last) if near && *last != tiles && parts(s, &nest, &tiles).is_some_and(shared_evenly) => {
+            sweep(s, &tiles, last)?;
+        }
+        Some(last) => fuse_to(s, last)?,
+        None => {}
     }
     Ok(true)
+}
+
+/// Iterations of the loops of a nest behind one.
+fn parts(s: &Schedule, nest: &[String], behind: &str) -> Option<i64> {
+    let of = |l: &String| find_loop(&s.kernel().body, l).and_then(|l| extent(&l));
+    nest.iter().skip_while(|l| *l != behind).skip(1).map(of).product()
+}
+
+/// Whether cores share the positions, and each sweeps through all channels: then each finds of a plane what it made of it, and cores may be
+/// far from each other. Each reads all filters, from where nobody writes.
+fn near(s: &Schedule, p: &Product, channels: i64, positions: i64) -> bool {
+    let all = |loops: &[Arc<For>]| loops.iter().map(|l| extent(l)).product::<Option<i64>>();
+    let (Some(every), Some(terms)) = (all(&p.loops), all(&p.sums)) else { return false };
+    let filters = channels * terms;
+    let input = (0..2).filter_map(|f| {
+        let shape = s.kernel().buffer(&p.factors[f].0)?.shape;
+        shape.iter().map(Int::as_const).product::<Option<i64>>().filter(|n| *n != filters)
+    });
+    let (input, results) = (input.max().unwrap_or(0), channels * positions);
+    every == results && results <= input && filters <= NEAR * input
 }
 
 /// Tiles of so many positions of the loop `n`, which are `along` it, around loops of vectors and their lanes: accumulators in registers. The
@@ -251,7 +287,7 @@ fn fused(s: &Schedule, loops: &[Arc<For>]) -> Option<(Schedule, Arc<For>)> {
 }
 
 /// The loops that are the whole body of one another, outermost first.
-fn spatial(body: &[Stmt]) -> Vec<String> {
+pub(super) fn spatial(body: &[Stmt]) -> Vec<String> {
     let (mut all, mut body) = (vec![], body);
     while let [Stmt::For(l)] = body {
         all.push(l.var.to_string());

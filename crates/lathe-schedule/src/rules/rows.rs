@@ -1,7 +1,7 @@
 //! Operators that work row by row: one loop over rows for all of them, temporaries of one row, vectors inside a row.
 
 use super::product::extent;
-use super::{FEW, LANES, contract_where_picked, temporaries, windows};
+use super::{FEW, LANES, contract_where_picked, sweep, temporaries, windows};
 use crate::lanes::{Lane, lane, of_pairs, pairs};
 use crate::{Schedule, ScheduleError};
 use lathe_ir::graph::Form;
@@ -14,6 +14,9 @@ use std::sync::Arc;
 
 /// Bytes of a result that no cache has room for: those of the machines measured end at 32 MiB.
 const PAST_CACHES: i64 = 32 << 20;
+
+/// Bytes of a result that the second caches of two cores hold, or nearly.
+const OWN_CACHES: i64 = 4 << 20;
 
 /// From so many elements on, a sum over a row has several chains side by side: each still has many terms.
 const LONG: i64 = 1024;
@@ -234,6 +237,13 @@ fn elementwise(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), Schedul
             windows::align(s)?;
         }
         s.step(&format!("vectorize {l}{masked}"))?;
+    }
+    // Of the planes of one image that the cores' own caches hold, each core does a part, as sums of products over the channels do, between
+    // which several operators without weights stand.
+    let (all, places) = (extents.iter().product::<i64>(), extents[depth..].iter().product::<i64>() / LANES);
+    let planes = rank == 4 && depth == 2 && extents[0] == 1 && places >= FEW && 4 * all <= OWN_CACHES;
+    if planes && !rest && parts.len() > 1 {
+        sweep(s, &format!("{first}_1"), &format!("{inner}.o"))?;
     }
     Ok(())
 }

@@ -1,9 +1,10 @@
 //! Reductions of windows that share no factor but with their neighbours (pooling, depthwise convolutions): one window a lane,
 //! along the last axis, and a few rows of windows at a time, whose sums hide each other's latency.
 
+use super::filters::spatial;
 use super::product::{extent, fuse_to, move_to};
 use super::rows::vectorize_inner;
-use super::{LANES, temporaries};
+use super::{LANES, shared_evenly, sweep, temporaries};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::graph::Form;
@@ -161,6 +162,15 @@ pub(super) fn apply(s: &mut Schedule) -> Result<bool, ScheduleError> {
         }
         s.step(&format!("unroll {}", l.var))?;
     }
-    fuse_to(s, &format!("{var}.o"))?;
+    let nest = spatial(&s.kernel().body);
+    match (nest.as_slice(), loops.as_slice()) {
+        ([_, channels, rows, _], [image, _, _, _])
+            if extent(image) == Some(1)
+                && find_loop(&s.kernel().body, rows).and_then(|l| extent(&l)).is_some_and(shared_evenly) =>
+        {
+            sweep(s, channels, rows)?;
+        }
+        _ => fuse_to(s, &format!("{var}.o"))?,
+    }
     Ok(true)
 }
