@@ -4,8 +4,8 @@ use crate::dialect::{Compiler, Dialect, Row};
 use crate::registers::{Kind, promotable};
 use lathe_diagnostic::{Diagnose, Diagnostic, Fault};
 use lathe_ir::tensor::{
-    Buffer, CORE, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, SWEEP, Stmt, Store, UNROLLED, expr_type,
-    for_each, is_network, loop_bounds, rename_vars,
+    Binary, Buffer, CORE, Expr, For, Kernel, LANE, Node, Opaque, REGISTER, SWEEP, Stmt, Store, UNROLLED,
+    expr_type, for_each, is_network, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
 use lathe_schedule::{Code, PAST_CACHES, code, ends_alike, lanes_first};
@@ -592,7 +592,13 @@ impl Emitter<'_> {
         let Some(most) = most.filter(|h| *h <= MOST_LANES) else {
             return self.fail(format!("the lane loop '{}' is wider than its vectors", l.var));
         };
-        let used = if whole.is_some() { None } else { Some(self.scalar(extent)?) };
+        let least = Opaque::default().int(extent, &self.bounds).and_then(|e| self.bounds.range(&e).lo);
+        // Fewer lanes than none are none.
+        let used = match (whole, least.is_some_and(|n| n >= 0)) {
+            (Some(_), _) => None,
+            (None, true) => Some(self.scalar(extent)?),
+            (None, false) => Some(self.scalar(&extent.bin(Binary::Max, &0.into()))?),
+        };
         let allocates = most > lanes && declares(&l.body);
         // In each vector the variable counts its lanes alone.
         let all = self.bounds.of(&l.var);

@@ -584,7 +584,7 @@ impl Emitter<'_> {
                     "sum" => format!("{name}a + {name}b"),
                     "max" | "min" => {
                         let (x, y) = if op == "max" { ("b", "a") } else { ("a", "b") };
-                        let i = format!("i32x{n}");
+                        let i = format!("i{}x{n}", t.bits());
                         format!(
                             "({ty})((({name}a < {name}b) & ({i}){name}{x}) | (~({name}a < {name}b) & ({i}){name}{y}))"
                         )

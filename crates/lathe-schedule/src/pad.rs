@@ -6,11 +6,11 @@
 use crate::join::is_local;
 use crate::util::{accesses, arg, in_family, need_loop, runs_at_least, touched};
 use crate::{Primitive, Tag};
-use lathe_ir::Name;
 use lathe_ir::tensor::{
     Access, Binary, Expr, Fact, For, Iter, Kernel, Node, Opaque, Stmt, apart, expr_type, find_loop, for_each,
     loop_bounds, map_stmts,
 };
+use lathe_ir::{Bounds, Int, Name};
 use std::sync::Arc;
 
 pub(crate) static PAD: Primitive = Primitive {
@@ -150,6 +150,29 @@ fn in_one_block(k: &Kernel, index: &Expr, family: &str, f: i64) -> bool {
     (second - first.clone()).as_const() == Some(1) && first.rem(f, &bounds).as_const() == Some(0)
 }
 
+/// Whether elements are chosen, by a condition on what is picked, that may not be there where the condition is another: a place that is not
+/// picked itself, and not known to be inside.
+fn may_be_outside(k: &Kernel, e: &Expr, picked: &dyn Fn(&Expr) -> bool, bounds: &Bounds) -> bool {
+    let Node::Select(c, x, y) = &**e else { return false };
+    let inside = |i: &Expr, n: &Int| {
+        let at = Opaque::default().int(i, bounds);
+        at.is_some_and(|at| {
+            let left = n.clone() - 1 - at.clone();
+            [at, left].iter().all(|d| bounds.range(d).lo.is_some_and(|lo| lo >= 0))
+        })
+    };
+    let mut outside = false;
+    for branch in [x, y].into_iter().filter(|_| picked(c)) {
+        branch.visit(&mut |e| {
+            if let Node::Load(n, index) = &**e {
+                let shape = k.buffer(n).map_or(vec![], |b| b.shape);
+                outside |= index.iter().zip(&shape).any(|(i, d)| !picked(i) && !inside(i, d));
+            }
+        });
+    }
+    outside
+}
+
 /// Whether a temporary is made outside of a loop that an extent names: a later block finds there what an earlier one left.
 fn outlives(body: &[Stmt], temporary: &str, extent: &Expr) -> bool {
     if body.iter().any(|s| matches!(s, Stmt::Alloc(b) if &*b.name == temporary)) {
@@ -278,6 +301,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
                         decides |= b.targets.iter().any(|(_, i)| i.iter().any(computed));
                         let mut look = |e: &Expr| {
                             traps |= may_trap(k, e, &mention);
+                            decides |= may_be_outside(k, e, &mention, &bounds);
                             decides |= matches!(&**e, Node::Load(_, i) if i.iter().any(computed));
                         };
                         b.values.iter().for_each(|v| v.visit(&mut look));
