@@ -104,33 +104,40 @@ fn combined(row: &[f64], at: &dyn Fn(usize) -> Expr) -> Expr {
     sum.expect("no row of a transform is 0")
 }
 
-/// The statements of `left * x * left^T`, where `x` reads an element and `store` writes one: what is read is read once.
+/// The statements of `left * x * left^T`, where `x` reads an element and `store` writes one: what is read is read once. Loops that take the
+/// elements and give the results are called `ta`, `tb`, `ga` and `gb` behind the word.
 fn transform(
     l: &Lowering,
     word: &str,
     left: Matrix,
-    x: &dyn Fn(usize, usize) -> Expr,
-    store: &dyn Fn(&str, usize, usize, Expr) -> Stmt,
+    x: &dyn Fn(&Expr, &Expr) -> Expr,
+    store: &dyn Fn(&str, &Expr, &Expr, Expr) -> Stmt,
 ) -> Vec<Stmt> {
     let (n, m) = (left[0].len(), left.len());
-    let (taken, half) = (l.name(&format!("{word}taken")), l.name(&format!("{word}half")));
+    let name = |what: &str| l.name(&format!("{word}{what}"));
+    let (taken, half, given) = (name("taken"), name("half"), name("given"));
     let element = |of: &str, at: usize| Expr::load(of, &[(at as i64).into()]);
     let put = |of: &str, at: usize, v: Expr| Stmt::store(&format!("{of}{at}"), of, &[(at as i64).into()], v);
     let own = |name: &str, n: usize| {
         let b = Buffer::dense(name, DType::F32, &[Int::from(n as i64)], REGISTER);
         Stmt::Alloc(Arc::new(b))
     };
-    let mut body = vec![own(&taken, n * n), own(&half, m * n)];
-    for (i, j) in (0..n).flat_map(|i| (0..n).map(move |j| (i, j))) {
-        body.push(put(&taken, i * n + j, x(i, j)));
-    }
+    let each = |of: &str, n: usize, body: &dyn Fn(&Expr, &Expr) -> Stmt| {
+        let [a, b] = ["a", "b"].map(|axis| format!("{word}{of}{axis}"));
+        let inner = body(&l.var(&a), &l.var(&b));
+        let inner = Stmt::for_(&l.name(&b), (n as i64).into(), Iter::Spatial, vec![inner]);
+        Stmt::for_(&l.name(&a), (n as i64).into(), Iter::Spatial, vec![inner])
+    };
+    let at = |a: &Expr, b: &Expr, n: usize| [a.clone() * n as i64 + b.clone()];
+    let mut body = vec![own(&taken, n * n), own(&half, m * n), own(&given, m * m)];
+    body.push(each("t", n, &|a, b| Stmt::store(&name("take"), &taken, &at(a, b, n), x(a, b))));
     for (i, j) in (0..m).flat_map(|i| (0..n).map(move |j| (i, j))) {
         body.push(put(&half, i * n + j, combined(left[i], &|k| element(&taken, k * n + j))));
     }
     for (i, j) in (0..m).flat_map(|i| (0..m).map(move |j| (i, j))) {
-        let sum = combined(left[j], &|k| element(&half, i * n + k));
-        body.push(store(&l.name(&format!("{word}y{}", i * m + j)), i, j, sum));
+        body.push(put(&given, i * m + j, combined(left[j], &|k| element(&half, i * n + k))));
     }
+    body.push(each("g", m, &|a, b| store(&name("give"), a, b, Expr::load(&given, &at(a, b, m)))));
     body
 }
 
@@ -160,16 +167,16 @@ fn input(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
 
 fn lower_input(l: &Lowering) -> Vec<Stmt> {
     let f = transforms(&l.attrs).expect("inferred before");
-    let (x, y, n) = (&l.ins[0], &l.outs[0], f.input.len());
+    let (x, y) = (&l.ins[0], &l.outs[0]);
     let s = four(std::slice::from_ref(&x.ty)).expect("inferred before");
     let tiles = [(s[2] - 2) / f.tile, (s[3] - 2) / f.tile];
     nest(l, &[s[0].into(), s[1].into(), tiles[0].into(), tiles[1].into()], |i| {
         let tile = (i[0].clone() * tiles[0] + i[2].clone()) * tiles[1] + i[3].clone();
-        let along = |i: &Expr, k: usize| i.clone() * f.tile + k as i64;
+        let along = |i: &Expr, k: &Expr| i.clone() * f.tile + k.clone();
         let read =
-            |a: usize, b: usize| x.read(&[i[0].clone(), i[1].clone(), along(&i[2], a), along(&i[3], b)]);
+            |a: &Expr, b: &Expr| x.read(&[i[0].clone(), i[1].clone(), along(&i[2], a), along(&i[3], b)]);
         transform(l, "", f.input, &read, &|name, a, b, v| {
-            y.write(name, &[((a * n + b) as i64).into(), tile.clone(), i[1].clone()], v)
+            y.write(name, &[place(a, b, f), tile.clone(), i[1].clone()], v)
         })
     })
 }
@@ -197,14 +204,13 @@ fn filters(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
 
 fn lower_filters(l: &Lowering) -> Vec<Stmt> {
     let f = transforms(&l.attrs).expect("inferred before");
-    let (w, y, n) = (&l.ins[0], &l.outs[0], f.filters.len());
+    let (w, y) = (&l.ins[0], &l.outs[0]);
     let lanes = constant(&y.ty.shape[3]).expect("inferred before");
     nest(l, &y.ty.shape[1..], |i| {
         let from = i[0].clone() * lanes + i[2].clone();
-        let read =
-            |a: usize, b: usize| w.read(&[from.clone(), i[1].clone(), (a as i64).into(), (b as i64).into()]);
+        let read = |a: &Expr, b: &Expr| w.read(&[from.clone(), i[1].clone(), a.clone(), b.clone()]);
         transform(l, "", f.filters, &read, &|name, a, b, v| {
-            y.write(name, &[&[((a * n + b) as i64).into()], i].concat(), v)
+            y.write(name, &[&[place(a, b, f)], i].concat(), v)
         })
     })
 }
@@ -249,7 +255,7 @@ fn output(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
 /// Whole tiles go to planes with room for them, of which the result is a part.
 fn lower_output(l: &Lowering) -> Vec<Stmt> {
     let f = transforms(&l.attrs).expect("inferred before");
-    let (x, y, n) = (&l.ins[0], &l.outs[0], f.input.len());
+    let (x, y) = (&l.ins[0], &l.outs[0]);
     let (outer, tiles, _) = tiles(std::slice::from_ref(&x.ty), &l.attrs).expect("inferred before");
     let lanes = constant(&x.ty.shape[3]).expect("inferred before");
     let whole = l.name("whole");
@@ -259,11 +265,11 @@ fn lower_output(l: &Lowering) -> Vec<Stmt> {
     body.extend(nest_named(l, "t", &ints(&[outer, tiles].concat()), |i| {
         let tile = (i[0].clone() * tiles[0] + i[2].clone()) * tiles[1] + i[3].clone();
         let channel = [i[1].clone() / lanes, i[1].clone() % lanes];
-        let read = |a: usize, b: usize| {
-            let at = [Expr::from((a * n + b) as i64), tile.clone()];
+        let read = |a: &Expr, b: &Expr| {
+            let at = [place(a, b, f), tile.clone()];
             x.read(&[at, channel.clone()].concat())
         };
-        let along = |i: &Expr, k: usize| i.clone() * f.tile + k as i64;
+        let along = |i: &Expr, k: &Expr| i.clone() * f.tile + k.clone();
         transform(l, "", f.output, &read, &|name, a, b, v| {
             Stmt::store(name, &whole, &[i[0].clone(), i[1].clone(), along(&i[2], a), along(&i[3], b)], v)
         })
@@ -449,14 +455,14 @@ fn lower_bands(l: &Lowering) -> Vec<Stmt> {
         }));
     }
     let tile = |r: &Expr, w: &Expr| r.clone() * b.tiles[1] + w.clone();
-    let along = |i: &Expr, k: usize| i.clone() * b.f.tile + k as i64;
+    let along = |i: &Expr, k: &Expr| i.clone() * b.f.tile + k.clone();
     body.extend(nest_named(l, "i", &outer(&[b.channels, b.tiles[0], b.tiles[1]]), |i| {
         let [n, t, c, r, w] = i else { unreachable!("as many as loops") };
-        let read = |p: usize, q: usize| {
+        let read = |p: &Expr, q: &Expr| {
             Expr::load(&near, &[n.clone(), t.clone(), along(r, p), along(w, q), c.clone()])
         };
         transform(l, "i", b.f.input, &read, &|name, p, q, v| {
-            let at = [n.clone(), t.clone(), ((p * n_of(b.f) + q) as i64).into(), tile(r, w), c.clone()];
+            let at = [n.clone(), t.clone(), place(p, q, b.f), tile(r, w), c.clone()];
             Stmt::store(name, &tiles, &at, v)
         })
     }));
@@ -472,9 +478,8 @@ fn lower_bands(l: &Lowering) -> Vec<Stmt> {
     }));
     body.extend(nest_named(l, "o", &outer(&[blocks, lanes, b.tiles[0], b.tiles[1]]), |i| {
         let [n, t, o, m, r, w] = i else { unreachable!("as many as loops") };
-        let read = |p: usize, q: usize| {
-            let at =
-                [n.clone(), t.clone(), ((p * n_of(b.f) + q) as i64).into(), tile(r, w), o.clone(), m.clone()];
+        let read = |p: &Expr, q: &Expr| {
+            let at = [n.clone(), t.clone(), place(p, q, b.f), tile(r, w), o.clone(), m.clone()];
             Expr::load(&products, &at)
         };
         transform(l, "o", b.f.output, &read, &|name, p, q, v| {
@@ -490,9 +495,9 @@ fn lower_bands(l: &Lowering) -> Vec<Stmt> {
     body
 }
 
-/// Rows of a tile of the input.
-fn n_of(f: &Transforms) -> usize {
-    f.input.len()
+/// The number of a place of a transformed tile.
+fn place(a: &Expr, b: &Expr, f: &Transforms) -> Expr {
+    a.clone() * f.input.len() as i64 + b.clone()
 }
 
 /// Rows of a sample's tiles: 4 where channels are whole vectors, and then each other time, as their kernels are long.

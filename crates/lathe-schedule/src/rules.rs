@@ -105,6 +105,16 @@ fn parallel_outermost(s: &mut Schedule) -> Result<(), ScheduleError> {
     Ok(())
 }
 
+/// The loops that take the elements of a transformed tile, and those that give the results, written out.
+fn write_out_transform(s: &mut Schedule, word: &str) -> Result<(), ScheduleError> {
+    for axis in ["ta", "tb", "ga", "gb"] {
+        if find_loop(&s.kernel().body, &format!("{word}{axis}")).is_some() {
+            s.step(&format!("unroll {word}{axis}"))?;
+        }
+    }
+    Ok(())
+}
+
 /// Contracts the temporaries of which loops around all uses pick elements.
 fn contract_where_picked(s: &mut Schedule, temporaries: &[String]) {
     for t in temporaries {

@@ -3,7 +3,7 @@
 
 use super::filters::{channel_tile, in_registers, lanes_of, most_positions};
 use super::product::{extent, fuse_to};
-use super::{LANES, contract_where_picked, temporaries, tiles};
+use super::{LANES, contract_where_picked, temporaries, tiles, write_out_transform};
 use crate::{Schedule, ScheduleError};
 use lathe_ir::graph::Form;
 use lathe_ir::tensor::find_loop;
@@ -128,9 +128,10 @@ fn schedule(
         }
         s.step(&format!("vectorize {p}_{w}2.i"))?;
     }
-    for l in [format!("{p}_{TILES}2.i"), format!("{p}_{BACK}3")] {
-        s.step(&format!("sink {l}"))?;
-        s.step(&format!("vectorize {l}"))?;
+    for (w, l) in [(TILES, "2.i"), (BACK, "3")] {
+        s.step(&format!("sink {p}_{w}{l}"))?;
+        s.step(&format!("vectorize {p}_{w}{l}"))?;
+        write_out_transform(s, &format!("{p}_{w}"))?;
     }
     products(s, &format!("{p}_{PRODUCTS}"), z, target)?;
     turned_out(s, p, z.width)?;

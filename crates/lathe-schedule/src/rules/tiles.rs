@@ -4,7 +4,7 @@
 use super::filters::lanes_of;
 use super::product::extent;
 use super::rows::vectorize_inner;
-use super::{LANES, contract_where_picked, temporaries, windows};
+use super::{LANES, contract_where_picked, temporaries, windows, write_out_transform};
 use crate::lanes::lane;
 use crate::{Schedule, ScheduleError};
 use lathe_ir::tensor::{For, Node, Stmt, find_loop, for_each, loop_bounds};
@@ -117,6 +117,7 @@ fn together(s: &mut Schedule, nests: &Nests, lanes: i64, part: bool) -> Result<(
                 windows::align(s)?;
             }
             s.step(&format!("vectorize {p}1.i{}", if part { " masked" } else { "" }))?;
+            write_out_transform(s, p.trim_end_matches('t'))?;
         }
     }
     if let Some(p) = behind.first() {
