@@ -589,10 +589,13 @@ impl Run {
             self.touch(n, address, touch);
             let slot = &self.slots[n];
             let (width, bits) = (slot.dtype.bits(), v.bits(slot.dtype));
-            if let (Some(w), Some((least, end)), Value::Int(v)) = (&mut self.watch, slot.range, v) {
-                let kept = (i128::from(least)..i128::from(end)).contains(&i128::from(v));
+            if let (Some(w), Some((least, end))) = (&mut self.watch, slot.range) {
+                let kept = match v {
+                    Value::Int(v) => (i128::from(least)..i128::from(end)).contains(&i128::from(v)),
+                    v => (least as f64..end as f64).contains(&v.float()),
+                };
                 w.open(!kept, || {
-                    format!("{n}{index:?} = {v}, which is promised to be from {least} to {end}")
+                    format!("{n}{index:?} = {}, which is promised to be from {least} to {end}", v.float())
                 });
             }
             let written = match &slot.place {
