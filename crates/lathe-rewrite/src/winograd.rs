@@ -1,5 +1,6 @@
 //! `winograd`: convolutions of 3x3 with constant filters become products of transformed tiles, where that takes less time. Filters are
-//! transformed once, when the program is loaded.
+//! transformed once, when the program is loaded. Where they stay in the second cache, all is one operator, which computes a band of tiles
+//! at a time; otherwise each step is one, for all tiles.
 //!
 //! Results are not those of a sum of products in any order. Of the exact ones they are, to first order, within `(c + 24) u` times what
 //! the same transforms and products give of absolute values: `|A^T| ((|G| |w| |G^T|) * (|B^T| |x| |B|), summed over c channels) |A|`, with
