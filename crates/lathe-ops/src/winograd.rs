@@ -597,7 +597,8 @@ pub(crate) const ROWS: &[OpRow] = &[
                 at.insert("channels".into(), Attr::Int(3 * lanes as i64 / 2));
             }
             let u = [(m + 2) * (m + 2), 2, c, lanes];
-            (vec![r.dense(&[1, c, plane[0], plane[1]]), r.dense(&u)], at)
+            let images = 1 + seed as usize / 2 % 2;
+            (vec![r.dense(&[images, c, plane[0], plane[1]]), r.dense(&u)], at)
         },
     },
 ];

@@ -17,7 +17,7 @@ const TILES: &str = "i";
 const PRODUCTS: &str = "p";
 const BACK: &str = "o";
 
-/// Schedules a convolution in bands, with what stands behind; `false` where it is none.
+/// Schedules a convolution in bands (the operator `winograd`), with what stands behind; `false` where it is none.
 pub(super) fn apply(s: &mut Schedule, parts: &[(Form, String)], target: &Target) -> bool {
     let Some(((_, p), behind)) = parts.split_first() else { return false };
     let behind: Vec<&str> = behind.iter().map(|(_, p)| p.as_str()).collect();
@@ -92,6 +92,7 @@ fn schedule(
         AROUND.into_iter().filter(|w| find_loop(&s.kernel().body, &format!("{p}_{w}0")).is_some()).collect();
     let outputs: Vec<&str> = [&[p], behind].concat();
     let band = format!("{p}_{COPY}");
+    // All nests run over images and bands together.
     for o in &outputs {
         s.step(&format!("split {o}_2 {}", z.rows))?;
         s.step(&format!("interchange {o}_1"))?;
@@ -104,6 +105,7 @@ fn schedule(
             s.step(&format!("join {band}{axis} {o}_{plane}"))?;
         }
     }
+    // In front of the products a vector of channels at a time, and behind them a few planes and a row of them.
     for w in [&[COPY, TILES][..], &around].concat() {
         s.step(&format!("split {p}_{w}2 {}", z.inner))?;
     }
@@ -121,6 +123,7 @@ fn schedule(
         }
         contract_where_picked(s, &made);
     }
+    // Each nest by itself.
     turned_in(s, p, z.columns)?;
     for w in &around {
         for _ in 0..2 {
