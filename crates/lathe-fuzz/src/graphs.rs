@@ -14,7 +14,8 @@ use crate::random::Random;
 use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, Type, Value, ValueId, check, interpret, parse};
 use lathe_ir::{DType, Elements, Int, IrError, Name, Tensor, encode_bits, encodings::encoding, write_bits};
 use lathe_machine::Target;
-use lathe_schedule::Tag;
+use lathe_rewrite::Pass;
+use lathe_schedule::{Choices, Decisions, Tag};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -225,14 +226,15 @@ impl Judge {
         let named = case.targets.first().and_then(|name| Target::named(name));
         let target = named.unwrap_or_else(Target::portable);
         for m in &case.moves {
-            let Move::Step(name) = m else { continue };
+            let Move::Step(step) = m else { continue };
+            let (name, dice) = step.split_once(' ').unwrap_or((step, ""));
             let Some(pass) = lathe_rewrite::pass(name) else { continue };
             let once = |g: &Graph| -> Result<Graph, Finding> {
-                let done = guarded(name, || pass.run(g, &table, &target))?;
+                let done = guarded(name, || with_dice(pass, g, &table, &target, dice.parse().ok()))?;
                 done.or_else(|e| finding(Kind::Broken, name, e.to_string()))
             };
             let mut after = once(&g)?;
-            self.counts.steps.entry(name.clone()).or_default().applied += 1;
+            self.counts.steps.entry(name.to_string()).or_default().applied += 1;
             if let Some(wrong) = self.planted_pass.filter(|p| p.0 == name).and_then(|p| p.1(&g, &after)) {
                 after = wrong;
             } else {
@@ -252,6 +254,31 @@ impl Judge {
             (g, before) = (after, values);
         }
         Ok(())
+    }
+}
+
+/// A pass as its rules choose, or as a number decides: another answer at each choice, wherever that comes.
+fn with_dice(
+    pass: &Pass,
+    g: &Graph,
+    table: &OpTable,
+    target: &Target,
+    dice: Option<u64>,
+) -> Result<Graph, IrError> {
+    let mut decisions = Decisions::default();
+    loop {
+        let mut choices = Choices::decided(&decisions);
+        let after = pass.decided(g, table, target, &mut choices)?;
+        let new = choices.met().iter().filter(|c| !decisions.contains_key(&c.name));
+        let thrown = new.filter_map(|c| {
+            let seed = c.name.bytes().fold(dice?, |n, b| n.wrapping_mul(31).wrapping_add(b.into()));
+            Some((c.name.clone(), *Random::new(seed).pick(&c.options)?))
+        });
+        let thrown: Vec<_> = thrown.collect();
+        if thrown.is_empty() {
+            return Ok(after);
+        }
+        decisions.extend(thrown);
     }
 }
 

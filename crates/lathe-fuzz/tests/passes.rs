@@ -1,7 +1,9 @@
 //! Passes keep what they say of the graphs that fuzzing starts from and of changed ones, and faults that are planted in them are
 //! found and made small.
 
-use lathe_fuzz::{Case, Choice, Finding, Judge, Kind, Mode, PassFault, Random, mutate_graph, reduce, seeds};
+use lathe_fuzz::{
+    Case, Choice, Finding, Judge, Kind, Mode, Move, PassFault, Random, mutate_graph, reduce, seeds,
+};
 use lathe_ir::graph::{Graph, Source, ValueId};
 use lathe_machine::Target;
 use std::collections::HashMap;
@@ -39,6 +41,26 @@ fn passes_keep_what_they_say() {
     println!("{:?}", judge.counts);
     let applied = |pass: &str| judge.counts.steps[pass].applied;
     assert!(["pack", "quantize", "filters"].iter().all(|p| applied(p) > 100), "{:?}", judge.counts);
+}
+
+/// At their choices passes may be told to take another answer, by a number behind their name.
+#[test]
+fn passes_keep_it_whatever_they_choose() {
+    let convolutions: Vec<_> =
+        all().into_iter().filter(|c| c.program.nodes.iter().any(|n| &*n.op == "conv")).collect();
+    assert!(convolutions.len() > 10);
+    let mut judge = Judge::default();
+    for case in &convolutions {
+        for dice in 0..2 {
+            let told = |m: &Move| match m {
+                Move::Step(pass) => Move::Step(format!("{pass} {dice}")),
+                change => change.clone(),
+            };
+            let case = Case { moves: case.moves.iter().map(told).collect(), ..case.clone() };
+            judge.judge_graph(&case).unwrap_or_else(|f| panic!("{f}\n{case}"));
+        }
+    }
+    assert!(judge.counts.steps["winograd"].applied > 50, "{:?}", judge.counts);
 }
 
 /// What the nodes of a name, which a pass added, make is taken for the first of them that has the same type: as if the pass remembered

@@ -75,6 +75,9 @@ pub fn mutate_graph(
     out
 }
 
+/// Numbers that decide at choices, of which few need to be different.
+const DICE: usize = 64;
+
 /// Another machine.
 fn target(case: &mut Case<Graph>, random: &mut Random) {
     case.targets = random.pick(&TARGETS).map(|t| (*t).to_string()).into_iter().collect();
@@ -87,10 +90,11 @@ fn no_pass(case: &mut Case<Graph>, random: &mut Random) {
     }
 }
 
-/// One more pass.
+/// One more pass, as its rules choose or otherwise.
 fn one_pass(case: &mut Case<Graph>, random: &mut Random) {
     let at = random.below(case.moves.len() + 1);
-    case.moves.splice(at..at, random.pick(PASSES).map(|p| Move::Step(p.name.into())));
+    let dice = if random.below(2) == 0 { String::new() } else { format!(" {}", random.below(DICE)) };
+    case.moves.splice(at..at, random.pick(PASSES).map(|p| Move::Step(format!("{}{dice}", p.name))));
 }
 
 /// Values that no node makes.
