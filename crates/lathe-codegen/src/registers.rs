@@ -1,7 +1,7 @@
 //! Which temporaries can be named registers: every index is a constant once unrolled loops are written out, lane loops
 //! excepted, which walk along the last dimension.
 
-use lathe_ir::tensor::{Expr, For, Kernel, LANE, Node, Stmt, UNROLLED};
+use lathe_ir::tensor::{Expr, For, Kernel, LANE, Node, Opaque, Stmt, UNROLLED};
 use lathe_ir::{Layout, Name};
 use lathe_schedule::{ends_alike, lane};
 use std::collections::{HashMap, HashSet};
@@ -102,7 +102,12 @@ impl Scan<'_> {
                     let fewer = l.extent.as_int().is_none_or(|n| n % self.lanes != 0);
                     let whole =
                         whole && (!fewer || b.dtype.bits() == 32 || ends_alike(self.k, n, self.lanes));
-                    if whole && along.is_some_and(|a| a.stride == b.dtype.bits()) {
+                    // As many lanes as there may be by what is known, all of which are written out.
+                    let place = index.last().and_then(|i| Opaque::default().int(i, &self.bounds));
+                    let most = place.and_then(|i| self.bounds.range(&i).hi);
+                    let beyond = most.zip(b.shape.last().and_then(lathe_ir::Int::as_const));
+                    let inside = beyond.is_none_or(|(most, n)| most < n);
+                    if whole && inside && along.is_some_and(|a| a.stride == b.dtype.bits()) {
                         kind = Kind::Vectors;
                     } else {
                         self.bad.insert(n.clone());
