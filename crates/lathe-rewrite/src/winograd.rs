@@ -33,6 +33,8 @@ const NEAR: i64 = 768 << 10;
 /// Tiles of a band for which reading the filters again is no loss, and most in a band of several rows.
 const MANY: i64 = 12;
 const MOST: i64 = 16;
+/// Most rows of tiles of a band.
+const MOST_ROWS: i64 = 4;
 /// Tiles that take as long as reading the filters once more.
 const READING: i64 = 4;
 
@@ -94,22 +96,29 @@ impl Convolution {
         format!("winograd.{filters}x{channels}.{images}x{h}x{w}")
     }
 
+    /// Bands of so many rows of tiles.
+    fn bands(&self, tile: i64, rows: i64) -> i64 {
+        let down = (self.plane[0] + tile - 1) / tile;
+        (down + rows - 1) / rows
+    }
+
     /// Rows of tiles that are computed together, so that all that is made on the way stays in the second cache: where it holds the filters,
     /// and there are bands for several cores.
     fn band(&self, tile: i64) -> Option<i64> {
         let filters = 4 * (tile + 2) * (tile + 2) * self.channels * self.padded();
-        let [down, across] = self.plane.map(|n| (n + tile - 1) / tile);
+        let across = (self.plane[1] + tile - 1) / tile;
         let suits = |rows: &i64| {
-            let bands = (down + rows - 1) / rows;
             let tiles = rows * across;
-            bands > 1 && *rows < 5 && (*rows == 1 || tiles <= MOST) && (tiles >= MANY || filters <= NEAR / 4)
+            self.bands(tile, *rows) > 1
+                && (*rows == 1 || tiles <= MOST)
+                && (tiles >= MANY || filters <= NEAR / 4)
         };
         // An even number of bands, each of which reads the filters.
         let cost = |rows: &i64| {
-            let bands = (down + rows - 1) / rows;
+            let bands = self.bands(tile, *rows);
             (bands + bands % 2) * (rows * across + READING)
         };
-        (1..5).filter(suits).min_by_key(cost).filter(|_| filters <= NEAR)
+        (1..=MOST_ROWS).filter(suits).min_by_key(cost).filter(|_| filters <= NEAR)
     }
 
     /// Cycles of the sum of products.
@@ -148,7 +157,8 @@ fn run(g: &Graph, _: &OpTable, target: &Target, choices: &mut Choices) -> Result
             Some((tile, c)) if tile > 0 => {
                 // 0 is each step of the algorithm for all tiles.
                 let rule = c.band(tile).unwrap_or(0);
-                let rows = choices.choose(&format!("{}.band", c.choice()), [0, 1, 2, 3, 4], rule);
+                let options = (1..=MOST_ROWS).filter(|rows| c.bands(tile, *rows) > 1).chain([0]);
+                let rows = choices.choose(&format!("{}.band", c.choice()), options, rule);
                 rewrite(g, &mut out, n, &c, tile, rows);
             }
             _ => out.nodes.push(n.clone()),
@@ -158,16 +168,19 @@ fn run(g: &Graph, _: &OpTable, target: &Target, choices: &mut Choices) -> Result
     Ok(out.without_dead(0))
 }
 
-/// The node that pads the planes of a convolution with zeros, as far as its windows reach.
+/// The node that pads what a convolution reads with a constant.
 fn padding<'g>(g: &'g Graph, n: &Node) -> Option<&'g Node> {
-    let p = g.nodes.iter().find(|p| &*p.op == "pad" && p.outputs[0] == n.inputs[0])?;
-    let constant = str_attr(&p.attrs, "mode").is_none_or(|m| m == "constant");
+    let constant = |p: &Node| str_attr(&p.attrs, "mode").is_none_or(|m| m == "constant");
+    g.nodes.iter().find(|p| &*p.op == "pad" && p.outputs[0] == n.inputs[0] && constant(p))
+}
+
+/// Whether padding is of zeros around planes, as far as windows reach.
+fn is_around(p: &Node) -> bool {
     let zero = float_attr(&p.attrs, "value").is_none_or(|v| v == 0.0);
-    let each = ["low", "high"].map(|w| ints_attr(&p.attrs, w));
+    let dense = ints_attr(&p.attrs, "interior").iter().all(|n| *n == 0);
     let around =
         |by: &[i64]| by.len() == 4 && by[..2] == [0, 0] && by[2..].iter().all(|n| (0..3).contains(n));
-    let dense = ints_attr(&p.attrs, "interior").iter().all(|n| *n == 0);
-    (constant && zero && dense && each.into_iter().all(around)).then_some(p)
+    zero && dense && ["low", "high"].iter().all(|w| around(ints_attr(&p.attrs, w)))
 }
 
 /// `rows` of tiles are computed together, or 0: all.
@@ -196,7 +209,7 @@ fn rewrite(g: &Graph, out: &mut Graph, n: &Node, c: &Convolution, tile: i64, row
         &[places, padded / lanes, c.channels, lanes],
     );
     if rows > 0 {
-        let padding = padding(g, n);
+        let padding = padding(g, n).filter(|p| is_around(p));
         let low = padding.map_or(vec![0, 0], |p| ints_attr(&p.attrs, "low")[2..].to_vec());
         let extents = Attr::Ints(c.plane.to_vec());
         let mut attrs: Attrs =
@@ -220,10 +233,7 @@ fn rewrite(g: &Graph, out: &mut Graph, n: &Node, c: &Convolution, tile: i64, row
     let x = match more {
         [0, 0] => n.inputs[0],
         _ => {
-            let padding = g.nodes.iter().find(|p| {
-                let constant = str_attr(&p.attrs, "mode").is_none_or(|m| m == "constant");
-                &*p.op == "pad" && p.outputs[0] == n.inputs[0] && constant
-            });
+            let padding = padding(g, n);
             let mut attrs = padding
                 .map_or_else(|| Attrs::from([attr("low", Attr::Ints(vec![0; 4]))]), |p| p.attrs.clone());
             let high = padding.map_or(&[][..], |p| ints_attr(&p.attrs, "high"));
