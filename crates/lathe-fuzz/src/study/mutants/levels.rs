@@ -1,8 +1,8 @@
 //! Loops that go to lanes, to cores, to an instruction.
 
 use super::programs::{
-    BYTES, CARRIED, CHAIN, FEWER_IN_TURN, PLACES, PLANE, PREFIX, RECURRENCE, ROW_OF_A_CORE, SCATTER,
-    SHARED_TILE, SQUARE, STENCIL,
+    BYTES, CARRIED, CHAIN, CHAINED_ROWS, FEWER_IN_TURN, PLACES, PLANE, PREFIX, RECURRENCE, ROW_OF_A_CORE,
+    SCATTER, SHARED_TILE, SQUARE, STENCIL,
 };
 use super::{Mutant, Seen, instruction, lanes, plain, whole};
 
@@ -69,6 +69,9 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "parallel i",
         &[("in n spatial core", "in n - 1 spatial core")],
     ),
+    plain("parallel: a sweep less", PLANE, "parallel i j", &[("in 8 spatial sweep", "in 7 spatial sweep")]),
+    plain("parallel: a sweep's results are another's", PLANE, "parallel i j", &[("y[i, j]", "y[i, 7 - j]")]),
+    lanes("parallel: a sweep for rows that need the one before", CHAINED_ROWS, "parallel i j", &[]),
     plain("tensorize: the sum begins anew", BYTES, "tensorize l dpbusd", &[("sum = i32", "= i32")]),
     plain("tensorize: a code is left out", BYTES, "tensorize l dpbusd", &[("b in 4", "b in 3")]),
     plain("tensorize: the other row's codes", BYTES, "tensorize l dpbusd", &[("x[i, b]", "x[1 - i, b]")]),

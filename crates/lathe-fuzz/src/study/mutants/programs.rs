@@ -291,6 +291,16 @@ pub(super) const CHAIN: &str = "kernel f() {
   }
 }";
 
+pub(super) const CHAINED_ROWS: &str = "kernel f() {
+  in x: f32[64, 4]
+  inout y: f32[65, 4]
+  for i in 64 spatial serial {
+    for j in 4 spatial serial {
+      S: y[i + 1, j] = y[i, j] * 0.5f32 + x[i, j]
+    }
+  }
+}";
+
 pub(super) const ROWS: &str = "kernel f() {
   in x: f32[4, 16]
   out y: f32[16, 4]
