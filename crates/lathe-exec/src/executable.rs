@@ -430,9 +430,11 @@ impl Executable {
             let Action::Call { call, grid, image, .. } = a else { continue };
             let progress = Progress::new(pool.threads());
             let start = std::time::Instant::now();
-            pool.try_share(&|thread, _| {
+            pool.try_share(&|thread, barrier| {
                 let mut ctx = Ctx { thread: thread as u32, threads };
-                progress.of(thread).run(*grid, |begin, end| call.run(&mut ctx, begin, end))
+                let mut share = progress.of(thread, barrier);
+                share.run(*grid, |begin, end| call.run(&mut ctx, begin, end))?;
+                share.finish(|_, begin, end| call.run(&mut ctx, begin, end))
             })?;
             let t = total.entry(image.clone()).or_default();
             t.0 += 1;

@@ -264,21 +264,27 @@ impl<'a> Run<'a> {
         let progress = Progress::new(threads);
         pool.try_share(&|thread, barrier| {
             let mut ctx = Ctx { thread: thread as u32, threads: threads as u32 };
-            let mut share = progress.of(thread);
-            for a in actions {
+            let mut run = |a: &Action, begin, end| match a {
+                Action::Call { call, .. } => call.run(&mut ctx, begin, end).map_err(ExecError::from),
+                Action::Check { promise } => {
+                    check(self.program, std::iter::once(promise), &self.get, &mut vec![])
+                }
+                Action::Copy { from, to, .. } => to.copy(0, from).map_err(ExecError::from),
+                _ => Ok(()),
+            };
+            let mut share = progress.of(thread, barrier);
+            let mut first = 0;
+            for (index, a) in actions.iter().enumerate() {
                 match a {
-                    Action::Call { call, grid, .. } => {
-                        share.run(*grid, |begin, end| call.run(&mut ctx, begin, end))?;
+                    Action::Meet => {
+                        share.meet(|i, begin, end| run(&actions[first + i], begin, end))?;
+                        first = index + 1;
                     }
-                    Action::Check { promise } => share.run(1, |_, _| {
-                        check(self.program, std::iter::once(promise), &self.get, &mut vec![])
-                    })?,
-                    Action::Copy { from, to, .. } => share.run(1, |_, _| to.copy(0, from))?,
-                    Action::Meet => share.meet(barrier),
-                    _ => {}
+                    Action::Call { grid, .. } => share.run(*grid, |begin, end| run(a, begin, end))?,
+                    _ => share.run(1, |begin, end| run(a, begin, end))?,
                 }
             }
-            Ok(())
+            share.finish(|i, begin, end| run(&actions[first + i], begin, end))
         })
     }
 

@@ -3,55 +3,71 @@
 //! waited for.
 //!
 //! Cores may be far from each other: a line of memory that one wrote takes the other one as long as a small kernel. So what a thread
-//! took and did stands on a line of its own, which others write only where they take its pieces, and how much there is to do
-//! everybody counts for himself.
+//! took stands on a line of its own, which others touch only where they help, which is after they waited for a moment; what it did
+//! stands on another one, which it writes once a meeting and does not wait for; and how much there is to do everybody counts for
+//! himself.
 
 use lathe_runtime::Barrier;
+use std::ops::Range;
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use std::sync::atomic::fence;
 
 /// Pieces of a thread's part of a long loop, a bit each.
 const PIECES: i64 = 16;
 /// Bits of a count of pieces.
 const COUNT: u32 = 32;
 
-/// What the threads of a run have taken and done.
-pub(crate) struct Progress(Vec<Line>);
+/// How often a thread looks whether all is done before it helps: a microsecond or two, which is little for whom it helps, and before
+/// which most come. To look at what others took would hold them up.
+const PATIENCE: u32 = 128;
 
-/// Of one thread's part, alone on its lines of memory (two, since lines are fetched in pairs).
+/// What the threads of a run have taken and done.
+pub(crate) struct Progress(Vec<Part>);
+
+/// Of one thread's part. What others look at while they wait lies apart from what it takes, and both apart from all else (two lines
+/// of memory each, since lines are fetched in pairs).
 #[derive(Default)]
-#[repr(align(128))]
-struct Line {
+struct Part {
     /// The last step of which something was taken, and which pieces of that. Of steps before it all are taken, for nobody goes on to a
     /// step before he has found each piece of the last one taken.
-    taken: AtomicU64,
+    taken: Line<AtomicU64>,
     /// The last meeting that the thread came to with something done, and how many pieces.
-    done: AtomicU64,
+    done: Line<AtomicU64>,
 }
+
+/// A value alone on its lines of memory.
+#[derive(Default)]
+#[repr(align(128))]
+struct Line<T>(T);
 
 /// One thread on its way through the steps.
 pub(crate) struct Share<'a> {
     progress: &'a Progress,
+    barrier: &'a Barrier,
     thread: usize,
     /// The number of the last step.
     step: u64,
-    /// Pieces since the last meeting, and those that this thread did.
+    /// Iterations of each step since the last meeting, their pieces, and how many of those this thread did.
+    grids: Vec<i64>,
     all: u64,
     done: u64,
+    /// Whether it may be that somebody sleeps who waits for what was done.
+    told: bool,
 }
 
 impl Progress {
     pub fn new(threads: usize) -> Progress {
-        Progress((0..threads).map(|_| Line::default()).collect())
+        Progress((0..threads).map(|_| Part::default()).collect())
     }
 
-    pub fn of(&self, thread: usize) -> Share<'_> {
-        Share { progress: self, thread, step: 0, all: 0, done: 0 }
+    pub fn of<'a>(&'a self, thread: usize, barrier: &'a Barrier) -> Share<'a> {
+        Share { progress: self, barrier, thread, step: 0, grids: vec![], all: 0, done: 0, told: true }
     }
 
     /// Takes a piece of a part of a step, where nobody has.
     fn take(&self, part: usize, step: u64, piece: i64) -> bool {
-        let (taken, bit) = (&self.0[part].taken, 1 << piece);
+        let (taken, bit) = (&self.0[part].taken.0, 1 << piece);
         let mut now = taken.load(Relaxed);
         loop {
             let others = if now >> PIECES < step { 0 } else { now & ((1 << PIECES) - 1) };
@@ -65,11 +81,32 @@ impl Progress {
         }
     }
 
+    /// Takes half of what is left of a thread's own part of a step, from its begin: what is taken together costs little, and what is not
+    /// taken yet others may.
+    fn take_half(&self, part: usize, step: u64, pieces: u32) -> Option<Range<u32>> {
+        let taken = &self.0[part].taken.0;
+        let mut now = taken.load(Relaxed);
+        loop {
+            let others = if now >> PIECES < step { 0 } else { now & ((1 << PIECES) - 1) };
+            let begin = others.trailing_ones();
+            let left = (others >> begin).trailing_zeros().min(pieces.saturating_sub(begin));
+            if now >> PIECES > step || left == 0 {
+                return None;
+            }
+            let range = begin..begin + left.div_ceil(2);
+            let bits = (1 << range.end) - (1 << range.start);
+            match taken.compare_exchange_weak(now, step << PIECES | others | bits, Relaxed, Relaxed) {
+                Ok(_) => return Some(range),
+                Err(changed) => now = changed,
+            }
+        }
+    }
+
     /// Whether so many pieces are done before a meeting. Who went on from it, or beyond, found that they are.
     fn all_done(&self, meeting: u64, all: u64) -> bool {
         let mut sum = 0;
-        for line in &self.0 {
-            let done = line.done.load(SeqCst);
+        for part in &self.0 {
+            let done = part.done.0.load(SeqCst);
             if done >> COUNT > meeting {
                 return true;
             }
@@ -82,32 +119,89 @@ impl Progress {
 }
 
 impl Share<'_> {
-    /// This thread's share of the next step, a loop of so many iterations.
+    /// This thread's own part of the next step, a loop of so many iterations.
     pub fn run<E>(&mut self, grid: i64, mut run: impl FnMut(i64, i64) -> Result<(), E>) -> Result<(), E> {
         self.step += 1;
+        self.grids.push(grid);
         let threads = self.progress.0.len() as i64;
         self.all += count(threads, grid) as u64;
-        for piece in pieces(self.thread as i64, threads, grid) {
-            if self.progress.take(piece.part as usize, self.step, piece.number) {
-                run(piece.begin, piece.end)?;
-                self.done += 1;
+        let (first, last) = part(self.thread as i64, threads, grid);
+        while let Some(range) = self.progress.take_half(self.thread, self.step, (last - first) as u32) {
+            self.tell();
+            self.done += u64::from(range.end - range.start);
+            let at = |piece: u32| grid * (first + i64::from(piece)) / count(threads, grid);
+            run(at(range.start), at(range.end))?;
+        }
+        Ok(())
+    }
+
+    /// Takes what nobody has taken of the steps since the last meeting: the number of the step among them, and iterations of it.
+    fn help<E>(&mut self, mut run: impl FnMut(usize, i64, i64) -> Result<(), E>) -> Result<(), E> {
+        let threads = self.progress.0.len() as i64;
+        let first = self.step + 1 - self.grids.len() as u64;
+        for (i, grid) in self.grids.iter().enumerate() {
+            for piece in others(self.thread as i64, threads, *grid) {
+                if self.progress.take(piece.part as usize, first + i as u64, piece.number) {
+                    run(i, piece.begin, piece.end)?;
+                    self.done += 1;
+                }
             }
         }
         Ok(())
     }
 
-    /// Waits until all is done that stands between the meeting before and here.
-    pub fn meet(&mut self, barrier: &Barrier) {
-        self.step += 1;
-        let (meeting, all, done) = (self.step, std::mem::take(&mut self.all), std::mem::take(&mut self.done));
-        let over = || self.progress.all_done(meeting, all);
-        if done > 0 {
-            self.progress.0[self.thread].done.store(meeting << COUNT | done, SeqCst);
-            if over() {
-                barrier.announce();
+    /// Waits until all is done that stands between the meeting before and here, and helps where that takes long.
+    pub fn meet<E>(&mut self, run: impl FnMut(usize, i64, i64) -> Result<(), E>) -> Result<(), E> {
+        let meeting = self.step + 1;
+        let all = self.all;
+        self.publish(meeting);
+        let progress = self.progress;
+        let over = || progress.all_done(meeting, all);
+        let mut soon = false;
+        for _ in 0..PATIENCE {
+            soon = over();
+            if soon {
+                break;
             }
+            std::hint::spin_loop();
         }
-        barrier.wait_until(over);
+        if !soon {
+            let before = self.done;
+            self.help(run)?;
+            if self.done > before {
+                self.publish(meeting);
+            }
+            self.tell();
+        }
+        self.barrier.wait_until(over);
+        self.step += 1;
+        self.grids.clear();
+        (self.all, self.done) = (0, 0);
+        Ok(())
+    }
+
+    /// Ends the thread's way: what nobody has taken since the last meeting is done.
+    pub fn finish<E>(&mut self, run: impl FnMut(usize, i64, i64) -> Result<(), E>) -> Result<(), E> {
+        self.help(run)?;
+        self.tell();
+        Ok(())
+    }
+
+    /// Says how much is done. Whoever sleeps is woken later, when that costs nothing: with [`Share::tell`].
+    fn publish(&mut self, meeting: u64) {
+        if self.done > 0 {
+            self.progress.0[self.thread].done.0.store(meeting << COUNT | self.done, Release);
+            self.told = false;
+        }
+    }
+
+    /// Wakes those who sleep until what was published.
+    fn tell(&mut self) {
+        if !self.told {
+            self.told = true;
+            fence(SeqCst);
+            self.barrier.announce();
+        }
     }
 }
 
@@ -120,31 +214,35 @@ struct Piece {
     end: i64,
 }
 
-/// How many pieces a loop has. Short loops have one for each thread.
+/// How many pieces a loop has. Short loops have one for each thread, as cores that share positions go through all filters for each piece.
 fn count(threads: i64, grid: i64) -> i64 {
     let long = threads > 1 && grid / (threads * PIECES) >= 4;
     grid.min(threads * if long { PIECES } else { 1 }).max(0)
 }
 
-/// The pieces of a loop over cores in the order in which a thread looks at them: those of its own part in order, where it finds what it
-/// computed before (cores may be far from each other), and then those of other threads' parts from their ends, as iterations may cost
-/// unequally (causal attention), a core may be busy elsewhere, and a thread may not have come.
-fn pieces(thread: i64, threads: i64, grid: i64) -> impl Iterator<Item = Piece> {
+/// The pieces that are a thread's own part of a loop over cores: the first one, and the one behind the last.
+fn part(thread: i64, threads: i64, grid: i64) -> (i64, i64) {
     let all = count(threads, grid);
-    (0..threads).flat_map(move |i| {
-        let part = (thread + i) % threads;
-        let (first, last) = (all * part / threads, all * (part + 1) / threads);
-        (0..last - first).map(move |j| {
-            let number = if i == 0 { j } else { last - first - 1 - j };
-            let piece = first + number;
-            Piece { part, number, begin: grid * piece / all, end: grid * (piece + 1) / all }
+    (all * thread / threads, all * (thread + 1) / threads)
+}
+
+/// Those of other threads' parts from their ends, as iterations may cost unequally (causal attention), a core may be busy elsewhere, and a
+/// thread may not have come.
+fn others(thread: i64, threads: i64, grid: i64) -> impl Iterator<Item = Piece> {
+    let all = count(threads, grid);
+    (1..threads).flat_map(move |i| {
+        let of = (thread + i) % threads;
+        let (first, last) = part(of, threads, grid);
+        (first..last).rev().map(move |piece| {
+            let (begin, end) = (grid * piece / all, grid * (piece + 1) / all);
+            Piece { part: of, number: piece - first, begin, end }
         })
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{PIECES, Piece, Progress, count, pieces};
+    use super::{PIECES, Progress, count, others, part};
     use lathe_runtime::Pool;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -152,22 +250,39 @@ mod tests {
     fn pieces_are_all_iterations_once_whoever_comes() {
         for threads in [1, 2, 3, 7, 16, 63, 64, 200, 300] {
             for grid in (-1..300).chain([1000, 4096, 1 << 40]) {
-                let of = |thread| -> Vec<Piece> {
-                    let mut all: Vec<_> = pieces(thread, threads, grid).collect();
-                    all.sort_unstable();
-                    all
-                };
-                let all = of(0);
-                let ends: Vec<i64> = std::iter::once(0).chain(all.iter().map(|p| p.end)).collect();
-                let begins: Vec<i64> = all.iter().map(|p| p.begin).chain([grid.max(0)]).collect();
+                let all = count(threads, grid);
+                let parts: Vec<_> = (0..threads).map(|t| part(t, threads, grid)).collect();
+                assert!(parts.iter().all(|(first, last)| first <= last && last - first <= PIECES));
+                let ends: Vec<i64> = std::iter::once(0).chain(parts.iter().map(|p| p.1)).collect();
+                let begins: Vec<i64> = parts.iter().map(|p| p.0).chain([all]).collect();
                 assert_eq!(begins, ends, "{threads} threads, {grid} iterations");
-                assert_eq!(all.len() as i64, count(threads, grid));
-                assert!(all.iter().all(|p| p.number < PIECES && p.begin < p.end));
-                assert!((1..threads).all(|t| of(t) == all), "every thread looks at all");
+                for thread in [0, threads - 1] {
+                    let (first, last) = parts[thread as usize];
+                    let own = (first..last).map(|p| (grid * p / all, grid * (p + 1) / all));
+                    let mut ranges: Vec<_> =
+                        own.chain(others(thread, threads, grid).map(|p| (p.begin, p.end))).collect();
+                    ranges.sort_unstable();
+                    let ends: Vec<i64> = std::iter::once(0).chain(ranges.iter().map(|p| p.1)).collect();
+                    let begins: Vec<i64> = ranges.iter().map(|p| p.0).chain([grid.max(0)]).collect();
+                    assert_eq!(begins, ends, "{threads} threads, {grid} iterations");
+                    assert!(ranges.iter().all(|(begin, end)| begin < end));
+                }
             }
         }
-        let first = pieces(1, 2, 64 * 32).next();
-        assert_eq!(first, Some(Piece { part: 1, number: 0, begin: 1024, end: 1088 }), "its own come first");
+    }
+
+    #[test]
+    fn a_thread_takes_half_of_what_is_left_of_its_own_and_others_the_rest() {
+        let progress = Progress::new(2);
+        assert_eq!(progress.take_half(0, 1, 16), Some(0..8));
+        assert!(progress.take(0, 1, 15) && !progress.take(0, 1, 15) && !progress.take(0, 1, 7));
+        assert_eq!(progress.take_half(0, 1, 16), Some(8..12));
+        assert!(progress.take(0, 1, 13));
+        assert_eq!(progress.take_half(0, 1, 16), Some(12..13));
+        assert_eq!(progress.take_half(0, 1, 16), Some(14..15));
+        assert_eq!(progress.take_half(0, 1, 16), None);
+        assert_eq!(progress.take_half(0, 2, 1), Some(0..1));
+        assert!(!progress.take(0, 1, 14), "nobody takes of a step that is over");
     }
 
     /// Each piece of each step is done once, and after a meeting all of before are, with threads that come late or not at all.
@@ -183,21 +298,24 @@ mod tests {
                     if thread > 0 && round % 3 == 1 {
                         std::thread::yield_now();
                     }
-                    let mut share = progress.of(thread);
-                    for (i, (grid, n)) in grids.iter().zip(&counts).enumerate() {
-                        share.run(*grid, |begin, end| {
-                            n.fetch_add((end - begin) as u64, Relaxed);
-                            Ok(())
-                        })?;
+                    let mut share = progress.of(thread, barrier);
+                    let run = |i: usize, begin: i64, end: i64| {
+                        counts[i].fetch_add((end - begin) as u64, Relaxed);
+                        Ok(())
+                    };
+                    let mut first = 0;
+                    for (i, grid) in grids.iter().enumerate() {
+                        share.run(*grid, |begin, end| run(i, begin, end))?;
                         // Two steps without a meeting between them, now and then.
                         if i % 3 != 0 {
-                            share.meet(barrier);
+                            share.meet(|j, begin, end| run(first + j, begin, end))?;
+                            first = i + 1;
                             assert!(
                                 grids[..=i].iter().zip(&counts).all(|(g, n)| n.load(Relaxed) == *g as u64)
                             );
                         }
                     }
-                    Ok(())
+                    share.finish(|j, begin, end| run(first + j, begin, end))
                 })
                 .unwrap();
                 assert!(grids.iter().zip(&counts).all(|(g, n)| n.load(Relaxed) == *g as u64));

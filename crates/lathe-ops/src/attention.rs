@@ -74,21 +74,14 @@ fn infer_part(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
 }
 
 fn infer_join(t: &[Type], a: &Attrs) -> Result<Vec<Type>, String> {
-    require(t.len() == 4, "expects sums of values, maxima, sums of exponentials and last positions")?;
-    require_f32(&t[..3])?;
-    require(
-        t[..3].iter().all(|t| t.encoding.is_none() && t.shape.len() == 2),
-        "parts are no dense matrices",
-    )?;
-    require(t[3].dtype == DType::I32 && t[3].shape.len() == 1, "last positions are no row of i32")?;
-    require(
-        t.iter().all(|x| x.shape[0] == t[0].shape[0]),
-        "parts and last positions are not one for each token",
-    )?;
+    require(t.len() == 3, "expects sums of values, maxima and sums of exponentials")?;
+    require_f32(t)?;
+    require(t.iter().all(|t| t.encoding.is_none() && t.shape.len() == 2), "parts are no dense matrices")?;
+    require(t.iter().all(|x| x.shape[0] == t[0].shape[0]), "parts are not of the same tokens")?;
     let heads = int_attr(a, "heads").filter(|n| *n > 0).ok_or("the number of heads is not positive")?;
     let each = parts(a).ok_or("the number of parts is not positive")? * heads;
     require(
-        t[1..3].iter().all(|t| t.shape[1].as_const() == Some(each)),
+        t[1..].iter().all(|t| t.shape[1].as_const() == Some(each)),
         "there is not a number for each part and head",
     )?;
     let width = t[0].shape[1].as_const().filter(|n| n % each == 0);
@@ -155,8 +148,8 @@ fn reference(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
 fn reference_part(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     let parts = parts(at).unwrap_or(1) as usize;
     let all = sums(a, at, &|seen| {
-        let length = part_length(seen.len() as i64, parts as i64) as usize;
-        (0..parts).map(|p| seen.iter().skip(p * length).take(length).copied().collect()).collect()
+        let begin = |p| part_begin(seen.len(), p, parts).min(seen.len());
+        (0..parts).map(|p| seen[begin(p)..begin(p + 1)].to_vec()).collect()
     });
     let heads = || all.iter().flatten().flatten();
     let o: Vec<f64> = heads().flat_map(|s| s.values.iter().copied()).collect();
@@ -166,17 +159,16 @@ fn reference_part(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
 }
 
 fn reference_join(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
-    let (o, m, l, last) = (a[0].values(), a[1].values(), a[2].values(), a[3].to_i64());
+    let (o, m, l) = (a[0].values(), a[1].values(), a[2].values());
     let heads = int_attr(at, "heads").unwrap_or(1) as usize;
     let parts = parts(at).unwrap_or(1) as usize;
     let dim = a[0].row() / (parts * heads);
     let mut y = vec![];
-    for (i, last) in last.iter().enumerate() {
-        let used = parts.min((*last as usize + 1).div_ceil(PART as usize));
+    for i in 0..m.len() / (parts * heads) {
         for h in 0..heads {
             let place = |p: usize| (i * parts + p) * heads + h;
-            let most = (0..used).map(|p| m[place(p)]).fold(f64::from(f32::MIN), f64::max);
-            let w: Vec<f64> = (0..used).map(|p| (m[place(p)] - most).exp()).collect();
+            let most = (0..parts).map(|p| m[place(p)]).fold(f64::from(f32::MIN), f64::max);
+            let w: Vec<f64> = (0..parts).map(|p| (m[place(p)] - most).exp()).collect();
             let sum = |of: &dyn Fn(usize) -> f64| w.iter().enumerate().map(|(p, w)| w * of(p)).sum::<f64>();
             let all = sum(&|p| l[place(p)]);
             y.extend((0..dim).map(|c| sum(&|p| o[place(p) * dim + c]) / all));
@@ -185,15 +177,12 @@ fn reference_join(a: &[Tensor], at: &Attrs, t: &[Type]) -> Vec<Tensor> {
     vec![result(&t[0], &y)]
 }
 
-/// The fewest keys of a part.
-const PART: i64 = 64;
-
 /// Parts are whole blocks of so many keys, but for the last one.
-const BLOCK: i64 = 16;
+const BLOCK: usize = 16;
 
-/// Keys of each of a token's parts, of so many in all: those behind the last key have none.
-fn part_length(keys: i64, parts: i64) -> i64 {
-    PART.max(BLOCK * ((keys + BLOCK * parts - 1) / (BLOCK * parts)))
+/// Where a part of a token's keys begins: each has as many blocks as another one, or one more.
+fn part_begin(keys: usize, part: usize, parts: usize) -> usize {
+    keys.div_ceil(BLOCK) * part / parts * BLOCK
 }
 
 /// The keys that a token sees: the positions of its sequence up to its last one, stored where the page table says.
@@ -228,9 +217,9 @@ fn keys(l: &Lowering) -> Keys {
 fn part_keys(l: &Lowering) -> Axis {
     let all = keys(l).axis;
     let (part, parts) = (l.var("part"), parts(&l.attrs).expect("inferred before"));
-    let blocks = (all.length.clone() + (BLOCK * parts - 1)) / (BLOCK * parts);
-    let length = blocks.max_with(&(PART / BLOCK).into()) * BLOCK;
-    let first = part * length.clone();
+    let block = BLOCK as i64;
+    let blocks = (all.length.clone() + (block - 1)) / block;
+    let [first, end] = [part.clone(), part + 1].map(|part| blocks.clone() * part / parts * block);
     let at = all.at.rewrite(&|e| match &**e {
         Node::Var(n) if *n == all.name => Some(first.clone() + Expr::var(n)),
         _ => None,
@@ -238,7 +227,7 @@ fn part_keys(l: &Lowering) -> Axis {
     Axis {
         parents: vec![all.parents[0].clone(), l.name("part").into()],
         // Where the part ends less where it begins, so that what is inside of it is seen to be inside of all.
-        length: all.length.min_with(&(first.clone() + length)) - first,
+        length: all.length.min_with(&end) - first,
         at,
         ..all
     }
@@ -435,33 +424,13 @@ fn lower_part(l: &Lowering) -> Vec<Stmt> {
     vec![Stmt::for_(&l.name("0"), (&o.ty.shape[0]).into(), Iter::Spatial, vec![over])]
 }
 
-/// The parts that a token's keys are in, of which the last ones may be empty.
-fn used_parts(l: &Lowering) -> Axis {
-    let parts = parts(&l.attrs).expect("inferred before");
-    let last = l.ins[3].read(std::slice::from_ref(&l.var("t"))).cast(DType::INDEX);
-    Axis {
-        name: l.name("part").into(),
-        parents: vec![l.name("t").into()],
-        extent: parts.into(),
-        length: (last / PART + 1).min_with(&parts.into()),
-        at: l.var("part"),
-    }
-}
-
-fn edge_join(l: &Lowering) -> Edge {
-    let axes = vec![used_parts(l)];
-    // A position, of whatever context.
-    Edge { axes, ..Edge::below(3, i64::from(i32::MAX).into()) }
-}
-
 fn lower_join(l: &Lowering) -> Vec<Stmt> {
     let [o, m, sums, ..] = &l.ins[..] else { return vec![] };
     let each = int_attr(&l.attrs, "heads").expect("inferred before");
     let parts = parts(&l.attrs).expect("inferred before");
     let width = o.ty.shape[1].as_const().expect("inferred before") / (parts * each);
     let (t, h, one) = (l.var("0"), l.var("h"), std::slice::from_ref);
-    let used = used_parts(l);
-    let over = |v: &str, it, body| used.over(&l.name(v), one(&t), it, body);
+    let over = |v: &str, it, body| Stmt::for_(&l.name(v), parts.into(), it, body);
     let place = |i: &Expr| [t.clone(), i.clone() * each + h.clone()];
     let component = |i: &Expr, c: &Expr| [t.clone(), (i.clone() * each + h.clone()) * width + c.clone()];
     let [most, w, all, sum] = ["m", "w", "l", "o"].map(|n| l.name(n));
@@ -563,7 +532,7 @@ pub(crate) const ROWS: &[OpRow] = &[
         name: "attention_part",
         doc: "attention over each of `parts` parts of a token's keys, with a softmax of its own that is not divided yet: sums of \
               values times exp(score - m) [T, parts * heads * components], maxima m and sums of exp(score - m) [T, parts * heads]. \
-              A part has max(64, 16 * ceil(keys / (16 * parts))) keys; one behind the last key has none",
+              Of n blocks of 16 keys part p has those from floor(n p / parts) to before floor(n (p + 1) / parts)",
         form: Form::ATTENTION,
         gradient: None,
         donates: &[],
@@ -580,14 +549,14 @@ pub(crate) const ROWS: &[OpRow] = &[
     OpRow {
         name: "attention_join",
         doc: "attention of the sums o, maxima m and sums of exponentials l of `parts` parts of a token's keys: \
-              sum o_i exp(m_i - max m) / sum l_i exp(m_i - max m), over the parts that last[t] + 1 keys are in",
+              sum o_i exp(m_i - max m) / sum l_i exp(m_i - max m)",
         form: Form::ROW,
         gradient: None,
         donates: &[],
         infer: infer_join,
         reference: reference_join,
         lower: lower_join,
-        edge: edge_join,
+        edge: Edge::none,
         sample: |seed| {
             let mut r = Rng(seed);
             let [tokens, heads, parts, dim] = [3, 2 + r.below(3) as usize, 4, [16, 20][seed as usize % 2]];
@@ -595,9 +564,8 @@ pub(crate) const ROWS: &[OpRow] = &[
             let m = r.dense(&[tokens, parts * heads]);
             let l: Vec<f32> = (0..tokens * parts * heads).map(|_| 1.5 + r.unit()).collect();
             let l = Tensor::f32(&[tokens, parts * heads], &l);
-            let last = Tensor::i32(&[tokens], &[0, 300, 4000]);
             let at = attrs(&[("heads", Attr::Int(heads as i64)), ("parts", Attr::Int(parts as i64))]);
-            (vec![o, m, l, last], at)
+            (vec![o, m, l], at)
         },
     },
 ];

@@ -36,7 +36,7 @@ pub fn in_parts(g: &Graph, table: &OpTable, fixed: &HashMap<Name, i64>) -> Graph
         let heads = attrs.iter().filter(|(n, _)| matches!(&***n, "heads" | "parts"));
         let join = Node {
             op: "attention_join".into(),
-            inputs: [&parts[..], &n.inputs[5..]].concat(),
+            inputs: parts.clone(),
             attrs: heads.map(|(n, a)| (n.clone(), a.clone())).collect(),
             outputs: n.outputs.clone(),
         };
