@@ -4,7 +4,7 @@
 //! nothing traps on them.
 //!
 //! Where an index does not depend on the loop, it is that of the first iteration, which the program before runs too: so it must
-//! have one.
+//! have one. But for what is read only where a condition holds that another iteration decides otherwise: that is there always.
 
 use crate::Refusal;
 use crate::meet::{Access, every_access};
@@ -77,11 +77,13 @@ impl<'k> Walk<'k> {
         let i = extra.iteration(&a.var, &a.extent, &mut env)?;
         let end = extra.term(&b.extent, &now.before)?;
         extra.at_most(&end, &i)?;
+        let chosen = self.chosen(a);
         for x in every_access(&a.body) {
             let Some(buffer) = self.world.after.get(&x.buffer).cloned() else {
                 return differs(format!("there is no buffer '{}'", x.buffer));
             };
-            let (s, at) = self.there(&extra, &env, &x, buffer, a)?;
+            let may_be_new = x.is_read() && chosen.contains(&Expr::load(&x.buffer, &x.index));
+            let (s, at) = self.there(&extra, &env, &x, buffer, a, may_be_new)?;
             if !x.is_read() && around(&a.body, &x.buffer).is_none() {
                 match self.world.home.contains_key(&x.buffer) {
                     true => self.behind_the_end(s, &at, buffer, &a.var)?,
@@ -94,9 +96,9 @@ impl<'k> Walk<'k> {
         self.list(&now, &b.body, &a.body)
     }
 
-    /// Which element is touched and what is run is the same in all iterations of a loop but for its variable, and values that
-    /// nobody wrote trap nowhere.
-    fn decides_nothing(&self, a: &For) -> Result<(), Refusal> {
+    /// Whether a value of a padded loop may differ from that of any iteration of the program before: it depends on the loop's variable,
+    /// or on what the loop writes.
+    fn is_new(&self, a: &For) -> impl Fn(&Expr) -> bool {
         let home = |n: &Name| self.world.home.get(n).unwrap_or(n).clone();
         let mut written: HashSet<Name> = HashSet::new();
         for_each(&a.body, &mut |s| {
@@ -104,12 +106,34 @@ impl<'k> Walk<'k> {
                 written.extend(b.targets.iter().map(|(n, _)| home(n)));
             }
         });
-        // Whether a value may differ from that of any iteration of the program before.
-        let new = |e: &Expr| {
+        move |e| {
             let mut found = e.mentions(&a.var);
             e.visit(&mut |e| found |= matches!(&**e, Node::Load(n, _) if written.contains(&home(n))));
             found
-        };
+        }
+    }
+
+    /// What is read where a condition holds on what is new: the program before may read it in no iteration.
+    fn chosen(&self, a: &For) -> Vec<Expr> {
+        let (new, mut out) = (self.is_new(a), vec![]);
+        for_each(&a.body, &mut |s| {
+            let (fixed, values) = expressions(s);
+            for e in fixed.into_iter().chain(values) {
+                e.visit(&mut |e| {
+                    let Node::Select(c, x, y) = &**e else { return };
+                    for branch in [x, y].into_iter().filter(|_| new(c)) {
+                        branch.visit(&mut |e| out.extend(matches!(&**e, Node::Load(..)).then(|| e.clone())));
+                    }
+                });
+            }
+        });
+        out
+    }
+
+    /// Which element is touched and what is run is the same in all iterations of a loop but for its variable, and values that
+    /// nobody wrote trap nowhere.
+    fn decides_nothing(&self, a: &For) -> Result<(), Refusal> {
+        let new = self.is_new(a);
         let picks = |e: &Expr| {
             let mut found = false;
             e.visit(&mut |e| found |= matches!(&**e, Node::Load(..)) && new(e));
@@ -144,7 +168,8 @@ impl<'k> Walk<'k> {
         Ok(())
     }
 
-    /// An element touched by an iteration that is more is there. Returns what is then known, and the index.
+    /// An element touched by an iteration that is more is there, also where the program before may touch it in none. Returns what is
+    /// then known, and the index.
     fn there<'w>(
         &mut self,
         s: &Scope<'w>,
@@ -152,6 +177,7 @@ impl<'k> Walk<'k> {
         x: &Access,
         buffer: &Buffer,
         a: &For,
+        may_be_new: bool,
     ) -> Result<(Scope<'w>, Vec<Term>), Refusal> {
         let mut s = s.clone();
         let env = x.moment(&mut s, env)?;
@@ -163,7 +189,7 @@ impl<'k> Walk<'k> {
             let multiple = Term::constant(if d == 0 && view { buffer.padding(0) } else { 1 }.into());
             let up = exact(n.add(&multiple).and_then(|n| n.plus(-1)))?;
             let room = exact(s.divide(&up, &multiple)?.0.mul(&multiple))?;
-            if e.mentions(&a.var) {
+            if may_be_new || e.mentions(&a.var) {
                 let about = format!("'{}' has room for more iterations of '{}'", x.buffer, a.var);
                 self.inside(&s, &t, &room, &about)?;
             } else {

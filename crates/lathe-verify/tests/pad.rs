@@ -32,6 +32,19 @@ const WRONG: &[Wrong] = &[
         changes: &[("for i in min(n - o * 4, 4)", "for i in 4")],
     },
     Wrong {
+        what: "only iterations that are more read what is not there",
+        before: "kernel f(n) {
+  in x: f32[n]
+  out y: f32[n] padded(0, 4)
+  for o in (n + 3) / 4 spatial serial {
+    for i in min(n - o * 4, 4) spatial serial {
+      Y: y[o * 4 + i] = select(o * 4 + i < n, 1f32, x[n])
+    }
+  }
+}",
+        changes: &[("for i in min(n - o * 4, 4)", "for i in 4")],
+    },
+    Wrong {
         what: "the index is written by an iteration that is more",
         before: "kernel f(n) {
   in x: f32[n] padded(0, 4)
