@@ -254,7 +254,9 @@ fn other_text(line: &str, lines: &[&str], random: &mut Random) -> String {
     let Some(&at) = random.pick(&places) else { return line.into() };
     let w = words[at].clone();
     words[at] = if let Ok(n) = w.parse::<i64>() {
-        [n + 1, n - 1, 0, n * 2, n / 2][random.below(5)].max(0).to_string()
+        [n.saturating_add(1), n.saturating_sub(1), 0, n.saturating_mul(2), n / 2][random.below(5)]
+            .max(0)
+            .to_string()
     } else if let Some(sign) = ["+", "-", "*", "/", "%"].iter().find(|s| **s == w) {
         let others = ["+", "-", "*", "/", "%"];
         others.iter().filter(|o| o != &sign).nth(random.below(4)).map_or(w.clone(), |s| s.to_string())
