@@ -2,8 +2,7 @@
 
     python strategies.py --lathe ../../target/release/lathe --trials 36 --seeds 5 --threads 2 --json out.json
 
-`learned` begins with the cost model that is shipped, which no kernel of these shapes taught (and, of the normalisation of rows, none
-of the operator); `fresh` begins with none. Each search begins without trials, in a cache folder of its own, and what counts is the
+`learned` begins with the cost model that is shipped, which no kernel of these shapes taught; `fresh` begins with none. Each search begins without trials, in a cache folder of its own, and what counts is the
 program's kernel that takes longest. The yardstick of a case is the best time that any search found,
 and a search's regret after n trials is how much longer its best one takes. Run it while nothing else does.
 """
@@ -13,6 +12,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -27,21 +27,22 @@ def product(m, k, n):
 }}"""
 
 
-def convolution(channels, filters, size, window, groups=1):
-    out = size - window + 1
+def convolution(channels, filters, size, window, stride=1):
+    out = (size - window) // stride + 1
     return f"""graph windows() {{
   x: f32[1, {channels}, {size}, {size}] = input
-  w: f32[{filters}, {channels // groups}, {window}, {window}] = input
-  y: f32[1, {filters}, {out}, {out}] = conv(x, w) {{groups = {groups}, strides = [1, 1]}}
+  w: f32[{filters}, {channels}, {window}, {window}] = input
+  y: f32[1, {filters}, {out}, {out}] = conv(x, w) {{groups = 1, strides = [{stride}, {stride}]}}
   return y
 }}"""
 
 
-def rows(m, n):
-    return f"""graph rows() {{
-  x: f32[{m}, {n}] = input
-  y: f32[{m}, {n}] = softmax(x)
-  return y
+def heads(h, q, d, n):
+    return f"""graph heads() {{
+  q: f32[{h}, {q}, {d}] = input
+  k: f32[{h}, {d}, {n}] = input
+  s: f32[{h}, {q}, {n}] = dot(q, k) {{batch_x = [0], batch_y = [0], sum_x = [2], sum_y = [1]}}
+  return s
 }}"""
 
 
@@ -52,8 +53,8 @@ CASES = {
     "product 640x640x640": product(640, 640, 640),
     "convolution 40 to 72 of 26x26": convolution(40, 72, 28, 3),
     "convolution 80 to 200 of 19x19, 1x1": convolution(80, 200, 19, 1),
-    "convolution 96 of 37x37, each its own": convolution(96, 96, 39, 3, 96),
-    "softmax 300x700": rows(300, 700),
+    "convolution 48 to 64 of 31x31, each second one": convolution(48, 64, 63, 3, 2),
+    "products of 12 heads, 150x64x170": heads(12, 150, 64, 170),
 }
 STRATEGIES = ["learned", "fresh", "analytical", "evolution", "random"]
 
@@ -83,17 +84,18 @@ def main():
     p.add_argument("--cases", type=int, default=len(CASES), help="only the first so many")
     p.add_argument("--json", help="write every search to this file")
     a = p.parse_args()
-    runs = {}
+    cases, runs = list(CASES)[: a.cases], {}
     # Strategies take turns, so that all see the same weather.
-    for case in CASES[: a.cases]:
+    for case in cases:
         for seed in range(a.seeds):
             for s in STRATEGIES:
-                runs[case, s, seed] = search(a.lathe, case, s, seed, a.trials, a.threads)
+                runs[case, s, seed] = search(a.lathe, CASES[case], s, seed, a.trials, a.threads)
+        print(f"{case}: done", file=sys.stderr, flush=True)
     points = [n for n in (12, 24, 36, 48, 96) if n <= a.trials]
     print("median regret after trials    " + "".join(f"{n:>8}" for n in points) + "   gain over the rule")
     for s in STRATEGIES:
         regret, gain = {n: [] for n in points}, []
-        for case in CASES[: a.cases]:
+        for case in cases:
             best = min(min(r["history"]) for (c, _, _), r in runs.items() if c == case)
             for seed in range(a.seeds):
                 history = runs[case, s, seed]["history"]

@@ -67,7 +67,8 @@ impl Barrier {
         }
     }
 
-    /// Wakes those who wait for something that was made true, by sequentially consistent writes, before this call.
+    /// Wakes those who wait for something that was made true before this call, by sequentially consistent writes or before a
+    /// sequentially consistent fence.
     #[inline]
     pub fn announce(&self) {
         self.gate.open();

@@ -1,8 +1,8 @@
 //! Waiting for a word in memory to change: spin while it is likely to change soon, then sleep.
 //!
 //! The waiter's condition is any check of atomics; the one who makes it true calls [`Gate::open`] afterwards. The atomics
-//! are read and written with sequential consistency, so that either the waiter sees the change before it sleeps or the
-//! opener sees the sleeper.
+//! are read and written with sequential consistency, or written before a fence of it, so that either the waiter sees the
+//! change before it sleeps or the opener sees the sleeper.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::sync::{Condvar, Mutex, PoisonError};
