@@ -196,15 +196,14 @@ class Rewriter:
 def write_in(copy, mutants, broken):
     """Writes all mutants but the broken ones into the copy; the numbers of those that found a place."""
     placed, parser = set(), Parser(Language(tree_sitter_rust.language()))
-    for file in sorted({m["file"] for m in mutants}):
+    lib = f"{CRATE}/src/lib.rs"
+    for file in sorted({lib} | {m["file"] for m in mutants}):
         source = (ROOT / file).read_bytes()
         r = Rewriter(source, [m for m in mutants if m["file"] == file and m["id"] not in broken])
         root = parser.parse(source).root_node
         text = source[: root.start_byte].decode() + r.emit(root) + source[root.end_byte :].decode()
-        (copy / file).write_text(text)
+        (copy / file).write_text(text + SWITCH if file == lib else text)
         placed |= r.placed
-    lib = copy / CRATE / "src/lib.rs"
-    lib.write_text(lib.read_text() + SWITCH)
     return placed
 
 
