@@ -7,7 +7,7 @@
 //! stands on another one, which it writes once a meeting and does not wait for; and how much there is to do everybody counts for
 //! himself.
 
-use lathe_runtime::Barrier;
+use lathe_runtime::{Barrier, Line};
 use std::ops::Range;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
@@ -36,11 +36,6 @@ struct Part {
     done: Line<AtomicU64>,
 }
 
-/// A value alone on its lines of memory.
-#[derive(Default)]
-#[repr(align(128))]
-struct Line<T>(T);
-
 /// One thread on its way through the steps.
 pub(crate) struct Share<'a> {
     progress: &'a Progress,
@@ -67,36 +62,30 @@ impl Progress {
 
     /// Takes a piece of a part of a step, where nobody has.
     fn take(&self, part: usize, step: u64, piece: i64) -> bool {
-        let (taken, bit) = (&self.0[part].taken.0, 1 << piece);
-        let mut now = taken.load(Relaxed);
-        loop {
-            let others = if now >> PIECES < step { 0 } else { now & ((1 << PIECES) - 1) };
-            if now >> PIECES > step || others & bit != 0 {
-                return false;
-            }
-            match taken.compare_exchange_weak(now, step << PIECES | others | bit, Relaxed, Relaxed) {
-                Ok(_) => return true,
-                Err(changed) => now = changed,
-            }
-        }
+        let free = |taken: u64| (taken >> piece & 1 == 0).then_some((1 << piece, ()));
+        self.claim(part, step, free).is_some()
     }
 
     /// Takes half of what is left of a thread's own part of a step, from its begin: what is taken together costs little, and what is not
     /// taken yet others may.
     fn take_half(&self, part: usize, step: u64, pieces: u32) -> Option<Range<u32>> {
+        self.claim(part, step, |taken| {
+            let begin = taken.trailing_ones();
+            let left = (taken >> begin).trailing_zeros().min(pieces.saturating_sub(begin));
+            let range = begin..begin + left.div_ceil(2);
+            (left > 0).then(|| ((1 << range.end) - (1 << range.start), range))
+        })
+    }
+
+    /// Takes what is picked of a part of a step by what is taken already, a bit each, unless the step is over.
+    fn claim<T>(&self, part: usize, step: u64, pick: impl Fn(u64) -> Option<(u64, T)>) -> Option<T> {
         let taken = &self.0[part].taken.0;
         let mut now = taken.load(Relaxed);
         loop {
             let others = if now >> PIECES < step { 0 } else { now & ((1 << PIECES) - 1) };
-            let begin = others.trailing_ones();
-            let left = (others >> begin).trailing_zeros().min(pieces.saturating_sub(begin));
-            if now >> PIECES > step || left == 0 {
-                return None;
-            }
-            let range = begin..begin + left.div_ceil(2);
-            let bits = (1 << range.end) - (1 << range.start);
+            let (bits, picked) = pick(others).filter(|_| now >> PIECES <= step)?;
             match taken.compare_exchange_weak(now, step << PIECES | others | bits, Relaxed, Relaxed) {
-                Ok(_) => return Some(range),
+                Ok(_) => return Some(picked),
                 Err(changed) => now = changed,
             }
         }

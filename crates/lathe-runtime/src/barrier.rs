@@ -21,7 +21,7 @@ pub struct Barrier {
 /// A value alone on its cache lines (two, since lines are fetched in pairs).
 #[derive(Default)]
 #[repr(align(128))]
-pub(crate) struct Line<T>(pub T);
+pub struct Line<T>(pub T);
 
 /// What unwinds a thread out of a poisoned barrier; caught by the pool.
 pub(crate) struct Poisoned;

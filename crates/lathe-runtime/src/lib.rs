@@ -71,7 +71,7 @@ mod processor_time;
 mod resident;
 
 pub use arena::{Arena, Reserved, prefer_huge_pages};
-pub use barrier::Barrier;
+pub use barrier::{Barrier, Line};
 pub use buffer::{Buffer, BufferArg, View};
 pub use cache::{BuildRequest, KernelCache};
 pub use compiler::{cross_compiler, kernel_flags};
