@@ -5,9 +5,10 @@
     python mutants.py --output /tmp/mutants [--files pad,online] [--seconds 6] [--lanes 2]
 
 cargo-mutants lists the mutants. All of them are written into one copy of the sources, where a number says which is on, so that one build
-serves all; what does not compile is left out. Each mutant then runs the tests that apply steps (TESTS). Those that pass are hunted
-(`hunt.rs`): random programs and steps of their primitive, each done with the mutant and without; where it does another one, the
-interpreter and the checker judge that. The folder keeps what was found, and the same command goes on after an interruption.
+serves all; what does not compile is left out. Each mutant then runs the tests that apply steps (TESTS), and is hunted (`hunt.rs`): the
+cases of the tests, and random programs and steps of its primitive, are done with the mutant and without; where it does another thing, the
+interpreter and the checker, which are as they were, judge that. The folder keeps what was found, in found.json, and the same command goes
+on after an interruption.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +54,13 @@ PRIMITIVES = {
     "lib": "all",
     "choices": "all",
     "witness": "all",
+}
+# What steps of mutants did, by the kind of the finding (`lathe_fuzz::Kind`).
+CHANGES = {
+    "meaning": "steps change a meaning: refused by the checker",
+    "marks": "steps mark loops wrongly: refused by the checker",
+    "broken": "steps leave what is no program: refused",
+    "panic": "steps panic",
 }
 SWITCH = """
 /// The mutant that is on, if any.
@@ -240,7 +249,8 @@ def build(out, mutants):
     if not copy.exists():
         subprocess.run(["git", "clone", "-q", ROOT, copy], check=True)
     shutil.copy(Path(__file__).with_name("hunt.rs"), copy / "crates/lathe-fuzz/examples/hunt.rs")
-    broken = set()
+    # A function whose type is not spelled returns one: another cannot stand beside it.
+    broken = {m["id"] for m in mutants if m["genre"] == "FnValue" and "impl " in m["function"]["return_type"]}
     while True:
         placed = write_in(copy, mutants, broken)
         inside, other = errors(copy)
@@ -264,28 +274,29 @@ def build(out, mutants):
 
 
 def run(program, folder, mutant, seconds, *args):
+    """What a program wrote, and whether it ended well; nothing where it did not end."""
     env = dict(os.environ, MUTANT=str(mutant), RUST_BACKTRACE="0")
     try:
-        return subprocess.run([program, *args], cwd=folder, env=env, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return None
+        done = subprocess.run([program, *args], cwd=folder, env=env, capture_output=True, text=True, timeout=seconds)
+        return done.stdout, done.returncode == 0
+    except subprocess.TimeoutExpired as e:
+        return (e.stdout or b"").decode(), None
 
 
 def test(out, programs, m):
     """The test that a mutant fails."""
     for package, name in TESTS:
-        done = run(programs[package, name], out / "source/crates" / package, m["id"], 40)
-        if done is None:
-            return "never ends"
-        if done.returncode:
-            return f"{package} {name}"
+        _, well = run(programs[package, name], out / "source/crates" / package, m["id"], 40)
+        if not well:
+            return "never ends" if well is None else f"{package} {name}"
     return "passes"
 
 
 def hunt(out, programs, m, seconds):
     stem = Path(m["file"]).stem
-    done = run(programs["lathe-fuzz", "hunt"], out / "source", 0, 60 + 10 * seconds, str(seconds), f"{m['id']}:{PRIMITIVES.get(stem, stem)}")
-    return done.stdout if done and done.returncode == 0 else f"no end: {done and done.stderr[-500:]}"
+    of = f"{m['id']}:{PRIMITIVES.get(stem, stem)}"
+    said, well = run(programs["lathe-fuzz", "hunt"], out / "source", 0, 60 + 10 * seconds, str(seconds), of)
+    return said if well or said else "failed"
 
 
 def verdict(found):
@@ -293,12 +304,13 @@ def verdict(found):
     head = found.split("\n", 1)[0]
     if "proof" in kinds:
         return "A STEP THAT CHANGES A MEANING IS CERTIFIED"
-    if kinds & {"meaning", "marks", "broken", "panic"}:
-        return "steps change a meaning or fail, and have no certificate"
-    for words in ("no end", "takes more", "another program", "refuses more", "other words"):
+    for kind in ("meaning", "marks", "broken", "panic"):
+        if kind in kinds:
+            return CHANGES[kind]
+    for words in ("takes more", "another program", "refuses more", "other words", "never ends"):
         if words in head:
             return words
-    return "no step differs"
+    return "failed" if head == "failed" else "no step differs"
 
 
 def main():
@@ -306,6 +318,7 @@ def main():
     p.add_argument("--output", type=Path, required=True, help="a folder for the copy and for what is found")
     p.add_argument("--files", help="only these files of the crate, as pad,online")
     p.add_argument("--seconds", type=int, default=6, help="of a hunt")
+    p.add_argument("--tests-only", action="store_true", help="hunt none")
     p.add_argument("--lanes", type=int, default=2, help="mutants at a time")
     a = p.parse_args()
     a.output.mkdir(parents=True, exist_ok=True)
@@ -321,21 +334,27 @@ def main():
     found = json.loads(kept.read_text()) if kept.exists() else {}
 
     def judged(m):
-        if m["name"] not in found:
-            tested = test(a.output, programs, m)
-            found[m["name"]] = [tested, hunt(a.output, programs, m, a.seconds) if tested == "passes" else ""]
-        return m
+        here = found.setdefault(m["name"], {})
+        if "test" not in here:
+            here["test"] = test(a.output, programs, m)
+        if "hunt" not in here and not a.tests_only:
+            here["hunt"] = hunt(a.output, programs, m, a.seconds)
+        return here
 
-    ready = [m for m in mutants if m["id"] in placed]
+    ready, start = [m for m in mutants if m["id"] in placed], time.time()
     with ThreadPoolExecutor(a.lanes) as lanes:
-        for i, m in enumerate(lanes.map(judged, ready)):
-            kept.write_text(json.dumps(dict(found), indent=1))
-            print(f"{i + 1} of {len(ready)}: {found[m['name']][0]}", file=sys.stderr, flush=True)
-    for what, n in Counter(found[m["name"]][0] for m in ready).most_common():
+        for i, here in enumerate(lanes.map(judged, ready)):
+            if time.time() - start > 5 or i + 1 == len(ready):
+                start = time.time()
+                kept.write_text(json.dumps({n: dict(f) for n, f in list(found.items())}, indent=1))
+                print(f"{i + 1} of {len(ready)}", file=sys.stderr, flush=True)
+    kinds = {"passes": "pass", "never ends": "never end"}
+    tested = Counter(kinds.get(found[m["name"]]["test"], "fail a test") for m in ready)
+    for what, n in tested.most_common():
         print(f"{n:6}  {what}")
-    passed = Counter(verdict(found[m["name"]][1]) for m in ready if found[m["name"]][0] == "passes")
-    for what, n in passed.most_common():
-        print(f"{n:6}    {what}")
+        of = [found[m["name"]].get("hunt") for m in ready if kinds.get(found[m["name"]]["test"], "fail a test") == what]
+        for done, n in Counter(verdict(h) for h in of if h is not None).most_common():
+            print(f"{n:10}  {done}")
 
 
 if __name__ == "__main__":

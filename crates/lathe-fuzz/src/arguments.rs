@@ -96,10 +96,17 @@ fn address(v: &Buffer, shape: &[i64], mut i: i64, get: &dyn Fn(&str) -> Option<i
     v.layout.address(&index, &Bounds::new()).eval(get)
 }
 
-/// A small value: sums of a thousand of them are exact in f32, and most integers are indices of something.
+/// A small value: sums of a thousand of them are exact in f32, and most integers are indices of something. In one style those of up to
+/// a byte are any but the lowest, which is no code of an activation.
 pub(crate) fn value(t: DType, style: usize, random: &mut Random) -> f64 {
     match t {
         DType::Int { bits: 1, .. } => random.range(0, 1) as f64,
+        DType::Int { signed: false, bits: bits @ ..=8 } if style == 3 => {
+            random.range(0, (1 << bits) - 1) as f64
+        }
+        DType::Int { bits: bits @ 2..=8, .. } if style == 3 => {
+            random.range(1 - (1 << (bits - 1)), (1 << (bits - 1)) - 1) as f64
+        }
         DType::Int { signed: false, bits } => random.range(0, (1 << bits.min(3)) - 1) as f64,
         DType::Int { bits, .. } if bits < 4 => random.range(0, 1) as f64,
         DType::Int { .. } if style == 0 => random.range(-5, 7) as f64,

@@ -34,6 +34,7 @@ mod case;
 mod compiled;
 mod driver;
 mod graphs;
+mod machine;
 mod mutate;
 mod oracle;
 mod random;

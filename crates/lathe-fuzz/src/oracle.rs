@@ -2,11 +2,12 @@
 //!
 //! A run is judged where the program before it is defined: inside its buffers, and reading nothing that nobody wrote. What is
 //! certified must compute the same then, whatever loops are marked as. What the scheduler did must compute the same where loops are
-//! what they are marked as, which the watched interpreter tells; a step that no rule or proof covers is no finding, but counted
+//! what they are marked as, which the watched interpreter tells; and where instructions do what their rows say, on elements as they lie. A step that no rule or proof covers is no finding, but counted
 //! as a false alarm where the results are the same.
 
-use crate::arguments::{Likeness, Sizes, arguments, compare, likeness, run};
+use crate::arguments::{Likeness, Ran, Sizes, arguments, compare, likeness, run};
 use crate::case::{Case, Move};
+use crate::machine::by_instructions;
 use crate::random::Random;
 use lathe_codegen::{Dialect, emit};
 use lathe_ir::graph::Graph;
@@ -247,6 +248,13 @@ impl Judge {
         Ok(out)
     }
 
+    /// Judges one step of a case's program, whoever did it.
+    pub fn judge_step(&mut self, case: &Case, step: &Applied) -> Result<(), Finding> {
+        let name = step.step.split_whitespace().next().unwrap_or_default().to_string();
+        let defined = runs(&step.before, case)?;
+        self.step(&name, step, defined, false).map(drop)
+    }
+
     /// Judges a step; the runs of the program after it.
     fn step(
         &mut self,
@@ -264,16 +272,32 @@ impl Judge {
         }
         read_back(&step.after, name)?;
         let certificate = guarded(name, || self.certify(name, step))?;
+        let machine = guarded(name, || by_instructions(&step.after))?;
         let (mut out, mut same) = (vec![], !before.is_empty());
         for d in before {
-            let after = guarded(name, || run(&step.after, &d.sizes, &d.before, 4 * WORK + 4 * d.seen.work))?;
+            let work = 4 * WORK + 4 * d.seen.work;
+            let after = guarded(name, || run(&step.after, &d.sizes, &d.before, work))?;
             let tag = certificate.as_ref().copied().unwrap_or(step.tag);
-            let differs = match &after {
+            let like = |ran: &Ran| {
+                likeness(tag, &d.seen, &ran.seen)
+                    .map(|like| compare(&step.before, &d.sizes, &d.after, &ran.memory, like))
+            };
+            let mut differs = match &after {
                 Ok(ran) if !ran.seen.ended => continue,
-                Ok(ran) => likeness(tag, &d.seen, &ran.seen)
-                    .map(|like| compare(&step.before, &d.sizes, &d.after, &ran.memory, like)),
+                Ok(ran) => like(ran),
                 Err(e) => Some(Err(e.to_string())),
             };
+            if let Some(Ok(())) = differs {
+                differs = match &machine {
+                    Ok(None) => differs,
+                    Ok(Some(k)) => match guarded(name, || run(k, &d.sizes, &d.before, work))? {
+                        Ok(ran) if !ran.seen.ended => continue,
+                        Ok(ran) => like(&ran),
+                        Err(e) => Some(Err(format!("by its instructions: {e}"))),
+                    },
+                    Err(e) => Some(Err(e.clone())),
+                };
+            }
             same &= differs == Some(Ok(())) && d.seen.meet.is_none();
             if let Some(Err(what)) = differs {
                 match (&certificate, &d.seen.meet) {
@@ -344,6 +368,7 @@ fn read_back(k: &Kernel, place: &str) -> Result<(), Finding> {
 fn runs(k: &Kernel, case: &Case) -> Result<Vec<Defined>, Finding> {
     let mut out = vec![];
     let mut random = Random::new(case.seed ^ 0x5eed);
+    let machine = guarded("program", || by_instructions(k))?;
     for turn in 0..RUNS {
         let size = |d: &lathe_ir::Name, random: &mut Random| {
             let given = case.sizes.iter().find(|(n, _)| n == d).map(|(_, v)| *v).filter(|v| *v > 0);
@@ -355,9 +380,16 @@ fn runs(k: &Kernel, case: &Case) -> Result<Vec<Defined>, Finding> {
         let Some(before) = guarded("program", || arguments(k, &sizes, case.seed.wrapping_add(turn)))? else {
             continue;
         };
-        // A program that leaves its buffers is not defined.
+        // A program that leaves its buffers is not defined, nor is one whose instructions are not what they wrap.
         let Ok(ran) = guarded("program", || run(k, &sizes, &before, WORK))? else { continue };
-        if ran.seen.ended && ran.seen.unwritten.is_none() {
+        let true_to_rows = match &machine {
+            Ok(None) => true,
+            Ok(Some(m)) => guarded("program", || run(m, &sizes, &before, WORK))?.is_ok_and(|by| {
+                by.seen.ended && compare(k, &sizes, &ran.memory, &by.memory, Likeness::Near).is_ok()
+            }),
+            Err(_) => false,
+        };
+        if ran.seen.ended && ran.seen.unwritten.is_none() && true_to_rows {
             out.push(Defined { sizes, before, after: ran.memory, seen: ran.seen });
         }
     }

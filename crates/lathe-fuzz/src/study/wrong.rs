@@ -2,9 +2,10 @@
 
 use super::mutants::{Indices, Mutant, Seen};
 use crate::arguments::{Likeness, Sizes, arguments, compare, run};
+use crate::machine::by_instructions;
 use crate::random::Random;
 use lathe_ir::tensor::{CORE, Expr, For, Kernel, LANE, Stmt, map_stmts, parse, rename_vars};
-use lathe_schedule::{INTRINSICS, Schedule, Tag, Witness, witness};
+use lathe_schedule::{Schedule, Tag, Witness, witness};
 use lathe_verify::{Certificate, Prover, Refusal, check};
 
 /// Statements that the interpreter runs of one program.
@@ -12,9 +13,6 @@ const WORK: u64 = 1 << 20;
 
 /// Largest value of a dimension.
 const MOST: i64 = 20;
-
-/// Lanes of a vector.
-const VECTOR: i64 = 16;
 
 /// A wrong step.
 #[derive(Clone, Debug)]
@@ -67,7 +65,7 @@ impl Wrong {
         let last = s.steps().last();
         let mut before = last.map_or(s.original(), |l| &l.before).clone();
         let after = parse(&text).map_err(|e| fail(&format!("{e} in\n{text}")))?;
-        if matches!(m.seen, Seen::Instruction | Seen::Whole) && !m.step.is_empty() {
+        if m.seen == Seen::Instruction && !m.step.is_empty() {
             // Both programs are changed: what is wrapped is what stood there, but not what the instruction is.
             let changed = m.changes.iter().fold(before.to_string(), |t, (from, to)| t.replace(from, to));
             before = parse(&changed).map_err(|e| fail(&e))?;
@@ -97,8 +95,11 @@ impl Wrong {
     fn difference(&self, m: &Mutant, runs: u64) -> Result<Option<u64>, String> {
         let others = match m.seen {
             Seen::Lanes => other_orders(&self.after).to_vec(),
-            Seen::Instruction => vec![with_meaning(&self.after)?],
-            Seen::Whole => vec![whole_vectors(&self.after)],
+            Seen::Instruction => match by_instructions(&self.after) {
+                Ok(made) => made.into_iter().collect(),
+                // What no machine can do is wrong in the first run.
+                Err(_) => return Ok(Some(0)),
+            },
             Seen::Run | Seen::Never(_) => vec![self.after.clone()],
         };
         let (like, mut judged) = (self.likeness(), false);
@@ -157,43 +158,4 @@ fn other_orders(k: &Kernel) -> [Kernel; 2] {
         _ => vec![s],
     });
     [Kernel { body: backwards, ..k.clone() }, Kernel { body: apart, ..k.clone() }]
-}
-
-/// The program with all lanes of a vector where an instruction is said to have fewer.
-fn whole_vectors(k: &Kernel) -> Kernel {
-    let all = |s: Stmt| match &s {
-        Stmt::For(l) if &*l.level == LANE && l.extent.as_int().is_none() => {
-            vec![Stmt::For(For { extent: VECTOR.into(), ..(**l).clone() }.into())]
-        }
-        _ => vec![s],
-    };
-    let body = map_stmts(&k.body, &mut |s| match &s {
-        Stmt::Intrinsic(n, body) => vec![Stmt::Intrinsic(n.clone(), map_stmts(body, &mut |s| all(s)).into())],
-        _ => vec![s],
-    });
-    Kernel { body, ..k.clone() }
-}
-
-/// The program with the instruction's meaning, on bytes as they lie, in place of what it wraps: operands are read from
-/// where the first element is.
-fn with_meaning(k: &Kernel) -> Result<Kernel, String> {
-    let row = &INTRINSICS[0];
-    assert_eq!(row.name, "dpbusd", "the rows are of this instruction");
-    // All operands of the cases lie in blocks of 64 or 4 bytes an iteration of `i`.
-    let text = k.to_string();
-    let raw = |name: &str, ty: &str, shape: &str| {
-        let start = text.find(&format!("in {name}: "))?;
-        let end = start + text[start..].find('\n')?;
-        Some((text[start..end].to_string(), format!("in {name}: {ty}[2, {shape}]")))
-    };
-    let far = if text.contains("x: i8[2, 16, 4]") { "16, 4" } else { "4" };
-    let x = if far == "4" { "x[i, b]" } else { "x[i, 0, b]" };
-    let made = raw("w", "u8", "16, 4").zip(raw("x", "i8", far)).and_then(|(w, v)| {
-        let text = text.replace(&w.0, &w.1).replace(&v.0, &v.1);
-        let at = text.find("sum = ")?;
-        let end = at + text[at..].find('\n')?;
-        Some(format!("{}sum = i32(w[i, l, b]) * i32({x}){}", &text[..at], &text[end..]))
-    });
-    parse(&made.ok_or("the instruction's operands are not where its meaning looks for them")?)
-        .map_err(|e| e.to_string())
 }

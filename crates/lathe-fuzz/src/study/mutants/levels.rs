@@ -112,7 +112,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         ],
     ),
     Mutant {
-        seen: Seen::Whole,
+        seen: Seen::Instruction,
         ..plain(
             "tensorize: fewer lanes, which were no lanes before",
             FEWER_IN_TURN,

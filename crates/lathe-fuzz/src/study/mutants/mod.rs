@@ -18,10 +18,8 @@ pub enum Seen {
     Run,
     /// It does when the lanes' iterations run in another order, or side by side.
     Lanes,
-    /// It does when the instruction's meaning runs in place of what it wraps.
+    /// It does when what the machine does runs in place of what the instruction wraps.
     Instruction,
-    /// It does when an instruction of fewer lanes than a vector's computes all of the vector.
-    Whole,
     /// Never: the change is none of the meaning, and this is why.
     Never(&'static str),
 }
@@ -93,7 +91,7 @@ const fn instruction(what: &'static str, changes: &'static [(&'static str, &'sta
 
 /// What reads or holds the result of an instruction is changed before and after it.
 const fn whole(what: &'static str, changes: &'static [(&'static str, &'static str)]) -> Mutant {
-    Mutant { seen: Seen::Whole, ..plain(what, programs::FEWER, "tensorize l dpbf16ps", changes) }
+    Mutant { seen: Seen::Instruction, ..plain(what, programs::FEWER, "tensorize l dpbf16ps", changes) }
 }
 
 /// A change that is none of the meaning.
