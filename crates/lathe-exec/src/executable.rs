@@ -1,6 +1,7 @@
 //! A step program bound to memory and compiled kernels.
 
 use crate::facts::{Promise, check, promises};
+use crate::own::{self, Own};
 use crate::queues::Run;
 use crate::share::Progress;
 use crate::{ExecError, HeldRoom, NETWORK, Setting};
@@ -111,6 +112,8 @@ pub(crate) enum Action {
         required: Vec<Int>,
         dims: Vec<usize>,
         image: Name,
+        /// Whether each thread does all of it, for itself.
+        own: bool,
     },
     /// Inside a tier, by whoever takes it.
     Copy {
@@ -207,6 +210,7 @@ struct Maker<'m> {
     /// Tiers with threads of their own, and with scratch space for those.
     pools: HashMap<Name, (Arc<Pool>, Workspace)>,
     most: HashMap<Name, i64>,
+    threads: usize,
 }
 
 /// A program that can run.
@@ -303,11 +307,13 @@ impl Executable {
         // A program that is made once, as the planner's are, needs no copy of the kernels.
         if program.follows_dims() {
             let (program, images) = (Cow::Owned(program.clone()), Cow::Owned(images.clone()));
-            let maker = Maker { program, images, homes, links, held, workspace, pools, most: bounds };
+            let maker =
+                Maker { program, images, homes, links, held, workspace, pools, most: bounds, threads };
             e.maker = Some(Box::new(maker));
         } else {
             let (program, images) = (Cow::Borrowed(program), Cow::Borrowed(images));
-            let maker = Maker { program, images, homes, links, held, workspace, pools, most: bounds };
+            let maker =
+                Maker { program, images, homes, links, held, workspace, pools, most: bounds, threads };
             (e.lanes, e.promises) = maker.make(&get)?;
         }
         Ok(e)
@@ -427,15 +433,19 @@ impl Executable {
         let threads = pool.threads() as u32;
         let mut total: HashMap<Name, (usize, f64)> = HashMap::new();
         for a in self.lanes.iter().flat_map(|l| &l.actions) {
-            let Action::Call { call, grid, image, .. } = a else { continue };
+            let Action::Call { call, grid, image, own, .. } = a else { continue };
             let progress = Progress::new(pool.threads());
             let start = std::time::Instant::now();
-            pool.try_share(&|thread, barrier| {
-                let mut ctx = Ctx { thread: thread as u32, threads };
-                let mut share = progress.of(thread, barrier);
-                share.run(*grid, |begin, end| call.run(&mut ctx, begin, end))?;
-                share.finish(|_, begin, end| call.run(&mut ctx, begin, end))
-            })?;
+            let ctx = |thread: usize| Ctx { thread: thread as u32, threads };
+            if *own {
+                pool.try_run(&|thread, _| call.run(&mut ctx(thread), 0, *grid))?;
+            } else {
+                pool.try_share(&|thread, barrier| {
+                    let (mut share, mut ctx) = (progress.of(thread, barrier), ctx(thread));
+                    share.run(*grid, |begin, end| call.run(&mut ctx, begin, end))?;
+                    share.finish(|_, begin, end| call.run(&mut ctx, begin, end))
+                })?;
+            }
             let t = total.entry(image.clone()).or_default();
             t.0 += 1;
             t.1 += start.elapsed().as_secs_f64();
@@ -465,21 +475,80 @@ impl Maker<'_> {
         let mut lanes = vec![];
         for (queue, (name, _)) in self.program.all_queues().enumerate() {
             let pool = self.pool(&u.queues[queue])?;
+            // What is planned lies in one arena then.
+            let here = self.threads > 1 && u.queues.len() == 1 && pool.is_none();
             let mut lane = Lane { name: name.into(), actions: vec![], labels: vec![], pool };
+            let (own, copies) = match here {
+                true => self.own(&u.queues[queue], &checks, get)?,
+                false => (Own::default(), vec![]),
+            };
             for (index, unit) in u.queues[queue].iter().enumerate() {
+                if own.meetings.contains(&index) {
+                    continue;
+                }
                 while checks.first().is_some_and(|c| c.step == Some((queue, index))) {
                     let promise = checks.remove(0);
                     lane.actions.push(Action::Check { promise });
                     lane.actions.push(Action::Meet);
                     lane.labels.extend(["check".into(), "meet".into()]);
                 }
-                let action = self.action(&u, unit, &memory, get)?;
+                let mut action = self.action(&u, unit, &memory, get)?;
+                if let Action::Call { call, args, required, own: whole, .. } = &mut action {
+                    *whole = own.calls.contains(&index);
+                    let mine = |threads: &Vec<View>| {
+                        let of = |p: &Place| {
+                            own.bytes.iter().position(|(b, at)| *b == p.bytes && at.contains(&index))
+                        };
+                        let views =
+                            args.iter().enumerate().filter_map(|(i, p)| Some((i, threads[of(p)?].clone())));
+                        views.collect::<Vec<_>>()
+                    };
+                    let mine: Vec<_> = copies.iter().map(mine).collect();
+                    if mine.iter().any(|views| !views.is_empty()) {
+                        call.set_own(mine, &bytes_of(required, get))?;
+                    }
+                }
                 lane.actions.push(action);
                 lane.labels.push(unit.step.map_or_else(|| "meet".into(), |s| self.program.line(s)));
             }
             lanes.push(lane);
         }
         Ok((lanes, door))
+    }
+
+    /// The steps of a queue that each thread does for itself, and for each thread its own of the bytes.
+    fn own(
+        &self,
+        units: &[Unit<'_>],
+        checks: &[Promise],
+        get: &dyn Fn(&str) -> Option<i64>,
+    ) -> Result<(Own, Vec<Vec<View>>), ExecError> {
+        let called = |op: &Op<'_>| {
+            let Op::Call(name, _) = op else { return None };
+            let image = self.images.get(*name)?;
+            let bits: Int = image.kernel.params.iter().fold(0.into(), |n, p| n + p.bits.clone());
+            Some((&image.kernel, image.grid.eval(get)?, bits.eval(get)? / 8))
+        };
+        let checked: Vec<usize> = checks.iter().filter_map(|c| c.step).map(|(_, index)| index).collect();
+        let own = own::find(&self.program, units, &called, &checked);
+        // The same bytes are the same memory whenever they are used so.
+        let mut places: HashMap<Bytes, usize> = HashMap::new();
+        let mut each = 0;
+        for (b, _) in &own.bytes {
+            places.entry(*b).or_insert_with(|| {
+                let at = each;
+                each += (b.len as usize + LINE).next_multiple_of(LINE);
+                at
+            });
+        }
+        if each == 0 {
+            return Ok((own, vec![]));
+        }
+        let all = Arena::new(HOST, usize::MAX).alloc(each * self.threads)?.into_view();
+        let part = |thread: usize, b: &Bytes| Ok(all.part(thread * each + places[b], b.len as usize)?);
+        let of = |thread| own.bytes.iter().map(|(b, _)| part(thread, b)).collect::<Result<_, ExecError>>();
+        let copies = (0..self.threads).map(of).collect::<Result<_, _>>()?;
+        Ok((own, copies))
     }
 
     fn bad(&self, buffer: u32, message: &str) -> ExecError {
@@ -637,11 +706,15 @@ impl Maker<'_> {
                     required,
                     dims,
                     image: (*kernel).clone(),
+                    own: false,
                 }
             }
         })
     }
 }
+
+/// Bytes that are far enough from each other that no two cores want the same lines, which are fetched in pairs.
+const LINE: usize = 128;
 
 fn whole(u: &Unrolled<'_>, b: Bytes) -> bool {
     b.offset == 0 && b.len == u.sizes[b.buffer as usize]

@@ -1,7 +1,7 @@
 //! The executor of step programs, on the real clock or a virtual one.
 //!
 //! [`Executable`] is a program bound to memory and compiled kernels. A run hands every step's loop over cores to the
-//! threads of a pool in equal parts; threads meet where the program says so. With equal dimensions nothing is computed
+//! threads of a pool in equal parts; threads meet where the program says so, but for small steps that each does for itself. With equal dimensions nothing is computed
 //! anew, so a decode step costs its kernels, its meetings, and a look at the index buffers that the caller passes: the facts that
 //! kernels rely on are checked here, once for all of them.
 //!
@@ -37,6 +37,7 @@ mod error;
 mod executable;
 mod facts;
 mod held;
+mod own;
 mod queues;
 mod share;
 mod trace;

@@ -236,8 +236,12 @@ impl<'a> Run<'a> {
                 // As many shared steps as there are in a row, so that threads meet only where the program says; one by one
                 // when somebody wants to know when each ran.
                 _ => {
+                    // What each thread does for itself it does for the steps up to the next meeting.
                     if self.setting.trace.is_none() {
                         next += lane.actions[next..].iter().take_while(|a| a.is_shared()).count();
+                    } else if matches!(action, Action::Call { own: true, .. }) {
+                        next +=
+                            lane.actions[next..].iter().take_while(|a| !matches!(a, Action::Meet)).count();
                     }
                     if lane.actions[first..next].iter().any(|a| !matches!(a, Action::Meet)) {
                         let pool = lane.pool.as_deref().unwrap_or(self.setting.pool);
@@ -252,7 +256,7 @@ impl<'a> Run<'a> {
                     Action::Meet | Action::Signal(_) | Action::Wait(_) | Action::Check { .. }
                 )
             {
-                trace.add(&lane.name, &lane.labels[first], start);
+                trace.add(&lane.name, &lane.labels[first..next].join("; "), start);
             }
         }
         Ok(())
@@ -279,6 +283,13 @@ impl<'a> Run<'a> {
                     Action::Meet => {
                         share.meet(|i, begin, end| run(&actions[first + i], begin, end))?;
                         first = index + 1;
+                    }
+                    Action::Call { grid, own: true, .. } => {
+                        first = index + 1;
+                        let meeting = actions[first..].iter().take_while(|a| !matches!(a, Action::Meet));
+                        if !share.is_behind(meeting.count()) {
+                            run(a, 0, *grid)?;
+                        }
                     }
                     Action::Call { grid, .. } => share.run(*grid, |begin, end| run(a, begin, end))?,
                     _ => share.run(1, |begin, end| run(a, begin, end))?,

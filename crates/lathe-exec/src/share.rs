@@ -124,6 +124,11 @@ impl Share<'_> {
         Ok(())
     }
 
+    /// Whether others are further than so many steps from here.
+    pub fn is_behind(&self, steps: usize) -> bool {
+        self.progress.0[self.thread].taken.0.load(Relaxed) >> PIECES > self.step + steps as u64
+    }
+
     /// Takes what nobody has taken of the steps since the last meeting: the number of the step among them, and iterations of it.
     fn help<E>(&mut self, mut run: impl FnMut(usize, i64, i64) -> Result<(), E>) -> Result<(), E> {
         let threads = self.progress.0.len() as i64;

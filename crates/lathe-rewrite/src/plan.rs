@@ -4,7 +4,7 @@
 use crate::group::groups;
 use crate::parts::in_parts;
 use lathe_ir::graph::{Form, Graph, Node, OpTable, Source, Type, ValueId, int_attr};
-use lathe_ir::step::{Part, Program, Step, StepBuffer, Storage, conflicts};
+use lathe_ir::step::{ALONE, Part, Program, Step, StepBuffer, Storage, conflicts};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
 use lathe_ops::{group_shape, lower_group};
@@ -62,6 +62,9 @@ pub struct Plan {
 pub const ROW_PADDING: i64 = 24;
 
 const ALIGN: i64 = 64;
+
+/// Calls behind a small one that may use what it writes.
+const NEXT: usize = 4;
 
 /// Bytes of a value's storage at its dimensions' upper bounds, with room for whole tiles of rows behind.
 pub fn storage_bytes(t: &Type, most: &dyn Fn(&str) -> Option<i64>) -> usize {
@@ -204,6 +207,13 @@ impl Planner<'_> {
         (bytes + ALIGN - 1) / ALIGN * ALIGN
     }
 
+    /// Whether a call of a kernel touches little, row by row.
+    fn is_small(&self, k: &PlannedKernel) -> bool {
+        let bits: Option<i64> = k.kernel.params.iter().map(|p| p.bits.eval(&|n| self.most(n))).sum();
+        let by_row = |(form, _): &(Form, String)| matches!(form, Form::Row | Form::Elementwise);
+        k.parts.iter().all(by_row) && bits.is_some_and(|n| n <= 8 * ALONE)
+    }
+
     fn program(
         &mut self,
         name: &str,
@@ -225,6 +235,7 @@ impl Planner<'_> {
             ..Program::default()
         };
         let mut calls: Vec<(Name, Vec<(ValueId, bool)>)> = vec![];
+        let mut small: Vec<bool> = vec![];
         let mut life: HashMap<ValueId, (usize, usize)> = HashMap::new();
         for (gi, group) in groups.iter().enumerate() {
             if group.iter().all(|n| self.alias.contains(n)) {
@@ -248,6 +259,16 @@ impl Planner<'_> {
                 l.1 = calls.len();
             }
             calls.push((self.kernels[id].name.clone(), args));
+            small.push(self.is_small(&self.kernels[id]));
+        }
+        // Threads that are not as far may still read what a small call reads while others use what it writes.
+        for (at, (_, args)) in calls.iter().enumerate().filter(|(at, _)| small[*at]) {
+            let used = args.iter().filter(|(_, w)| *w).map(|(v, _)| life[&self.homes.of(*v).0].1).max();
+            let used = used.filter(|last| (at + 1..=at + NEXT).contains(last)).unwrap_or(at);
+            for (v, _) in args {
+                let l = life.get_mut(&self.homes.of(*v).0).expect("a call touches it");
+                l.1 = l.1.max(used);
+            }
         }
 
         let mut order: Vec<(ValueId, (usize, usize))> = life.into_iter().collect();

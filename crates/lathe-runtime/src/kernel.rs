@@ -136,7 +136,7 @@ impl Kernel {
         }
         self.check_workspace(workspace.as_ref(), |index| &args[index], required_bytes)?;
         let pointers = args.iter().map(View::ptr).collect();
-        Ok(Prepared { kernel: self.clone(), args, pointers, dims: dims.to_vec(), workspace })
+        Ok(Prepared { kernel: self.clone(), args, pointers, own: vec![], dims: dims.to_vec(), workspace })
     }
 
     #[inline]
@@ -277,11 +277,13 @@ pub struct Prepared {
     kernel: Kernel,
     args: Vec<View>,
     pointers: Vec<*mut u8>,
+    /// Buffers that each thread has its own of: their places, and the memory by thread, with all pointers of that thread.
+    own: Vec<(Vec<(usize, View)>, Vec<*mut u8>)>,
     dims: Vec<i64>,
     workspace: Option<Workspace>,
 }
 
-// SAFETY: `pointers` are those of `args`, which are `Send` and `Sync` and keep the memory alive.
+// SAFETY: `pointers` are those of `args` and `own`, which are `Send` and `Sync` and keep the memory alive.
 unsafe impl Send for Prepared {}
 // SAFETY: as above; a run changes nothing in this value.
 unsafe impl Sync for Prepared {}
@@ -296,7 +298,36 @@ impl Prepared {
             Some(_) => return Err(self.kernel.bad_workspace(0)),
             None => std::ptr::null_mut(),
         };
-        self.kernel.enter(ctx, &self.pointers, &self.dims, workspace, begin, end)
+        let pointers = match self.own.get(ctx.thread as usize) {
+            Some((_, pointers)) => pointers,
+            None if self.own.is_empty() => &self.pointers,
+            None => return Err(self.kernel.bad("has buffers for fewer threads".into())),
+        };
+        self.kernel.enter(ctx, pointers, &self.dims, workspace, begin, end)
+    }
+
+    /// Gives each thread its own of some buffers, by their places: the threads then see what they wrote there themselves, and may run
+    /// the same part at once where those are all that is written. These buffers cannot be changed any more.
+    pub fn set_own(
+        &mut self,
+        threads: Vec<Vec<(usize, View)>>,
+        required_bytes: &[usize],
+    ) -> Result<(), RuntimeError> {
+        let mut own = vec![];
+        for views in threads {
+            let at =
+                |index: usize| views.iter().find(|(i, _)| *i == index).map_or(&self.args[index], |v| &v.1);
+            self.kernel.check(
+                self.args.len(),
+                |index| at(index).arg().parts(),
+                required_bytes,
+                &self.dims,
+            )?;
+            let pointers = (0..self.args.len()).map(|index| at(index).ptr()).collect();
+            own.push((views, pointers));
+        }
+        self.own = own;
+        Ok(())
     }
 
     /// Changes the dims (a longer sequence in the same buffers) and some buffers, by their places, checking all; where that
@@ -314,6 +345,11 @@ impl Prepared {
         for (index, view) in changed {
             self.pointers[*index] = view.ptr();
             self.args[*index] = view.clone();
+            for (own, pointers) in &mut self.own {
+                if own.iter().all(|(i, _)| i != index) {
+                    pointers[*index] = view.ptr();
+                }
+            }
         }
         Ok(())
     }

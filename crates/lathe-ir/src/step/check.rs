@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 const MOST_PAIRS: usize = 1 << 26;
 
 /// Whether two pieces share bytes: of the same buffer, or of planned ones in one tier.
-fn overlap(p: &Program, a: Bytes, b: Bytes) -> bool {
+pub fn overlap(p: &Program, a: Bytes, b: Bytes) -> bool {
     let (x, y) = (&p.buffers[a.buffer as usize], &p.buffers[b.buffer as usize]);
     let (i, j) = match (&x.storage, &y.storage) {
         _ if a.buffer == b.buffer => (0, 0),

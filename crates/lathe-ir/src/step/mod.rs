@@ -41,7 +41,7 @@ mod split;
 mod text;
 mod unroll;
 
-pub use check::{check, check_ranks, conflicts};
+pub use check::{check, check_ranks, conflicts, overlap};
 pub use interpret::{interpret, interpret_ranks, listed, occupied};
 pub use order::{Cost, Timed, order};
 pub use split::{Division, Segments, Side, divide};
@@ -52,6 +52,10 @@ use crate::{Int, Name};
 
 /// The name of the queue that a program's own steps are.
 pub const MAIN: &str = "main";
+
+/// Bytes that a call may touch for each thread to do all of it for itself rather than wait for another one: such take a microsecond or two.
+/// Planners leave what these read alone until what they write is used.
+pub const ALONE: i64 = 64 << 10;
 
 /// Where a buffer's storage comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
