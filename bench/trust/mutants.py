@@ -317,7 +317,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--output", type=Path, required=True, help="a folder for the copy and for what is found")
     p.add_argument("--files", help="only these files of the crate, as pad,online")
-    p.add_argument("--seconds", type=int, default=6, help="of a hunt")
+    p.add_argument("--seconds", type=float, default=6, help="of a hunt; a third of that where a test fails")
     p.add_argument("--tests-only", action="store_true", help="hunt none")
     p.add_argument("--lanes", type=int, default=2, help="mutants at a time")
     a = p.parse_args()
@@ -338,7 +338,7 @@ def main():
         if "test" not in here:
             here["test"] = test(a.output, programs, m)
         if "hunt" not in here and not a.tests_only:
-            here["hunt"] = hunt(a.output, programs, m, a.seconds)
+            here["hunt"] = hunt(a.output, programs, m, a.seconds if here["test"] == "passes" else a.seconds / 3)
         return here
 
     ready, start = [m for m in mutants if m["id"] in placed], time.time()

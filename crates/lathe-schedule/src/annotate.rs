@@ -9,6 +9,7 @@ use lathe_ir::tensor::{
     loop_bounds, map_stmts,
 };
 use lathe_ir::{Int, Name};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub(crate) static VECTORIZE: Primitive = Primitive {
@@ -107,22 +108,29 @@ pub(crate) fn own_bytes(k: &Kernel, l: &For) -> Result<(), String> {
         Stmt::Store(s) => stores.extend(&s.targets),
         _ => {}
     });
+    // Of each storage how far iterations are apart, and the bits of all fields that the first one writes.
+    let mut fields: BTreeMap<Name, Option<(i64, i64, i64)>> = BTreeMap::new();
     for (n, index) in stores.into_iter().filter(|(n, _)| !own.contains(&n)) {
         let Some(b) = k.buffer(n).filter(|b| b.dtype.bits() % 8 != 0) else { continue };
-        let in_bytes = || {
+        let written = || {
             let mut opaque = Opaque::default();
             let index: Option<Vec<Int>> = index.iter().map(|e| opaque.int(e, &bounds)).collect();
             let (step, first) = b.layout.address(&index?, &bounds).affine_in(&l.var)?;
-            let (step, range) = (step.as_const()?, bounds.range(&first));
-            let begin = range.lo?.div_euclid(8) * 8;
-            let end = range.hi?.checked_add(b.dtype.bits())?;
-            Some(step % 8 == 0 && end <= begin.checked_add(step)?)
+            let range = bounds.range(&first);
+            Some((step.as_const()?, range.lo?, range.hi?.checked_add(b.dtype.bits())?))
         };
-        if in_bytes() != Some(true) {
-            return Err(format!("two iterations of '{}' may write the same byte of '{n}'", l.var));
-        }
+        let param = k.params.iter().find(|p| p.views.iter().any(|v| v.name == *n));
+        let all = fields.entry(param.map_or(n, |p| &p.name).clone()).or_insert_with(written);
+        let with = |x: (i64, i64, i64), y: (i64, i64, i64)| (x.0, x.1.min(y.1), x.2.max(y.2));
+        *all = all.zip(written()).filter(|(x, y)| x.0 == y.0).map(|(x, y)| with(x, y));
     }
-    Ok(())
+    let in_bytes = |(step, lo, end): (i64, i64, i64)| {
+        step % 8 == 0 && (lo.div_euclid(8) * 8).checked_add(step).is_some_and(|next| end <= next)
+    };
+    match fields.into_iter().find(|(_, f)| !f.is_some_and(in_bytes)) {
+        Some((n, _)) => Err(format!("two iterations of '{}' may write the same byte of '{n}'", l.var)),
+        None => Ok(()),
+    }
 }
 
 fn level(k: &Kernel, family: &str, level: &str, kinds: &[Iter]) -> Result<Kernel, String> {

@@ -6,7 +6,7 @@
 //! compare with: iterations come in order, so of three accesses the first and the last are apart in the outer one of the loops
 //! in which the neighbours are.
 
-use super::{For, Iter, SERIAL, SWEEP, UNROLLED};
+use super::{CORE, For, Iter, SERIAL, SWEEP, UNROLLED};
 use crate::{DType, Name};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -28,7 +28,7 @@ pub struct Seen {
     pub unwritten: Option<String>,
     /// The first loop whose iterations meet although it is spatial, or a reduction and they do more than accumulate.
     pub meet: Option<String>,
-    /// The same of loops that are not run one iteration after the other.
+    /// The same of loops that are not run one iteration after the other; those of cores write no byte together, either.
     pub parallel: Option<String>,
 }
 
@@ -48,6 +48,7 @@ struct Turn {
     iteration: i64,
     iter: Iter,
     parallel: bool,
+    core: bool,
     var: Name,
 }
 
@@ -107,8 +108,8 @@ impl Watch {
         }
         self.executions += 1;
         let parallel = ![SERIAL, UNROLLED, SWEEP].contains(&&*l.level);
-        let turn =
-            Turn { execution: self.executions, iteration: 0, iter: l.iter, parallel, var: l.var.clone() };
+        let (core, var) = (&*l.level == CORE, l.var.clone());
+        let turn = Turn { execution: self.executions, iteration: 0, iter: l.iter, parallel, core, var };
         Rc::make_mut(&mut self.path).push(turn);
     }
 
@@ -130,7 +131,18 @@ impl Watch {
             return;
         }
         let Storage { place, given, fine } = storage;
-        for bit in (address..address + width).step_by(if fine { 1 } else { 8 }) {
+        let bits = address..address + width;
+        if fine && touch != Touch::Read && self.seen.parallel.is_none() {
+            // A core writes whole bytes, and with them what others have there.
+            let bytes = address.div_euclid(8) * 8..(address + width + 7).div_euclid(8) * 8;
+            let others = bytes.filter(|bit| !bits.contains(bit));
+            let mut written = others.filter_map(|bit| self.elements.get(&(place, bit))?.write.as_ref());
+            if let Some(t) = written.find_map(|(path, _)| apart(path, &self.path).filter(|t| t.core)) {
+                self.seen.parallel =
+                    Some(format!("iterations of '{}' write bytes of '{name}' together", t.var));
+            }
+        }
+        for bit in bits.step_by(if fine { 1 } else { 8 }) {
             let e = self.elements.entry((place, bit)).or_default();
             if touch != Touch::Write && e.write.is_none() && !given && self.seen.unwritten.is_none() {
                 self.seen.unwritten = Some(format!("'{name}' is read before it is written"));

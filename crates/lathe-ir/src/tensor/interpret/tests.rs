@@ -10,6 +10,20 @@ fn seen(text: &str, work: u64) -> Seen {
 }
 
 #[test]
+fn cores_write_whole_bytes() {
+    let parallel = |level: &str, block: &str| {
+        let text = format!("kernel k() {{ inout y: u4[18] for i in 8 spatial {level} {{ {block} }} }}");
+        seen(&text, 1000).parallel.is_some()
+    };
+    assert!(!parallel("core", "A: y[2 * i] = 1u4 B: y[2 * i + 1] = 2u4"));
+    // Two of another iteration, or one each, in a byte.
+    assert!(parallel("core", "A: y[2 * i] = 1u4 B: y[2 * i + 3] = 2u4"));
+    assert!(parallel("core", "A: y[i] = 1u4"));
+    assert!(!parallel("lane", "A: y[i] = 1u4"));
+    assert!(!parallel("core", "A: y[2 * i] = y[2 * i + 1]"));
+}
+
+#[test]
 fn loops_are_watched() {
     let kernel = |kind: &str, block: &str| {
         format!(
