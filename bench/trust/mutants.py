@@ -2,13 +2,14 @@
 
     pip install tree-sitter==0.26.1 tree-sitter-rust==0.24.2
     cargo install cargo-mutants --locked
-    python mutants.py --output /tmp/mutants [--files pad,online] [--seconds 6] [--lanes 2]
+    python mutants.py --output /tmp/mutants [--files pad,online] [--seconds 6] [--lanes 2] [--list mutants.txt]
 
 cargo-mutants lists the mutants. All of them are written into one copy of the sources, where a number says which is on, so that one build
 serves all; what does not compile is left out. Each mutant then runs the tests that apply steps (TESTS), and is hunted (`hunt.rs`): the
 cases of the tests, and random programs and steps of its primitive, are done with the mutant and without; where it does another thing, the
 interpreter and the checker, which are as they were, judge that. The folder keeps what was found, in found.json, and the same command goes
-on after an interruption.
+on after an interruption. `--list` writes those that pass the tests into a file, by what they did, and keeps the reasons that it has: what
+stands behind " -- ".
 """
 
 import argparse
@@ -313,11 +314,34 @@ def verdict(found):
     return "failed" if head == "failed" else "no step differs"
 
 
+def write_list(path, passed):
+    """The mutants that pass the tests, by what they did, with counts and reasons."""
+    kept = {}
+    if path.exists():
+        lines = [line.split(" -- ", 1) for line in path.read_text().splitlines() if " -- " in line]
+        kept = {name.split("  [")[0]: reason for name, reason in lines}
+    classes = {}
+    for name, hunted in passed:
+        name = re.sub(r"\s+", " ", name.removeprefix(f"{CRATE}/src/"))
+        counts = re.search(r"(\d+) judged, (\d+) certified: (.*)", hunted.split("\n", 1)[0])
+        judged, certified, what = counts.groups() if counts else ("0", "0", "")
+        said = [f"{what.strip('{}').replace(chr(34), '')}"] if what.strip("{}") else []
+        said += [f"{judged} judged, {certified} certified"] if judged != "0" else []
+        line = name + (f"  [{'; '.join(said)}]" if said else "")
+        line += f" -- {kept[name]}" if name in kept else ""
+        classes.setdefault(verdict(hunted), []).append(line)
+    out = [f"The {len(passed)} mutants of lathe-schedule that pass the tests, and what they did when they were hunted (README.md)."]
+    for what, lines in sorted(classes.items(), key=lambda c: -len(c[1])):
+        out += ["", f"# {what}: {len(lines)}", *lines]
+    path.write_text("\n".join(out) + "\n")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--output", type=Path, required=True, help="a folder for the copy and for what is found")
     p.add_argument("--files", help="only these files of the crate, as pad,online")
     p.add_argument("--seconds", type=float, default=6, help="of a hunt; a third of that where a test fails")
+    p.add_argument("--list", type=Path, help="a file of those that pass the tests")
     p.add_argument("--tests-only", action="store_true", help="hunt none")
     p.add_argument("--lanes", type=int, default=2, help="mutants at a time")
     a = p.parse_args()
@@ -355,6 +379,8 @@ def main():
         of = [found[m["name"]].get("hunt") for m in ready if kinds.get(found[m["name"]]["test"], "fail a test") == what]
         for done, n in Counter(verdict(h) for h in of if h is not None).most_common():
             print(f"{n:10}  {done}")
+    if a.list:
+        write_list(a.list, [(m["name"], found[m["name"]].get("hunt", "")) for m in ready if found[m["name"]]["test"] == "passes"])
 
 
 if __name__ == "__main__":
