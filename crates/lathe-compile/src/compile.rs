@@ -51,6 +51,8 @@ pub struct Sizes {
     pub fixed: Vec<(&'static str, i64)>,
     /// Most rows of a product, when few: kernels get small tiles.
     pub few: Option<i64>,
+    /// Cores that share each step, where their number is known: what one of them could do alone is divided for so many.
+    pub cores: Option<usize>,
 }
 
 /// A class of sizes with its plan and kernels.
@@ -188,9 +190,10 @@ fn drafted(
     let dialect = Dialect::named(&target.dialect)
         .ok_or_else(|| CompileError::bug(format!("no dialect '{}'", target.dialect)))?;
     let most: HashMap<Name, i64> = graph.dims.iter().cloned().collect();
-    let classes = sizes.iter().map(|Sizes { fixed, .. }| {
+    let classes = sizes.iter().map(|Sizes { fixed, cores, .. }| {
         let fixed = fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
-        plan_decided(&graph, &table, &Bounds { fixed, most: most.clone() }, &mut choices)
+        let bounds = Bounds { fixed, most: most.clone(), cores: *cores };
+        plan_decided(&graph, &table, &bounds, &mut choices)
     });
     let classes: Vec<Plan> = classes.collect();
     let mut distinct: Vec<Naive<'_>> = vec![];

@@ -58,7 +58,8 @@ pub fn compile_model(
     }
     let mut parts = Parts::new(target, &runner.cache)?;
     let pool = Pool::new(runner.threads).map_err(below)?;
-    let classes = classes(runner.max_rows.max(runner.max_sequences));
+    // The machine that will run it has any number of cores.
+    let classes = classes(runner.max_rows.max(runner.max_sequences), None);
     file.copy_metadata(&mut parts.settings, &[]);
     let mut is_encoder = false;
     for precision in precisions {
@@ -143,7 +144,7 @@ pub(crate) fn load(encoder: bool, file: &ModelFile, options: &RunnerOptions) -> 
     check_kv_type(file, options)?;
     let text = section_text(file, &format!("plan.{precision}"))?;
     let names: Vec<&str> =
-        classes(made_for.max_rows.max(made_for.max_sequences)).iter().map(|c| c.name).collect();
+        classes(made_for.max_rows.max(made_for.max_sequences), None).iter().map(|c| c.name).collect();
     let compiled: Compiled = load_stored(&text, library, &names).map_err(below)?;
     let given = constants(file, precision)?;
     let bytes = given.values().map(View::len).sum();

@@ -6,7 +6,7 @@ use crate::memory::{Memory, fixed_bytes, packed_bytes, row_bytes};
 use crate::offload::{Budget, Spilling};
 use crate::pages::PageCopy;
 use crate::report::{Costs, Footprint, LoadTiming, Stage};
-use crate::sizes::{class_of, classes};
+use crate::sizes::{class_of, classes, cores};
 use crate::split::only_move;
 use crate::store::Store;
 use crate::swap::{self, SwapFile};
@@ -117,7 +117,7 @@ fn here<T>(
 ) -> Result<(T, Option<Diagnostic>), EngineError> {
     let kernels = KernelCache::new(&options.cache);
     let (target, warning) = kernels.compilable(detect_target().map_err(below)?, None).map_err(below)?;
-    let classes = classes(options.max_rows.max(options.max_sequences));
+    let classes = classes(options.max_rows.max(options.max_sequences), cores());
     let passes = options.precision.passes(&target);
     let made = made(&Options { target: &target, cache: &options.cache, passes, classes: &classes });
     Ok((made.map_err(below)?, warning))

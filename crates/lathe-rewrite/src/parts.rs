@@ -10,14 +10,17 @@ use lathe_ir::graph::{Attr, Graph, Node, OpTable, Source, int_attr};
 use lathe_ir::{Bounds, Int, Name};
 use std::collections::HashMap;
 
-/// Parts of a token's keys. Each writes its results although it may have no keys; more cores than parts have nothing to do.
-const PARTS: i64 = 8;
+/// Most parts of a token's keys: more cores have nothing to do. Each part writes results that are put together, also where it has no keys, so
+/// fewer cores get fewer.
+const PARTS: usize = 8;
 
 /// Keys that are not worth sharing out.
 const FEW: i64 = 128;
 
-/// The graph with the attention of one token in parts, where dimensions are fixed so. Values keep their numbers.
-pub fn in_parts(g: &Graph, table: &OpTable, fixed: &HashMap<Name, i64>) -> Graph {
+/// The graph with the attention of one token in parts, where dimensions are fixed so: one for each core, if their number is known. Values keep
+/// their numbers.
+pub fn in_parts(g: &Graph, table: &OpTable, fixed: &HashMap<Name, i64>, cores: Option<usize>) -> Graph {
+    let each = cores.map_or(PARTS, |n| n.clamp(2, PARTS));
     let known = |d: &Int| d.substitute(&|n| fixed.get(n).map(|v| Int::from(*v)), &Bounds::new()).as_const();
     let mut out = Graph { nodes: vec![], ..g.clone() };
     for n in &g.nodes {
@@ -26,7 +29,7 @@ pub fn in_parts(g: &Graph, table: &OpTable, fixed: &HashMap<Name, i64>) -> Graph
         let few = extent(3, 1).is_some_and(|pages| pages * 16 <= FEW);
         let row = table.get("attention_part").filter(|_| one && !few);
         let mut attrs = n.attrs.clone();
-        attrs.insert("parts".into(), Attr::Int(PARTS));
+        attrs.insert("parts".into(), Attr::Int(each as i64));
         let types: Vec<_> = n.inputs.iter().map(|v| g.ty(*v).clone()).collect();
         let Some(made) = row.and_then(|r| (r.infer)(&types, &attrs).ok()) else {
             out.nodes.push(n.clone());

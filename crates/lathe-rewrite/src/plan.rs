@@ -11,13 +11,15 @@ use lathe_ops::{group_shape, lower_group};
 use lathe_schedule::Choices;
 use std::collections::{HashMap, HashSet};
 
-/// What is known of the dimensions when a plan is made.
+/// What is known of the dimensions when a plan is made, and of the machine.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
     /// Dimensions with one value.
     pub fixed: HashMap<Name, i64>,
     /// Largest values of the others.
     pub most: HashMap<Name, i64>,
+    /// Cores that share each step, where their number is known.
+    pub cores: Option<usize>,
 }
 
 /// A kernel that a plan calls, as its operators' naive loops.
@@ -111,7 +113,7 @@ pub fn plan(g: &Graph, table: &OpTable, bounds: &Bounds) -> Plan {
 /// The same with what is decided at choices of which operators become one kernel. Their names say operators and shapes, so that the same
 /// ones are decided together.
 pub fn plan_decided(g: &Graph, table: &OpTable, bounds: &Bounds, choices: &mut Choices) -> Plan {
-    let g = &in_parts(g, table, &bounds.fixed);
+    let g = &in_parts(g, table, &bounds.fixed, bounds.cores);
     let mut constant: HashSet<ValueId> = HashSet::new();
     for (i, v) in g.values.iter().enumerate() {
         if matches!(v.source, Source::Const(_)) {

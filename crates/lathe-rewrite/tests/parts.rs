@@ -32,7 +32,10 @@ fn parts_put_together_are_the_whole() {
     for seed in 0..10 {
         for token in 0..3 {
             let (g, args) = of_token("attention", seed, token);
-            let after = in_parts(&g, &table, &HashMap::new());
+            let (cores, parts) =
+                [(None, 8), (Some(1), 2), (Some(3), 3), (Some(64), 8)][(seed as usize + token) % 4];
+            let after = in_parts(&g, &table, &HashMap::new(), cores);
+            assert_eq!(lathe_ir::graph::int_attr(&after.nodes[0].attrs, "parts"), Some(parts));
             lathe_ir::graph::check(&after, &table).unwrap();
             let names: Vec<&str> = after.nodes.iter().map(|n| &*n.op).collect();
             assert_eq!(names, ["attention_part", "attention_join"]);
@@ -70,7 +73,7 @@ fn other_attention_stays() {
     let parts = |text: &str, fixed: &[(&str, i64)]| {
         let g = lathe_ir::graph::parse(text).unwrap_or_else(|e| panic!("{e}\n{text}"));
         let fixed = fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
-        let after = in_parts(&g, &table, &fixed);
+        let after = in_parts(&g, &table, &fixed, None);
         (after == g, after.nodes.len())
     };
     assert_eq!(parts(&text("T", ""), &[("T", 1)]), (false, 2));

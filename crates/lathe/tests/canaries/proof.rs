@@ -81,7 +81,7 @@ fn schedules() -> Vec<Schedule> {
         let most: std::collections::HashMap<Name, i64> = graph.dims.iter().cloned().collect();
         for (fixed, rows) in CLASSES {
             let fixed = fixed.iter().map(|(n, v)| ((*n).into(), *v)).collect();
-            for k in &plan(&graph, &table, &Bounds { fixed, most: most.clone() }).kernels {
+            for k in &plan(&graph, &table, &Bounds { fixed, most: most.clone(), cores: None }).kernels {
                 let rows = rows.filter(|_| matches!(k.parts.first(), Some((Form::Contraction, _))));
                 if !known.insert(format!("{rows:?} {}", k.kernel)) {
                     continue;
