@@ -5,7 +5,7 @@
     python mutants.py --output /tmp/mutants [--files pad,online] [--seconds 6] [--lanes 2] [--list mutants.txt]
 
 cargo-mutants lists the mutants. All of them are written into one copy of the sources, where a number says which is on, so that one build
-serves all; what does not compile is left out. Each mutant then runs the tests that apply steps (TESTS), and is hunted (`hunt.rs`): the
+serves all (an operator changes in its place, whatever binds how tightly); what does not compile is left out. Each mutant then runs the tests that apply steps (TESTS), and is hunted (`hunt.rs`): the
 cases of the tests, and random programs and steps of its primitive, are done with the mutant and without; where it does another thing, the
 interpreter and the checker, which are as they were, judge that. The folder keeps what was found, in found.json, and the same command goes
 on after an interruption. `--list` writes those that pass the tests into a file, by what they did, and keeps the reasons that it has: what
@@ -311,7 +311,7 @@ def verdict(found):
     for words in ("takes more", "another program", "refuses more", "other words", "never ends"):
         if words in head:
             return words
-    return "failed" if head == "failed" else "no step differs"
+    return "the process ends" if head == "failed" else "no step differs"
 
 
 def write_list(path, passed):
