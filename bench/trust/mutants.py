@@ -63,6 +63,13 @@ CHANGES = {
     "broken": "steps leave what is no program: refused",
     "panic": "steps panic",
 }
+# Why those of a class change no meaning.
+WHY = {
+    "takes more": "Steps with a certificate keep the meaning, and of the others none that was judged changed it; without one they are refused.",
+    "another program": "As of those that take more.",
+    "refuses more": "They take no step that is not taken without them.",
+    "other words": "They refuse what is refused without them, and take no other step.",
+}
 SWITCH = """
 /// The mutant that is on, if any.
 static MUTANT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(u32::MAX);
@@ -332,7 +339,7 @@ def write_list(path, passed):
         classes.setdefault(verdict(hunted), []).append(line)
     out = [f"The {len(passed)} mutants of lathe-schedule that pass the tests, and what they did when they were hunted (README.md)."]
     for what, lines in sorted(classes.items(), key=lambda c: -len(c[1])):
-        out += ["", f"# {what}: {len(lines)}", *lines]
+        out += ["", f"# {what}: {len(lines)}", *([WHY[what]] if what in WHY else []), *lines]
     path.write_text("\n".join(out) + "\n")
 
 
