@@ -8,7 +8,7 @@ use crate::lanes::{Lane, ends_alike, lane};
 use crate::util::{arg, in_family};
 use crate::{Primitive, Tag};
 use lathe_ir::tensor::{
-    Binary, Expr, Fact, For, Kernel, LANE, Node, Opaque, Stmt, Store, loop_bounds, map_stmts,
+    Binary, Expr, Fact, For, Kernel, LANE, Node, Opaque, Stmt, Store, for_each, loop_bounds, map_stmts,
 };
 use lathe_ir::{Bounds, DType};
 use std::sync::Arc;
@@ -189,6 +189,28 @@ fn matches(k: &Kernel, s: &Stmt, row: &IntrinsicRow, b: &Bounds) -> Option<bool>
         }
     }
     Some(true)
+}
+
+/// Refuses what is left of a program where an instruction wraps something else than what its row says.
+pub(crate) fn kept(before: &Kernel, after: &Kernel) -> Result<(), String> {
+    let mut old = vec![];
+    for_each(&before.body, &mut |s| old.extend(matches!(s, Stmt::Intrinsic(..)).then_some(s)));
+    if old.is_empty() {
+        return Ok(());
+    }
+    let (bounds, mut lost) = (loop_bounds(after), None);
+    for_each(&after.body, &mut |s| {
+        if let Stmt::Intrinsic(n, body) = s
+            && let Some(row) = INTRINSICS.iter().find(|r| r.name == &**n)
+        {
+            let fewer = matches!(body.as_slice(), [Stmt::For(l)] if l.extent.as_int().is_none());
+            let fits = matches!(body.as_slice(), [s] if matches(after, s, row, &bounds) == Some(true));
+            if (fewer || !old.contains(&s)) && !fits {
+                lost = Some(n.clone());
+            }
+        }
+    });
+    lost.map_or(Ok(()), |n| Err(format!("it would change what the instruction '{n}' is")))
 }
 
 /// How the results of a step with these arguments may differ, as its instruction's row says.

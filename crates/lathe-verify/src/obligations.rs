@@ -45,7 +45,7 @@ use lathe_ir::tensor::{
     for_each, is_network,
 };
 use lathe_ir::{DType, Layout, Name};
-use lathe_schedule::{PAST_CACHES, PREFETCH, Tag, Witness};
+use lathe_schedule::{INTRINSICS, PAST_CACHES, PREFETCH, Tag, Witness, ends_alike};
 use std::collections::{HashMap, HashSet};
 
 /// An obligation with what it is about.
@@ -143,6 +143,7 @@ pub(crate) fn claim_checked(
     };
     let start = Sides { scope: Scope::new(&world), before: Env::default(), after: Env::default() };
     w.list(&start, &before.body, &after.body)?;
+    w.overwritten_unseen()?;
     let mut vectors = false;
     for_each(&after.body, &mut |s| vectors |= matches!(s, Stmt::For(l) if &*l.level == LANE));
     if !assumes.is_empty() && !vectors && !w.pads {
@@ -483,7 +484,12 @@ impl<'k> Walk<'k> {
                 self.same(now, c, d, "if")?;
                 self.list(now, b, a)
             }
-            (Stmt::Intrinsic(n, b), Stmt::Intrinsic(m, a)) if n == m => self.list(now, b, a),
+            (Stmt::Intrinsic(n, b), Stmt::Intrinsic(m, a)) if n == m => {
+                if b != a && !self.network && INTRINSICS.iter().any(|r| r.name == &**n) {
+                    self.still_instruction(now, n, a)?;
+                }
+                self.list(now, b, a)
+            }
             (b, Stmt::Intrinsic(n, inner)) if !self.network => {
                 let [inner] = inner.as_slice() else { return differs("an instruction is one statement") };
                 // A store past the caches is whatever store it wraps.
@@ -495,6 +501,42 @@ impl<'k> Walk<'k> {
             (Stmt::For(b), Stmt::For(a)) => self.loops(now, b, a),
             _ => differs("a statement became one of another kind"),
         }
+    }
+
+    /// What an instruction wraps is another statement now, and still what its row says.
+    fn still_instruction(&mut self, now: &Sides, name: &str, a: &'k [Stmt]) -> Result<(), Refusal> {
+        let [inner] = a else { return differs("an instruction is one statement") };
+        // It rounds as it did, and what it assumes was said.
+        let (tag, assumes) = (self.tag, self.assumes.len());
+        self.instruction(&now.scope, &now.after, name, inner)?;
+        self.tag = tag;
+        self.assumes.truncate(assumes);
+        Ok(())
+    }
+
+    /// Nobody reads what instructions of fewer lanes than a vector's overwrite behind them, whoever reads now.
+    fn overwritten_unseen(&self) -> Result<(), Refusal> {
+        let mut seen = None;
+        for_each(&self.after.body, &mut |s| {
+            if let Stmt::Intrinsic(n, body) = s
+                && INTRINSICS.iter().any(|r| r.name == &**n)
+                && let [Stmt::For(lanes)] = body.as_slice()
+                && lanes.extent.as_int().is_none()
+            {
+                for_each(body, &mut |s| {
+                    if let Stmt::Store(b) = s {
+                        let (t, _) = &b.targets[0];
+                        let vector = self.world.buffers.get(t).and_then(|b| b.shape.last()?.as_const());
+                        if vector.is_none_or(|n| !ends_alike(self.after, t, n)) {
+                            seen = Some(t.clone());
+                        }
+                    }
+                });
+            }
+        });
+        seen.map_or(Ok(()), |t| {
+            differs(format!("what lies behind the lanes of an instruction in '{t}' is read"))
+        })
     }
 
     /// A temporary lies in another memory, or has positions more in some dimensions: elements stay apart.

@@ -2,7 +2,7 @@
 //! whoever wrote the program.
 
 use lathe_ir::tensor::{Kernel, parse};
-use lathe_schedule::{Schedule, ends_alike};
+use lathe_schedule::{Schedule, ends_alike, witness};
 use lathe_verify::Prover;
 
 /// A product of two bytes a lane, of `n` lanes, and what reads it.
@@ -85,4 +85,39 @@ fn lanes_of_a_page_end_where_its_other_lanes_do() {
     assert!(!program("min(16, max(0, n + 1 - o * 64 - q * 16))", "q * 16 + m"));
     assert!(!program("min(16, max(0, n - o * 64 - q * 16))", "q * 8 + m"));
     assert!(!program("16", "q * 16 + m"));
+}
+
+#[test]
+fn a_loop_inside_of_an_instruction_stays_what_it_is() {
+    let program = |inner: &str| {
+        parse(&format!(
+            "kernel f(n) {{
+  in w: u8[n, 16, 4]
+  in x: i8[n, 4]
+  inout y: i32[n, 16]
+  for i in n spatial serial {{
+    intrinsic dpbusd {{
+      for l in 16 spatial serial {{
+        {inner}
+      }}
+    }}
+  }}
+}}"
+        ))
+        .expect("a program")
+    };
+    let before = program("for b in 4 reduce serial { S: y[i, l] sum = i32(w[i, l, b]) * i32(x[i, b]) }");
+    let after = program(
+        "for b.o in 2 reduce serial { for b.i in 2 reduce serial {
+          S: y[i, l] sum = i32(w[i, l, b.o * 2 + b.i]) * i32(x[i, b.o * 2 + b.i]) } }",
+    );
+    // Without the instruction it is right.
+    let plain = |k: &Kernel| {
+        let text = k.to_string().replace("intrinsic dpbusd {", "if 0 < 1 {");
+        parse(&text).expect("a program")
+    };
+    let prove = |b: &Kernel, a: &Kernel| Prover::default().search(b, a, witness(b, "split b 2")).map(drop);
+    prove(&plain(&before), &plain(&after)).expect("it is right");
+    prove(&before, &after).expect_err("an instruction has four steps");
+    assert!(Schedule::new(before).step("split b 2").is_err());
 }
