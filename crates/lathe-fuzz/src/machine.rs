@@ -71,12 +71,12 @@ impl Machine<'_> {
         let (b, place) = (self.k.buffer(name)?, self.place(name)?);
         let param = self.k.params.iter().find(|p| p.views.iter().any(|v| v.name == *name));
         let places = match param {
-            Some(p) if p.access == Access::In => {
+            Some(p) => {
                 let inner = |d: usize| b.shape[d + 1..].iter().fold(Int::from(1), |n, s| n * s.clone());
                 let behind = |d: usize| inner(d) * (apart(&b) * (b.padding(d) - 1));
-                (0..b.shape.len()).fold(p.bits.clone(), |n, d| n + behind(d))
+                let bits = (0..b.shape.len()).fold(p.bits.clone(), |n, d| n + behind(d));
+                bits.div(place, &self.bounds)
             }
-            Some(p) => p.bits.div(place, &self.bounds),
             None if b.layout == Layout::dense(b.dtype, &b.shape) => {
                 b.shape.iter().fold(Int::from(1), |n, s| n * s.clone())
             }
