@@ -64,7 +64,6 @@ pub(crate) static PARALLEL: Primitive = Primitive {
                     inner = m.clone();
                     after = level(&after, sweep, SWEEP, &[Iter::Spatial])?;
                 }
-                own_bytes(&after, &find_loop(&after.body, var).expect("it is there"))?;
                 Ok(after)
             }
             _ => Err(format!("'{var}' is not the one outermost loop")),
@@ -95,12 +94,18 @@ pub(crate) static SET_MEMORY: Primitive = Primitive {
     },
 };
 
-/// Refuses a loop on cores of which two iterations may write elements that share a byte: those of each are not known to lie in whole
-/// bytes of their own.
-pub(crate) fn own_bytes(k: &Kernel, l: &For) -> Result<(), String> {
-    if &*l.level != CORE {
-        return Ok(());
-    }
+/// Refuses a program in which two iterations of a loop on cores may write elements that share a byte: those of each are not known to lie in
+/// whole bytes of their own.
+pub(crate) fn own_bytes(k: &Kernel) -> Result<(), String> {
+    let mut shared = Ok(());
+    for_each(&k.body, &mut |s| match s {
+        Stmt::For(l) if &*l.level == CORE && shared.is_ok() => shared = apart_in_bytes(k, l),
+        _ => {}
+    });
+    shared
+}
+
+fn apart_in_bytes(k: &Kernel, l: &For) -> Result<(), String> {
     let bounds = loop_bounds(k);
     let (mut own, mut stores) = (vec![], vec![]);
     for_each(&l.body, &mut |s| match s {

@@ -232,7 +232,7 @@ impl Schedule {
             return Err(fail("the program has processes already, and their order might change".into()));
         }
         let after = (p.apply)(&before, args).map_err(fail)?;
-        tensorize::kept(&before, &after).map_err(fail)?;
+        annotate::own_bytes(&after).and_then(|()| tensorize::kept(&before, &after)).map_err(fail)?;
         if cfg!(debug_assertions) {
             lathe_ir::tensor::check(&after).map_err(|e| fail(format!("broke the program: {e}")))?;
         }

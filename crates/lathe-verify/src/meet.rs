@@ -4,7 +4,7 @@ use crate::obligations::{Walk, differs};
 use crate::scope::{Env, Scope, exact};
 use crate::{Order, Refusal};
 use lathe_check::Term;
-use lathe_ir::tensor::{Buffer, Expr, Fact, For, Iter, Law, Node, Stmt, Store, for_each};
+use lathe_ir::tensor::{Buffer, CORE, Expr, Fact, For, Iter, Kernel, Law, Node, Stmt, Store, for_each};
 use lathe_ir::{DType, Layout, Name};
 use lathe_schedule::Tag;
 use std::collections::HashSet;
@@ -130,6 +130,20 @@ pub(crate) fn accesses_of(body: &[Stmt]) -> Vec<Access<'_>> {
     all
 }
 
+/// Whether loops that go to cores write elements of less than a byte, of what is not an iteration's own.
+pub(crate) fn cores_write_parts(k: &Kernel) -> bool {
+    let parts = |n: &Name| k.buffer(n).is_some_and(|b| b.dtype.bits() % 8 != 0);
+    let mut found = false;
+    for_each(&k.body, &mut |s| {
+        if let Stmt::For(l) = s
+            && &*l.level == CORE
+        {
+            found |= accesses_of(&l.body).iter().any(|a| a.writes.is_some() && parts(&a.buffer));
+        }
+    });
+    found
+}
+
 pub(crate) fn touches(body: &[Stmt], name: &str) -> usize {
     accesses_of(body).iter().filter(|a| &*a.buffer == name).count()
 }
@@ -151,6 +165,44 @@ impl<'k> Walk<'k> {
         let independent = self.independent(s, ea, l, false);
         self.cores = false;
         independent
+    }
+
+    /// No two iterations of loops that go to cores write elements of one byte, wherever such loops are.
+    pub(crate) fn whole_bytes(&mut self, s: &Scope, env: &Env, body: &'k [Stmt]) -> Result<(), Refusal> {
+        for statement in body {
+            match statement {
+                Stmt::For(l) if &*l.level == CORE => {
+                    let mut s = s.clone();
+                    let apart = || Env { apart: true, ..env.clone() };
+                    let (mut first, mut second) = (apart(), apart());
+                    let i = s.iteration(&l.var, &l.extent, &mut first)?;
+                    let j = s.iteration(&l.var, &l.extent, &mut second)?;
+                    s.at_most(&exact(i.plus(1))?, &j)?;
+                    let all = accesses_of(&l.body);
+                    let parts = |a: &&Access| {
+                        a.writes.is_some()
+                            && self.world.buffers.get(&a.buffer).is_some_and(|b| b.dtype.bits() % 8 != 0)
+                    };
+                    let written: Vec<&Access> = all.iter().filter(parts).collect();
+                    for x in &written {
+                        let others: Vec<&Access> =
+                            written.iter().copied().filter(|y| self.may_meet(x, y)).collect();
+                        self.cores = true;
+                        let distinct = self.distinct(&s, (x, &first), (&others, &second));
+                        self.cores = false;
+                        distinct?;
+                    }
+                }
+                Stmt::For(l) => {
+                    let (mut s, mut env) = (s.clone(), env.clone());
+                    s.iteration(&l.var, &l.extent, &mut env)?;
+                    self.whole_bytes(&s, &env, &l.body)?;
+                }
+                Stmt::If(_, b) | Stmt::Intrinsic(_, b) => self.whole_bytes(s, env, b)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// No two iterations of a loop meet; accumulations may, where allowed.

@@ -34,6 +34,7 @@
 use crate::cache::Cache;
 use crate::distribute::Sunk;
 use crate::fill::Fill;
+use crate::meet::cores_write_parts;
 use crate::parts::Parts;
 use crate::processes::is_kind;
 use crate::scope::{Env, Scope, Sides, World, exact, reads_memory};
@@ -117,30 +118,7 @@ pub(crate) fn claim_checked(
 ) -> Result<Claim, Refusal> {
     let mut assumes = header(before, after)?;
     let world = World::new(before, after)?;
-    let mut w = Walk {
-        before,
-        after,
-        world: &world,
-        witness,
-        order,
-        cache: None,
-        fill: None,
-        parts: None,
-        sunk: None,
-        sent: None,
-        flows: vec![],
-        network: is_network(before),
-        cores: false,
-        contracting: None,
-        pads: false,
-        renamed: false,
-        temporaries: HashMap::new(),
-        tag: Tag::Bitwise,
-        searched,
-        assumes: vec![],
-        out: vec![],
-        seen: HashSet::new(),
-    };
+    let mut w = Walk::new(before, after, &world, witness, order, searched);
     let start = Sides { scope: Scope::new(&world), before: Env::default(), after: Env::default() };
     w.list(&start, &before.body, &after.body)?;
     w.overwritten_unseen()?;
@@ -150,7 +128,15 @@ pub(crate) fn claim_checked(
         return differs("a promise on storage that no vector needs");
     }
     assumes.append(&mut w.assumes);
-    Ok(Claim { obligations: w.out, tag: w.tag, assumes })
+    let mut obligations = w.out;
+    if cores_write_parts(after) {
+        // Whatever became of loops and buffers: of the program after alone.
+        let world = World::new(after, after)?;
+        let mut w = Walk::new(after, after, &world, None, order, searched);
+        w.whole_bytes(&Scope::new(&world), &Env::default(), &after.body)?;
+        obligations.append(&mut w.out);
+    }
+    Ok(Claim { obligations, tag: w.tag, assumes })
 }
 
 /// Whether a loop's iterations follow each other, written out or not.
@@ -500,6 +486,40 @@ impl<'k> Walk<'k> {
             }
             (Stmt::For(b), Stmt::For(a)) => self.loops(now, b, a),
             _ => differs("a statement became one of another kind"),
+        }
+    }
+
+    fn new(
+        before: &'k Kernel,
+        after: &'k Kernel,
+        world: &'k World<'k>,
+        witness: Option<&'k Witness>,
+        order: Order,
+        searched: bool,
+    ) -> Walk<'k> {
+        Walk {
+            before,
+            after,
+            world,
+            witness,
+            order,
+            cache: None,
+            fill: None,
+            parts: None,
+            sunk: None,
+            sent: None,
+            flows: vec![],
+            network: is_network(before),
+            cores: false,
+            contracting: None,
+            pads: false,
+            renamed: false,
+            temporaries: HashMap::new(),
+            tag: Tag::Bitwise,
+            searched,
+            assumes: vec![],
+            out: vec![],
+            seen: HashSet::new(),
         }
     }
 

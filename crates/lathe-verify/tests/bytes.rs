@@ -30,3 +30,31 @@ fn no_byte_is_written_by_two_cores() {
         }
     }
 }
+
+#[test]
+fn nor_where_a_step_moves_the_loop() {
+    // Each core had a temporary of its own, and shares one after the loop has moved inside.
+    let proved = |elements: &str| {
+        let program = |body: &str| {
+            let text = format!("kernel f() {{ in x: {elements}[48] out y: i32[48] {body} }}");
+            parse(&text.replace("ELEMENTS", elements)).unwrap_or_else(|e| panic!("{e} in {text}"))
+        };
+        let before = program(
+            "for n in 3 spatial core { for i in 16 spatial serial {
+               alloc t: ELEMENTS[] on workspace
+               A: t[] = x[n * 16 + i]
+               B: y[n * 16 + i] = i32(t[])
+             } }",
+        );
+        let after = program(
+            "for i in 16 spatial serial {
+               alloc t: ELEMENTS[3] on workspace
+               for n in 3 spatial core { A: t[n] = x[n * 16 + i] }
+               for n.c1 in 3 spatial core { B: y[n.c1 * 16 + i] = i32(t[n.c1]) }
+             }",
+        );
+        Prover::default().certify(&before, &after, "sink n").is_ok()
+    };
+    assert!(proved("i32") && proved("u8"));
+    assert!(!proved("u4") && !proved("bool"));
+}
