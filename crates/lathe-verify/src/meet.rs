@@ -130,9 +130,10 @@ pub(crate) fn accesses_of(body: &[Stmt]) -> Vec<Access<'_>> {
     all
 }
 
-/// Whether loops that go to cores write elements of less than a byte, of what is not an iteration's own.
+/// Whether loops that go to cores write elements of less than a byte, of temporaries that are not an iteration's own.
 pub(crate) fn cores_write_parts(k: &Kernel) -> bool {
-    let parts = |n: &Name| k.buffer(n).is_some_and(|b| b.dtype.bits() % 8 != 0);
+    let parts =
+        |n: &Name| k.views().all(|v| v.name != *n) && k.buffer(n).is_some_and(|b| b.dtype.bits() % 8 != 0);
     let mut found = false;
     for_each(&k.body, &mut |s| {
         if let Stmt::For(l) = s
@@ -167,7 +168,8 @@ impl<'k> Walk<'k> {
         independent
     }
 
-    /// No two iterations of loops that go to cores write elements of one byte, wherever such loops are.
+    /// No two iterations of loops that go to cores write elements of one byte of a temporary, wherever such loops are and however it lies
+    /// now. Parameters lie as they did, and of those that was asked where the loop went to cores.
     pub(crate) fn whole_bytes(&mut self, s: &Scope, env: &Env, body: &'k [Stmt]) -> Result<(), Refusal> {
         for statement in body {
             match statement {
@@ -180,8 +182,9 @@ impl<'k> Walk<'k> {
                     s.at_most(&exact(i.plus(1))?, &j)?;
                     let all = accesses_of(&l.body);
                     let parts = |a: &&Access| {
-                        a.writes.is_some()
-                            && self.world.buffers.get(&a.buffer).is_some_and(|b| b.dtype.bits() % 8 != 0)
+                        let temporary = !self.world.home.contains_key(&a.buffer);
+                        let buffer = self.world.buffers.get(&a.buffer).filter(|_| temporary);
+                        a.writes.is_some() && buffer.is_some_and(|b| b.dtype.bits() % 8 != 0)
                     };
                     let written: Vec<&Access> = all.iter().filter(parts).collect();
                     for x in &written {
