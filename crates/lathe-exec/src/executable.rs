@@ -475,7 +475,7 @@ impl Maker<'_> {
         let mut lanes = vec![];
         for (queue, (name, _)) in self.program.all_queues().enumerate() {
             let pool = self.pool(&u.queues[queue])?;
-            // What is planned lies in one arena then.
+            // Where nothing else runs beside, and the threads are those of the run.
             let here = self.threads > 1 && u.queues.len() == 1 && pool.is_none();
             let mut lane = Lane { name: name.into(), actions: vec![], labels: vec![], pool };
             let (own, copies) = match here {
