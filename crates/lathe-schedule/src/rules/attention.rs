@@ -15,8 +15,9 @@ use lathe_machine::Target;
 /// sums) is little beside the products.
 const KEYS: i64 = 64;
 
-/// The same, where sums are in memory and so the new scale is read from there: all keys of most parts.
-const PART_KEYS: i64 = 128;
+/// The same, where sums are in memory and so the new scale is read from there: all keys of most parts, whose scores stay in the first
+/// cache.
+const PART_KEYS: i64 = 512;
 
 pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
@@ -24,7 +25,7 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
     let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
     let part = extent(s, "1").is_some();
-    let keys = s.choose("keys", [16, 32, 64, 128], if part { PART_KEYS } else { KEYS });
+    let keys = s.choose("keys", [16, 32, 64, 128, 256, 512], if part { PART_KEYS } else { KEYS });
     let words = words(s, [&n("bd"), &n("bo")], target).filter(|_| whole && keys > LANES);
     for l in ["js", "jm", "jp", "jl", "jo"] {
         s.step(&format!("split {} {keys}", n(l)))?;
@@ -123,14 +124,18 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
         s.step(&format!("fuse {} {}", n("0"), n("g")))?;
         s.step(&format!("fuse {} {r}", n("0.f")))?;
     }
-    if whole && !part {
-        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones. Those of
-        // the next step are asked for; of values that are pairs of keys, which a step may have none of, the next page's. Codes of less than
-        // a byte take longer to decode than to come, and a line of them is asked for often: only one token's, a page ahead.
-        for (block, keys) in [("bd", "js"), ("bo", "jo")] {
+    if whole {
+        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones, which may lie
+        // anywhere. Those of the next step are asked for; of a part, and of values that are pairs of keys, which a step may have none of,
+        // the next page's. Codes of less than a byte take longer to decode than to come, and a line of them is asked for often: only one
+        // token's, a page ahead.
+        let [values, _] = pages_of_values(words.is_some());
+        for (block, keys, of_part) in [("bd", "js", "js.i.o"), ("bo", "jo", values)] {
             let Some((cache, bits)) = paged(s, &n(block)) else { continue };
             let ahead = match bits {
-                8.. if words.is_some() && block == "bo" => n("jo.i.o.o"),
+                _ if inwards => n(of_part) + ".o",
+                _ if part => continue,
+                8.. if words.is_some() && block == "bo" => n(values),
                 8.. => n("js.o"),
                 _ if words.is_none() && one_token && pages => n(keys) + ".i.o",
                 _ => continue,
