@@ -7,12 +7,20 @@
 //! products, and padding in front of windows, are choices of which measurement may find the other answer ([`Choices`]).
 
 use crate::sizes;
+use lathe_ir::encodings::Activations;
 use lathe_ir::graph::{Form, Graph, OpTable, Source, ValueId, int_attr, ints_attr, str_attr};
+use lathe_ir::{Bounds, Int, Name};
 use lathe_schedule::Choices;
 use std::collections::{HashMap, HashSet};
 
-/// Node indices of each group, in an order that respects data flow.
-pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize], choices: &mut Choices) -> Vec<Vec<usize>> {
+/// Node indices of each group, in an order that respects data flow; `fixed` are the dimensions of one value.
+pub(crate) fn groups(
+    g: &Graph,
+    table: &OpTable,
+    nodes: &[usize],
+    fixed: &HashMap<Name, i64>,
+    choices: &mut Choices,
+) -> Vec<Vec<usize>> {
     let form = |i: usize| {
         let n = &g.nodes[i];
         let types: Vec<_> = n.inputs.iter().map(|v| g.ty(*v).clone()).collect();
@@ -52,6 +60,34 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize], choices: &mut 
         let mut all = feeding;
         all.sort_unstable();
         all.push(i);
+        epilogue.insert(i, all);
+    }
+
+    // One row of a product is rotated, put into a cache and encoded where it is made, a few columns at a time.
+    for &i in nodes {
+        let Some(made) = finished(g, i, fixed).filter(|v| uses[v.0 as usize] == 1 && !taken.contains(&i))
+        else {
+            continue;
+        };
+        let Some(p) = producer(made).filter(|p| nodes.contains(p)) else { continue };
+        let mut all = match epilogue.get(&p) {
+            Some(all) => all.clone(),
+            None if !taken.contains(&p) => vec![p],
+            None => continue,
+        };
+        let products = all.iter().filter(|n| form(**n) == Form::Contraction);
+        let updated = |m: usize| {
+            donated(g, table, m).any(|v| all.iter().any(|n| *n < m && g.nodes[*n].inputs.contains(&v)))
+        };
+        if !products.clone().all(|n| is_packed(g, *n))
+            || products.count() == 0
+            || (all[0] + 1..=i).any(updated)
+        {
+            continue;
+        }
+        epilogue.remove(&p);
+        all.push(i);
+        taken.extend(all.iter().copied());
         epilogue.insert(i, all);
     }
 
@@ -118,6 +154,43 @@ pub(crate) fn groups(g: &Graph, table: &OpTable, nodes: &[usize], choices: &mut 
     }
     out.extend(rows);
     out
+}
+
+/// What a node reads, where that is one row, of which it finishes a few columns at a time ([`COLUMNS`], or a head).
+fn finished(g: &Graph, i: usize, fixed: &HashMap<Name, i64>) -> Option<ValueId> {
+    let n = &g.nodes[i];
+    let whole = |n: i64| n % COLUMNS == 0;
+    let ty = |v: usize| g.ty(n.inputs[v]);
+    let x = match &*n.op {
+        // All of a head rotates.
+        "rope" => {
+            let head = int_attr(&n.attrs, "head_dim").filter(|d| whole(*d));
+            (head.is_some() && ty(1).shape[1].as_const() == head).then_some(0)?
+        }
+        // What one code says is of several columns.
+        "put" => {
+            let coded = ty(0).storage().is_some_and(|e| e.coded().is_some());
+            (!coded && ty(0).shape[2].as_const().is_some_and(whole)).then_some(1)?
+        }
+        "encode" => {
+            let to = g.ty(n.outputs[0]).encoding.as_ref()?;
+            (Activations::named(to)?.block == COLUMNS).then_some(0)?
+        }
+        _ => return None,
+    };
+    let [rows, columns] = ty(x).shape.as_slice() else { return None };
+    let rows = rows.substitute(&|n| fixed.get(n).map(|v| Int::from(*v)), &Bounds::new());
+    let one = rows.as_const() == Some(1) && columns.as_const().is_some_and(whole);
+    (one && single(g, n.inputs[x])).then_some(n.inputs[x])
+}
+
+/// Columns of a product that are finished together: two vectors, and a block of codes.
+const COLUMNS: i64 = 32;
+
+/// Whether a product's weights lie as vectors read them.
+fn is_packed(g: &Graph, i: usize) -> bool {
+    let weights = g.nodes[i].inputs.get(1).and_then(|v| g.ty(*v).encoding.as_ref());
+    &*g.nodes[i].op == "matmul" && weights.is_some_and(|e| e.contains(".tile16"))
 }
 
 /// Most elements of a padded plane, of which 16 are in the second cache with what is made of them.

@@ -224,7 +224,7 @@ impl Planner<'_> {
         choices: &mut Choices,
     ) -> (Program, i64) {
         let g = self.g;
-        let groups = groups(g, self.table, nodes, choices);
+        let groups = groups(g, self.table, nodes, &self.bounds.fixed, choices);
         let mut readers: HashMap<ValueId, HashSet<usize>> = HashMap::new();
         for (gi, group) in groups.iter().enumerate() {
             for v in group.iter().flat_map(|n| &g.nodes[*n].inputs) {

@@ -96,3 +96,27 @@ fn a_sum_of_products_stays_before_an_update_of_its_argument() {
     assert!(!kernels(&text("w")).contains(&"dot relu".to_string()));
     assert!(kernels(&text("x")).contains(&"dot relu".to_string()));
 }
+
+/// One row of a product is rotated, stored and encoded where it is made, if that is done some columns at a time.
+#[test]
+fn one_row_is_finished_where_it_is_made() {
+    let text = |rows: &str, table: i64, cache: &str| {
+        format!(
+            "graph f(T <= 8) {{\n x: f32[{rows}, 64] = input\n w: f32[64, 64]{{f32.tile16}} = input\n \
+             t: f32[{rows}, {table}] = input\n k: f32[48, 2, 32]{{{cache}}} = state\n slots: i32[{rows}] = input\n \
+             q: f32[{rows}, 64] = matmul(x, w)\n r: f32[{rows}, 64] = rope(q, t) {{head_dim = 32}}\n \
+             k1: f32[48, 2, 32]{{{cache}}} = put(k, r, slots)\n \
+             g: f32[{rows}, 64] = matmul(x, w)\n u: f32[{rows}, 64] = matmul(x, w)\n \
+             s: f32[{rows}, 64] = swiglu(g, u)\n e: f32[{rows}, 64]{{a8.z8}} = encode(s) {{to = \"a8.z8\"}}\n \
+             return e, k1\n}}"
+        )
+    };
+    assert_eq!(kernels(&text("1", 32, "keys16")), ["matmul rope put", "matmul matmul swiglu encode"]);
+    // Half of a head stays as it is; codes are of more columns than are made at a time; rows are many.
+    assert_eq!(kernels(&text("1", 16, "keys16"))[0], "matmul");
+    assert_eq!(kernels(&text("1", 32, "keys16.q8")), ["matmul rope", "put", "matmul matmul swiglu encode"]);
+    for rows in ["2", "T"] {
+        let apart = ["matmul", "rope put", "matmul matmul swiglu", "encode"];
+        assert_eq!(kernels(&text(rows, 32, "keys16")), apart);
+    }
+}

@@ -31,13 +31,13 @@ pub(crate) fn picked(accesses: &[(Vec<Expr>, bool)], var: &str, b: &Bounds) -> b
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (a, b) = (arg(args, 0)?, arg(args, 1)?);
     let (la, lb) = (need_loop(k, a)?, need_loop(k, b)?);
-    if la.extent != lb.extent {
+    let bounds = loop_bounds(k);
+    if la.extent.simplify_index(&bounds) != lb.extent.simplify_index(&bounds) {
         return Err(format!("extents differ: {} and {}", la.extent, lb.extent));
     }
     if la.iter != Iter::Spatial || !matches!(lb.iter, Iter::Spatial | Iter::Reduce) {
         return Err("the first loop must be spatial, the second spatial or a reduction".into());
     }
-    let bounds = loop_bounds(k);
     let second = rename_vars(&lb.body, &HashMap::from([(b, Expr::var(a))]));
     let written: Vec<_> = touched(&la.body, true).into_iter().chain(touched(&second, true)).collect();
     for n in written {

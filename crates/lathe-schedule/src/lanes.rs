@@ -47,7 +47,7 @@ pub fn pairs(buffer: &Buffer, [first, second]: [&Lane; 2], b: &Bounds) -> bool {
 /// `0 <= rest < coefficient`, so different iterations never meet.
 pub(crate) fn pick(index: &Expr, var: &str, b: &Bounds) -> Option<(i64, Expr)> {
     let mut o = Opaque::default();
-    let i = o.int(index, b)?;
+    let i = o.int(index, b)?.joined();
     if o.hides(var) {
         return None;
     }

@@ -7,6 +7,7 @@ mod contraction;
 mod copies;
 mod dense_attention;
 mod filters;
+mod finish;
 mod product;
 mod rows;
 mod tiles;

@@ -1,7 +1,7 @@
 //! Matrix products over weights packed 16 rows side by side: a tile of accumulators in registers, one vector of weights
 //! for many rows of activations, the epilogue on the tile.
 
-use super::{LANES, product, temporaries};
+use super::{LANES, finish, product, temporaries};
 use crate::intrinsics::{IntrinsicRow, byte_products};
 use crate::lanes::lane;
 use crate::tensorize::code;
@@ -54,23 +54,29 @@ pub(super) fn apply(
     most: Option<i64>,
 ) -> Result<(), ScheduleError> {
     let p = &parts[0].1;
-    let (m, n) = (format!("{p}_m"), format!("{p}_n"));
+    let (m, mut n) = (format!("{p}_m"), format!("{p}_n"));
     let lanes = if target.vector_bits < 512 { LANES / 2 } else { LANES };
     let products: Vec<&String> =
         parts.iter().filter(|(f, _)| *f == Form::Contraction).map(|(_, p)| p).collect();
     // Rows of a bucket come one by one: how many there are is known when it runs.
     let bucket = [format!("{p}_r"), format!("{p}_e")];
     let ragged = find_loop(&s.kernel().body, &m).is_none();
-    for (form, q) in &parts[1..] {
+    let behind: Vec<&String> = parts.iter().filter(|(f, _)| *f == Form::Row).map(|(_, p)| p).collect();
+    let joined = || parts[1..].iter().filter(|(f, _)| *f != Form::Row);
+    for (form, q) in joined() {
         let other = if *form == Form::Contraction { "m" } else { "0" };
         s.step(&format!("join {m} {q}_{other}"))?;
     }
-    for (form, q) in &parts[1..] {
+    for (form, q) in joined() {
         let other = if *form == Form::Contraction { "n" } else { "1" };
         s.step(&format!("join {n} {q}_{other}"))?;
     }
-    for t in temporaries(s.kernel()) {
-        s.step(&format!("contract {t}"))?;
+    if behind.is_empty() {
+        for t in temporaries(s.kernel()) {
+            s.step(&format!("contract {t}"))?;
+        }
+    } else {
+        n = finish::pieces(s, &m, &n, &behind)?;
     }
     if !packed(s, p, &n, lanes) {
         return product::or_rows(s, target);
@@ -81,7 +87,7 @@ pub(super) fn apply(
     let integer = find_block(&s.kernel().body, &format!("{p}_is")).is_some();
     s.step(&format!("split {n} {lanes}"))?;
     let extent = |s: &Schedule, var: &str| find_loop(&s.kernel().body, var).and_then(|l| l.extent.as_int());
-    let single = ragged || extent(s, &m) == Some(1);
+    let single = ragged || !behind.is_empty() || extent(s, &m) == Some(1);
     // Two vectors of weights share each repeated word of the activations: loads keep pace with products then. One row takes
     // two where they are the halves of what lies side by side: weights are read once, in order. Minima, and sums over a block's
     // groups, need the registers of the second one.
@@ -99,7 +105,7 @@ pub(super) fn apply(
     if pairs {
         s.step(&format!("split {n}.o {vectors}"))?;
     }
-    let rows = if ragged {
+    let rows = if ragged || !behind.is_empty() {
         None
     } else if single {
         Some(m.clone())
@@ -244,7 +250,7 @@ pub(super) fn apply(
     for name in names {
         s.step(&format!("tensorize {n}.i {name}"))?;
     }
-    Ok(())
+    finish::vectorize(s, &behind)
 }
 
 /// While a tile is computed, the weights of the next columns are asked for: they come from memory in pieces that are too short for the

@@ -95,7 +95,7 @@ fn in_vectors(s: &mut Schedule, parts: &[(Form, String)]) -> Result<(), Schedule
 
 /// Where one operator does few rows in several passes over their blocks, as `encode` does, it does all of a block at once: then blocks
 /// are what cores share.
-fn blocks_as_rows(s: &mut Schedule, p: &str) {
+pub(super) fn blocks_as_rows(s: &mut Schedule, p: &str) {
     let row = find_loop(&s.kernel().body, &format!("{p}_0"));
     let Some(row) = row.filter(|l| extent(l).is_some_and(|n| n < FEW)) else { return };
     let passes: Vec<Arc<For>> =
@@ -273,7 +273,12 @@ fn stays_in_vectors(k: &Kernel) -> bool {
 
 /// Vectorizes every innermost loop that suits.
 pub(super) fn vectorize_inner(s: &mut Schedule) -> Result<(), ScheduleError> {
-    for l in innermost(s.kernel()) {
+    vectorize_those(s, &|_| true)
+}
+
+/// The same of those whose variables are named so.
+pub(super) fn vectorize_those(s: &mut Schedule, named: &dyn Fn(&str) -> bool) -> Result<(), ScheduleError> {
+    for l in innermost(s.kernel()).into_iter().filter(|l| named(&l.var)) {
         if !suits(s.kernel(), &l, true) {
             continue;
         }
