@@ -4,7 +4,7 @@
 use crate::CompileError;
 use crate::compile::{jobs, units};
 use lathe_codegen::{Dialect, emit};
-use lathe_exec::{Executable, Image};
+use lathe_exec::{Executable, Image, Loops};
 use lathe_ir::step::{Part, Program, Step, StepBuffer, Storage};
 use lathe_ir::tensor::{Access, HOST, Kernel};
 use lathe_ir::{Int, Name};
@@ -68,6 +68,7 @@ impl Function {
                 kernel: (*kernel).clone(),
                 grid: made.grid,
                 workspace_bytes: made.workspace_bytes,
+                loops: Loops::of(kernel),
             };
             Ok(Function { image, pool: pool.clone() })
         };

@@ -3,12 +3,12 @@
 //!
 //! The text is blocks behind lines of four dashes: a line with a hash of what packs constants, and the graph; for each class a line
 //! `class ARENA` (bytes), a line of pairs `NAME=INDEX` (each kernel with its place below), and the step programs of a run and, behind
-//! a line of two dashes, of loading; for each kernel a line with its symbol, one that says what it is, those of its grid and its workspace
-//! bytes, and the kernel's parameters. Compiled files have no steps of loading: the results of these are the packed weights.
+//! a line of two dashes, of loading; for each kernel a line with its symbol, one that says what it is, those of its grid, its workspace
+//! bytes, how often its blocks run (`?` where nobody knows) and which buffers lead it (`lathe_exec::Loops`), and the kernel's parameters. Compiled files have no steps of loading: the results of these are the packed weights.
 
 use crate::CompileError;
 use crate::compile::{Class, Compiled, Draft, Made};
-use lathe_exec::Image;
+use lathe_exec::{Image, Loops};
 use lathe_ir::graph::Source;
 use lathe_ir::step::{Program, Step, Storage};
 use lathe_ir::tensor::Kernel;
@@ -49,8 +49,11 @@ impl Draft {
             let (Made { symbol, grid, workspace_bytes, schedule, .. }, title) =
                 (&self.kernels[id], &titles[&id]);
             // Who calls it needs no more than its parameters.
+            let loops = Loops::of(schedule.kernel());
+            let work = loops.work.map_or("?".into(), |n| n.to_string());
             let kernel = Kernel { body: vec![], ..schedule.kernel().clone() };
-            let _ = write!(out, "{RULE}{symbol}\n{title}\n{grid}\n{workspace_bytes}\n{kernel}");
+            let _ = write!(out, "{RULE}{symbol}\n{title}\n{grid}\n{workspace_bytes}\n{work}\n");
+            let _ = write!(out, "{}\n{kernel}", loops.leads.join(" "));
         }
         out
     }
@@ -114,14 +117,18 @@ pub fn load_stored(text: &str, library: Library, names: &[&'static str]) -> Resu
     let (classes, kernels) = blocks.split_at_checked(names.len()).ok_or_else(|| malformed("classes"))?;
     let mut images = vec![];
     for block in kernels {
-        let [symbol, title, grid, workspace, kernel] =
-            block.splitn(5, '\n').collect::<Vec<_>>().try_into().map_err(|_| malformed("a kernel"))?;
+        let [symbol, title, grid, workspace, work, leads, kernel] =
+            block.splitn(7, '\n').collect::<Vec<_>>().try_into().map_err(|_| malformed("a kernel"))?;
         let int = |text| parse_int(text).map_err(|e| malformed(&e.to_string()));
         let image = Image {
             function: library.kernel(symbol)?,
             kernel: tensor::parse(kernel).map_err(|e| malformed(&e.to_string()))?,
             grid: int(grid)?,
             workspace_bytes: int(workspace)?,
+            loops: Loops {
+                work: if work == "?" { None } else { Some(int(work)?) },
+                leads: leads.split_whitespace().map(Name::from).collect(),
+            },
         };
         images.push((image, title));
     }

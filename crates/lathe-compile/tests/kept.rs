@@ -84,3 +84,27 @@ fn a_plan_is_kept_and_made_again_where_it_does_not_fit() {
     let now = std::fs::read_to_string(&path).unwrap();
     assert!(now[32..] == kept[32..] && now[..32] != kept[..32], "the stamp alone is another");
 }
+
+/// Kernels are kept without their bodies, and with what these say of where they read: a step that goes by what another one wrote is no step
+/// that every thread may do for itself.
+#[test]
+fn what_leads_a_kernel_is_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let g = graph::parse(
+        "graph f() {
+           x: f32[8, 16] = input
+           rows: i32[3] = input
+           y: f32[3, 16] = take(x, rows)
+           z: f32[8] = sum(x) {axes = [1]}
+           return y, z
+         }",
+    )
+    .unwrap();
+    Session::new(&g, &[], &HashMap::new(), &Target::portable(), folder.path(), 1).unwrap();
+    let kept = std::fs::read_to_string(&plans(folder.path())[0]).unwrap();
+    let leads = |kernel: &str| {
+        let block = kept.split("----\n").find(|b| b.lines().nth(1).is_some_and(|l| l.starts_with(kernel)));
+        block.unwrap().lines().nth(5).unwrap().to_string()
+    };
+    assert_eq!([leads("take"), leads("sum")], ["p1", ""]);
+}

@@ -1,13 +1,13 @@
 //! A step program bound to memory and compiled kernels.
 
 use crate::facts::{Promise, check, promises};
-use crate::own::{self, Own};
+use crate::own::{self, Called, Own};
 use crate::queues::Run;
-use crate::share::Progress;
+use crate::share::{Cut, Progress};
 use crate::{ExecError, HeldRoom, NETWORK, Setting};
 use lathe_ir::step::{Bytes, Division, Op, Program, Storage, Unit, Unrolled, unroll};
-use lathe_ir::tensor::{Access, HOST, Kernel};
-use lathe_ir::{Int, Name};
+use lathe_ir::tensor::{Access, HOST, Kernel, Opaque, Stmt};
+use lathe_ir::{Bounds, Int, Name};
 use lathe_machine::Link;
 use lathe_runtime::{
     Arena, Ctx, DiskFile, KernelFn, Pool, Prepared, RuntimeError, Signature, View, Workspace,
@@ -21,12 +21,35 @@ use std::sync::Arc;
 pub struct Image {
     /// The code.
     pub function: KernelFn,
-    /// The program it was made from; its parameters and dimensions are the call's.
+    /// The program it was made from, of which only parameters and dimensions are looked at: those are the call's.
     pub kernel: Kernel,
     /// Iterations of its loop over cores.
     pub grid: Int,
     /// Scratch bytes of each thread.
     pub workspace_bytes: Int,
+    /// What its loops say.
+    pub loops: Loops,
+}
+
+/// What an executor knows of a kernel's loops.
+#[derive(Clone, Debug, Default)]
+pub struct Loops {
+    /// How often its blocks run, which is about what it computes; nothing where that is known only when it runs.
+    pub work: Option<Int>,
+    /// The buffers whose content decides where it reads and writes, and how often.
+    pub leads: Vec<Name>,
+}
+
+impl Loops {
+    /// Those of a kernel.
+    pub fn of(k: &Kernel) -> Loops {
+        let known = |n: &Int| {
+            let mut known = true;
+            n.visit_vars(&mut |v| known &= k.dims.iter().any(|d| **d == *v));
+            known
+        };
+        Loops { work: work(&k.body, &Bounds::new()).filter(known), leads: own::leading(k) }
+    }
 }
 
 /// Where the buffers of a program are.
@@ -107,8 +130,11 @@ pub(crate) enum Action {
         call: Box<Prepared>,
         args: Vec<Place>,
         grid: i64,
-        /// What the sizes above follow from.
+        /// Which iterations are whose.
+        cut: Cut,
+        /// What the sizes above follow from, and how much is computed, as far as that is known.
         extent: Int,
+        work: Option<Int>,
         required: Vec<Int>,
         dims: Vec<usize>,
         image: Name,
@@ -198,6 +224,26 @@ pub(crate) struct Lane {
     pub pool: Option<Arc<Pool>>,
 }
 
+impl Lane {
+    /// Cuts the loops of the calls for so many threads, those between two meetings together.
+    fn cut(&mut self, threads: usize, get: &dyn Fn(&str) -> Option<i64>) {
+        let threads = self.pool.as_ref().map_or(threads, |p| p.threads());
+        for group in self.actions.split_mut(|a| !matches!(a, Action::Call { own: false, .. })) {
+            let each = group.iter().map(|a| match a {
+                Action::Call { grid, work, .. } => Some((*grid, work.as_ref()?.eval(get)?.try_into().ok()?)),
+                _ => None,
+            });
+            let known: Option<Vec<(i64, u64)>> = each.collect();
+            let cuts = known.filter(|k| k.len() > 1).map(|k| Cut::together(&k, threads));
+            for (i, a) in group.iter_mut().enumerate() {
+                if let Action::Call { cut, grid, .. } = a {
+                    *cut = cuts.as_ref().map_or_else(|| Cut::even(*grid, threads), |c| c[i].clone());
+                }
+            }
+        }
+    }
+}
+
 /// What actions are made from: once, or for each change of the dimensions when loops or parts follow them.
 struct Maker<'m> {
     program: Cow<'m, Program>,
@@ -222,6 +268,8 @@ pub struct Executable {
     placed: Vec<(u32, View)>,
     /// Values of the dimensions that all sizes follow; none before the first run.
     values: Option<Vec<i64>>,
+    /// How many threads the loops are cut for; 0 where they are not.
+    cut_for: usize,
     lanes: Vec<Lane>,
     promises: Vec<Promise>,
     /// How high events count at the start.
@@ -296,6 +344,7 @@ impl Executable {
             buffers: program.buffers.iter().map(|b| b.name.clone()).collect(),
             placed: vec![],
             values: None,
+            cut_for: 0,
             lanes: vec![],
             promises: vec![],
             counts: program.events.iter().map(|e| e.count).collect(),
@@ -410,7 +459,18 @@ impl Executable {
         }
         self.values = Some(values.to_vec());
         self.placed.clear();
+        self.cut_for = 0;
         Ok(())
+    }
+
+    /// Cuts all loops for so many threads, where they are not.
+    fn cut(&mut self, threads: usize) {
+        if self.cut_for != threads {
+            let (names, values) = (&self.dims, self.values.as_deref().unwrap_or(&[]));
+            let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
+            self.lanes.iter_mut().for_each(|l| l.cut(threads, &get));
+            self.cut_for = threads;
+        }
     }
 
     /// Runs the program with its dimensions bound, in the program's order of them.
@@ -421,6 +481,7 @@ impl Executable {
     /// As [`Executable::run`], with other ranks, or traced.
     pub fn run_in(&mut self, setting: &Setting<'_>, values: &[i64]) -> Result<(), ExecError> {
         self.set(values)?;
+        self.cut(setting.pool.threads());
         let names = &self.dims;
         let get = |n: &str| names.iter().position(|d| &**d == n).and_then(|i| values.get(i).copied());
         Run::new(setting, &self.name, &self.links, &self.counts, &get).all(&self.lanes)
@@ -430,10 +491,11 @@ impl Executable {
     /// threads meet after every step, so the sum is a little more than a run's time.
     pub fn profile(&mut self, pool: &Pool, values: &[i64]) -> Result<Vec<(Name, usize, f64)>, ExecError> {
         self.set(values)?;
+        self.cut(pool.threads());
         let threads = pool.threads() as u32;
         let mut total: HashMap<Name, (usize, f64)> = HashMap::new();
         for a in self.lanes.iter().flat_map(|l| &l.actions) {
-            let Action::Call { call, grid, image, own, .. } = a else { continue };
+            let Action::Call { call, grid, cut, image, own, .. } = a else { continue };
             let progress = Progress::new(pool.threads());
             let start = std::time::Instant::now();
             let ctx = |thread: usize| Ctx { thread: thread as u32, threads };
@@ -442,7 +504,7 @@ impl Executable {
             } else {
                 pool.try_share(&|thread, barrier| {
                     let (mut share, mut ctx) = (progress.of(thread, barrier), ctx(thread));
-                    share.run(*grid, |begin, end| call.run(&mut ctx, begin, end))?;
+                    share.run(cut, |begin, end| call.run(&mut ctx, begin, end))?;
                     share.finish(|_, begin, end| call.run(&mut ctx, begin, end))
                 })?;
             }
@@ -527,7 +589,8 @@ impl Maker<'_> {
             let Op::Call(name, _) = op else { return None };
             let image = self.images.get(*name)?;
             let bits: Int = image.kernel.params.iter().fold(0.into(), |n, p| n + p.bits.clone());
-            Some((&image.kernel, image.grid.eval(get)?, bits.eval(get)? / 8))
+            let (grid, bytes) = (image.grid.eval(get)?, bits.eval(get)? / 8);
+            Some(Called { kernel: &image.kernel, leads: &image.loops.leads, grid, bytes })
         };
         let checked: Vec<usize> = checks.iter().filter_map(|c| c.step).map(|(_, index)| index).collect();
         let own = own::find(&self.program, units, &called, &checked);
@@ -702,7 +765,9 @@ impl Maker<'_> {
                     call: Box::new(call),
                     args: places,
                     grid: 0,
+                    cut: Cut::even(0, 1),
                     extent: image.grid.clone(),
+                    work: image.loops.work.clone(),
                     required,
                     dims,
                     image: (*kernel).clone(),
@@ -711,6 +776,21 @@ impl Maker<'_> {
             }
         })
     }
+}
+
+fn work(body: &[Stmt], bounds: &Bounds) -> Option<Int> {
+    let mut each = body.iter().map(|s| match s {
+        Stmt::For(l) => {
+            let mut o = Opaque::default();
+            let extent = o.int(&l.extent, bounds)?;
+            o.hides_nothing().then_some(extent * work(&l.body, bounds)?)
+        }
+        Stmt::If(_, b) => work(b, bounds),
+        Stmt::Intrinsic(_, b) => work(b, bounds),
+        Stmt::Store(_) => Some(1.into()),
+        Stmt::Alloc(_) => Some(0.into()),
+    });
+    each.try_fold(Int::from(0), |all, n| Some(all + n?))
 }
 
 /// Bytes that are far enough from each other that no two cores want the same lines, which are fetched in pairs.

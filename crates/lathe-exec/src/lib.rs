@@ -44,7 +44,7 @@ mod trace;
 mod virtual_clock;
 
 pub use error::ExecError;
-pub use executable::{Executable, Image, Places};
+pub use executable::{Executable, Image, Loops, Places};
 pub use held::{Chooser, HeldCounts, HeldRoom, Segment, held_bytes};
 pub use queues::{Peers, Setting};
 pub use trace::{Span, Trace, timeline};

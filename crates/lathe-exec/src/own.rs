@@ -7,6 +7,7 @@
 //! A thread that comes late leaves them out, or may find their inputs overwritten, as the others have gone on. Then all is taken that it could
 //! do with what it computes, for they met behind that; so it is only seen to that such a step goes nowhere by what it reads.
 
+use lathe_ir::Name;
 use lathe_ir::step::{ALONE, Bytes, Op, Program, Storage, Unit, overlap};
 use lathe_ir::tensor::{Access, Expr, Kernel, Node, Stmt, for_each};
 use std::collections::BTreeSet;
@@ -26,8 +27,16 @@ pub(crate) struct Own {
     pub bytes: Vec<(Bytes, Range<usize>)>,
 }
 
-/// What is known of a call: its kernel, iterations of the loop over cores, and bytes that it touches at most.
-pub(crate) type Called<'k> = (&'k Kernel, i64, i64);
+/// What is known of a call.
+pub(crate) struct Called<'k> {
+    pub kernel: &'k Kernel,
+    /// The buffers of [`leading`].
+    pub leads: &'k [Name],
+    /// Iterations of the loop over cores.
+    pub grid: i64,
+    /// What it touches at most.
+    pub bytes: i64,
+}
 
 /// Finds them; `checked` is before which units the content of a buffer is looked at.
 pub(crate) fn find<'k>(
@@ -87,7 +96,7 @@ impl Group<'_, '_> {
     }
 
     /// Whether a call does little and its place and length follow from nothing that steps of the queue write.
-    fn is_small(&self, op: &Op<'_>, (kernel, grid, bytes): Called<'_>) -> bool {
+    fn is_small(&self, op: &Op<'_>, Called { kernel, leads, grid, bytes }: Called<'_>) -> bool {
         let Op::Call(_, args) = op else { return false };
         let made = |b: &Bytes| {
             self.units
@@ -95,13 +104,13 @@ impl Group<'_, '_> {
                 .flat_map(|u| u.op.touches())
                 .any(|(w, written)| written && overlap(self.program, w, *b))
         };
-        let leads = |name: &str| {
-            let at = kernel.params.iter().position(|p| p.views.iter().any(|v| *v.name == *name));
+        let is_made = |name: &Name| {
+            let at = kernel.params.iter().position(|p| p.views.iter().any(|v| v.name == *name));
             at.is_none_or(|i| args.get(i).is_none_or(|(b, _)| made(b)))
         };
         bytes <= if grid == 1 { ALONE } else { SHARED }
             && kernel.params.iter().all(|p| p.access != Access::InOut)
-            && !places(kernel).any(|n| leads(&n))
+            && !leads.iter().any(is_made)
     }
 
     /// Whether the next steps alone read what a step wrote, as it wrote it.
@@ -112,8 +121,9 @@ impl Group<'_, '_> {
                 u.op.touches().iter().enumerate().filter(|(_, (t, _))| overlap(self.program, *t, *b))
             {
                 let kernel = called(&u.op);
-                let read =
-                    kernel.is_none_or(|(k, ..)| k.params.get(at).is_none_or(|p| p.access != Access::Out));
+                let read = kernel
+                    .as_ref()
+                    .is_none_or(|c| c.kernel.params.get(at).is_none_or(|p| p.access != Access::Out));
                 match self.next.contains(&i) {
                     true if *written || t != b || kernel.is_none() => return false,
                     true => reads = true,
@@ -128,15 +138,15 @@ impl Group<'_, '_> {
 }
 
 /// The buffers whose content decides where a kernel reads and writes, and how often.
-fn places(k: &Kernel) -> impl Iterator<Item = String> + use<> {
-    fn loads(e: &Expr, found: &mut BTreeSet<String>) {
+pub fn leading(k: &Kernel) -> Vec<Name> {
+    fn loads(e: &Expr, found: &mut BTreeSet<Name>) {
         e.visit(&mut |e| {
             if let Node::Load(n, _) = &**e {
-                found.insert(n.to_string());
+                found.insert(n.clone());
             }
         });
     }
-    fn indices(e: &Expr, found: &mut BTreeSet<String>) {
+    fn indices(e: &Expr, found: &mut BTreeSet<Name>) {
         e.visit(&mut |e| {
             if let Node::Load(_, i) = &**e {
                 i.iter().for_each(|i| loads(i, found));
@@ -153,7 +163,7 @@ fn places(k: &Kernel) -> impl Iterator<Item = String> + use<> {
         }
         Stmt::Alloc(_) | Stmt::Intrinsic(..) => {}
     });
-    found.into_iter()
+    found.into_iter().collect()
 }
 
 #[cfg(test)]
@@ -179,9 +189,9 @@ mod tests {
         let read = |(n, grid, text)| {
             let k =
                 tensor::parse(&format!("kernel {n}() {{ {text} }}")).unwrap_or_else(|e| panic!("{n}: {e}"));
-            (n, (k, grid))
+            (n, (k.clone(), leading(&k), grid))
         };
-        let kernels: HashMap<&str, (Kernel, i64)> = kernels.map(read).into();
+        let kernels: HashMap<&str, (Kernel, Vec<Name>, i64)> = kernels.map(read).into();
         let buffers = "buffer x: 16 bytes on host = given buffer y: 256 bytes on host = given
                        buffer a: 16 bytes on host = planned 0 buffer b: 16 bytes on host = planned 64
                        buffer c: 256 bytes on host = planned 128 buffer d: 16 bytes on host = planned 0";
@@ -189,8 +199,9 @@ mod tests {
         let u = unroll(&p, &|_| None).unwrap();
         let called = |op: &Op<'_>| {
             let Op::Call(n, _) = op else { return None };
-            let (k, grid) = &kernels[&***n];
-            Some((k, *grid, k.params.iter().filter_map(|p| p.bits.as_const()).sum::<i64>() / 8))
+            let (kernel, leads, grid) = &kernels[&***n];
+            let bytes = kernel.params.iter().filter_map(|p| p.bits.as_const()).sum::<i64>() / 8;
+            Some(Called { kernel, leads, grid: *grid, bytes })
         };
         let own = find(&p, &u.queues[0], &called, &[]);
         assert_eq!(own.meetings.is_empty(), own.calls.is_empty());

@@ -2,7 +2,7 @@
 
 use crate::executable::{Action, Lane, Piece};
 use crate::facts::check;
-use crate::share::Progress;
+use crate::share::{Cut, Progress};
 use crate::{ExecError, Trace};
 use lathe_ir::step::{divide, listed};
 use lathe_machine::Link;
@@ -265,7 +265,7 @@ impl<'a> Run<'a> {
     /// Steps in a row, shared by the threads of the pool.
     fn shared(&self, pool: &Pool, actions: &[Action]) -> Result<(), ExecError> {
         let threads = pool.threads();
-        let progress = Progress::new(threads);
+        let (progress, once) = (Progress::new(threads), Cut::even(1, threads));
         pool.try_share(&|thread, barrier| {
             let mut ctx = Ctx { thread: thread as u32, threads: threads as u32 };
             let mut run = |a: &Action, begin, end| match a {
@@ -291,8 +291,8 @@ impl<'a> Run<'a> {
                             run(a, 0, *grid)?;
                         }
                     }
-                    Action::Call { grid, .. } => share.run(*grid, |begin, end| run(a, begin, end))?,
-                    _ => share.run(1, |begin, end| run(a, begin, end))?,
+                    Action::Call { cut, .. } => share.run(cut, |begin, end| run(a, begin, end))?,
+                    _ => share.run(&once, |begin, end| run(a, begin, end))?,
                 }
             }
             share.finish(|i, begin, end| run(&actions[first + i], begin, end))

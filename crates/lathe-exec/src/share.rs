@@ -2,6 +2,9 @@
 //! meeting nobody goes on before all pieces are done since the one before, by whomever. Who comes late finds them done, and is not
 //! waited for.
 //!
+//! Steps between two meetings are cut as if they were one loop, by what they compute ([`Cut::together`]): so each thread does as few of
+//! them as can be, and what small ones write is written by one thread.
+//!
 //! Cores may be far from each other: a line of memory that one wrote takes the other one as long as a small kernel. So what a thread
 //! took stands on a line of its own, which others touch only where they help, which is after they waited for a moment; what it did
 //! stands on another one, which it writes once a meeting and does not wait for; and how much there is to do everybody counts for
@@ -21,6 +24,80 @@ const COUNT: u32 = 32;
 /// How often a thread looks whether all is done before it helps: a microsecond or two, which is little for whom it helps, and before
 /// which most come. To look at what others took would hold them up.
 const PATIENCE: u32 = 128;
+
+/// Which iterations of a loop are each thread's own part: where each begins, and behind the last one the end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Cut(Vec<i64>);
+
+impl Cut {
+    /// Parts of equal length.
+    pub fn even(grid: i64, threads: usize) -> Cut {
+        let (grid, threads) = (i128::from(grid.max(0)), threads as i128);
+        Cut((0..=threads).map(|t| (grid * t / threads) as i64).collect())
+    }
+
+    /// The same of several loops in a row, each with what it computes in all: a thread's parts of all of them together are as much as
+    /// another one's, and the first thread's are of the first loops.
+    pub fn together(loops: &[(i64, u64)], threads: usize) -> Vec<Cut> {
+        let all: u128 = loops.iter().map(|(_, work)| u128::from(*work)).sum();
+        let mut before = 0;
+        let cut = |(grid, work): &(i64, u64)| {
+            let (grid, work) = ((*grid).max(0), u128::from(*work));
+            let bound = |t: usize| {
+                let wanted = (all * t as u128 / threads as u128).saturating_sub(before).min(work);
+                // The nearest iteration.
+                (2 * wanted * grid as u128 + work).checked_div(2 * work).map_or(0, |at| at as i64)
+            };
+            let mut bounds: Vec<i64> = (0..threads).map(bound).collect();
+            bounds.push(grid);
+            before += work;
+            Cut(bounds)
+        };
+        loops.iter().map(cut).collect()
+    }
+
+    /// The iterations of a thread's part.
+    fn part(&self, thread: usize) -> Range<i64> {
+        self.0[thread]..self.0[thread + 1]
+    }
+
+    /// How many pieces a part has. Short ones have one, as cores that share positions go through all filters for each piece.
+    fn pieces(&self, thread: usize) -> u32 {
+        match self.part(thread) {
+            part if part.is_empty() => 0,
+            part if self.0.len() > 2 && part.end - part.start >= 4 * PIECES => PIECES as u32,
+            _ => 1,
+        }
+    }
+
+    /// The pieces of all parts.
+    fn all(&self) -> u64 {
+        (0..self.0.len() - 1).map(|t| u64::from(self.pieces(t))).sum()
+    }
+
+    /// The iteration at which a piece of a part begins.
+    fn begin(&self, thread: usize, piece: u32) -> i64 {
+        let part = self.part(thread);
+        let length = i128::from(part.end - part.start);
+        part.start + (length * i128::from(piece) / i128::from(self.pieces(thread).max(1))) as i64
+    }
+
+    /// The pieces of other threads' parts from their ends, as iterations may cost unequally (causal attention), a core may be busy
+    /// elsewhere, and a thread may not have come.
+    fn others(&self, thread: usize) -> impl Iterator<Item = Piece> {
+        let threads = self.0.len() - 1;
+        (1..threads).flat_map(move |i| {
+            let of = (thread + i) % threads;
+            let at = move |piece| self.begin(of, piece);
+            (0..self.pieces(of)).rev().map(move |n| Piece {
+                part: of,
+                number: n.into(),
+                begin: at(n),
+                end: at(n + 1),
+            })
+        })
+    }
+}
 
 /// What the threads of a run have taken and done.
 pub(crate) struct Progress(Vec<Part>);
@@ -43,8 +120,8 @@ pub(crate) struct Share<'a> {
     thread: usize,
     /// The number of the last step.
     step: u64,
-    /// Iterations of each step since the last meeting, their pieces, and how many of those this thread did.
-    grids: Vec<i64>,
+    /// How each step since the last meeting is cut, the pieces of all, and how many of those this thread did.
+    cuts: Vec<&'a Cut>,
     all: u64,
     done: u64,
     /// Whether it may be that somebody sleeps who waits for what was done.
@@ -57,7 +134,7 @@ impl Progress {
     }
 
     pub fn of<'a>(&'a self, thread: usize, barrier: &'a Barrier) -> Share<'a> {
-        Share { progress: self, barrier, thread, step: 0, grids: vec![], all: 0, done: 0, told: true }
+        Share { progress: self, barrier, thread, step: 0, cuts: vec![], all: 0, done: 0, told: true }
     }
 
     /// Takes a piece of a part of a step, where nobody has.
@@ -107,19 +184,16 @@ impl Progress {
     }
 }
 
-impl Share<'_> {
-    /// This thread's own part of the next step, a loop of so many iterations.
-    pub fn run<E>(&mut self, grid: i64, mut run: impl FnMut(i64, i64) -> Result<(), E>) -> Result<(), E> {
+impl<'a> Share<'a> {
+    /// This thread's own part of the next step, a loop that is cut so.
+    pub fn run<E>(&mut self, cut: &'a Cut, mut run: impl FnMut(i64, i64) -> Result<(), E>) -> Result<(), E> {
         self.step += 1;
-        self.grids.push(grid);
-        let threads = self.progress.0.len() as i64;
-        self.all += count(threads, grid) as u64;
-        let (first, last) = part(self.thread as i64, threads, grid);
-        while let Some(range) = self.progress.take_half(self.thread, self.step, (last - first) as u32) {
+        self.cuts.push(cut);
+        self.all += cut.all();
+        while let Some(range) = self.progress.take_half(self.thread, self.step, cut.pieces(self.thread)) {
             self.tell();
             self.done += u64::from(range.end - range.start);
-            let at = |piece: u32| grid * (first + i64::from(piece)) / count(threads, grid);
-            run(at(range.start), at(range.end))?;
+            run(cut.begin(self.thread, range.start), cut.begin(self.thread, range.end))?;
         }
         Ok(())
     }
@@ -131,11 +205,10 @@ impl Share<'_> {
 
     /// Takes what nobody has taken of the steps since the last meeting: the number of the step among them, and iterations of it.
     fn help<E>(&mut self, mut run: impl FnMut(usize, i64, i64) -> Result<(), E>) -> Result<(), E> {
-        let threads = self.progress.0.len() as i64;
-        let first = self.step + 1 - self.grids.len() as u64;
-        for (i, grid) in self.grids.iter().enumerate() {
-            for piece in others(self.thread as i64, threads, *grid) {
-                if self.progress.take(piece.part as usize, first + i as u64, piece.number) {
+        let first = self.step + 1 - self.cuts.len() as u64;
+        for (i, cut) in self.cuts.iter().enumerate() {
+            for piece in cut.others(self.thread) {
+                if self.progress.take(piece.part, first + i as u64, piece.number) {
                     run(i, piece.begin, piece.end)?;
                     self.done += 1;
                 }
@@ -169,7 +242,7 @@ impl Share<'_> {
         }
         self.barrier.wait_until(over);
         self.step += 1;
-        self.grids.clear();
+        self.cuts.clear();
         (self.all, self.done) = (0, 0);
         Ok(())
     }
@@ -200,69 +273,59 @@ impl Share<'_> {
 }
 
 /// Iterations of a loop that are taken together: the number within a thread's part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Piece {
-    part: i64,
+    part: usize,
     number: i64,
     begin: i64,
     end: i64,
 }
 
-/// How many pieces a loop has. Short loops have one for each thread, as cores that share positions go through all filters for each piece.
-fn count(threads: i64, grid: i64) -> i64 {
-    let long = threads > 1 && grid / (threads * PIECES) >= 4;
-    grid.min(threads * if long { PIECES } else { 1 }).max(0)
-}
-
-/// The pieces that are a thread's own part of a loop over cores: the first one, and the one behind the last.
-fn part(thread: i64, threads: i64, grid: i64) -> (i64, i64) {
-    let all = count(threads, grid);
-    (all * thread / threads, all * (thread + 1) / threads)
-}
-
-/// Those of other threads' parts from their ends, as iterations may cost unequally (causal attention), a core may be busy elsewhere, and a
-/// thread may not have come.
-fn others(thread: i64, threads: i64, grid: i64) -> impl Iterator<Item = Piece> {
-    let all = count(threads, grid);
-    (1..threads).flat_map(move |i| {
-        let of = (thread + i) % threads;
-        let (first, last) = part(of, threads, grid);
-        (first..last).rev().map(move |piece| {
-            let (begin, end) = (grid * piece / all, grid * (piece + 1) / all);
-            Piece { part: of, number: piece - first, begin, end }
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{PIECES, Progress, count, others, part};
+    use super::{Cut, PIECES, Progress};
     use lathe_runtime::Pool;
     use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+    /// Each iteration is in one piece, of the thread's own part or of others'.
+    fn is_whole(cut: &Cut, grid: i64, threads: usize) {
+        for thread in 0..threads.min(3) {
+            let own = (0..cut.pieces(thread)).map(|n| (cut.begin(thread, n), cut.begin(thread, n + 1)));
+            let mut ranges: Vec<_> = own.chain(cut.others(thread).map(|p| (p.begin, p.end))).collect();
+            assert_eq!(ranges.len() as u64, cut.all());
+            ranges.sort_unstable();
+            let ends: Vec<i64> = std::iter::once(0).chain(ranges.iter().map(|p| p.1)).collect();
+            let begins: Vec<i64> = ranges.iter().map(|p| p.0).chain([grid.max(0)]).collect();
+            assert_eq!(begins, ends, "{threads} threads, {grid} iterations");
+            assert!(ranges.iter().all(|(begin, end)| begin < end));
+        }
+        assert!((0..threads).all(|t| i64::from(cut.pieces(t)) <= PIECES));
+    }
 
     #[test]
     fn pieces_are_all_iterations_once_whoever_comes() {
         for threads in [1, 2, 3, 7, 16, 63, 64, 200, 300] {
             for grid in (-1..300).chain([1000, 4096, 1 << 40]) {
-                let all = count(threads, grid);
-                let parts: Vec<_> = (0..threads).map(|t| part(t, threads, grid)).collect();
-                assert!(parts.iter().all(|(first, last)| first <= last && last - first <= PIECES));
-                let ends: Vec<i64> = std::iter::once(0).chain(parts.iter().map(|p| p.1)).collect();
-                let begins: Vec<i64> = parts.iter().map(|p| p.0).chain([all]).collect();
-                assert_eq!(begins, ends, "{threads} threads, {grid} iterations");
-                for thread in [0, threads - 1] {
-                    let (first, last) = parts[thread as usize];
-                    let own = (first..last).map(|p| (grid * p / all, grid * (p + 1) / all));
-                    let mut ranges: Vec<_> =
-                        own.chain(others(thread, threads, grid).map(|p| (p.begin, p.end))).collect();
-                    ranges.sort_unstable();
-                    let ends: Vec<i64> = std::iter::once(0).chain(ranges.iter().map(|p| p.1)).collect();
-                    let begins: Vec<i64> = ranges.iter().map(|p| p.0).chain([grid.max(0)]).collect();
-                    assert_eq!(begins, ends, "{threads} threads, {grid} iterations");
-                    assert!(ranges.iter().all(|(begin, end)| begin < end));
+                is_whole(&Cut::even(grid, threads), grid, threads);
+                let works = [(grid, 7), (3, 0), (0, 5), (2 * grid, 1), (64, 1 << 40)];
+                for (cut, (grid, _)) in Cut::together(&works, threads).iter().zip(works) {
+                    is_whole(cut, grid, threads);
                 }
             }
         }
+    }
+
+    #[test]
+    fn loops_in_a_row_are_cut_as_one() {
+        let parts = |loops: &[(i64, u64)], threads| -> Vec<Vec<i64>> {
+            Cut::together(loops, threads).into_iter().map(|c| c.0).collect()
+        };
+        // Queries, keys and values: the first thread makes queries alone.
+        assert_eq!(parts(&[(18, 1800), (6, 600), (6, 600)], 2), [[0, 15, 18], [0, 0, 6], [0, 0, 6]]);
+        assert_eq!(parts(&[(4, 10), (4, 30)], 2), [[0, 4, 4], [0, 1, 4]]);
+        // One alone is cut evenly, and one that computes nothing is the last thread's.
+        assert_eq!(parts(&[(10, 3)], 3), [[0, 3, 7, 10]]);
+        assert_eq!(parts(&[(1, 0), (1, 0)], 2), [[0, 0, 1], [0, 0, 1]]);
     }
 
     #[test]
@@ -287,6 +350,7 @@ mod tests {
             let pool = Pool::new(threads).unwrap();
             for round in 0..50 {
                 let counts: Vec<AtomicU64> = grids.iter().map(|_| AtomicU64::new(0)).collect();
+                let cuts = grids.map(|grid| Cut::even(grid, threads));
                 let progress = Progress::new(threads);
                 pool.try_share::<()>(&|thread, barrier| {
                     if thread > 0 && round % 3 == 1 {
@@ -298,8 +362,8 @@ mod tests {
                         Ok(())
                     };
                     let mut first = 0;
-                    for (i, grid) in grids.iter().enumerate() {
-                        share.run(*grid, |begin, end| run(i, begin, end))?;
+                    for (i, cut) in cuts.iter().enumerate() {
+                        share.run(cut, |begin, end| run(i, begin, end))?;
                         // Two steps without a meeting between them, now and then.
                         if i % 3 != 0 {
                             share.meet(|j, begin, end| run(first + j, begin, end))?;

@@ -5,7 +5,7 @@
 use crate::{Random, cache};
 use lathe_codegen::{Dialect, emit, prelude};
 use lathe_comm::{Ranks, all_reduce};
-use lathe_exec::{Costs, ExecError, Executable, Image, Places, Setting, virtual_run};
+use lathe_exec::{Costs, ExecError, Executable, Image, Loops, Places, Setting, virtual_run};
 use lathe_ir::Name;
 use lathe_ir::step::{Program, interpret_ranks, parse};
 use lathe_ir::tensor::{self, Kernel};
@@ -89,7 +89,8 @@ fn images() -> HashMap<Name, Image> {
     let image = |(name, made): (&&Name, lathe_codegen::Emitted)| {
         let (grid, workspace_bytes) = (made.grid, made.workspace_bytes);
         let function = library.kernel(name).unwrap();
-        ((*name).clone(), Image { function, kernel: kernels[*name].clone(), grid, workspace_bytes })
+        let (kernel, loops) = (kernels[*name].clone(), Loops::of(&kernels[*name]));
+        ((*name).clone(), Image { function, kernel, grid, workspace_bytes, loops })
     };
     names.iter().zip(made).map(image).collect()
 }
