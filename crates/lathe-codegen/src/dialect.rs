@@ -84,7 +84,8 @@ const COMMON: &[Row] = &[
     Row { name: "round_f64", gcc: "__builtin_rint($0)", clang: "__builtin_rint($0)" },
     Row { name: "convert", gcc: "__builtin_convertvector($0)", clang: "__builtin_convertvector($0)" },
     Row { name: "copy", gcc: "__builtin_memcpy($0, $1, $2)", clang: "__builtin_memcpy($0, $1, $2)" },
-    Row { name: "prefetch", gcc: "__builtin_prefetch($0)", clang: "__builtin_prefetch($0)" },
+    Row { name: "prefetch", gcc: "__builtin_prefetch($0, 0, 2)", clang: "__builtin_prefetch($0, 0, 2)" },
+    Row { name: "prefetch_near", gcc: "__builtin_prefetch($0)", clang: "__builtin_prefetch($0)" },
 ];
 
 /// All dialects.

@@ -458,7 +458,9 @@ impl Emitter<'_> {
                     self.line(&format!("if ({c}) {{"));
                     self.scope(&mut |e| e.body(b))?;
                 }
-                Stmt::Intrinsic(n, b) if &**n == "prefetch" => self.prefetch(b)?,
+                Stmt::Intrinsic(n, b) if matches!(&**n, "prefetch" | "prefetch_near") => {
+                    self.prefetch(n, b)?
+                }
                 Stmt::Intrinsic(n, b) if &**n == PAST_CACHES => {
                     self.past = self.dialect.row(n).filter(|_| self.alone(b)).map(|row| (row, self.temp()));
                     self.body(b)?;
@@ -694,12 +696,12 @@ impl Emitter<'_> {
     }
 
     /// Asks for the memory that the body would read into nowhere, once a scope; in lanes, for that of the first one.
-    fn prefetch(&mut self, body: &[Stmt]) -> Result<(), CodegenError> {
+    fn prefetch(&mut self, name: &str, body: &[Stmt]) -> Result<(), CodegenError> {
         let read = body.iter().find_map(|s| match s {
             Stmt::Store(s) => Some(s.values[0].clone()),
             _ => None,
         });
-        let (Some(read), Some(row)) = (read, self.dialect.row("prefetch")) else { return Ok(()) };
+        let (Some(read), Some(row)) = (read, self.dialect.row(name)) else { return Ok(()) };
         let read = self.lane.as_ref().map_or(read.clone(), |l| read.substitute(&l.var, &Expr::from(0)));
         let Node::Load(n, index) = &*read else { return self.fail("a prefetch of what is no element") };
         if !matches!(self.places.get(n), Some(Place::Pointer(_))) {

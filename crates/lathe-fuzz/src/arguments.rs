@@ -6,7 +6,7 @@ use lathe_ir::tensor::{
     Access, Buffer, Fact, Kernel, Memory, Param, Seen, Stmt, interpret_watched, map_stmts,
 };
 use lathe_ir::{Bounds, DType, Int, IrError, Name, encode_bits, read_bits, write_bits};
-use lathe_schedule::{PREFETCH, Tag};
+use lathe_schedule::{Tag, is_prefetch};
 
 /// What stands in a parameter that is only written.
 const POISON: u8 = 0xa5;
@@ -206,7 +206,7 @@ pub(crate) fn run(k: &Kernel, sizes: &Sizes, arguments: &Memory, work: u64) -> R
     if seen.meet.is_some() || seen.parallel.is_some() {
         // What asks for memory early reads nothing.
         let without = map_stmts(&k.body, &mut |s| match &s {
-            Stmt::Intrinsic(n, _) if &**n == PREFETCH => vec![],
+            Stmt::Intrinsic(n, _) if is_prefetch(n) => vec![],
             _ => vec![s],
         });
         let again = interpret_watched(&Kernel { body: without, ..k }, &mut arguments.clone(), work)?;

@@ -60,7 +60,7 @@ pub use intrinsics::{
 };
 pub use lanes::{Lane, ends_alike, lane, of_pairs, pairs};
 pub use nontemporal::PAST_CACHES;
-pub use prefetch::ASK as PREFETCH;
+pub use prefetch::is_prefetch;
 pub use rules::{ChannelTile, channel_tile, schedule};
 pub use tensorize::{Code, code, lanes_first};
 pub use witness::Witness;

@@ -1,4 +1,4 @@
-//! `prefetch L B S`: while the block `S` reads the buffer `B` in one iteration of the loop `L`, the memory is asked for what
+//! `prefetch L B S [near]`: while the block `S` reads the buffer `B` in one iteration of the loop `L`, the memory is asked for what
 //! the same read of the next iteration will touch. A read into nowhere in the IR; an instruction that cannot fail in C. The next
 //! iteration reaches the block wherever this one does: no condition on the way hangs on `L`, each loop runs once at least, and there is
 //! a lane. Where a loop on the way is shorter in the next iteration, its last one stands for those that it has no more, but for places
@@ -18,12 +18,18 @@ use std::sync::Arc;
 /// Bits that come from memory together.
 const LINE: i64 = 512;
 
-/// The name of the instruction.
-pub const ASK: &str = "prefetch";
+/// The names of the instruction: into the second cache, of whose lines many may be on their way, and into the first one, which waits for
+/// few.
+const ASK: [&str; 2] = ["prefetch", "prefetch_near"];
+
+/// Whether an instruction asks for memory.
+pub fn is_prefetch(name: &str) -> bool {
+    ASK.contains(&name)
+}
 
 pub(crate) static PREFETCH: Primitive = Primitive {
     name: "prefetch",
-    doc: "prefetch L B S: before the block S reads B, ask for what it will read in the next iteration of L",
+    doc: "prefetch L B S [near]: before the block S reads B, ask for what it will read in the next iteration of L, near: into the first cache",
     tag: Tag::Bitwise,
     witness: None,
     apply,
@@ -31,6 +37,11 @@ pub(crate) static PREFETCH: Primitive = Primitive {
 
 fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
     let (var, buffer, block) = (arg(args, 0)?, arg(args, 1)?, arg(args, 2)?);
+    let ask = match args.get(3) {
+        None => ASK[0],
+        Some(&"near") => ASK[1],
+        Some(other) => return Err(format!("'{other}' is not 'near'")),
+    };
     let l = need_loop(k, var)?;
     let b = find_block(&l.body, block).ok_or_else(|| format!("'{block}' is not inside '{var}'"))?;
     let mut index = None;
@@ -131,7 +142,7 @@ fn apply(k: &Kernel, args: &[&str]) -> Result<Kernel, String> {
             index.iter().map(|e| then(&then(e, &first), &next).simplify_index(&bounds)).collect::<Vec<_>>();
         let scratch = Stmt::Alloc(Arc::new(Buffer::dense(&name, t.dtype, &[], REGISTER)));
         let read = Stmt::store(&store, &name, &[], Expr::load(buffer, &at));
-        let mut ask = Stmt::Intrinsic(ASK.into(), Arc::new(vec![scratch, read]));
+        let mut ask = Stmt::Intrinsic(ask.into(), Arc::new(vec![scratch, read]));
         if lines > 1 {
             let (var, level, body) = (line.clone(), UNROLLED.into(), vec![ask]);
             ask = Stmt::For(Arc::new(For { var, extent: lines.into(), iter: Iter::Spatial, level, body }));
@@ -205,8 +216,9 @@ fn picks_pages(e: &Expr, var: &str, values: i64, bounds: &Bounds) -> bool {
 
 /// Whether the variable's values are equal steps in a block from its beginning on, of which a page is a whole number.
 fn is_in_block(x: &Expr, var: &str, page: i64, values: i64, bounds: &Bounds) -> bool {
+    let only = |v: &str| bounds.of(v).lo.filter(|lo| bounds.of(v).hi == Some(*lo)).map(Int::from);
     let block = Opaque::default().int(x, bounds).and_then(|x| {
-        let (by, first) = x.affine_in(var)?;
+        let (by, first) = x.substitute(&only, bounds).affine_in(var)?;
         let block = by.as_const()?.checked_mul(values).filter(|n| *n > 0)?;
         (first.rem(block, bounds).as_const() == Some(0)).then_some(block)
     });

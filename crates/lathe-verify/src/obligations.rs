@@ -46,7 +46,7 @@ use lathe_ir::tensor::{
     for_each, is_network,
 };
 use lathe_ir::{DType, Layout, Name};
-use lathe_schedule::{INTRINSICS, PAST_CACHES, PREFETCH, Tag, Witness, ends_alike};
+use lathe_schedule::{INTRINSICS, PAST_CACHES, Tag, Witness, ends_alike, is_prefetch};
 use std::collections::{HashMap, HashSet};
 
 /// An obligation with what it is about.
@@ -850,7 +850,7 @@ impl<'k> Walk<'k> {
 /// Whether a statement only asks for memory: a read into nowhere, or so many of them.
 fn asks(s: &Stmt) -> bool {
     match s {
-        Stmt::Intrinsic(n, _) => &**n == PREFETCH,
+        Stmt::Intrinsic(n, _) => is_prefetch(n),
         Stmt::For(l) => l.extent.as_int().is_some() && matches!(l.body.as_slice(), [inner] if asks(inner)),
         _ => false,
     }

@@ -1,6 +1,6 @@
 //! Attention in one pass over the keys, some pages of 16 at a time: scores with a key in each lane, the online softmax, then
-//! values with a component in each lane. Heads that share keys share each loaded vector. Of parts of one token's keys, all heads of a
-//! page come before the next page.
+//! values with a component in each lane. Heads that share keys share each loaded vector. All heads of a page come before the
+//! next page.
 
 use super::LANES;
 use crate::intrinsics::{IntrinsicRow, word_product};
@@ -11,13 +11,15 @@ use lathe_ir::Name;
 use lathe_ir::tensor::{Binary, Expr, Node, REGISTER, Stmt, WORKSPACE, find_block, find_loop, for_each};
 use lathe_machine::Target;
 
-/// Keys of one step of the online softmax: so many that what a step does once (the maximum across lanes, the new scale of all
-/// sums) is little beside the products.
-const KEYS: i64 = 64;
+/// Most keys of one step of the online softmax: what a step does once (the maximum across lanes, the new scale of all sums) is little
+/// beside their products.
+const KEYS: i64 = 512;
 
-/// The same, where sums are in memory and so the new scale is read from there: all keys of most parts, whose scores stay in the first
-/// cache.
-const PART_KEYS: i64 = 512;
+/// Most scores of a step: those of all heads stay in the first cache, with what becomes of them.
+const SCORES: i64 = 5 << 10;
+
+/// The same of one head at a time, where sums are in registers.
+const KEYS_OF_A_HEAD: i64 = 64;
 
 pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), ScheduleError> {
     let n = |w: &str| format!("{p}_{w}");
@@ -25,7 +27,11 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
     let one_token = extent(s, "0") == Some(1);
     let whole = extent(s, "c").is_some_and(|c| c % LANES == 0);
     let part = extent(s, "1").is_some();
-    let keys = s.choose("keys", [16, 32, 64, 128, 256, 512], if part { PART_KEYS } else { KEYS });
+    // One token that is in one part has its heads alone to share out.
+    let inwards = whole && (part || !one_token);
+    let heads = extent(s, "g").unwrap_or(1) * extent(s, "r").unwrap_or(1);
+    let most = if inwards { (SCORES / heads).clamp(KEYS_OF_A_HEAD, KEYS) } else { KEYS_OF_A_HEAD };
+    let keys = s.choose("keys", [16, 32, 64, 128, 256, 512], 1 << most.ilog2());
     let words = words(s, [&n("bd"), &n("bo")], target).filter(|_| whole && keys > LANES);
     for l in ["js", "jm", "jp", "jl", "jo"] {
         s.step(&format!("split {} {keys}", n(l)))?;
@@ -39,8 +45,8 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
     s.step(&format!("online {} {} {} {}", n("js.o"), n("jp.o"), n("jl.o"), n("jo.o")))?;
     s.step(&format!("contract {}", n("s")))?;
     s.step(&format!("contract {}", n("p")))?;
-    let heads = extent(s, "r").unwrap_or(1);
-    let together = (1..=4).rev().find(|f| heads % f == 0).unwrap_or(1);
+    let sharing = extent(s, "r").unwrap_or(1);
+    let together = (1..=4).rev().find(|f| sharing % f == 0).unwrap_or(1);
     let share = together > 1 && whole;
     // A sum over components is one long chain of additions: several at a time hide their latency.
     let chains = if share { 2 } else { 4 };
@@ -75,7 +81,7 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
             }
         }
     }
-    let inwards = part && whole && pages;
+    let inwards = inwards && pages;
     if inwards {
         sums_of_a_page(s, p, words.is_some())?;
     }
@@ -120,27 +126,31 @@ pub(super) fn apply(s: &mut Schedule, p: &str, target: &Target) -> Result<(), Sc
     }
     if part {
         s.step(&format!("fuse {} {}", n("0"), n("1")))?;
-    } else {
+    } else if !inwards {
         s.step(&format!("fuse {} {}", n("0"), n("g")))?;
         s.step(&format!("fuse {} {r}", n("0.f")))?;
     }
     if whole {
-        // Caches come from memory, in pages: pieces of a few kilobytes, too short for the processor to foresee the next ones, which may lie
-        // anywhere. Those of the next step are asked for; of a part, and of values that are pairs of keys, which a step may have none of,
-        // the next page's. Codes of less than a byte take longer to decode than to come, and a line of them is asked for often: only one
-        // token's, a page ahead.
+        // Caches come from memory, in pages, which may lie anywhere. Where all heads of a page are read, the next page is asked for: codes
+        // into the first cache, words of 16 bits into the second one, as a core can have few lines on their way into the first; what is
+        // longer the processor foresees well enough. A head's piece of a page is short in any case: those of the
+        // next step are asked for, of values that are pairs of keys, which a step may have none of, the next page's, and of codes of less
+        // than a byte, a line of which is asked for often, the same.
         let [values, _] = pages_of_values(words.is_some());
-        for (block, keys, of_part) in [("bd", "js", "js.i.o"), ("bo", "jo", values)] {
+        for (block, keys, of_page) in [("bd", "js", "js.i.o"), ("bo", "jo", values)] {
             let Some((cache, bits)) = paged(s, &n(block)) else { continue };
             let ahead = match bits {
-                _ if inwards => n(of_part) + ".o",
-                _ if part => continue,
+                _ if inwards => match s.choose("ask", [0, 1], (bits <= 16).into()) {
+                    1 => n(of_page) + ".o",
+                    _ => continue,
+                },
                 8.. if words.is_some() && block == "bo" => n(values),
                 8.. => n("js.o"),
-                _ if words.is_none() && one_token && pages => n(keys) + ".i.o",
+                _ if words.is_none() && pages => n(keys) + ".i.o",
                 _ => continue,
             };
-            s.step(&format!("prefetch {ahead} {cache} {}", n(block)))?;
+            let near = if bits <= 8 { " near" } else { "" };
+            s.step(&format!("prefetch {ahead} {cache} {}{near}", n(block)))?;
         }
     }
     if let Some(words) = words {
