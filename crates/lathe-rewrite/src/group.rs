@@ -63,10 +63,11 @@ pub(crate) fn groups(
         epilogue.insert(i, all);
     }
 
-    // One row of a product is rotated, put into a cache and encoded where it is made, a few columns at a time.
+    // One row of a product is rotated, put into a cache and encoded where it is made, a few columns at a time: where the product stands, for
+    // weights that come from elsewhere are read in one order, whatever the sizes.
+    let mut made_whole: Vec<usize> = vec![];
     for &i in nodes {
-        let Some(made) = finished(g, i, fixed).filter(|v| uses[v.0 as usize] == 1 && !taken.contains(&i))
-        else {
+        let Some(made) = finished(g, i, fixed).filter(|v| uses[v.0 as usize] == 1 && !taken.contains(&i)) else {
             continue;
         };
         let Some(p) = producer(made).filter(|p| nodes.contains(p)) else { continue };
@@ -75,20 +76,31 @@ pub(crate) fn groups(
             None if !taken.contains(&p) => vec![p],
             None => continue,
         };
-        let products = all.iter().filter(|n| form(**n) == Form::Contraction);
-        let updated = |m: usize| {
-            donated(g, table, m).any(|v| all.iter().any(|n| *n < m && g.nodes[*n].inputs.contains(&v)))
-        };
-        if !products.clone().all(|n| is_packed(g, *n))
-            || products.count() == 0
-            || (all[0] + 1..=i).any(updated)
+        let first = all[0];
+        let mut products = all.iter().filter(|n| form(**n) == Form::Contraction).peekable();
+        let packed = products.peek().is_some() && products.all(|n| is_packed(g, *n));
+        let is_there = |v: &ValueId| producer(*v).is_none_or(|p| p < first || all.contains(&p));
+        let reads = |n: usize, v: ValueId| g.nodes[n].inputs.contains(&v);
+        // What it would find changed, or not be found as it was.
+        let updated = |m: usize| donated(g, table, m).any(|v| all.iter().any(|n| *n < m && reads(*n, v)));
+        let read = |v: ValueId| (first..i).any(|n| !all.contains(&n) && reads(n, v));
+        if !packed
+            || !g.nodes[i].inputs.iter().all(is_there)
+            || (first + 1..=i).any(updated)
+            || donated(g, table, i).any(read)
         {
             continue;
         }
         epilogue.remove(&p);
+        made_whole.retain(|last| *last != p);
+        made_whole.push(i);
         all.push(i);
         taken.extend(all.iter().copied());
         epilogue.insert(i, all);
+    }
+    for last in made_whole {
+        let all = epilogue.remove(&last).expect("it was put there");
+        epilogue.insert(all[0], all);
     }
 
     // Elementwise operators behind other sums of products: found from the sum's side, as several may read one value.
