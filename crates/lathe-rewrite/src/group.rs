@@ -67,7 +67,8 @@ pub(crate) fn groups(
     // weights that come from elsewhere are read in one order, whatever the sizes.
     let mut made_whole: Vec<usize> = vec![];
     for &i in nodes {
-        let Some(made) = finished(g, i, fixed).filter(|v| uses[v.0 as usize] == 1 && !taken.contains(&i)) else {
+        let Some(made) = finished(g, i, fixed).filter(|v| uses[v.0 as usize] == 1 && !taken.contains(&i))
+        else {
             continue;
         };
         let Some(p) = producer(made).filter(|p| nodes.contains(p)) else { continue };
