@@ -141,7 +141,22 @@ static inline e_f64 e_dpbf16(e_f64 a, e_h64 x, e_h64 y) {
     }
     return a;
 }
+typedef unsigned short e_u16x16 __attribute__((vector_size(32)));
+/* The nearest, ties to even; NaN stays one, with its first bit. */
+static inline e_u16x16 e_to_bf16(e_f64 v) {
+    e_u16x16 r = {0};
+    for (int i = 0; i < 16; i++) {
+        float f = v[i];
+        unsigned b;
+        __builtin_memcpy(&b, &f, 4);
+        if (f != f) r[i] = b >> 16 | 64;
+        else if (e_flushed(f) == 0) r[i] = b >> 16 & 0x8000;
+        else r[i] = (b + 0x7fff + (b >> 16 & 1)) >> 16;
+    }
+    return r;
+}
 
+#define __builtin_ia32_cvtneps2bf16_v16sf e_to_bf16
 #define __builtin_ia32_dpbf16ps_v16sf(a, x, y) e_dpbf16(a, (e_h64)(x), (e_h64)(y))
 #define __builtin_ia32_vpdpbusd_v8si e_dpbusd32
 #define __builtin_ia32_vpdpbusd_v16si e_dpbusd64

@@ -47,7 +47,7 @@ fn kernels_for_aarch64_compute_the_reference() {
     std::fs::write(at.join("in"), &data).unwrap();
     let main = include_str!("neon.c").replace("/* declarations */", &declared).replace("/* rows */", &rows);
     std::fs::write(at.join("main.c"), main).unwrap();
-    for (i, unit) in units(&cases, &target, "").iter().enumerate() {
+    for (i, unit) in units(&cases, &target, [""; 2]).iter().enumerate() {
         std::fs::write(at.join(format!("unit{i}.c")), unit).unwrap();
     }
     let flags = lathe_runtime::kernel_flags(&target);

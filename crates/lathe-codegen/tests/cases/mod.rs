@@ -80,12 +80,12 @@ pub fn cases(target: &Target, few: bool) -> Vec<Case> {
     out
 }
 
-/// Two units of C with all cases, each behind `before`.
-pub fn units(cases: &[Case], target: &Target, before: &str) -> Vec<String> {
+/// Two units of C with all cases, each with `around` before and behind the prelude.
+pub fn units(cases: &[Case], target: &Target, around: [&str; 2]) -> Vec<String> {
     let dialect = Dialect::named(&target.dialect).unwrap();
     let unit = |c: &[Case]| {
         let text: String = c.iter().map(|c| c.source.as_str()).collect();
-        format!("{before}{}{text}", prelude(dialect, CTX_DECLARATION))
+        format!("{}{}{}{text}", around[0], prelude(dialect, CTX_DECLARATION), around[1])
     };
     let half = cases.len() / 2;
     vec![unit(&cases[..half]), unit(&cases[half..])]

@@ -336,7 +336,9 @@ fn few(s: &mut Schedule, n: &For, m: Option<&Arc<For>>, lanes: i64) -> Result<()
     // Vectors side by side hide the latency of a sum where few rows do not.
     let rows = m.and_then(|m| extent(m)).unwrap_or(1);
     let wide = if rows <= 3 { 2 * lanes } else { lanes };
-    let wide = LANES * s.choose("vectors", [1, 2, 3, 4, 6, 8], wide / LANES);
+    // A narrow tile may be less than what is counted by.
+    let unit = LANES.min(lanes);
+    let wide = unit * s.choose("vectors", [1, 2, 3, 4, 6, 8], wide / unit);
     s.step(&format!("split {n} {wide}"))?;
     if let Some(m) = m {
         move_to(s, &m.var, &format!("{n}.i"))?;
