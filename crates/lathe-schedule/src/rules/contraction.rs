@@ -221,21 +221,18 @@ pub(super) fn apply(
     names.sort_unstable();
     names.dedup();
     s.step(&format!("vectorize {n}.i"))?;
+    if pairs {
+        s.step(&format!("unroll {columns}"))?;
+    }
     if ragged {
         // All rows of all buckets meet a few columns of weights while these are near, and cores share columns: buckets
         // differ in length.
-        if pairs {
-            s.step(&format!("unroll {columns}"))?;
-        }
         for l in &bucket {
             s.step(&format!("interchange {l}"))?;
         }
     }
     if let Some(rows) = &rows {
         s.step(&format!("unroll {rows}"))?;
-        if pairs {
-            s.step(&format!("unroll {columns}"))?;
-        }
         if rows.ends_with(".i") {
             let weights = s.kernel().params.iter().filter_map(|b| b.bits.as_const()).max();
             let far = weights.is_some_and(|bits| bits / 8 > FAR);
