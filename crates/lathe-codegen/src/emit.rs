@@ -8,7 +8,7 @@ use lathe_ir::tensor::{
     expr_type, for_each, is_network, loop_bounds, rename_vars,
 };
 use lathe_ir::{Bounds, DType, Int, Name};
-use lathe_schedule::{Code, PAST_CACHES, code, ends_alike, lanes_first};
+use lathe_schedule::{PAST_CACHES, is_prefetch};
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
 
@@ -165,7 +165,7 @@ pub(crate) struct Emitter<'k> {
     /// Vectors of temporaries in registers that the loop being written touches: others may wait in memory meanwhile.
     pub vectors: i64,
     /// Whether instructions of the loops being written out share their repeated words.
-    words_shared: bool,
+    pub words_shared: bool,
     /// How what is being written goes past the caches: the instruction, and what keeps the rest of a line meanwhile.
     pub past: Option<(&'static Row, String)>,
     /// What keeps rests of lines: they are written at the kernel's end.
@@ -458,9 +458,7 @@ impl Emitter<'_> {
                     self.line(&format!("if ({c}) {{"));
                     self.scope(&mut |e| e.body(b))?;
                 }
-                Stmt::Intrinsic(n, b) if matches!(&**n, "prefetch" | "prefetch_near") => {
-                    self.prefetch(n, b)?
-                }
+                Stmt::Intrinsic(n, b) if is_prefetch(n) => self.prefetch(n, b)?,
                 Stmt::Intrinsic(n, b) if &**n == PAST_CACHES => {
                     self.past = self.dialect.row(n).filter(|_| self.alone(b)).map(|row| (row, self.temp()));
                     self.body(b)?;
@@ -505,7 +503,7 @@ impl Emitter<'_> {
                 let Some((least, most)) = range.and_then(|r| Some((r.lo.unwrap_or(0), r.hi?))) else {
                     return self.fail("an unrolled loop of unbounded extent");
                 };
-                if least == most && (self.word(l, most)? || self.squares(l, most)?) {
+                if least == most && (self.word(l, most)? || self.squares(l, most)? || self.tile(l)?) {
                     return Ok(());
                 }
                 let used = if least < most { Some(self.scalar(&extent)?) } else { None };
@@ -682,7 +680,7 @@ impl Emitter<'_> {
     }
 
     /// The one block inside nested loops, with the loops' variables set to 0.
-    fn origin(body: &[Stmt]) -> Option<(Store, Vec<Name>)> {
+    pub fn origin(body: &[Stmt]) -> Option<(Store, Vec<Name>)> {
         match body {
             [Stmt::For(l)] => {
                 let at0 = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(0))]));
@@ -718,7 +716,7 @@ impl Emitter<'_> {
     }
 
     /// Whether what an instruction would add up is in vectors' registers: where others touch it one by one, it is in memory.
-    fn adds_to_registers(&self, body: &[Stmt]) -> bool {
+    pub fn adds_to_registers(&self, body: &[Stmt]) -> bool {
         let mut all = true;
         for_each(body, &mut |s| {
             if let Stmt::Store(b) = s {
@@ -729,76 +727,5 @@ impl Emitter<'_> {
             }
         });
         all
-    }
-
-    /// `acc = f(acc, x, y)`: at each step, a word of one factor in every lane, and a repeated one of the other: four codes, or two
-    /// halves.
-    fn intrinsic(&mut self, row: &'static crate::Row, body: &[Stmt]) -> Result<(), CodegenError> {
-        let [Stmt::For(l)] = body else { return self.fail("an instruction over more than one nest") };
-        // Of a vector's lanes there may be fewer.
-        let n = l.extent.as_int().unwrap_or(self.dialect.lanes);
-        if n % self.dialect.lanes != 0 {
-            return self.fail(format!("'{}' has {n} lanes", row.name));
-        }
-        let (mut swapped, mut seen) = (false, false);
-        for_each(&l.body, &mut |s| {
-            if let Stmt::Store(s) = s {
-                seen |= l.extent.as_int().is_none() && !ends_alike(self.kernel, &s.targets[0].0, n);
-                swapped |= lanes_first(&s.values[0], &l.var) != s.values[0];
-            }
-        });
-        if seen {
-            return self.fail(format!("others read what '{}' writes behind its lanes", row.name));
-        }
-        for first in (0..n).step_by(self.dialect.lanes as usize) {
-            let at0 = rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(first))]));
-            let around = self.words_shared;
-            self.words_shared |= n > self.dialect.lanes;
-            self.instruction(row, at0, swapped)?;
-            self.words_shared = around;
-        }
-        Ok(())
-    }
-
-    /// The instruction for the lanes of one vector; in the program the factors may be `swapped`.
-    fn instruction(
-        &mut self,
-        row: &'static crate::Row,
-        at0: Vec<Stmt>,
-        swapped: bool,
-    ) -> Result<(), CodegenError> {
-        let steps = match at0.as_slice() {
-            // A loop of steps is around that of the bytes.
-            [Stmt::For(l)] if matches!(l.body.as_slice(), [Stmt::For(_)]) => {
-                let n = l.extent.as_int().unwrap_or(1);
-                (0..n).map(|i| rename_vars(&l.body, &HashMap::from([(&*l.var, Expr::from(i))]))).collect()
-            }
-            _ => vec![at0],
-        };
-        // A word that one instruction takes can be read by it.
-        let repeated = self.dialect.row(&format!("{}.repeated", row.name)).filter(|_| !self.words_shared);
-        let mut operands = vec![];
-        for step in &steps {
-            let Some((s, _)) = Self::origin(step) else {
-                return self.fail("an instruction over more than one block");
-            };
-            let Node::Binary(_, x, y) = &*s.values[0] else {
-                return self.fail("an instruction without a product");
-            };
-            let (x, y) = if swapped { (y, x) } else { (x, y) };
-            let (Some(x), Some(Code::Load(y) | Code::Half(y))) = (code(x), code(y)) else {
-                return self.fail("an instruction's factors are no codes");
-            };
-            if operands.is_empty() {
-                operands.push(self.register(&s.targets[0].0, &s.targets[0].1, Kind::Vectors)?);
-            }
-            operands.push(self.words(&x)?);
-            operands.push(if repeated.is_some() { self.word_place(&y)? } else { self.repeated_word(&y)? });
-        }
-        let row = repeated.unwrap_or(row);
-        let texts: Vec<&str> = operands.iter().map(String::as_str).collect();
-        let call = row.spell(self.compiler, &texts);
-        self.line(&format!("{} = {call};", operands[0]));
-        Ok(())
     }
 }

@@ -21,6 +21,7 @@
 mod dialect;
 mod emit;
 mod hls;
+mod instruction;
 mod legalize;
 mod registers;
 mod scalar;

@@ -459,6 +459,18 @@ impl Emitter<'_> {
         Ok(name)
     }
 
+    /// The buffer and the byte where the words of a tensorized operand begin, of one that is joined those of its lower part.
+    pub fn place_of_words(&mut self, c: &Code) -> Result<(Name, Expr), CodegenError> {
+        let e = match c {
+            Code::Load(e) | Code::Half(e) => e,
+            Code::Joined(c, ..) | Code::Level(_, _, c) => return self.place_of_words(c),
+        };
+        let Node::Load(n, i) = &**e else { return self.fail("an operand that is no load") };
+        let (a, o) = self.address(n, i)?;
+        let shift = a.rem(32, &self.bounds);
+        Ok((n.clone(), o.restore(&(a - shift).div(8, &self.bounds))))
+    }
+
     /// The words of a tensorized operand, one a lane: its loops' variables are already 0.
     pub fn words(&mut self, c: &Code) -> Result<String, CodegenError> {
         self.words_above(c, 0)

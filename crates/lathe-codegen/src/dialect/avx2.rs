@@ -80,6 +80,9 @@ pub(super) const ROWS: &[Row] = &[
         gcc: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
         clang: "($0 + fold(pairs($1, $2) + pairs($3, $4)))",
     },
+    // What an instruction of several steps is made of, where a tile of them is made step by step.
+    Row { name: "step", gcc: "pairs($0, $1)", clang: "pairs($0, $1)" },
+    Row { name: "total", gcc: "($0 + fold($1))", clang: "($0 + fold($1))" },
     Row { name: "maddbs", gcc: "($0 + fold(signs($1, $2)))", clang: "($0 + fold(signs($1, $2)))" },
 ];
 

@@ -12,6 +12,9 @@ use lathe_machine::Target;
 
 /// Rows of activations in a tile: integer sums and their float totals, and those of two vectors of weights, as measured.
 const ROWS_INTEGER: i64 = 8;
+/// The same of two vectors of 8 lanes by an instruction of several steps, all of which a tile makes step by step: a core loads as many
+/// repeated words as it adds vectors, so each is for two.
+const ROWS_STEPPED: i64 = 4;
 /// The same with floats, where decoded weights need registers too.
 const ROWS_FLOAT: i64 = 6;
 /// Tiles of rows that share a vector of weights before the next one is read: few, which stay in the first cache while
@@ -93,8 +96,10 @@ pub(super) fn apply(
     // groups, need the registers of the second one.
     let more =
         [format!("{p}_sm"), format!("{p}_ts")].iter().any(|b| find_block(&s.kernel().body, b).is_some());
+    let steps = |q: &&String| instruction(s, q, ["k", "is"], target).is_some_and(|row| row.steps > 1);
+    let stepped = target.vector_bits < 512 && integer && products.iter().all(steps);
     let suits = match target.vector_bits < 512 {
-        true => single,
+        true => single || stepped,
         false => !(single || more || most.is_some_and(|n| n <= FEW)),
     };
     let columns = extent(s, &format!("{n}.o")).filter(|_| integer).unwrap_or(1);
@@ -114,7 +119,7 @@ pub(super) fn apply(
         let all = extent(s, &m);
         let fits = |r: &i64| r * vectors <= MOST_ROWS && all.is_none_or(|n| n % r == 0);
         let options: Vec<i64> = PADDED.iter().copied().filter(fits).collect();
-        let most = tile_rows(integer, most);
+        let most = if stepped && pairs { ROWS_STEPPED } else { tile_rows(integer, most) };
         let rows = options.iter().copied().rfind(|r| *r <= most).unwrap_or(1);
         let rows = s.choose("rows", options, rows);
         s.step(&format!("split {m} {rows}"))?;
@@ -236,7 +241,8 @@ pub(super) fn apply(
         if rows.ends_with(".i") {
             let weights = s.kernel().params.iter().filter_map(|b| b.bits.as_const()).max();
             let far = weights.is_some_and(|bits| bits / 8 > FAR);
-            let block = s.choose("block", [1, 2, 4, 8, 16, 32], if far { BLOCK_FAR } else { BLOCK });
+            let near = if stepped && pairs { BLOCK * ROWS_INTEGER / ROWS_STEPPED } else { BLOCK };
+            let block = s.choose("block", [1, 2, 4, 8, 16, 32], if far { BLOCK_FAR } else { near });
             s.step(&format!("split {m}.o {block}"))?;
             s.step(&format!("interchange {m}.o.i"))?;
             let tiles = format!("{n}.o{}", if pairs { ".o" } else { "" });
