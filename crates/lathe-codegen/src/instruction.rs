@@ -1,5 +1,5 @@
 //! Instructions that a schedule has placed, of the form `acc = f(acc, x, y)`: at each step, a word of one factor in every lane, and a
-//! repeated one of the other: four codes, or two halves. They come one by one; or, where all those of a tile have several steps, step by
+//! repeated one of the other: four codes, or two halves. They come one by one; or, where all those of a tile have many steps, step by
 //! step: what all read of a step is unpacked once and then forgotten, so that few registers hold words.
 
 use crate::Row;
@@ -12,6 +12,9 @@ use std::collections::{HashMap, HashSet};
 
 /// Most vectors of sums that are made step by step: with a step's words, as many as there are registers.
 const MOST: usize = 12;
+
+/// Fewest steps that are worth it: behind two of them sums are widened anyway.
+const FEWEST: usize = 4;
 
 /// A vector that an instruction adds to, and its two factors at each step.
 struct Sum {
@@ -32,7 +35,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Unrolled loops around nothing but one instruction of several steps: made step by step. `false` where they are none.
+    /// Unrolled loops around nothing but one instruction of many steps: made step by step. `false` where they are none.
     pub fn tile(&mut self, l: &For) -> Result<bool, CodegenError> {
         let rows = ["step", "total", "hold"].map(|name| self.dialect.row(name));
         let [Some(step), Some(total), Some(hold)] = rows else { return Ok(false) };
@@ -42,7 +45,7 @@ impl Emitter<'_> {
         }
         let apart: HashSet<_> = sums.iter().map(|s| &s.to).collect();
         let steps = sums.first().map_or(0, |s| s.steps.len());
-        if sums.len() < 2 || sums.len() > MOST || apart.len() < sums.len() || steps < 2 {
+        if sums.len() < 2 || sums.len() > MOST || apart.len() < sums.len() || steps < FEWEST {
             return Ok(false);
         }
         let pairs = format!("i16x{}", 2 * self.dialect.lanes);
