@@ -7,14 +7,11 @@ use crate::emit::{CodegenError, Emitter};
 use crate::registers::Kind;
 use lathe_ir::Name;
 use lathe_ir::tensor::{Expr, For, Node, Stmt, UNROLLED, for_each, rename_vars};
-use lathe_schedule::{Code, PAST_CACHES, code, ends_alike, is_prefetch, lanes_first};
+use lathe_schedule::{Code, MANY_STEPS, PAST_CACHES, code, ends_alike, is_prefetch, lanes_first};
 use std::collections::{HashMap, HashSet};
 
 /// Most vectors of sums that are made step by step: with a step's words, as many as there are registers.
 const MOST: usize = 12;
-
-/// Fewest steps that are worth it: behind two of them sums are widened anyway.
-const FEWEST: usize = 4;
 
 /// A vector that an instruction adds to, and its two factors at each step.
 struct Sum {
@@ -45,7 +42,7 @@ impl Emitter<'_> {
         }
         let apart: HashSet<_> = sums.iter().map(|s| &s.to).collect();
         let steps = sums.first().map_or(0, |s| s.steps.len());
-        if sums.len() < 2 || sums.len() > MOST || apart.len() < sums.len() || steps < FEWEST {
+        if sums.len() < 2 || sums.len() > MOST || apart.len() < sums.len() || (steps as i64) < MANY_STEPS {
             return Ok(false);
         }
         let pairs = format!("i16x{}", 2 * self.dialect.lanes);

@@ -31,6 +31,9 @@ pub struct IntrinsicRow {
 /// Lanes that a tile can have.
 pub const WIDTHS: [i64; 5] = [8, 16, 24, 32, 48];
 
+/// Fewest steps of an instruction for which a tile is made step by step: with two of them (codes of 6 bits) such tiles were slower.
+pub const MANY_STEPS: i64 = 4;
+
 /// The name of the loop over steps.
 pub const STEPS: &str = "c";
 

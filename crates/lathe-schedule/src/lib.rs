@@ -55,8 +55,8 @@ mod witness;
 
 pub use choices::{Choice, Choices, Decisions};
 pub use intrinsics::{
-    INTRINSICS, IntrinsicRow, STEPS, WIDTHS, byte_products, fits, multiplies_bytes, multiplies_signed,
-    word_product,
+    INTRINSICS, IntrinsicRow, MANY_STEPS, STEPS, WIDTHS, byte_products, fits, multiplies_bytes,
+    multiplies_signed, word_product,
 };
 pub use lanes::{Lane, ends_alike, lane, of_pairs, pairs};
 pub use nontemporal::PAST_CACHES;

@@ -2,7 +2,7 @@
 //! for many rows of activations, the epilogue on the tile.
 
 use super::{LANES, finish, product, temporaries};
-use crate::intrinsics::{IntrinsicRow, byte_products};
+use crate::intrinsics::{IntrinsicRow, MANY_STEPS, byte_products};
 use crate::lanes::lane;
 use crate::tensorize::code;
 use crate::{Schedule, ScheduleError};
@@ -15,8 +15,6 @@ const ROWS_INTEGER: i64 = 8;
 /// The same of two vectors of 8 lanes by an instruction of many steps, all of which a tile makes step by step: a core loads as many
 /// repeated words as it adds vectors, so each is for two.
 const ROWS_STEPPED: i64 = 4;
-/// Steps that are many: with two of them (codes of 6 bits) such tiles were slower.
-const STEPS: i64 = 4;
 /// The same with floats, where decoded weights need registers too.
 const ROWS_FLOAT: i64 = 6;
 /// Tiles of rows that share a vector of weights before the next one is read: few, which stay in the first cache while
@@ -98,7 +96,8 @@ pub(super) fn apply(
     // groups, need the registers of the second one.
     let more =
         [format!("{p}_sm"), format!("{p}_ts")].iter().any(|b| find_block(&s.kernel().body, b).is_some());
-    let steps = |q: &&String| instruction(s, q, ["k", "is"], target).is_some_and(|row| row.steps >= STEPS);
+    let steps =
+        |q: &&String| instruction(s, q, ["k", "is"], target).is_some_and(|row| row.steps >= MANY_STEPS);
     let stepped = target.vector_bits < 512 && integer && products.iter().all(steps);
     let suits = match target.vector_bits < 512 {
         true => single || stepped,
