@@ -464,7 +464,7 @@ impl Emitter<'_> {
                     self.body(b)?;
                     self.past = None;
                 }
-                Stmt::Intrinsic(n, b) => match self.dialect.row(n).filter(|_| self.adds_to_registers(b)) {
+                Stmt::Intrinsic(n, b) => match self.dialect.row(n) {
                     Some(row) => self.intrinsic(row, b)?,
                     None => self.body(b)?,
                 },
@@ -600,6 +600,7 @@ impl Emitter<'_> {
             (None, false) => Some(self.scalar(&extent.bin(Binary::Max, &0.into()))?),
         };
         let allocates = most > lanes && declares(&l.body);
+        let runs_on = most > lanes && self.runs_on(l, most);
         // In each vector the variable counts its lanes alone.
         let all = self.bounds.of(&l.var);
         self.bounds.set(&l.var, 0, Some(lanes - 1));
@@ -609,7 +610,7 @@ impl Emitter<'_> {
                 used.as_ref().map(|n| format!("({n} - {first} < {lanes} ? {n} - {first} : {lanes})"));
             self.lane = Some(LaneLoop { var: l.var.clone(), partial });
             match &used {
-                Some(n) if first > 0 => {
+                Some(n) if first > 0 && !runs_on => {
                     self.line(&format!("if ({n} > {first}) {{"));
                     self.scope(&mut |e| e.body(&body))?;
                 }
@@ -715,17 +716,17 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Whether what an instruction would add up is in vectors' registers: where others touch it one by one, it is in memory.
-    pub fn adds_to_registers(&self, body: &[Stmt]) -> bool {
-        let mut all = true;
+    /// What an instruction adds to that is in memory, where others touch it one by one, and not in vectors' registers.
+    pub fn in_memory(&self, body: &[Stmt]) -> Option<Name> {
+        let mut found = None;
         for_each(body, &mut |s| {
             if let Stmt::Store(b) = s {
-                let registers = |(n, _): &(Name, Vec<Expr>)| {
-                    matches!(self.places.get(n), Some(Place::Registers(Kind::Vectors)))
-                };
-                all &= b.targets.iter().all(registers);
+                let mut targets = b.targets.iter().map(|(n, _)| n);
+                let other =
+                    targets.find(|n| !matches!(self.places.get(*n), Some(Place::Registers(Kind::Vectors))));
+                found = found.take().or(other.cloned());
             }
         });
-        all
+        found
     }
 }

@@ -20,8 +20,16 @@ struct Sum {
 }
 
 impl Emitter<'_> {
-    /// An instruction, for each vector of its lanes.
+    /// An instruction, for each vector of its lanes. One that adds to memory is refused: written out in scalars it would be many times
+    /// slower, and nothing would tell.
     pub fn intrinsic(&mut self, row: &'static Row, body: &[Stmt]) -> Result<(), CodegenError> {
+        if let Some(sum) = self.in_memory(body) {
+            return self.fail(format!(
+                "'{}' adds to '{sum}', which is in no vectors of registers: a temporary there needs constant indices once unrolled \
+                 loops are written out",
+                row.name
+            ));
+        }
         let sums = self.sums(row, body)?;
         let around = self.words_shared;
         self.words_shared |= sums.len() > 1;
@@ -88,7 +96,7 @@ impl Emitter<'_> {
                 Ok(true)
             }
             [Stmt::Intrinsic(name, b)] => {
-                match self.dialect.row(name).filter(|_| self.adds_to_registers(b)) {
+                match self.dialect.row(name).filter(|_| self.in_memory(b).is_none()) {
                     Some(row) if !is_prefetch(name) && &**name != PAST_CACHES => {
                         sums.extend(self.sums(row, b)?);
                         Ok(true)

@@ -347,6 +347,46 @@ impl Emitter<'_> {
         (one || whole) && !self.kernel.views().any(|v| v.name == b.name)
     }
 
+    /// Whether a loop that may have fewer lanes can run all of them in any case: what it writes is in registers, and nobody looks at what is
+    /// behind the last lane; what it reads lies in blocks of as many elements, which are whole. Loops around it then decide nothing.
+    pub fn runs_on(&self, l: &For, most: i64) -> bool {
+        l.body.iter().all(|s| match s {
+            Stmt::Store(s) => {
+                let beyond = |(n, _): &(Name, Vec<Expr>)| {
+                    matches!(self.places.get(n), Some(Place::Registers(Kind::Vectors)))
+                        && ends_alike(self.kernel, n, self.dialect.lanes)
+                };
+                s.targets.iter().all(beyond) && s.values.iter().all(|v| self.is_whole(v, &l.var, most))
+            }
+            _ => false,
+        })
+    }
+
+    /// Whether an expression can be computed in `most` lanes, however many of them count.
+    fn is_whole(&self, e: &Expr, var: &str, most: i64) -> bool {
+        let all = |e: &[&Expr]| e.iter().all(|e| self.is_whole(e, var, most));
+        match &**e {
+            _ if !e.mentions(var) => true,
+            Node::Load(n, _) if matches!(self.places.get(n), Some(Place::Registers(Kind::Vectors))) => true,
+            Node::Load(n, i) => {
+                let b = &self.buffers[n];
+                let padded = b.facts.iter().any(|f| matches!(f, Fact::Padded(_, m) if m % most == 0));
+                let row = b.shape.last().and_then(Int::as_const).is_some_and(|n| n % most == 0);
+                lane(b, i, var, &self.bounds).is_some_and(|l| {
+                    let begins = l.symbolic.rem(most * l.stride.max(1), &self.bounds).as_const() == Some(0);
+                    l.stride == 0
+                        || l.stride == b.dtype.bits() && begins && (padded || row && self.has_room(b))
+                })
+            }
+            Node::Unary(Unary::Neg, x) => all(&[x]),
+            Node::Cast(to, x) if to.is_float() => all(&[x]),
+            Node::Binary(Binary::Add | Binary::Sub | Binary::Mul | Binary::Min | Binary::Max, x, y) => {
+                self.dtype(e).is_ok_and(DType::is_float) && all(&[x, y])
+            }
+            _ => false,
+        }
+    }
+
     /// Whether a place in a row is a multiple of the lanes: a whole vector there meets no other one of the row.
     fn begins_a_vector(&self, index: &[Expr]) -> bool {
         let place = index.last().and_then(|i| Opaque::default().int(i, &self.bounds));
