@@ -427,11 +427,11 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Small unsigned codes, one in each of adjacent words of 32 bits or bytes: a load, a shift and a mask.
+    /// Small codes, one in each of adjacent words of 32 bits or bytes: a load, a shift and a mask, or two shifts where they have a sign.
     fn unpacked(&mut self, n: &Name, i: &[Expr]) -> Result<Option<String>, CodegenError> {
         let var = self.lane_var();
         let b = self.buffers[n].clone();
-        let small = matches!(b.dtype, DType::Int { signed: false, bits } if bits <= 16);
+        let small = matches!(b.dtype, DType::Int { bits, .. } if bits <= 16);
         let whole = |l: &Lane| l.stride == 32 || (l.stride == 8 && b.dtype.bits() < 8);
         let Some(l) = lane(&b, i, &var, &self.bounds).filter(|l| small && whole(l)) else {
             return Ok(None);
@@ -443,7 +443,7 @@ impl Emitter<'_> {
         let apart =
             8 % b.dtype.bits() == 0 && l.symbolic.rem(b.dtype.bits(), &self.bounds).as_const() == Some(0);
         let (word, shift) = match (l.stride, known, self.dialect.row("i32_of_u8")) {
-            (32, Some(shift), _) => (self.word_vector(n, i, &var, shift)?, shift.to_string()),
+            (32, Some(shift), _) if all => (self.word_vector(n, i, &var, shift)?, shift.to_string()),
             (8, _, Some(row)) if all && (known.is_some() || apart) => {
                 let at0: Vec<Expr> = i.iter().map(|e| e.substitute(&var, &0.into())).collect();
                 let (a, o) = self.address(n, &at0)?;
@@ -458,8 +458,11 @@ impl Emitter<'_> {
             }
             _ => return Ok(None),
         };
-        let mask = (1i64 << b.dtype.bits()) - 1;
-        Ok(Some(format!("({word} >> {shift}) & {mask}")))
+        let (mask, above) = ((1i64 << b.dtype.bits()) - 1, 32 - b.dtype.bits());
+        Ok(Some(match b.dtype {
+            DType::Int { signed: true, .. } => format!("({word} << ({above} - {shift})) >> {above}"),
+            _ => format!("({word} >> {shift}) & {mask}"),
+        }))
     }
 
     /// Widened bf16, one in each of adjacent words of 32 bits: the upper half of a word with nothing below.

@@ -273,16 +273,41 @@ fn comparisons_of_any_width_choose_in_lanes() {
 /// Halves of bytes in lanes, the lower or the upper ones as a loop says when it runs: vectors are loaded, no codes one by one.
 #[test]
 fn codes_are_unpacked_in_vectors_wherever_in_a_byte_they_are() {
-    let text = "kernel f() {
-  in x bits 128 { c: u4[16, 2] @ 0 : (0, 1, 0, 8) : (1, 1, 0, 4) }
+    for code in ["u4", "i4"] {
+        let text = format!(
+            "kernel f() {{
+  in x bits 128 {{ c: {code}[16, 2] @ 0 : (0, 1, 0, 8) : (1, 1, 0, 4) }}
   out y: i32[32]
-  for h in 2 spatial serial { for i in 16 spatial lane { Y: y[h * 16 + i] = i32(c[i, h]) } }
-}";
-    gives_what_the_interpreter_gives(text, &[&[0x1032_5476, -0x1234_5678, 0x0bad_cafe, -1]]);
-    let k = lathe_ir::tensor::parse(text).unwrap();
-    for name in ["avx512bf16", "avx512", "avx2"] {
-        let source = emit(&k, "f", Dialect::named(name).unwrap()).unwrap().source;
-        assert!(!source.contains("const m_u8 *"), "{name}: {source}");
+  for h in 2 spatial serial {{ for i in 16 spatial lane {{ Y: y[h * 16 + i] = i32(c[i, h]) }} }}
+}}"
+        );
+        gives_what_the_interpreter_gives(&text, &[&[0x1032_5476, -0x1234_5678, 0x0bad_cafe, -1]]);
+        let k = lathe_ir::tensor::parse(&text).unwrap();
+        for name in ["avx512bf16", "avx512", "avx2"] {
+            let source = emit(&k, "f", Dialect::named(name).unwrap()).unwrap().source;
+            assert!(!source.contains("const m_u8 *"), "{name}: {source}");
+        }
+    }
+}
+
+/// So are those of a word of 32 bits, with a sign or without one.
+#[test]
+fn bytes_of_words_are_unpacked_in_vectors() {
+    let words: Vec<i32> = (0..16i32).map(|i| i.wrapping_mul(0x0123_4567) ^ 0x7f80_ff01).collect();
+    for code in ["u8", "i8"] {
+        let text = format!(
+            "kernel f() {{
+  in x bits 512 {{ c: {code}[16, 4] @ 0 : (0, 1, 0, 32) : (1, 1, 0, 8) }}
+  out y: i32[64]
+  for h in 4 spatial unrolled {{ for i in 16 spatial lane {{ Y: y[h * 16 + i] = i32(c[i, h]) }} }}
+}}"
+        );
+        gives_what_the_interpreter_gives(&text, &[&words]);
+        let k = lathe_ir::tensor::parse(&text).unwrap();
+        for name in ["avx512bf16", "avx512", "avx2"] {
+            let source = emit(&k, "f", Dialect::named(name).unwrap()).unwrap().source;
+            assert!(!source.contains(&format!("const m_{code} *")), "{name}: {source}");
+        }
     }
 }
 
