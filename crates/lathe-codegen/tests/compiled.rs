@@ -281,12 +281,7 @@ fn codes_are_unpacked_in_vectors_wherever_in_a_byte_they_are() {
   for h in 2 spatial serial {{ for i in 16 spatial lane {{ Y: y[h * 16 + i] = i32(c[i, h]) }} }}
 }}"
         );
-        gives_what_the_interpreter_gives(&text, &[&[0x1032_5476, -0x1234_5678, 0x0bad_cafe, -1]]);
-        let k = lathe_ir::tensor::parse(&text).unwrap();
-        for name in ["avx512bf16", "avx512", "avx2"] {
-            let source = emit(&k, "f", Dialect::named(name).unwrap()).unwrap().source;
-            assert!(!source.contains("const m_u8 *"), "{name}: {source}");
-        }
+        unpacked_in_vectors(&text, &[0x1032_5476, -0x1234_5678, 0x0bad_cafe, -1], "u8");
     }
 }
 
@@ -302,12 +297,17 @@ fn bytes_of_words_are_unpacked_in_vectors() {
   for h in 4 spatial unrolled {{ for i in 16 spatial lane {{ Y: y[h * 16 + i] = i32(c[i, h]) }} }}
 }}"
         );
-        gives_what_the_interpreter_gives(&text, &[&words]);
-        let k = lathe_ir::tensor::parse(&text).unwrap();
-        for name in ["avx512bf16", "avx512", "avx2"] {
-            let source = emit(&k, "f", Dialect::named(name).unwrap()).unwrap().source;
-            assert!(!source.contains(&format!("const m_{code} *")), "{name}: {source}");
-        }
+        unpacked_in_vectors(&text, &words, code);
+    }
+}
+
+/// A kernel of one parameter's codes is right, and reads none of its bytes alone.
+fn unpacked_in_vectors(text: &str, words: &[i32], byte: &str) {
+    gives_what_the_interpreter_gives(text, &[words]);
+    let k = lathe_ir::tensor::parse(text).unwrap();
+    for name in ["avx512bf16", "avx512", "avx2"] {
+        let source = emit(&k, "f", Dialect::named(name).unwrap()).unwrap().source;
+        assert!(!source.contains(&format!("const m_{byte} *")), "{name}: {source}");
     }
 }
 
