@@ -600,7 +600,7 @@ impl Emitter<'_> {
             (None, false) => Some(self.scalar(&extent.bin(Binary::Max, &0.into()))?),
         };
         let allocates = most > lanes && declares(&l.body);
-        let runs_on = most > lanes && self.runs_on(l, most);
+        let runs_on = used.is_some() && most > lanes && self.runs_on(l, most);
         // In each vector the variable counts its lanes alone.
         let all = self.bounds.of(&l.var);
         self.bounds.set(&l.var, 0, Some(lanes - 1));

@@ -25,8 +25,8 @@ impl Emitter<'_> {
     pub fn intrinsic(&mut self, row: &'static Row, body: &[Stmt]) -> Result<(), CodegenError> {
         if let Some(sum) = self.in_memory(body) {
             return self.fail(format!(
-                "'{}' adds to '{sum}', which is in no vectors of registers: a temporary there needs constant indices once unrolled \
-                 loops are written out",
+                "'{}' adds to '{sum}', which is in no vectors of registers: add up in a temporary there ('cache_write' and 'set_memory'), \
+                 and unroll the loops that pick its elements",
                 row.name
             ));
         }

@@ -370,7 +370,9 @@ impl Emitter<'_> {
             Node::Load(n, _) if matches!(self.places.get(n), Some(Place::Registers(Kind::Vectors))) => true,
             Node::Load(n, i) => {
                 let b = &self.buffers[n];
-                let padded = b.facts.iter().any(|f| matches!(f, Fact::Padded(_, m) if m % most == 0));
+                let along = |d: &usize| i.get(*d).is_some_and(|e| e.mentions(var));
+                let padded =
+                    b.facts.iter().any(|f| matches!(f, Fact::Padded(d, m) if along(d) && m % most == 0));
                 let row = b.shape.last().and_then(Int::as_const).is_some_and(|n| n % most == 0);
                 lane(b, i, var, &self.bounds).is_some_and(|l| {
                     let begins = l.symbolic.rem(most * l.stride.max(1), &self.bounds).as_const() == Some(0);
@@ -438,7 +440,9 @@ impl Emitter<'_> {
         };
         let Some(Place::Pointer(p)) = self.places.get(n).cloned() else { return Ok(None) };
         let all = self.lane.as_ref().is_some_and(|l| l.partial.is_none()) || self.goes_on(&b);
-        let known = l.symbolic.rem(l.stride, &self.bounds).as_const();
+        // One that goes on in the next word or byte is read bit by bit.
+        let inside = |shift: &i64| shift + b.dtype.bits() <= l.stride;
+        let known = l.symbolic.rem(l.stride, &self.bounds).as_const().filter(inside);
         // Codes that share bytes lie in whole ones, wherever that is.
         let apart =
             8 % b.dtype.bits() == 0 && l.symbolic.rem(b.dtype.bits(), &self.bounds).as_const() == Some(0);

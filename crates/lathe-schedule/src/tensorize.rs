@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 pub(crate) static TENSORIZE: Primitive = Primitive {
     name: "tensorize",
-    doc: "tensorize L I: the loops of the family L are the instruction I, which may round in its own way as its row says",
+    doc: "tensorize L I: the loops of the family L are the instruction I, which may round in its own way as its row says; code for a \
+          processor that has it needs its sums in vectors of registers",
     tag: Tag::Bitwise,
     witness: None,
     apply,
