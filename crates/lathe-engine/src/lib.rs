@@ -67,6 +67,7 @@ mod flows;
 mod forward;
 mod generate;
 mod grammar;
+mod huge_pages;
 mod layers;
 mod lower;
 mod measure;

@@ -3,6 +3,7 @@
 
 use crate::EngineError;
 use crate::error::below;
+use crate::huge_pages::HugePages;
 use crate::lower::Lower;
 use crate::offload::{BELOW, DIRECT, Holding, Placement, Spilling, Streamed, Streaming, spilled};
 use crate::report::{Footprint, Stage};
@@ -32,6 +33,8 @@ pub(crate) struct Memory {
     pub inputs: HashMap<Name, View>,
     /// The parts of the cache that are in memory, with the bytes of a page of each.
     pub states: Vec<(View, usize)>,
+    /// How the parts of a large cache come into huge pages.
+    pub huge_pages: Option<HugePages>,
     /// The result.
     pub logits: View,
     /// How much of everything there is.
@@ -73,7 +76,7 @@ impl Memory {
         let away: HashSet<Name> =
             spill.iter().flat_map(|s| s.layers.iter().flatten()).map(|s| s.name.clone()).collect();
         let states = states.into_iter().filter(|(name, _)| !away.contains(name));
-        let states = binding.states(states.collect())?;
+        let (states, huge_pages) = binding.states(states.collect())?;
         let logits = binding.results()?;
         let (mut stream, mut holding, mut spilling, mut kept) = (None, None, None, 0);
         if let Some(budget) = &options.budget {
@@ -116,7 +119,7 @@ impl Memory {
             spilled_bytes: spilling.as_ref().map_or(0, |s| s.spill.stored() as u64),
             activation_bytes: (binding.arena.used() - cache_bytes - kept - room) as u64,
         };
-        Ok(Memory { programs, inputs, states, logits, footprint, stream, holding, spilling })
+        Ok(Memory { programs, inputs, states, huge_pages, logits, footprint, stream, holding, spilling })
     }
 
     /// Writes something into all of the cache: memory that was never written is one page of zeros for the processor's caches.
@@ -170,13 +173,18 @@ impl Binding<'_> {
     }
 
     /// The caches that are in memory, of so many bytes a page. Pages of large ones that are not written cost nothing; small ones lie in
-    /// huge pages, as a step reads them all over and would miss many address translations.
-    fn states(&mut self, states: Vec<(Name, i64)>) -> Result<Vec<(View, usize)>, EngineError> {
+    /// huge pages, as a step reads them all over and would miss many address translations, and large ones come there where they
+    /// fill.
+    fn states(
+        &mut self,
+        states: Vec<(Name, i64)>,
+    ) -> Result<(Vec<(View, usize)>, Option<HugePages>), EngineError> {
         let bytes = |page: i64| (page as usize * self.options.pages).next_multiple_of(64);
         let all = states.iter().map(|(_, page)| bytes(*page)).sum::<usize>();
-        let all = match all {
-            ..=SMALL_CACHE => self.alloc(all)?,
-            _ => self.arena.alloc_sparse(all).map_err(below)?.into_view(),
+        let sparse = all > SMALL_CACHE;
+        let all = match sparse {
+            false => self.alloc(all)?,
+            true => self.arena.alloc_sparse(all).map_err(below)?.into_view(),
         };
         let mut at = 0;
         let mut views = vec![];
@@ -186,7 +194,8 @@ impl Binding<'_> {
             self.places.given.insert(name, view.clone());
             views.push((view, page as usize));
         }
-        Ok(views)
+        let huge_pages = sparse.then(|| HugePages::new(all, &views, self.options.pages));
+        Ok((views, huge_pages))
     }
 
     /// The logits, and what lies between the operators.

@@ -404,6 +404,9 @@ impl Runner {
             row[..p.len()].copy_from_slice(p);
         }
         put("pages", &table)?;
+        if let Some(huge_pages) = &mut self.memory.huge_pages {
+            huge_pages.uses(b.pages.iter().flatten(), b.tokens.len());
+        }
         if let Some(s) = &self.memory.spilling {
             s.list(b)?;
         }

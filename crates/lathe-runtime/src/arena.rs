@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Alignment of every block, bytes.
 const ALIGN: usize = 64;
-/// Size of a huge page, and from which size on a block is mapped by itself, bytes.
-const HUGE: usize = 2 << 20;
+/// Size of a huge page, and from which size on a block is mapped by itself, at a multiple of it, bytes.
+pub const HUGE: usize = 2 << 20;
 
 /// A memory tier of limited size.
 #[derive(Clone, Debug)]

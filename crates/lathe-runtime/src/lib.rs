@@ -70,7 +70,7 @@ mod probe;
 mod processor_time;
 mod resident;
 
-pub use arena::{Arena, Reserved, prefer_huge_pages};
+pub use arena::{Arena, HUGE, Reserved, prefer_huge_pages};
 pub use barrier::{Barrier, Line};
 pub use buffer::{Buffer, BufferArg, View};
 pub use cache::{BuildRequest, KernelCache};
