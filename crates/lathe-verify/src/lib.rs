@@ -201,7 +201,7 @@ type Open = Box<(Refusal, Option<Named>)>;
 pub struct Prover {
     programs: Programs,
     found: HashMap<Obligation, Option<Proof>>,
-    /// By a hash of the step, and the programs before and after.
+    /// By a hash of the step and the program after it.
     steps: HashMap<u64, Vec<Known>>,
 }
 
@@ -215,7 +215,7 @@ impl Prover {
     /// The certificate of an applied step, which says no more than the step's tag does, or why it has none. Steps are remembered.
     pub fn step(&mut self, s: &Applied) -> Result<Certificate, Refusal> {
         let mut hash = DefaultHasher::new();
-        (&s.step, &s.before, &s.after).hash(&mut hash);
+        (&s.step, &s.after).hash(&mut hash);
         let key = hash.finish();
         if let Some(known) = self.steps.get(&key).into_iter().flatten().find(|k| k.step == *s) {
             return known.proved.clone();

@@ -249,17 +249,15 @@ fn farkas(facts: &[Term]) -> Option<Vec<(usize, u64)>> {
     let mut t: Vec<Vec<Ratio>> = rows.into_values().collect();
     t[0][n] = Ratio(1, 1);
     let mut basic: Vec<Option<usize>> = vec![None; t.len()];
-    for _ in 0..PIVOTS {
-        let open: Vec<usize> = (0..t.len()).filter(|r| basic[*r].is_none()).collect();
-        let gain = |col: usize| open.iter().try_fold(Ratio::ZERO, |s, r| s.add(t[*r][col]));
-        let mut entering = None;
-        for col in 0..n {
-            if gain(col)?.0 > 0 {
-                entering = Some(col);
-                break;
-            }
+    // What a column takes from the artificial ones: the sum of the rows that have one.
+    let mut gain = vec![Ratio::ZERO; n];
+    for row in &t {
+        for (sum, v) in gain.iter_mut().zip(row).filter(|(_, v)| v.0 != 0) {
+            *sum = sum.add(*v)?;
         }
-        let Some(col) = entering else { break };
+    }
+    for _ in 0..PIVOTS {
+        let Some(col) = (0..n).find(|col| gain[*col].0 > 0) else { break };
         let mut leaving: Option<(usize, Ratio)> = None;
         for r in 0..t.len() {
             if t[r][col].0 <= 0 {
@@ -282,13 +280,12 @@ fn farkas(facts: &[Term]) -> Option<Vec<(usize, u64)>> {
             }
         }
         let line = t[row].clone();
-        for r in (0..t.len()).filter(|r| *r != row) {
-            let by = t[r][col];
+        let others = t.iter_mut().enumerate().filter(|(r, _)| *r != row).map(|(_, other)| other);
+        for other in others.chain([&mut gain]) {
+            let by = other[col];
             if by.0 != 0 {
-                for (v, l) in t[r].iter_mut().zip(&line) {
-                    if l.0 != 0 {
-                        *v = v.sub(l.mul(by)?)?;
-                    }
+                for (v, l) in other.iter_mut().zip(&line).filter(|(_, l)| l.0 != 0) {
+                    *v = v.sub(l.mul(by)?)?;
                 }
             }
         }
