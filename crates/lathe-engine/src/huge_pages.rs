@@ -1,12 +1,13 @@
 //! A large cache is mapped in the system's small pages, so that pages of the cache that nobody uses cost nothing. A step that reads many
-//! of them then waits for address translations. So each piece of the cache as large as a huge page gets one once half of it has been
-//! used: at most as much memory becomes real that was never used as was.
+//! of them then waits for address translations. So a piece of the cache as large as a huge page gets one once half of it has been used, and
+//! the piece behind it, which is used next, before it is touched. So about as much memory becomes real that was never used as was, at
+//! most.
 
 use lathe_runtime::{HUGE, View};
 
 /// Pieces that a step moves at most, and for how many tokens one more: they fill together, one for each state, and half a millisecond each
 /// should not make a step long.
-const PIECES: usize = 4;
+const PIECES: usize = 2;
 const TOKENS: usize = 8;
 
 /// Which pages of a cache have been used, and how much of each piece of its memory.
@@ -17,6 +18,8 @@ pub(crate) struct HugePages {
     used: Vec<bool>,
     /// Bytes of each piece that have been used.
     pieces: Vec<usize>,
+    /// Pieces that have a huge page, or get one when they are touched.
+    huge: Vec<bool>,
     /// Pieces that are half full and not moved yet.
     waiting: Vec<usize>,
 }
@@ -26,15 +29,16 @@ impl HugePages {
     pub fn new(cache: View, states: &[(View, usize)], pages: usize) -> HugePages {
         let place = |(view, page): &(View, usize)| (view.ptr().addr() - cache.ptr().addr(), *page);
         let states = states.iter().map(place).collect();
-        let (used, pieces) = (vec![false; pages], vec![0; cache.len() / HUGE]);
-        HugePages { cache, states, used, pieces, waiting: vec![] }
+        let count = cache.len() / HUGE;
+        let (used, pieces, huge) = (vec![false; pages], vec![0; count], vec![false; count]);
+        HugePages { cache, states, used, pieces, huge, waiting: vec![] }
     }
 
     /// Before a step of so many tokens that uses these pages.
     pub fn uses<'a>(&mut self, pages: impl Iterator<Item = &'a u32>, tokens: usize) {
         pages.for_each(|page| self.touch(*page as usize));
         for piece in self.waiting.drain(..self.waiting.len().min(PIECES + tokens / TOKENS)) {
-            self.cache.part(piece * HUGE, HUGE).iter().for_each(View::collapse);
+            part(&self.cache, piece).iter().for_each(View::collapse);
         }
     }
 
@@ -52,7 +56,13 @@ impl HugePages {
                 if let Some(used) = self.pieces.get_mut(piece) {
                     let before = std::mem::replace(used, *used + next - at);
                     if before < HUGE / 2 && *used >= HUGE / 2 {
-                        self.waiting.push(piece);
+                        if !std::mem::replace(&mut self.huge[piece], true) {
+                            self.waiting.push(piece);
+                        }
+                        if self.pieces.get(piece + 1) == Some(&0) {
+                            self.huge[piece + 1] = true;
+                            part(&self.cache, piece + 1).iter().for_each(View::prefer_huge_pages);
+                        }
                     }
                 }
                 at = next;
@@ -61,13 +71,18 @@ impl HugePages {
     }
 }
 
+/// A piece's memory.
+fn part(cache: &View, piece: usize) -> Option<View> {
+    cache.part(piece * HUGE, HUGE).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use lathe_runtime::Arena;
 
     /// Three states of one and a half pieces, of pages of an eighth of a piece: a piece waits once half of it has been used, and only
-    /// once, and the cache keeps what is in it when it is moved.
+    /// once, unless it was asked for in time, and the cache keeps what is in it when it is moved.
     #[test]
     fn pieces_that_are_half_full_are_moved() {
         let page = HUGE / 8;
@@ -79,15 +94,17 @@ mod tests {
         let mut waiting = |pages: &[usize]| {
             pages.iter().for_each(|page| huge.touch(*page));
             let all = huge.waiting.clone();
-            huge.uses([].iter(), 1);
+            huge.uses([].iter(), 512);
             assert!(huge.waiting.is_empty());
             all
         };
-        // The first state's piece 0; 1 is shared with the second state's first four pages; piece 3 is the third state's end.
+        // The first state's piece 0; 1 is shared with the second state's first four pages, and 2 is behind it and not touched; piece 3 is
+        // the third state's.
         assert!(waiting(&[0, 1, 2]).is_empty());
         assert_eq!(waiting(&[2, 3]), [0, 1, 3]);
-        assert_eq!(waiting(&[4, 5, 6, 7]), [2]);
+        assert!(waiting(&[4, 5, 6, 7]).is_empty());
         assert!(waiting(&[0, 3, 8, 9, 10, 11, 12, 99]).is_empty());
+        assert_eq!(huge.huge, [true; 4]);
         let mut words = vec![0u32; cache.len() / 4];
         cache.read(0, &mut words).unwrap();
         assert!(words.iter().enumerate().all(|(i, w)| i as u32 == *w));

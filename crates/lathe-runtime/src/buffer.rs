@@ -205,10 +205,19 @@ impl View {
         }
     }
 
+    /// Asks for huge pages under what nobody has touched yet, as far as it is whole ones; content stays.
+    pub fn prefer_huge_pages(&self) {
+        self.in_huge_pages(false);
+    }
+
     /// Moves the view into huge pages as far as it is whole ones, where the system has them: Linux 6.1 and newer at once, in half a
     /// millisecond each, older ones when they find the time. Bytes and addresses stay; what nobody has touched becomes real memory
     /// with the rest of its page.
     pub fn collapse(&self) {
+        self.in_huge_pages(true);
+    }
+
+    fn in_huge_pages(&self, now: bool) {
         #[cfg(target_os = "linux")]
         if self.writable {
             let start = self.ptr.addr().next_multiple_of(HUGE);
@@ -217,12 +226,14 @@ impl View {
                 let first = self.ptr.wrapping_add(start - self.ptr.addr()).cast();
                 // Not every C library has a name for the second one.
                 const COLLAPSE: libc::c_int = 25;
-                for advice in [libc::MADV_HUGEPAGE, COLLAPSE] {
+                for advice in [libc::MADV_HUGEPAGE, COLLAPSE].into_iter().take(1 + usize::from(now)) {
                     // SAFETY: whole pages inside of the view; the advice changes no content, and does nothing where it is not known.
                     unsafe { libc::madvise(first, end - start, advice) };
                 }
             }
         }
+        #[cfg(not(target_os = "linux"))]
+        let _ = now;
     }
 
     /// Gives the memory to another view of as many bytes, whose own is given back to the system; whether it could: both are whole pages
