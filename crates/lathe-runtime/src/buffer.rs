@@ -6,7 +6,7 @@
 //! ([`View::shared`]), or one that takes them until nobody else has it ([`View::of_bytes`]).
 
 use crate::RuntimeError;
-use crate::arena::{Block, HUGE};
+use crate::arena::Block;
 use crate::kernel::Parts;
 use bytemuck::{AnyBitPattern, NoUninit};
 use std::any::Any;
@@ -220,6 +220,7 @@ impl View {
     fn in_huge_pages(&self, now: bool) {
         #[cfg(target_os = "linux")]
         if self.writable {
+            use crate::arena::HUGE;
             let start = self.ptr.addr().next_multiple_of(HUGE);
             let end = (self.ptr.addr() + self.len) / HUGE * HUGE;
             if start < end {
