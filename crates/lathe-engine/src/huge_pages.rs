@@ -1,7 +1,7 @@
 //! A large cache is mapped in the system's small pages, so that pages of the cache that nobody uses cost nothing. A step that reads many
 //! of them then waits for address translations. So a piece of the cache as large as a huge page gets one once half of it has been used, and
-//! the piece behind it, which is used next, before it is touched. So about as much memory becomes real that was never used as was, at
-//! most.
+//! the piece behind it before it is touched: pages are given out in ascending order, so it is used next, and at most about as much memory
+//! becomes real that was never used as was.
 
 use lathe_runtime::{HUGE, View};
 

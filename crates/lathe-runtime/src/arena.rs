@@ -176,18 +176,31 @@ fn small(size: usize) -> Option<NonNull<u8>> {
 
 /// Asks the system for huge pages under memory that nobody has touched yet: a large one is then soon there. Content stays.
 pub fn prefer_huge_pages(bytes: &mut [u8]) {
+    // SAFETY: the bytes are a slice.
+    unsafe { in_huge_pages(bytes.as_mut_ptr(), bytes.len(), false) };
+}
+
+/// Asks for huge pages under `len` bytes, as far as they are whole ones: for what is touched from now on, or `now` for all of it.
+///
+/// # Safety
+///
+/// The bytes are one mapped range.
+pub(crate) unsafe fn in_huge_pages(first: *mut u8, len: usize, now: bool) {
     #[cfg(target_os = "linux")]
     {
-        let start = bytes.as_ptr().addr().next_multiple_of(HUGE);
-        let end = (bytes.as_ptr().addr() + bytes.len()) / HUGE * HUGE;
+        // Not every C library has a name for the second one.
+        const COLLAPSE: libc::c_int = 25;
+        let (start, end) = (first.addr().next_multiple_of(HUGE), (first.addr() + len) / HUGE * HUGE);
         if start < end {
-            let first = bytes.as_mut_ptr().wrapping_byte_add(start - bytes.as_ptr().addr());
-            // SAFETY: whole pages inside of the slice; the advice changes no content.
-            unsafe { libc::madvise(first.cast(), end - start, libc::MADV_HUGEPAGE) };
+            let whole = first.wrapping_byte_add(start - first.addr()).cast();
+            for advice in [libc::MADV_HUGEPAGE, COLLAPSE].into_iter().take(1 + usize::from(now)) {
+                // SAFETY: whole pages inside of the range; the advice changes no content, and does nothing where it is not known.
+                unsafe { libc::madvise(whole, end - start, advice) };
+            }
         }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = bytes;
+    let _ = (first, len, now);
 }
 
 /// Maps `size` bytes (rounded up to whole pages) at a multiple of 2 MiB, in huge pages or surely not in them.

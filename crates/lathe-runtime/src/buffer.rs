@@ -6,7 +6,7 @@
 //! ([`View::shared`]), or one that takes them until nobody else has it ([`View::of_bytes`]).
 
 use crate::RuntimeError;
-use crate::arena::Block;
+use crate::arena::{Block, in_huge_pages};
 use crate::kernel::Parts;
 use bytemuck::{AnyBitPattern, NoUninit};
 use std::any::Any;
@@ -218,23 +218,10 @@ impl View {
     }
 
     fn in_huge_pages(&self, now: bool) {
-        #[cfg(target_os = "linux")]
         if self.writable {
-            use crate::arena::HUGE;
-            let start = self.ptr.addr().next_multiple_of(HUGE);
-            let end = (self.ptr.addr() + self.len) / HUGE * HUGE;
-            if start < end {
-                let first = self.ptr.wrapping_add(start - self.ptr.addr()).cast();
-                // Not every C library has a name for the second one.
-                const COLLAPSE: libc::c_int = 25;
-                for advice in [libc::MADV_HUGEPAGE, COLLAPSE].into_iter().take(1 + usize::from(now)) {
-                    // SAFETY: whole pages inside of the view; the advice changes no content, and does nothing where it is not known.
-                    unsafe { libc::madvise(first, end - start, advice) };
-                }
-            }
+            // SAFETY: the range is the view itself, alive, and no file's, which is not writable.
+            unsafe { in_huge_pages(self.ptr, self.len, now) };
         }
-        #[cfg(not(target_os = "linux"))]
-        let _ = now;
     }
 
     /// Gives the memory to another view of as many bytes, whose own is given back to the system; whether it could: both are whole pages
